@@ -1,0 +1,1 @@
+"""diag: why did the decomposition fail? Probes, runs and the command line."""

@@ -1,0 +1,157 @@
+"""The command line `tdmoe-diag`. No mathematics here: options in, exit code out.
+
+Exit codes: 0 all done; 1 some jobs failed (the rest is saved); 2 bad usage or bad input (nothing was run); 130
+interrupted. Tables go to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tdmoe import __version__
+from tdmoe.problems import InputError
+
+if TYPE_CHECKING:
+    from diag.probes import Settings
+    from diag.run import Job
+    from diag.session import Session
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Why tensor decomposition of a Mixture-of-Experts LLM fails on your checkpoint, measured.",
+)
+
+
+class Engine(StrEnum):
+    """Where jobs run."""
+
+    inline = "inline"
+
+
+ModelOption = Annotated[
+    str, typer.Option("--model", help="mini (built in), a checkpoint folder, or a hub id in the local cache")
+]
+LayersOption = Annotated[str | None, typer.Option("--layers", help="MoE layers, as 0,12,24-30 [default: all]")]
+ProjectionsOption = Annotated[str, typer.Option("--projections", help="any of gate,up,down")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1")]
+MemoryOption = Annotated[
+    str, typer.Option("--memory", help="weights held in memory at once; a smaller stack is read once")
+]
+OutOption = Annotated[Path | None, typer.Option("--out", help="run folder [default: runs/MODEL-COMMAND-FINGERPRINT]")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="of every random draw")]
+EngineOption = Annotated[Engine, typer.Option("--engine", help="where jobs run")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="print jobs, bytes to read and peak memory, do nothing")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="discard this run's earlier results")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"tdmoe-diag {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+    """Why tensor decomposition of a Mixture-of-Experts LLM fails on your checkpoint, measured."""
+
+
+@app.command()
+def spectra(
+    model: ModelOption,
+    layers: LayersOption = None,
+    projections: ProjectionsOption = "gate,up,down",
+    fit_range: Annotated[
+        str, typer.Option("--fit-range", help="fraction of the indices to fit, above the noise floor")
+    ] = "0:1",
+    jackknife: Annotated[
+        int, typer.Option("--jackknife", min=0, help="groups of experts to leave out in turn; 0 for none")
+    ] = 0,
+    device: DeviceOption = "auto",
+    memory: MemoryOption = "4GB",
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    engine: EngineOption = Engine.inline,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Power-law exponents of the three mode unfoldings (expert, output, input) of every expert stack."""
+    from diag import parse
+    from diag.probes.spectra import Settings
+
+    settings = Settings(
+        fit_range=parse.fraction_range("--fit-range", fit_range),
+        jackknife=jackknife,
+        memory=parse.size("--memory", memory),
+    )
+    options = {"layers": layers, "projections": projections, "device": device, "out": out, "seed": seed, "fresh": fresh}
+    _run_probe("spectra", model, settings, options, dry_run=dry_run, quiet=quiet)
+
+
+def _run_probe(
+    command: str, model: str, settings: Settings, options: dict[str, Any], *, dry_run: bool, quiet: bool
+) -> None:
+    """Check, run, print the table, write figures and page; raises the exit code."""
+    from diag import console
+    from diag.session import Request, Session
+
+    line = " ".join(["tdmoe-diag", *sys.argv[1:]])
+    with Session(Request(command, model, settings, command_line=line, **options)) as session:
+        if dry_run:
+            console.print_plan(session)
+            raise typer.Exit(0)
+        notes = session.folder.open(fresh=options["fresh"])
+        with console.progress_bar(quiet) as bar:
+            for note in notes:
+                bar.console.print(note, markup=False, highlight=False)
+            task = bar.add_task(f"{session.model.name} {command}", total=session.pending_bytes)
+
+            def on_done(job: Job) -> None:
+                bar.console.print(console.job_line(job.key, session.folder.outcomes[job.key]), highlight=False)
+
+            session.execute(lambda count: bar.advance(task, count), on_done)
+        console.print_exponents(session)
+        failed = [(key, o.message) for key, o in session.folder.outcomes.items() if o.state == "failed"]
+        for key, message in failed:
+            typer.echo(f"failed: {key}: {message}", err=True)
+        console.print_lines([str(session.folder.path / "tables" / f"{command}.csv"), str(_write_page(session))])
+        raise typer.Exit(1 if failed else 0)
+
+
+def _write_page(session: Session) -> Path:
+    """Figures and the self-contained page, from the finished run."""
+    from diag.files import write_bytes, write_text
+    from reports.figures import figures_for
+    from reports.page import render
+
+    run = session.report_input()
+    figures = figures_for(run)
+    for figure in figures:
+        write_bytes(session.folder.path / "figures" / f"{figure.name}.svg", figure.svg)
+    page = session.folder.path / "report.html"
+    write_text(page, render(run, figures))
+    return page
+
+
+def main() -> None:
+    """Entry point; a user's mistake ends with one message and exit code 2, never a traceback."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"tdmoe-diag: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("tdmoe-diag: interrupted; the same command goes on where this one stopped", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""What a run shows in a terminal: progress and notes on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from diag.run import Outcome
+from diag.session import Session
+from tdmoe.families import PROJECTIONS
+from tdmoe.gram import MODES
+
+MIN_WIDTH = 100  # of a table when stdout is a pipe
+
+
+def progress_bar(quiet: bool) -> Progress:
+    """Bytes read, bytes per second and time left, on stderr; silent when quiet."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True, quiet=quiet), transient=True)
+
+
+def job_line(key: str, outcome: Outcome) -> str:
+    """One line for a finished job."""
+    if outcome.state == "failed":
+        return f"[red]{key}  failed[/red]: {escape(outcome.message or '')}"
+    return f"{key}  done in {outcome.seconds:.1f} s"
+
+
+def print_plan(session: Session) -> None:
+    """--dry-run: every job with its shape, bytes to read and peak memory."""
+    table = Table(
+        title=f"{session.model.name}: {session.request.command}, run folder {session.folder.path}", title_justify="left"
+    )
+    for heading in ("job", "experts x output x input", "stored as", "read", "passes", "peak memory"):
+        table.add_column(heading, justify="left" if heading == "job" else "right")
+    for job, stack in session.stacks.items():
+        plan = session.plans[job]
+        shape, dtype = " x ".join(map(str, stack.shape)), str(stack.dtype).removeprefix("torch.")
+        table.add_row(
+            job.key, shape, dtype, _bytes(plan.reads * stack.bytes_read), str(plan.reads), _bytes(plan.peak_bytes)
+        )
+    _stdout().print(table)
+    total = sum(session.plans[job].reads * stack.bytes_read for job, stack in session.stacks.items())
+    peak = max(plan.peak_bytes for plan in session.plans.values())
+    _stdout().print(
+        f"{len(session.stacks)} jobs, {_bytes(total)} to read, {_bytes(peak)} at the peak of a job; nothing was run"
+    )
+
+
+def print_exponents(session: Session) -> None:
+    """The layout of Rethinking's Table 1: one line per layer and projection, alpha (null) per mode."""
+    rows = {(r["layer"], r["projection"], r["mode"]): r for r in session.folder.rows()}
+    paper = any(row["alpha_paper"] is not None for row in rows.values())
+    table = Table(title=f"{session.model.name}: alpha of sigma_i ~ i^-alpha ({_legend(paper)})", title_justify="left")
+    table.add_column("layer / projection")
+    for mode in MODES:
+        table.add_column(mode, justify="right")
+    for job in sorted(session.stacks, key=lambda j: (j.layer, PROJECTIONS.index(j.projection))):
+        cells = [_cell(rows.get((job.layer, job.projection, mode))) for mode in MODES]
+        table.add_row(f"{job.layer} / {job.projection}", *cells)
+    _stdout().print(table)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Plain lines on stdout, never wrapped."""
+    for line in lines:
+        print(line, flush=True)
+
+
+def _legend(paper: bool) -> str:
+    null = "in brackets the same fit on Gaussian weights of that shape"
+    return f"{null}; after it the paper's value" if paper else null
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "failed"
+    if row["alpha"] is None:
+        return str(row["status"])
+    value = f"{row['alpha']:.3f} ({row['alpha_null']:.3f})"
+    return value if row["alpha_paper"] is None else f"{value} {row['alpha_paper']:.3f}"
+
+
+def _stdout() -> Console:
+    console = Console(highlight=False, markup=False)
+    return (
+        console if console.is_terminal else Console(highlight=False, markup=False, width=max(MIN_WIDTH, console.width))
+    )
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

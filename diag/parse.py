@@ -1,0 +1,69 @@
+"""What users type, turned into values: layer lists, projections, sizes, ranges. InputError names option and value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tdmoe.problems import InputError
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def layers(text: str | None, available: Sequence[int]) -> list[int]:
+    """`0,12,24-30` as sorted layer numbers, all of them MoE layers of the model; None means all."""
+    if text is None:
+        return list(available)
+    chosen: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,6})(?:\s*-\s*(\d{1,6}))?\s*", part)
+        if not match or (match[2] and int(match[2]) < int(match[1])):
+            raise InputError(
+                f"--layers {text}: {part.strip()!r} is neither a layer nor a range; write for instance 0,12,24-30"
+            )
+        chosen.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    if missing := sorted(chosen - set(available)):
+        raise InputError(
+            f"--layers {text}: layer {missing[0]} is not a Mixture-of-Experts layer of this model; "
+            f"it has {spans(available)}"
+        )
+    return sorted(chosen)
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """[0, 1, 2, 5] as "0-2,5"."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def choices(option: str, text: str, allowed: Sequence[str]) -> list[str]:
+    """A comma-separated subset, in the order of `allowed`."""
+    asked = [part.strip() for part in text.split(",")]
+    for part in asked:
+        if part not in allowed:
+            raise InputError(f"{option} {text}: {part!r} is none of {', '.join(allowed)}")
+    return [name for name in allowed if name in asked]
+
+
+def size(option: str, text: str) -> int:
+    """`4GB`, `512MiB`, `1.5 GB` or plain bytes, as bytes (GB = 10^9, GiB = 2^30)."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    unit = UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None or (count := int(float(match[1]) * unit)) < 1:
+        raise InputError(f"{option} {text}: not a size; write for instance 4GB, 512MiB or 1000000")
+    return count
+
+
+def fraction_range(option: str, text: str) -> tuple[float, float]:
+    """`0.1:0.9` as fractions 0 <= low < high <= 1."""
+    match = re.fullmatch(r"\s*(\d*\.?\d+)\s*:\s*(\d*\.?\d+)\s*", text)
+    low, high = (float(match[1]), float(match[2])) if match else (1.0, 0.0)
+    if not 0.0 <= low < high <= 1.0:
+        raise InputError(f"{option} {text}: not a range of fractions 0 <= low < high <= 1; write for instance 0.1:0.9")
+    return low, high

@@ -1,0 +1,43 @@
+"""The probes. One file each, one row here; a module is imported when its command runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+PROBES = {"spectra": "diag.probes.spectra"}
+
+
+class Settings(Protocol):
+    """A frozen dataclass of everything that changes a probe's results; `memory` bounds the weights held at once."""
+
+    @property
+    def memory(self) -> int: ...
+
+
+class Probe(Protocol):
+    """What a probe's module offers. VERSION is raised when results change; rows have exactly COLUMNS, in order."""
+
+    NAME: str
+    VERSION: int
+    COLUMNS: tuple[str, ...]
+
+    def run(
+        self,
+        stack: Any,
+        settings: Any,
+        *,
+        device: str,
+        seed: int,
+        model: str,
+        on_read: Callable[[int], None] | None = None,
+    ) -> tuple[list[dict[str, Any]], Mapping[str, NDArray[np.float64]]]: ...
+
+
+def probe(name: str) -> Probe:
+    """The probe of that name."""
+    return cast(Probe, import_module(PROBES[name]))

@@ -1,0 +1,197 @@
+"""A run folder: manifest, one result per finished job, tables. Kill it anywhere and nothing finished is lost.
+
+run.json              what was asked, of which model, with which versions, and the state of every job
+results/JOB.json      rows of a finished job, written after its arrays in results/JOB.safetensors
+tables/NAME.csv       all rows, written when the run ends
+errors/JOB.txt        traceback of a failed job
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diag.files import write_bytes, write_json, write_text
+from tdmoe.problems import InputError
+
+SCHEMA = 1
+OWN_ENTRIES = ("run.json", "results", "tables", "figures", "errors", "report.html")
+PACKAGES = ("tdmoe-diag", "torch", "numpy", "scipy", "powerlaw", "safetensors", "transformers")
+
+Row = dict[str, Any]
+Arrays = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One unit of work and of resuming. The key is built from checked parts, so it is safe as a file name."""
+
+    probe: str
+    layer: int
+    projection: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.probe}-L{self.layer:03d}-{self.projection}"
+
+
+@dataclass
+class Outcome:
+    """What became of a job: its rows, or why it failed."""
+
+    state: str = "pending"  # pending | done | failed
+    rows: list[Row] = field(default_factory=list)
+    message: str | None = None
+    seconds: float | None = None
+
+
+def digest(value: Any) -> str:
+    """Short SHA-256 of a JSON-able value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+class RunFolder:
+    """The results of one command on one model. `identity` is what a result must match to be used again."""
+
+    def __init__(self, path: Path, manifest: Row, jobs: Sequence[Job], identity: Row) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.jobs = list(jobs)
+        self.identity = identity
+        self.outcomes = {job.key: Outcome() for job in jobs}
+
+    def open(self, *, fresh: bool = False) -> list[str]:
+        """Create or take up the folder; returns notes on results that cannot be used again.
+
+        InputError when the folder holds something else: it is never overwritten, and `fresh` deletes only what a
+        run wrote.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"--out {self.path}: is a file; give a folder")
+        present = {p.name for p in self.path.iterdir()} if self.path.is_dir() else set()
+        if present and "run.json" not in present:
+            raise InputError(f"--out {self.path}: the folder is not empty and holds no run; give a new folder")
+        if fresh:
+            self._remove_own(present)
+        elif present:
+            self._check_same_run()
+        try:
+            (self.path / "results").mkdir(parents=True, exist_ok=True)
+            notes = [note for job in self.jobs if (note := self._take_up(job))]
+            self._save_manifest()
+        except OSError as error:
+            raise InputError(f"--out {self.path}: cannot be written ({error.strerror or error})") from error
+        return notes
+
+    def pending(self) -> list[Job]:
+        """Jobs without a usable result, in order."""
+        return [job for job in self.jobs if self.outcomes[job.key].state != "done"]
+
+    def finish(self, job: Job, rows: list[Row], arrays: Arrays, seconds: float) -> None:
+        """Save a finished job: arrays first, so that the JSON file means the result is whole."""
+        from safetensors.numpy import save
+
+        if arrays:
+            write_bytes(self._file(job, ".safetensors"), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+        result = {**self.identity, "job": job.key, "rows": rows, "arrays": sorted(arrays), "seconds": round(seconds, 3)}
+        write_json(self._file(job, ".json"), result)
+        self.outcomes[job.key] = Outcome("done", rows, None, round(seconds, 3))
+        self._save_manifest()
+
+    def fail(self, job: Job, message: str, trace: str) -> None:
+        """Record a failed job; the others go on."""
+        write_text(self.path / "errors" / f"{job.key}.txt", trace)
+        self.outcomes[job.key] = Outcome("failed", [], message)
+        self._save_manifest()
+
+    def write_table(self, name: str, columns: Sequence[str]) -> Path:
+        """`tables/NAME.csv`: the rows of all finished jobs in job order; what was not measured is empty."""
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows())
+        path = self.path / "tables" / f"{name}.csv"
+        write_text(path, buffer.getvalue())
+        return path
+
+    def rows(self) -> list[Row]:
+        """Rows of all finished jobs, in job order."""
+        return [row for job in self.jobs for row in self.outcomes[job.key].rows]
+
+    def arrays(self, job: Job) -> dict[str, NDArray[np.float64]]:
+        """The arrays of a finished job."""
+        from safetensors.numpy import load_file
+
+        return dict(load_file(self._file(job, ".safetensors")))
+
+    def _file(self, job: Job, suffix: str) -> Path:
+        return self.path / "results" / (job.key + suffix)
+
+    def _take_up(self, job: Job) -> str | None:
+        """Use an earlier result if it is whole and everything matches; otherwise say what differs."""
+        path = self._file(job, ".json")
+        if not path.is_file():
+            return None
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            differs = [k for k, v in (self.identity | {"job": job.key}).items() if result.get(k) != v]
+            if not differs and (not result["arrays"] or sorted(self.arrays(job)) == result["arrays"]):
+                self.outcomes[job.key] = Outcome("done", result["rows"], None, result["seconds"])
+                return None
+            reason = f"{', '.join(differs)} changed" if differs else "its arrays are incomplete"
+        except Exception as error:  # any damage means the same: measure it again
+            reason = f"the result cannot be read ({error})"
+        return f"{job.key}: measured again, {reason}"
+
+    def _check_same_run(self) -> None:
+        try:
+            earlier = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            kind = (earlier["schema"], earlier["command"], earlier["fingerprint"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"--out {self.path}: its run.json cannot be read ({error}); use --fresh or a new folder"
+            ) from error
+        if kind != tuple(self.manifest[k] for k in ("schema", "command", "fingerprint")):
+            raise InputError(
+                f"--out {self.path}: holds a run of '{earlier['command']}' on {earlier.get('model')} "
+                f"(fingerprint {earlier['fingerprint']}), this is '{self.manifest['command']}' "
+                f"on {self.manifest['model']} ({self.manifest['fingerprint']}); "
+                "give another folder, or --fresh to replace it"
+            )
+
+    def _remove_own(self, present: set[str]) -> None:
+        for name in present.intersection(OWN_ENTRIES):
+            entry = self.path / name
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def _save_manifest(self) -> None:
+        states = [
+            {"key": key, "state": o.state, "message": o.message, "seconds": o.seconds}
+            for key, o in self.outcomes.items()
+        ]
+        write_json(self.path / "run.json", {**self.manifest, "jobs": states})
+
+
+def make_manifest(**known: Any) -> Row:
+    """The part of run.json that does not change while the run goes on."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"schema": SCHEMA, **known, "versions": versions, "started": started}

@@ -1,0 +1,159 @@
+"""From what a user asked to a finished run folder: resolve, check every job on headers alone, run, write the table.
+
+Nothing is read or written before the whole plan has been checked, so bad input costs no time and leaves no trace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from diag import parse
+from diag.engine import run_inline
+from diag.models import Model, resolve
+from diag.probes import Probe, Settings, probe
+from diag.run import Arrays, Job, Row, RunFolder, digest, make_manifest
+from tdmoe.blocks import BlockPlan, plan_blocks
+from tdmoe.checkpoint import Checkpoint
+from tdmoe.families import PROJECTIONS, architecture
+from tdmoe.problems import InputError
+from tdmoe.stack import ExpertStack, check_layers, open_stack
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command as typed; `settings` belongs to the probe."""
+
+    command: str
+    model: str
+    settings: Settings
+    layers: str | None = None
+    projections: str = ",".join(PROJECTIONS)
+    device: str = "auto"
+    out: Path | None = None
+    seed: int = 0
+    fresh: bool = False
+    command_line: str = ""
+
+
+class Session:
+    """A checked plan: one ExpertStack per job. Use as a context manager; it holds the checkpoint open."""
+
+    def __init__(self, request: Request) -> None:
+        """Check everything that headers can tell; InputError before any weight is read."""
+        self.request = request
+        self.probe: Probe = probe(request.command)
+        self.model: Model = resolve(request.model)
+        self.device = choose_device(request.device)
+        self.checkpoint = Checkpoint(self.model.folder)
+        try:
+            self.stacks = self._open_stacks()
+            self.plans: dict[Job, BlockPlan] = {
+                job: plan_blocks(stack, request.settings.memory) for job, stack in self.stacks.items()
+            }
+            shards = {entry.path for stack in self.stacks.values() for entry in stack.entries}
+            self.fingerprint = self.checkpoint.fingerprint(shards)
+        except BaseException:
+            self.checkpoint.close()
+            raise
+        self.folder = self._folder()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.checkpoint.close()
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that the jobs still to do will take from the disk."""
+        return sum(self.plans[job].reads * self.stacks[job].bytes_read for job in self.folder.pending())
+
+    def execute(self, on_read: Callable[[int], None], on_done: Callable[[Job], None]) -> None:
+        """Run what is pending and write the table."""
+
+        def work(job: Job) -> tuple[list[Row], Arrays]:
+            seed = int.from_bytes(hashlib.sha256(f"{self.request.seed} {job.key}".encode()).digest()[:4])
+            return self.probe.run(
+                self.stacks[job],
+                self.request.settings,
+                device=self.device,
+                seed=seed,
+                model=self.model.name,
+                on_read=on_read,
+            )
+
+        run_inline(self.folder, work, on_done)
+        self.folder.write_table(self.probe.NAME, self.probe.COLUMNS)
+
+    def report_input(self) -> dict[str, Any]:
+        """The run as plain data, which is all that the reports see."""
+        outcomes = self.folder.outcomes
+        jobs = [
+            {"key": job.key, "state": outcomes[job.key].state, "message": outcomes[job.key].message}
+            for job in self.stacks
+        ]
+        done = [job for job in self.stacks if outcomes[job.key].state == "done"]
+        return {
+            **self.folder.manifest,
+            "jobs": jobs,
+            "tables": {self.probe.NAME: self.folder.rows()},
+            "arrays": {job.key: self.folder.arrays(job) for job in done},
+        }
+
+    def _open_stacks(self) -> dict[Job, ExpertStack]:
+        arch = architecture(self.checkpoint.config)
+        check_layers(self.checkpoint, arch)
+        layers = parse.layers(self.request.layers, arch.layers)
+        projections = parse.choices("--projections", self.request.projections, PROJECTIONS)
+        return {
+            Job(self.probe.NAME, layer, projection): open_stack(self.checkpoint, arch, layer, projection)
+            for layer in layers
+            for projection in projections
+        }
+
+    def _folder(self) -> RunFolder:
+        request, settings = self.request, asdict(self.request.settings)  # type: ignore[call-overload]
+        jobs = list(self.stacks)
+        config = {
+            **settings,
+            "layers": parse.spans(sorted({job.layer for job in jobs})),
+            "projections": ",".join(dict.fromkeys(job.projection for job in jobs)),
+        }
+        identity = {
+            "settings": digest({**settings, "seed": request.seed}),
+            "probe_version": self.probe.VERSION,
+            "fingerprint": self.fingerprint,
+        }
+        manifest = make_manifest(
+            command=request.command,
+            command_line=request.command_line,
+            model=self.model.name,
+            fingerprint=self.fingerprint,
+            config=config,
+            seed=request.seed,
+            device=self.device,
+            threads=torch.get_num_threads(),
+        )
+        short = digest([identity, config])[:8]
+        out = request.out or Path("runs") / f"{self.model.name}-{request.command}-{short}"
+        return RunFolder(out, manifest, jobs, identity)
+
+
+def choose_device(text: str) -> str:
+    """auto, cpu, cuda or cuda:N as a torch device name; InputError when it is not there."""
+    if text == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if text == "cpu":
+        return text
+    kind, _, index = text.partition(":")
+    if kind != "cuda" or (index and not index.isdecimal()):
+        raise InputError(f"--device {text}: is none of auto, cpu, cuda, cuda:N")
+    if (count := torch.cuda.device_count()) <= int(index or 0):
+        raise InputError(f"--device {text}: this machine has {count} CUDA devices; use --device cpu")
+    return text

@@ -1,0 +1,17 @@
+"""Which command draws what. A command brings its own module and one row here."""
+
+from collections.abc import Callable
+
+from reports.drawing import Figure
+from reports.run import Run
+from reports.spectra.figures import spectra_figures
+
+__all__ = ["FIGURES", "Figure", "figures_for", "spectra_figures"]
+
+FIGURES: dict[str, Callable[[Run], list[Figure]]] = {"spectra": spectra_figures}
+
+
+def figures_for(run: Run) -> list[Figure]:
+    """The figures of a run; none for a command that draws nothing."""
+    draw = FIGURES.get(run["command"])
+    return draw(run) if draw else []

@@ -1,0 +1,91 @@
+"""Values to text: numbers in one style, and text from outside made harmless before it is escaped or drawn.
+
+An absent value is an em dash, never a zero. Model names, error messages and settings come from files and users:
+invisible and direction-changing characters become visible, and absolute paths lose their folders so that a page can
+be shared without telling where it was made.
+"""
+
+import math
+import re
+import unicodedata
+
+EMPTY = "—"
+_MINUS = "−"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+_HOME = re.compile(r"(?<![\w/:.])(?:/home|/Users|/root|[A-Za-z]:\\Users)(?:[/\\][^\s/\\'\"<>:,;)]+)?(?![^\s'\"<>:,;)])")
+_FOLDERS = re.compile(r"(?<![\w/:.<])(?:/(?:[^\s/'\"<>]+/)+|[A-Za-z]:\\(?:[^\s\\'\"<>]+\\)+)")
+
+
+def fixed(value: float | None, places: int = 3, signed: bool = False) -> str:
+    """A number with a fixed count of decimals: `fixed(-0.0471, 3)` is '−0.047'."""
+    if value is None or math.isnan(value):
+        return EMPTY
+    if math.isinf(value):
+        return "∞" if value > 0 else f"{_MINUS}∞"
+    text = f"{value:{'+' if signed else ''}.{places}f}"
+    if float(text) == 0 and not signed:
+        text = text.lstrip("-")
+    return text.replace("-", _MINUS)
+
+
+def significant(value: float | None, digits: int = 3) -> str:
+    """A number with significant digits; very large and very small ones as a power of ten."""
+    if value is None or not math.isfinite(value):
+        return fixed(value)
+    text = f"{value:.{digits}g}"
+    if "e" in text:
+        mantissa, exponent = text.split("e")
+        return f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPT)}".replace("-", _MINUS)
+    return text.replace("-", _MINUS)
+
+
+def percent(value: float | None, places: int = 1) -> str:
+    """A fraction as per cent: `percent(0.312)` is '31.2 %'."""
+    text = fixed(None if value is None else 100 * value, places)
+    return text if text == EMPTY else f"{text}\N{NO-BREAK SPACE}%"
+
+
+def integer(value: float | None) -> str:
+    """A count, without decimals."""
+    return fixed(value, 0)
+
+
+def range_of(first: float | None, last: float | None) -> str:
+    """An index range: '1–128'."""
+    return EMPTY if first is None or last is None else f"{integer(first)}–{integer(last)}"
+
+
+def listing(parts: list[str]) -> str:
+    """Words joined as in a sentence: 'a, b and c'."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
+
+
+def without_folders(text: str) -> str:
+    """The text with every absolute path cut down to its last component."""
+    return _FOLDERS.sub("…/", _HOME.sub("…", text))
+
+
+def visible(text: str) -> str:
+    """The text with control, format (bidirectional, zero-width) and unpaired surrogate characters spelled out."""
+    return "".join(
+        f"⟨U+{ord(character):04X}⟩"
+        if unicodedata.category(character) in {"Cc", "Cf", "Cs"} and character not in "\n\t"
+        else character
+        for character in text
+    )
+
+
+def display(value: object) -> object:
+    """What a template prints for any value that it was handed: text made harmless, numbers in our style."""
+    if value is None:
+        return EMPTY
+    if hasattr(value, "__html__"):  # made by our own templates, already escaped
+        return value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return significant(value, 6)
+    return visible(without_folders(str(value)))

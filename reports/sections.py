@@ -1,0 +1,36 @@
+"""What a command puts on the page: its answer in words, then blocks of text, figure and table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reports.drawing import Figure
+from reports.tables import Table
+
+
+@dataclass(frozen=True)
+class Block:
+    """One part of a section. `folded` hides the table behind its caption until it is asked for."""
+
+    anchor: str
+    title: str
+    table: Table
+    text: str = ""
+    figure: Figure | None = None
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """Everything that one command says; `method` names the template that explains how it was measured.
+
+    `wide` blocks take the full width, one below the other; `tiles` are many of a kind and flow into columns, with a
+    list of links above them.
+    """
+
+    title: str
+    answer: Sequence[str]
+    summary: Table | None
+    wide: Sequence[Block]
+    tiles_title: str
+    tiles: Sequence[Block]
+    method: str

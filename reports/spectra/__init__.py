@@ -1,0 +1,1 @@
+"""The page of `spectra`: figures, tables and the answer in words."""

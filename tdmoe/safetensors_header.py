@@ -1,0 +1,126 @@
+"""The header of a safetensors file: where each tensor lies, checked against the file before a byte is trusted.
+
+File layout (https://github.com/huggingface/safetensors#format): 8 bytes little-endian header length N, N bytes of
+JSON {name: {dtype, shape, data_offsets}}, then the data, gapless. The safetensors library checks the same, but its
+errors name neither the tensor nor the remedy, and a streaming reader needs the offsets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from tdmoe.problems import InputError
+
+MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
+
+BITS = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
+    **dict.fromkeys(("I32", "U32", "F32"), 32),
+    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """One tensor of one shard: `offset` and `nbytes` count bytes from the start of the file."""
+
+    name: str
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """All tensors of a shard, with the file's size and the header's own SHA-256."""
+
+    path: Path
+    size: int
+    data_start: int
+    sha256: str
+    tensors: dict[str, TensorEntry]
+
+
+def read_header(path: Path) -> Header:
+    """Parse and check the header of `path`; every inconsistency raises an InputError that names file and tensor."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            if len(prefix) < 8:
+                raise InputError(f"{path.name}: {size} bytes, too short for a safetensors header; download it again")
+            length = int.from_bytes(prefix, "little")
+            if length > MAX_HEADER_BYTES:
+                raise InputError(
+                    f"{path.name}: header claims {length:,} bytes, the limit is {MAX_HEADER_BYTES:,}; "
+                    "this is not a safetensors file, or it is damaged"
+                )
+            if length > size - 8:
+                raise InputError(
+                    f"{path.name}: header claims {length:,} bytes but the file ends after {size:,}; "
+                    "the file is truncated, download it again"
+                )
+            raw = file.read(length)
+    except OSError as error:
+        raise InputError(
+            f"{path.name}: cannot be read ({error.strerror or error}); check the file and its rights"
+        ) from error
+    try:
+        table = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path.name}: the header is not JSON ({error}); the file is damaged") from error
+    if not isinstance(table, dict):
+        raise InputError(
+            f"{path.name}: the header is a JSON {type(table).__name__}, not an object; the file is damaged"
+        )
+    table.pop("__metadata__", None)
+    data_start = 8 + length
+    tensors = {name: _entry(path, name, row, data_start) for name, row in table.items()}
+    _check_layout(path, tensors, data_start, size)
+    return Header(path, size, data_start, hashlib.sha256(raw).hexdigest(), tensors)
+
+
+def _entry(path: Path, name: str, row: object, data_start: int) -> TensorEntry:
+    match row:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
+            pass
+        case _:
+            raise InputError(
+                f"{path.name}: tensor {name!r} has no dtype, shape and data_offsets; the header is damaged"
+            )
+    if not all(type(n) is int and n >= 0 for n in shape) or not 0 <= begin <= end:
+        raise InputError(
+            f"{path.name}: tensor {name!r} has shape {shape} at bytes {begin}:{end}; the header is damaged"
+        )
+    if dtype in BITS and (bits := math.prod(shape) * BITS[dtype]) != 8 * (end - begin):
+        raise InputError(
+            f"{path.name}: tensor {name!r} of shape {shape} and dtype {dtype} needs {bits // 8:,} bytes, "
+            f"but its data_offsets span {end - begin:,}; the header is damaged"
+        )
+    return TensorEntry(name, path, dtype, tuple(shape), data_start + begin, end - begin)
+
+
+def _check_layout(path: Path, tensors: dict[str, TensorEntry], data_start: int, size: int) -> None:
+    expected = data_start
+    for entry in sorted(tensors.values(), key=lambda e: (e.offset, e.nbytes)):
+        if entry.offset != expected:
+            raise InputError(
+                f"{path.name}: tensor {entry.name!r} starts at byte {entry.offset:,} where {expected:,} was expected; "
+                "tensors overlap or leave a gap, the header is damaged"
+            )
+        expected += entry.nbytes
+    if expected != size:
+        state = "truncated" if size < expected else "longer than its header says"
+        raise InputError(
+            f"{path.name}: {size:,} bytes on disk, the header needs {expected:,}; "
+            f"the file is {state}, download it again"
+        )

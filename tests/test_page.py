@@ -1,0 +1,246 @@
+"""The page: one file that asks for nothing, trusts no text, and never lets a partial table look complete."""
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import chromium, complaints, emulate_phone, emulate_scheme, requests
+from test_figures import HOSTILE, fail, synthetic_run
+
+from reports.figures import spectra_figures
+from reports.page import render
+
+
+class Outline(HTMLParser):
+    """Tags with their attributes in order, and the text of the page outside the style sheet."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.style = ""
+        self._inside = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "style":
+            self.style += data
+        else:
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def page_of(run: dict[str, Any]) -> str:
+    return render(run, spectra_figures(run))
+
+
+def words(page: str) -> str:
+    return " ".join(Outline(page).text.split())
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return page_of(synthetic_run())
+
+
+def test_rendering_twice_gives_the_same_bytes(page: str) -> None:
+    assert page == page_of(synthetic_run())
+
+
+def test_policy_allows_exactly_our_style_sheet(page: str) -> None:
+    outline = Outline(page)
+    policy = next(meta["content"] for meta in outline.all("meta") if meta.get("http-equiv"))
+    digest = base64.b64encode(hashlib.sha256(outline.style.encode()).digest()).decode()
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+    assert not outline.all("script")
+    assert len(outline.all("style")) == 1
+    assert not [tag for tag, attributes in outline.tags if "style" in attributes]
+    assert not [name for _, attributes in outline.tags for name in attributes if name.startswith("on")]
+
+
+def test_nothing_is_fetched(page: str) -> None:
+    outline = Outline(page)
+    for _, attributes in outline.tags:
+        for name in ("src", "href", "srcset", "action", "data", "poster"):
+            if name in attributes:
+                assert re.match(r"data:|#", attributes[name] or "")
+    assert "url(" not in outline.style
+    assert "@import" not in outline.style
+
+
+def test_every_figure_has_alternative_text_a_caption_and_a_table_below(page: str) -> None:
+    outline = Outline(page)
+    assert len(outline.all("img")) == 3
+    assert all(len(image["alt"] or "") > 20 for image in outline.all("img"))
+    after = [re.sub(r"\s+", " ", part) for part in page.split("</figure>")[1:]]
+    assert len(after) == 3
+    assert all(
+        re.match(r" (<details> <summary>[^<]+</summary> )?<div class=\"scroll\"[^>]*> <table>", p) for p in after
+    )
+    assert page.count("<figcaption>") == 3
+
+
+def test_tables_are_captioned_and_scoped(page: str) -> None:
+    outline = Outline(page)
+    assert len(outline.all("table")) == len(outline.all("caption"))
+    assert all(heading.get("scope") in {"row", "col", "colgroup"} for heading in outline.all("th"))
+    assert outline.all("html")[0]["lang"] == "en"
+    assert [tag for tag, _ in outline.tags if tag == "h1"] == ["h1"]
+
+
+def test_hostile_text_stays_text() -> None:
+    run = synthetic_run(projections=("gate", "<img src=x onerror=y>"), model=HOSTILE)
+    run["config"]["<b>"] = [HOSTILE, {"</style>": 1}]
+    run["versions"]["<i>"] = "'\"><svg/onload=x>"
+    run["command_line"] = f"tdmoe-diag spectra --model '{HOSTILE}'"
+    run["jobs"][1] |= {"message": "</li><script>alert(1)</script>"}
+    run = fail(run, "spectra-L003-gate", "<script>alert(2)</script> in /home/ann/models/a.safetensors \u202e")
+    page = page_of(run)
+    outline = Outline(page)
+    tags = {tag for tag, _ in outline.tags}
+    assert not tags & {"script", "b", "i", "svg"}
+    assert len(outline.all("style")) == 1
+    assert len(outline.all("img")) == len(spectra_figures(run))
+    assert "<script>alert(2)</script> in …/a.safetensors ⟨U+202E⟩" in words(page)
+    assert not set("\u202e\u2066") & set(page)
+
+
+def test_no_path_of_the_machine_reaches_the_page() -> None:
+    run = synthetic_run()
+    run["config"] |= {"out": "/home/ann/runs/x", "model": "/Users/ann"}
+    run["command_line"] = "tdmoe-diag spectra --model /home/ann/models/q --out=/home/ann/runs/x"
+    run["jobs"][0]["message"] = "cannot read /home/ann/models/q/model.safetensors"
+    page = page_of(run)
+    assert "ann" not in re.findall(r"\w+", words(page))
+    assert "--model …/q --out=…/x" in words(page)
+
+
+def test_failed_and_pending_jobs_stand_before_the_answer_and_in_the_tables() -> None:
+    run = fail(synthetic_run(), "spectra-L003-up", "3 values are not finite")
+    page = page_of(fail(run, "spectra-L000-gate", "", state="pending"))
+    text = words(page)
+    assert "Incomplete: 2 of 6 jobs did not finish" in text
+    assert text.index("3 values are not finite") < text.index("Answer")
+    assert "4 of 6 expert stacks" in text
+    assert "The run is incomplete" in text
+    assert re.search(r"L3 up — failed — failed — failed", text)
+    assert re.search(r"L0 gate — pending", text)
+
+
+def test_a_complete_run_has_no_alarm(page: str) -> None:
+    assert "Incomplete" not in page
+    assert "incomplete" not in page
+
+
+def test_an_empty_value_is_a_dash_with_its_status_and_never_zero() -> None:
+    run = synthetic_run((0,), ("gate",))
+    row = run["tables"]["spectra"][0]
+    row |= {"alpha_density": None, "status": "insufficient_tail"}
+    text = words(page_of(run))
+    assert "— insufficient tail" in text
+    assert "in 1 the tail is too short" in text
+    row |= {"alpha": None, "alpha_null": None, "r2": None, "status": "insufficient_points"}
+    text = words(page_of(run))
+    assert re.search(r"L0 gate — insufficient points 0\.101 \(0\.050\)", text)
+    assert "0.000" not in text
+    assert "None" not in text
+    assert "nan" not in re.findall(r"\w+", text)
+
+
+def test_a_run_that_measured_nothing_says_so() -> None:
+    page = page_of(fail(synthetic_run((0,), ("gate",)), "spectra-L000-gate", "no such tensor"))
+    assert "this run answers nothing yet" in words(page)
+    assert "no such tensor" in words(page)
+    assert not Outline(page).all("img")
+
+
+def test_the_answer_is_computed_from_the_rows() -> None:
+    run = synthetic_run((0,), ("gate",))
+    rows = run["tables"]["spectra"]
+    for row, (alpha, null) in zip(rows, [(0.20, 0.01), (0.03, 0.02), (0.05, 0.06)], strict=True):
+        row |= {"alpha": alpha, "alpha_null": null, "alpha_jackknife_stderr": 0.01}
+    rows[0] |= {"energy_25": 0.64, "energy_25_null": 0.30}
+    text = words(page_of(run))
+    assert "2 of 3 unfoldings have a spectrum steeper" in text
+    assert "+0.190 (expert), +0.010 (output) and −0.010 (input)" in text
+    assert "In 1 of 3 the difference is more than two jackknife standard errors" in text
+    assert "Flattest is the output mode: median alpha 0.030, null 0.020" in text
+    assert (
+        "the expert mode alone keeps 64.0 % of the energy (Gaussian: 30.0 %), a relative weight error of 60.0 %" in text
+    )
+    assert "the lognormal fits better in 3, the power law in 0" in text
+
+
+def test_the_published_value_stands_beside_ours_only_where_there_is_one(page: str) -> None:
+    assert "paper" not in words(page)
+    run = synthetic_run()
+    run["tables"]["spectra"][2]["alpha_paper"] = 0.402
+    text = words(page_of(run))
+    assert "expert: alpha (null) expert: paper" in text
+    assert "0.102 (0.050) 0.402" in text
+    assert "the largest difference is −0.300, at layer 0, gate, input" in text
+
+
+def test_long_tables_fold_and_layers_are_linked_when_there_are_many() -> None:
+    run = synthetic_run(range(20), ("gate",))
+    outline = Outline(render(run, []))
+    assert len(outline.all("details")) == 20
+    targets = {attributes["id"] for _, attributes in outline.tags if "id" in attributes}
+    links = [attributes["href"] for attributes in outline.all("a")]
+    assert len(links) == 20
+    assert {str(link)[1:] for link in links} <= targets
+
+
+def test_how_it_was_measured_is_complete(page: str) -> None:
+    text = words(page)
+    for said in ("tdmoe-diag spectra --model pico-moe", "0123abcd", "version of numpy 2.4", "layers 0, 3", "seed 0",
+                 "Marchenko–Pastur", "OLS standard error", "2026-01-02T03:04:05+00:00", "device cpu"):  # fmt: skip
+        assert said in text
+
+
+def test_a_command_without_a_page_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"no page for command 'models'; there is one for: spectra"):
+        render(synthetic_run() | {"command": "models"}, [])
+
+
+def test_in_a_browser_it_is_silent_legible_and_asks_for_nothing(tmp_path: Path) -> None:
+    model = "<script>document.title='owned'</script>\"'><img src=x onerror=y> $x^$ & 模型"
+    run = fail(synthetic_run((0, 3, 5), model=model), "spectra-L003-up", "<b>not</b> finite: " + "x" * 300)
+    file = tmp_path / "report.html"
+    file.write_text(page_of(run), encoding="utf-8")
+    with chromium(tmp_path / "profile") as session:
+        session.get(file.as_uri())
+        assert complaints(session) == []
+        assert requests(session) == [file.as_uri()]
+        assert session.title == f"{model} · spectra · tdmoe-diag"
+        assert session.execute_script("return document.querySelector('h1').textContent") == model
+        assert session.execute_script("return document.querySelectorAll('script, b, h1 img').length") == 0
+        images = "return [...document.images].map(image => image.complete && image.naturalWidth > 0)"
+        assert session.execute_script(images) == [True] * 4
+
+        background = "return getComputedStyle(document.body).backgroundColor"
+        emulate_scheme(session, "light")
+        light = session.execute_script(background)
+        emulate_scheme(session, "dark")
+        assert session.execute_script(background) != light
+
+        emulate_phone(session)
+        session.execute_script("document.querySelectorAll('details').forEach(part => part.open = true)")
+        assert session.execute_script("return document.documentElement.scrollWidth") <= 360
+        assert complaints(session) == []
+        assert requests(session) == []
