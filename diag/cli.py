@@ -7,6 +7,7 @@ interrupted. Tables go to stdout, everything else to stderr.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,6 +86,7 @@ def spectra(
 ) -> None:
     """Power-law exponents of the three mode unfoldings (expert, output, input) of every expert stack."""
     from diag import parse
+    from diag.console import print_exponents
     from diag.probes.spectra import Settings
 
     settings = Settings(
@@ -93,13 +95,20 @@ def spectra(
         memory=parse.size("--memory", memory),
     )
     options = {"layers": layers, "projections": projections, "device": device, "out": out, "seed": seed, "fresh": fresh}
-    _run_probe("spectra", model, settings, options, dry_run=dry_run, quiet=quiet)
+    _run_probe("spectra", model, settings, options, print_exponents, dry_run=dry_run, quiet=quiet)
 
 
 def _run_probe(
-    command: str, model: str, settings: Settings, options: dict[str, Any], *, dry_run: bool, quiet: bool
+    command: str,
+    model: str,
+    settings: Settings,
+    options: dict[str, Any],
+    show: Callable[[Session], None],
+    *,
+    dry_run: bool,
+    quiet: bool,
 ) -> None:
-    """Check, run, print the table, write figures and page; raises the exit code."""
+    """Check, run, `show` the result on stdout, write figures and page; raises the exit code."""
     from diag import console
     from diag.session import Request, Session
 
@@ -117,8 +126,13 @@ def _run_probe(
             def on_done(job: Job) -> None:
                 bar.console.print(console.job_line(job.key, session.folder.outcomes[job.key]), highlight=False)
 
-            session.execute(lambda count: bar.advance(task, count), on_done)
-        console.print_exponents(session)
+            try:
+                session.execute(lambda count: bar.advance(task, count), on_done)
+            except KeyboardInterrupt:
+                bar.stop()
+                typer.echo("interrupted; the same command goes on where this one stopped", err=True)
+                raise typer.Exit(130) from None
+        show(session)
         failed = [(key, o.message) for key, o in session.folder.outcomes.items() if o.state == "failed"]
         for key, message in failed:
             typer.echo(f"failed: {key}: {message}", err=True)
@@ -148,9 +162,10 @@ def main() -> None:
     except InputError as error:
         typer.echo(f"tdmoe-diag: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("tdmoe-diag: interrupted; the same command goes on where this one stopped", err=True)
-        sys.exit(130)
+    except OSError as error:  # the run folder: everything else is caught where it is read
+        reason = f"{error.filename or 'run folder'}: {error.strerror or error}"
+        typer.echo(f"tdmoe-diag: {reason}; finished jobs are saved, the same command goes on from there", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -39,9 +39,7 @@ def job_line(key: str, outcome: Outcome) -> str:
 
 def print_plan(session: Session) -> None:
     """--dry-run: every job with its shape, bytes to read and peak memory."""
-    table = Table(
-        title=f"{session.model.name}: {session.request.command}, run folder {session.folder.path}", title_justify="left"
-    )
+    table = Table()
     for heading in ("job", "experts x output x input", "stored as", "read", "passes", "peak memory"):
         table.add_column(heading, justify="left" if heading == "job" else "right")
     for job, stack in session.stacks.items():
@@ -50,6 +48,7 @@ def print_plan(session: Session) -> None:
         table.add_row(
             job.key, shape, dtype, _bytes(plan.reads * stack.bytes_read), str(plan.reads), _bytes(plan.peak_bytes)
         )
+    print(f"{session.model.name}: {session.request.command}, run folder {session.folder.path}")
     _stdout().print(table)
     total = sum(session.plans[job].reads * stack.bytes_read for job, stack in session.stacks.items())
     peak = max(plan.peak_bytes for plan in session.plans.values())
@@ -62,13 +61,14 @@ def print_exponents(session: Session) -> None:
     """The layout of Rethinking's Table 1: one line per layer and projection, alpha (null) per mode."""
     rows = {(r["layer"], r["projection"], r["mode"]): r for r in session.folder.rows()}
     paper = any(row["alpha_paper"] is not None for row in rows.values())
-    table = Table(title=f"{session.model.name}: alpha of sigma_i ~ i^-alpha ({_legend(paper)})", title_justify="left")
+    table = Table()
     table.add_column("layer / projection")
     for mode in MODES:
         table.add_column(mode, justify="right")
     for job in sorted(session.stacks, key=lambda j: (j.layer, PROJECTIONS.index(j.projection))):
         cells = [_cell(rows.get((job.layer, job.projection, mode))) for mode in MODES]
         table.add_row(f"{job.layer} / {job.projection}", *cells)
+    print(f"{session.model.name}: alpha of sigma_i ~ i^-alpha ({_legend(paper)})")
     _stdout().print(table)
 
 

@@ -16,7 +16,8 @@ Work = Callable[[Job], tuple[list[dict[str, Any]], Arrays]]
 def run_inline(folder: RunFolder, work: Work, on_done: Callable[[Job], None]) -> None:
     """Run every pending job of `folder`, saving each result as it is made.
 
-    An exception of a job is recorded with its traceback and the run goes on; only a full disk, or Ctrl-C, ends it.
+    An exception of a job is recorded with its traceback and the run goes on; only Ctrl-C, or a result that cannot be
+    written (OSError: disk full), ends it.
     """
     for job in folder.pending():
         started = time.perf_counter()

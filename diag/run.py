@@ -64,14 +64,14 @@ def digest(value: Any) -> str:
 
 
 class RunFolder:
-    """The results of one command on one model. `identity` is what a result must match to be used again."""
+    """The results of one command on one model. `identities[job]` is what its result must match to be used again."""
 
-    def __init__(self, path: Path, manifest: Row, jobs: Sequence[Job], identity: Row) -> None:
+    def __init__(self, path: Path, manifest: Row, identities: Mapping[Job, Row]) -> None:
         self.path = path
         self.manifest = manifest
-        self.jobs = list(jobs)
-        self.identity = identity
-        self.outcomes = {job.key: Outcome() for job in jobs}
+        self.jobs = list(identities)
+        self.identities = identities
+        self.outcomes = {job.key: Outcome() for job in self.jobs}
 
     def open(self, *, fresh: bool = False) -> list[str]:
         """Create or take up the folder; returns notes on results that cannot be used again.
@@ -90,6 +90,8 @@ class RunFolder:
             self._check_same_run()
         try:
             (self.path / "results").mkdir(parents=True, exist_ok=True)
+            for leftover in (self.path / "results").glob(".*.tmp"):  # of a run killed while writing
+                leftover.unlink()
             notes = [note for job in self.jobs if (note := self._take_up(job))]
             self._save_manifest()
         except OSError as error:
@@ -106,7 +108,13 @@ class RunFolder:
 
         if arrays:
             write_bytes(self._file(job, ".safetensors"), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
-        result = {**self.identity, "job": job.key, "rows": rows, "arrays": sorted(arrays), "seconds": round(seconds, 3)}
+        result = {
+            **self.identities[job],
+            "job": job.key,
+            "rows": rows,
+            "arrays": sorted(arrays),
+            "seconds": round(seconds, 3),
+        }
         write_json(self._file(job, ".json"), result)
         self.outcomes[job.key] = Outcome("done", rows, None, round(seconds, 3))
         self._save_manifest()
@@ -147,7 +155,7 @@ class RunFolder:
             return None
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
-            differs = [k for k, v in (self.identity | {"job": job.key}).items() if result.get(k) != v]
+            differs = [k for k, v in (self.identities[job] | {"job": job.key}).items() if result.get(k) != v]
             if not differs and (not result["arrays"] or sorted(self.arrays(job)) == result["arrays"]):
                 self.outcomes[job.key] = Outcome("done", result["rows"], None, result["seconds"])
                 return None

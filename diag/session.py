@@ -56,12 +56,12 @@ class Session:
             self.plans: dict[Job, BlockPlan] = {
                 job: plan_blocks(stack, request.settings.memory) for job, stack in self.stacks.items()
             }
-            shards = {entry.path for stack in self.stacks.values() for entry in stack.entries}
-            self.fingerprint = self.checkpoint.fingerprint(shards)
+            for stack in self.stacks.values():
+                self.probe.check(stack, request.settings)
+            self.folder = self._folder()
         except BaseException:
             self.checkpoint.close()
             raise
-        self.folder = self._folder()
 
     def __enter__(self) -> Self:
         return self
@@ -125,24 +125,25 @@ class Session:
             "layers": parse.spans(sorted({job.layer for job in jobs})),
             "projections": ",".join(dict.fromkeys(job.projection for job in jobs)),
         }
-        identity = {
-            "settings": digest({**settings, "seed": request.seed}),
-            "probe_version": self.probe.VERSION,
-            "fingerprint": self.fingerprint,
+        identity = {"settings": digest({**settings, "seed": request.seed}), "probe_version": self.probe.VERSION}
+        identities = {
+            job: {**identity, "weights": self.checkpoint.weights_fingerprint({entry.path for entry in stack.entries})}
+            for job, stack in self.stacks.items()
         }
         manifest = make_manifest(
             command=request.command,
             command_line=request.command_line,
             model=self.model.name,
-            fingerprint=self.fingerprint,
+            fingerprint=self.checkpoint.structure_fingerprint(),
+            weights=digest([identities[job]["weights"] for job in jobs]),
             config=config,
             seed=request.seed,
             device=self.device,
             threads=torch.get_num_threads(),
         )
-        short = digest([identity, config])[:8]
+        short = digest([identity, config, manifest["fingerprint"]])[:8]
         out = request.out or Path("runs") / f"{self.model.name}-{request.command}-{short}"
-        return RunFolder(out, manifest, jobs, identity)
+        return RunFolder(out, manifest, identities)
 
 
 def choose_device(text: str) -> str:

@@ -105,5 +105,5 @@ class BlockReader:
                 expert = int(bad.nonzero()[0, 0])
                 raise WeightError(
                     f"{self.stack.tensor_name(start + expert)}: {int(bad[expert])} weights of expert {start + expert} "
-                    "are NaN or infinite; the checkpoint is damaged, download it again or leave the layer out with --layers"
+                    "are NaN or infinite; download the checkpoint again, or leave out the layer (--layers)"
                 )

@@ -34,6 +34,7 @@ class Checkpoint:
         self.folder = folder
         self.config = _read_object(folder, "config.json")
         self._headers: dict[str, Header] = {}
+        self._samples: dict[Path, str] = {}
         self._files: OrderedDict[Path, BinaryIO] = OrderedDict()
         self._shard_of = self._find_shards()
 
@@ -88,21 +89,28 @@ class Checkpoint:
                 f"{entry.path.name}: reading tensor {entry.name!r} failed ({error.strerror or error})"
             ) from error
 
-    def fingerprint(self, shards: Iterable[Path]) -> str:
-        """Identity of config and `shards`: size, header, and 64 KiB sampled evenly from the data of each.
+    def structure_fingerprint(self) -> str:
+        """Identity of the config and of which shard holds what; the same whichever layers are asked for."""
+        return _digest({"config": self.config, "shards": self._shard_of})
+
+    def weights_fingerprint(self, shards: Iterable[Path]) -> str:
+        """Identity of the weights in `shards`: size, header, and 64 KiB sampled evenly from the data of each.
 
         Hashing all of a 60 GB model would cost as much as using it; training or merging changes every sample.
         """
-        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
-        for path in sorted(set(shards)):
+        return _digest({path.name: self._sample(path) for path in shards})
+
+    def _sample(self, path: Path) -> str:
+        if path not in self._samples:
             header = self._header(path.name)
-            digest.update(f"{path.name} {header.size} {header.sha256}".encode())
+            digest = hashlib.sha256(f"{header.size} {header.sha256}".encode())
             span = max(0, header.size - header.data_start - SAMPLE_BYTES)
             file = self._open(path)
             for i in range(SAMPLES):
                 file.seek(header.data_start + span * i // (SAMPLES - 1))
                 digest.update(file.read(SAMPLE_BYTES))
-        return digest.hexdigest()[:16]
+            self._samples[path] = digest.hexdigest()
+        return self._samples[path]
 
     def _header(self, shard: str) -> Header:
         if shard not in self._headers:
@@ -160,6 +168,10 @@ def _check_shard_name(tensor: str, shard: object) -> None:
             f"{INDEX}: tensor {tensor!r} is said to be in {shard!r}; a shard must be a plain file name "
             "ending in .safetensors, without a path"
         )
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _read_object(folder: Path, name: str) -> dict:  # type: ignore[type-arg]

@@ -26,6 +26,9 @@ class Probe(Protocol):
     VERSION: int
     COLUMNS: tuple[str, ...]
 
+    def check(self, stack: Any, settings: Any) -> None:
+        """InputError where the settings do not fit the stack; called for every job before any weight is read."""
+
     def run(
         self,
         stack: Any,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from diag.null import gaussian_singular_values
 from diag.powerlaw import RankFit, fit_density_exponent, fit_indices, fit_rank_exponent, jackknife_stderr
 from tdmoe.blocks import BlockReader
+from tdmoe.problems import InputError
 from tdmoe.spectrum import Spectrum, mode_spectra
 from tdmoe.stack import ExpertStack
 
@@ -56,6 +57,15 @@ class Settings:
     fit_range: tuple[float, float] = (0.0, 1.0)
     jackknife: int = 0
     memory: int = 4_000_000_000
+
+
+def check(stack: ExpertStack, settings: Settings) -> None:
+    """InputError if the experts cannot be split into `jackknife` groups."""
+    if settings.jackknife and not 2 <= settings.jackknife <= stack.shape[0]:
+        raise InputError(
+            f"--jackknife {settings.jackknife}: layer {stack.layer} has {stack.shape[0]} experts; "
+            f"give 2 to {stack.shape[0]} groups, or 0 for none"
+        )
 
 
 def run(

@@ -1,0 +1,114 @@
+"""The frozen command line: what it accepts, what it imports, what it prints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from planted import planted, write_stack
+
+from diag import parse
+from tdmoe.problems import InputError
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "diag.cli", *arguments], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["spectra", "--help"], ["--version"]])
+def test_help_imports_neither_torch_nor_numpy(arguments: list[str]) -> None:
+    code = (
+        "import sys, json, atexit\n"
+        "atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))\n"
+        f"sys.argv = ['tdmoe-diag', *{arguments!r}]\n"
+        "from diag.cli import main\nmain()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0
+    loaded = set(json.loads(result.stderr))
+    assert not loaded & {"torch", "numpy", "transformers", "matplotlib", "pandas", "scipy", "powerlaw"}
+
+
+def test_measuring_weights_imports_no_transformers(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom diag.cli import main\n"
+        f"sys.argv = ['tdmoe-diag', 'spectra', '--model', 'mini', '--layers', '0', '--out', {str(tmp_path / 'o')!r}]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "print('transformers' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "False", result.stderr
+
+
+def test_the_frozen_options_are_there() -> None:
+    text = run("spectra", "--help").stdout
+    for option in ("model", "layers", "projections", "device", "memory", "out", "seed", "engine", "dry-run", "fresh"):
+        assert f"--{option}" in text
+
+
+def test_stdout_holds_the_table_and_the_paths_only(tmp_path: Path) -> None:
+    result = run("spectra", "--model", "mini", "--layers", "1", "--out", str(tmp_path / "out"), "--quiet")
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert lines[-2:] == [str(tmp_path / "out" / "tables" / "spectra.csv"), str(tmp_path / "out" / "report.html")]
+    assert sum(line.split()[1:4:2] == ["1", "gate"] for line in lines) == 1
+
+
+def test_the_papers_values_stand_beside_ours_for_its_model(tmp_path: Path) -> None:
+    import numpy as np
+
+    W_EOI = planted((8, 12, 20), "input", np.arange(1, 21.0) ** -0.4)
+    folder = write_stack(tmp_path / "Qwen3-30B-A3B", W_EOI)
+    result = run("spectra", "--model", str(folder), "--projections", "gate", "--out", str(tmp_path / "out"), "--quiet")
+    assert result.returncode == 0, result.stderr
+    cells = next(line for line in result.stdout.splitlines() if "0 / gate" in line).split("│")
+    assert [cell.split()[-1] for cell in cells[2:5]] == ["0.160", "0.075", "0.402"]
+    assert cells[4].split()[0] == "0.400"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [(None, [1, 2, 3, 5]), ("2", [2]), ("5,1", [1, 5]), ("1-3", [1, 2, 3]), (" 1 - 2 , 2,5 ", [1, 2, 5])],
+)
+def test_layers(text: str | None, expected: list[int]) -> None:
+    assert parse.layers(text, [1, 2, 3, 5]) == expected
+
+
+@pytest.mark.parametrize("text", ["", ",", "x", "3-1", "-1", "1,,2", "4", "1-5", "1.5", "9999999"])
+def test_layers_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"--layers"):
+        parse.layers(text, [1, 2, 3, 5])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("4GB", 4 * 10**9), ("4gib", 4 * 2**30), ("1.5 MB", 1_500_000), ("123", 123), ("7b", 7), ("2TiB", 2**41)],
+)
+def test_sizes(text: str, expected: int) -> None:
+    assert parse.size("--memory", text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "GB", "0", "-4GB", "4XB", "4 G B", "1e9", "nan"])
+def test_sizes_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--memory"):
+        parse.size("--memory", text)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("0:1", (0, 1)), ("0.1:0.9", (0.1, 0.9)), (" .5 : 1.0 ", (0.5, 1))])
+def test_ranges(text: str, expected: tuple[float, float]) -> None:
+    assert parse.fraction_range("--fit-range", text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0.9:0.1", "0.5:0.5", "0:1.1", "-0.1:1", "1", "a:b", "0:1:2"])
+def test_ranges_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--fit-range"):
+        parse.fraction_range("--fit-range", text)
+
+
+def test_spans_are_the_inverse_of_layers() -> None:
+    numbers = [0, 1, 2, 5, 7, 8]
+    assert parse.spans(numbers) == "0-2,5,7-8"
+    assert parse.layers(parse.spans(numbers), range(10)) == numbers

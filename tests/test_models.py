@@ -1,0 +1,64 @@
+"""--model: built-in name, folder, hub id in the local cache."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from planted import write_stack
+
+from diag.models import resolve
+from tdmoe.problems import InputError
+
+
+def hub_cache(root: Path, hub_id: str, commit: str = "0123456789abcdef0123456789abcdef01234567") -> Path:
+    """A cache as huggingface_hub lays it out: refs/main, and a snapshot of symlinks into blobs."""
+    repo = root / f"models--{hub_id.replace('/', '--')}"
+    snapshot = write_stack(repo / "snapshots" / commit, torch.randn(4, 6, 8), torch.bfloat16)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    (repo / "blobs").mkdir()
+    for i, file in enumerate(sorted(snapshot.iterdir())):
+        blob = repo / "blobs" / f"{i:064x}"
+        file.rename(blob)
+        file.symlink_to(os.path.relpath(blob, snapshot))
+    return snapshot
+
+
+def test_the_built_in_model_is_a_folder_of_the_package() -> None:
+    model = resolve("mini")
+    assert model.name == "mini"
+    assert (model.folder / "config.json").is_file()
+
+
+def test_a_folder_is_shown_by_its_last_component(tmp_path: Path) -> None:
+    folder = write_stack(tmp_path / "My-MoE", torch.randn(4, 6, 8))
+    assert resolve(str(folder)).name == "My-MoE"
+
+
+def test_a_cached_hub_id_runs_through_symlinks(tmp_path: Path) -> None:
+    hub_cache(tmp_path / "hub", "acme/Tiny-MoE")
+    result = subprocess.run(
+        [sys.executable, "-m", "diag.cli", "spectra", "--model", "acme/Tiny-MoE", "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Tiny-MoE" in result.stdout
+    assert (tmp_path / "out" / "tables" / "spectra.csv").read_text().count("\n") == 10
+
+
+def test_a_hub_id_that_is_not_cached_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match="not in the local Hugging Face cache; download it first"):
+        resolve("acme/absent-model")
+
+
+def test_anything_else_lists_what_would_do() -> None:
+    with pytest.raises(InputError, match="neither a built-in model .mini., nor a folder, nor a hub id"):
+        resolve("no such thing")

@@ -1,0 +1,225 @@
+"""A run folder through crashes, changes and repetition, on the built-in trained model and the real command."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LAYERS = "0,2"
+JOBS = [f"spectra-L00{layer}-{projection}" for layer in (0, 2) for projection in ("gate", "up", "down")]
+
+# Runs the command, and kills the process hard at the n-th call of a function, before or after it does its work.
+KILLER = """
+import os, signal, sys
+import diag.run
+owner, name = {owner}, {name!r}
+original, calls = getattr(owner, name), []
+def deadly(*args, **kwargs):
+    calls.append(1)
+    if len(calls) == {nth} and {before}: os.kill(os.getpid(), signal.SIGKILL)
+    value = original(*args, **kwargs)
+    if len(calls) == {nth}: os.kill(os.getpid(), signal.SIGKILL)
+    return value
+setattr(owner, name, deadly)
+from diag.cli import main
+sys.argv = ["tdmoe-diag", *sys.argv[1:]]
+main()
+"""
+
+
+def command(out: Path, *extra: str) -> list[str]:
+    return ["spectra", "--model", "mini", "--layers", LAYERS, "--out", str(out), "--quiet", *extra]
+
+
+def run(*arguments: str, code: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    start = ["-c", code] if code else ["-m", "diag.cli"]
+    return subprocess.run([sys.executable, *start, *arguments], capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+def table(out: Path) -> bytes:
+    return (out / "tables" / "spectra.csv").read_bytes()
+
+
+def stamps(out: Path) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in (out / "results").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "whole"
+    result = run(*command(out))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == str(out / "report.html")
+    return out
+
+
+def test_a_run_leaves_what_the_design_promises(finished: Path) -> None:
+    manifest = json.loads((finished / "run.json").read_text())
+    assert manifest["command"] == "spectra"
+    assert manifest["model"] == "mini"
+    assert [job["key"] for job in manifest["jobs"]] == JOBS
+    assert {job["state"] for job in manifest["jobs"]} == {"done"}
+    rows = list(csv.DictReader((finished / "tables" / "spectra.csv").open()))
+    assert [(r["layer"], r["projection"], r["mode"]) for r in rows[:3]] == [
+        ("0", "gate", mode) for mode in ("expert", "output", "input")
+    ]
+    assert len(rows) == 3 * len(JOBS)
+    assert sorted(p.suffix for p in (finished / "results").iterdir()) == [".json"] * 6 + [".safetensors"] * 6
+    assert (finished / "report.html").stat().st_size > 10_000
+    assert {p.name for p in (finished / "figures").iterdir()} == {f"spectra-{n}.svg" for n in ("depth", "L000", "L002")}
+
+
+def test_the_trained_model_is_off_the_gaussian_null(finished: Path) -> None:
+    for row in csv.DictReader((finished / "tables" / "spectra.csv").open()):
+        assert float(row["alpha"]) > float(row["alpha_null"]) + 0.02
+
+
+def test_running_again_measures_nothing_again(finished: Path) -> None:
+    before, content = stamps(finished), table(finished)
+    page = (finished / "report.html").read_text()
+    assert run(*command(finished)).returncode == 0
+    assert stamps(finished) == before
+    assert table(finished) == content
+    assert len((finished / "report.html").read_text()) == len(page)
+
+
+def test_two_runs_give_identical_tables(finished: Path, tmp_path: Path) -> None:
+    assert run(*command(tmp_path / "other")).returncode == 0
+    assert table(tmp_path / "other") == table(finished)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "nth", "before", "survivors"),
+    [
+        ("diag.run.RunFolder", "finish", 3, False, 3),
+        ("diag.run.RunFolder", "finish", 1, True, 0),
+        ("diag.run", "write_bytes", 2, False, 1),  # after the second job's arrays, before its JSON
+        ("__import__('pathlib').Path", "replace", 6, True, 1),  # between writing a file and renaming it
+        ("diag.run.RunFolder", "write_table", 1, True, 6),
+    ],
+)
+def test_killed_anywhere_it_goes_on_without_repeating(
+    finished: Path, tmp_path: Path, owner: str, name: str, nth: int, before: bool, survivors: int
+) -> None:
+    out = tmp_path / "killed"
+    died = run(*command(out), code=KILLER.format(owner=owner, name=name, nth=nth, before=before))
+    assert died.returncode == -signal.SIGKILL
+    kept = {p.name: s for p, s in ((out / "results" / n, t) for n, t in stamps(out).items()) if p.suffix == ".json"}
+    kept = {name: stamp for name, stamp in kept.items() if not name.startswith(".")}
+    assert len(kept) == survivors
+    assert run(*command(out)).returncode == 0
+    assert {name: stamps(out)[name] for name in kept} == kept
+    assert table(out) == table(finished)
+
+
+def test_interrupted_by_the_user_it_says_how_to_go_on(tmp_path: Path) -> None:
+    code = KILLER.replace("signal.SIGKILL", "signal.SIGINT").format(
+        owner="diag.run.RunFolder", name="finish", nth=2, before=False
+    )
+    result = run(*command(tmp_path / "x"), code=code)
+    assert result.returncode == 130
+    assert "the same command goes on" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("damage", ["truncate", "empty", "settings", "no arrays", "broken arrays"])
+def test_a_result_that_does_not_match_is_measured_again(finished: Path, tmp_path: Path, damage: str) -> None:
+    import shutil
+
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out)
+    victim = out / "results" / f"{JOBS[1]}.json"
+    arrays = victim.with_suffix(".safetensors")
+    if damage == "truncate":
+        victim.write_text(victim.read_text()[:100])
+    elif damage == "empty":
+        victim.write_text("")
+    elif damage == "settings":
+        victim.write_text(victim.read_text().replace('"settings": "', '"settings": "0'))
+    elif damage == "no arrays":
+        arrays.unlink()
+    else:
+        arrays.write_bytes(arrays.read_bytes()[:50])
+    before = stamps(out)
+    result = run(*[a for a in command(out) if a != "--quiet"])
+    assert result.returncode == 0
+    assert f"{JOBS[1]}: measured again" in result.stderr
+    changed = {name for name, stamp in stamps(out).items() if before.get(name) != stamp}
+    assert changed == {victim.name, arrays.name}
+    assert table(out) == table(finished)
+
+
+def test_changed_settings_are_measured_again_in_the_same_folder(finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out)
+    assert run(*command(out, "--fit-range", "0.1:0.9")).returncode == 0
+    rows = list(csv.DictReader((out / "tables" / "spectra.csv").open()))
+    assert {r["fit_first"] for r in rows if r["mode"] == "expert"} == {"4"}
+    assert table(out) != table(finished)
+
+
+def test_default_folder_is_found_again_and_depends_on_settings(tmp_path: Path) -> None:
+    arguments = ["spectra", "--model", "mini", "--layers", "1", "--projections", "up", "--quiet"]
+    for extra in ([], [], ["--fit-range", "0.1:0.9"]):
+        assert run(*arguments, *extra, cwd=tmp_path).returncode == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    assert all(p.name.startswith("mini-spectra-") for p in (tmp_path / "runs").iterdir())
+
+
+def test_fresh_discards_results_but_never_a_foreign_folder(finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out)
+    (out / "notes.txt").write_text("mine")
+    before = stamps(out)
+    assert run(*command(out, "--fresh")).returncode == 0
+    assert all(stamps(out)[name] > stamp for name, stamp in before.items())
+    assert (out / "notes.txt").read_text() == "mine"
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("years of work")
+    result = run(*command(foreign, "--fresh"))
+    assert result.returncode == 2
+    assert "not empty and holds no run" in result.stderr
+    assert (foreign / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_folder_with_another_models_run_is_refused(finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out)
+    manifest = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(manifest | {"fingerprint": "0" * 16, "model": "other"}))
+    result = run(*command(out))
+    assert result.returncode == 2
+    assert "holds a run of 'spectra' on other" in result.stderr
+    assert "--fresh" in result.stderr
+    assert table(out) == table(finished)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    result = run(*command(tmp_path / "x"))
+    assert result.returncode == 2
+    assert "cannot be written" in result.stderr
+
+
+def test_dry_run_writes_nothing(tmp_path: Path) -> None:
+    result = run("spectra", "--model", "mini", "--dry-run", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "12 jobs" in result.stdout
+    assert "32 x 80 x 192" in result.stdout
+    assert "32 x 192 x 80" in result.stdout
+    assert list(tmp_path.iterdir()) == []
