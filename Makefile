@@ -34,11 +34,11 @@ lint: setup-dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-# Retrain the built-in model: make mini TEXT=train.txt.gz VALID=valid.txt.gz WIKITEXT=wiki.test.raw TO=DIR
+# Retrain the built-in model: make mini TEXT=train.txt.gz TO=DIR [DEVICE=cuda]
 mini: setup
-	@test -n "$(TEXT)" -a -n "$(VALID)" -a -n "$(TO)" || { echo "make mini TEXT=FILE VALID=FILE WIKITEXT=FILE TO=DIR [DEVICE=cuda]"; exit 2; }
-	$(TRAIN_ENV) $(BIN)/python -m diag.assets.train_mini --text $(TEXT) --valid $(VALID) --to $(TO) --device $(or $(DEVICE),cpu)
-	$(BIN)/python -m diag.assets.card --model $(TO) --train $(TEXT) --valid $(VALID) --wikitext $(WIKITEXT)
+	@test -n "$(TEXT)" -a -n "$(TO)" || { echo "make mini TEXT=FILE TO=DIR [DEVICE=cuda]"; exit 2; }
+	$(TRAIN_ENV) $(BIN)/python -m diag.assets.train_mini --text $(TEXT) --to $(TO) --device $(or $(DEVICE),cpu)
+	$(BIN)/python -m diag.assets.card --model $(TO) --train $(TEXT)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

@@ -1,6 +1,6 @@
 """The recipe of the built-in model `mini`: a Qwen3-MoE causal LM trained from scratch on plain text.
 
-    python -m diag.assets.train_mini --text FILE[.gz] --valid FILE[.gz] --to DIR [--device cuda]
+    python -m diag.assets.train_mini --text FILE[.gz] --to DIR [--device cuda]
 
 One fixed seed, one pass of AdamW with warm-up and linear decay to zero, next-token cross-entropy plus a
 load-balancing loss (Fedus et al. 2021, Switch Transformer, eq. 4-6) taken *per layer*: transformers' own
@@ -15,7 +15,6 @@ Legend: B windows, T tokens a window, V vocabulary, E experts.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import math
 import time
@@ -25,6 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from diag.texts import load_text
 
 SEED = 20261123
 VOCABULARY = 4096
@@ -56,13 +57,6 @@ CONFIG = {
     "eos_token_id": 0,
     "pad_token_id": 0,
 }
-
-
-def read_text(path: Path) -> str:
-    """A text file, gzip or plain, line ends untouched."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8", newline="") as file:
-        return str(file.read())
 
 
 def train_tokenizer(text: str):  # type: ignore[no-untyped-def]  # transformers is imported late
@@ -147,10 +141,10 @@ def train(args: argparse.Namespace) -> None:
 
     torch.manual_seed(SEED)
     device = torch.device(args.device)
-    text = read_text(args.text)
+    text = load_text(args.text)
     tokenizer = train_tokenizer(text)
     tokens = encode(tokenizer, text)
-    valid = encode(tokenizer, read_text(args.valid))
+    valid = encode(tokenizer, load_text(args.valid))
     args.to.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(args.to)
 
@@ -221,8 +215,8 @@ def save(model: Any, args: argparse.Namespace, corpus_tokens: int, minutes: floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--text", type=Path, required=True, help="training text, .txt or .txt.gz")
-    parser.add_argument("--valid", type=Path, required=True, help="held-out text")
+    parser.add_argument("--text", type=Path, required=True, help="training text, plain or gzip")
+    parser.add_argument("--valid", default="enwik8", help="held-out text: a file or a built-in text")
     parser.add_argument("--to", type=Path, required=True, help="folder to write")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=4200)

@@ -158,7 +158,7 @@ def _paper(rows: list[Row]) -> str:
         return ""
     worst = max(known, key=lambda row: abs(row["alpha"] - row["alpha_paper"]))
     return (
-        f"Against the paper's Table 1 ({len(known)} values): the largest difference is "
+        f"Against the paper's Table 1 ({len(known)} values; its fit range is not stated): the largest difference is "
         f"{fixed(worst['alpha'] - worst['alpha_paper'], signed=True)}, at layer {worst['layer']}, "
         f"{worst['projection']}, {worst['mode']}."
     )

@@ -1,0 +1,126 @@
+"""The built-in model is what its card says: real, trained, balanced, small, and loadable by transformers alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from diag.assets.measure import cut_windows, routing, score
+from diag.assets.train_mini import END_OF_TEXT, batches, encode, learning_rate, train_tokenizer
+from diag.models import resolve
+from diag.texts import load_text
+from tdmoe.checkpoint import Checkpoint
+from tdmoe.families import architecture
+from tdmoe.stack import open_stack
+
+WINDOWS = 24
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    return resolve("mini").folder
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path):  # type: ignore[no-untyped-def]
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+def test_shape_and_size(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model_type"] == "qwen3_moe"
+    with Checkpoint(folder) as checkpoint:
+        arch = architecture(checkpoint.config)
+        dtypes = {checkpoint.entry(name).dtype for name in checkpoint.names()}
+    assert len(arch.layers) >= 4
+    assert arch.experts >= 32
+    assert config["num_experts_per_tok"] >= 4
+    assert len({arch.hidden, arch.width, arch.experts}) == 3
+    assert 4096 <= config["vocab_size"] <= 8192
+    assert dtypes == {"BF16"}
+    assert sum(p.stat().st_size for p in folder.iterdir()) <= 16_000_000
+
+
+def test_our_stacks_are_the_weights_that_transformers_loads(folder: Path, loaded) -> None:  # type: ignore[no-untyped-def]
+    model, _ = loaded
+    with Checkpoint(folder) as checkpoint:
+        arch = architecture(checkpoint.config)
+        for layer in arch.layers:
+            experts = model.model.layers[layer].mlp.experts
+            gate, up = experts.gate_up_proj.chunk(2, dim=1)
+            for projection, expected in (("gate", gate), ("up", up), ("down", experts.down_proj)):
+                stack = open_stack(checkpoint, arch, layer, projection)
+                W_EOI = torch.empty(stack.shape, dtype=stack.dtype)
+                stack.read(0, arch.experts, W_EOI)
+                assert torch.equal(W_EOI.float(), expected)
+
+
+@pytest.mark.parametrize("text", ["enwik8", "wikitext2"])
+def test_perplexity_and_routing_are_those_of_a_trained_balanced_model(folder: Path, loaded, text: str) -> None:  # type: ignore[no-untyped-def]
+    model, tokenizer = loaded
+    card = json.loads((folder / "measurements.json").read_text())
+    window = json.loads((folder / "training.json").read_text())["window"]
+    ids_WT = cut_windows(encode(tokenizer, load_text(text)[:400_000]), window, WINDOWS)
+    nats_WT, slots_LE = score(model, ids_WT, model.config.num_experts_per_tok)
+    measured = card["texts"][text]["model"]
+    loss, stated = nats_WT.mean(), measured["cross_entropy_nats"]
+    per_window = nats_WT.mean(1).std()
+    assert abs(loss - stated) < 3 * per_window / WINDOWS**0.5 + 0.02
+    assert measured["perplexity"] < card["texts"][text]["unigram"]["perplexity"] / 4
+    if text == "enwik8":
+        assert measured["perplexity"] < 65  # clearly below 71, a smaller model's on the same text and vocabulary
+        for layer in routing(slots_LE):
+            assert layer["load_entropy"] >= 0.85
+            assert layer["dead_experts"] == 0
+
+
+def test_text_survives_the_tokenizer(loaded) -> None:  # type: ignore[no-untyped-def]
+    _, tokenizer = loaded
+    text = "Tensor decompositions (Tucker, 1966) of 3 modes\n\n naïve café – 東京 \t end  "
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert len(tokenizer) == tokenizer.vocab_size
+
+
+def test_the_recipe_trains(tmp_path: Path) -> None:
+    """A few steps of the real recipe on a short text lower the loss and write a checkpoint that loads."""
+    import sys
+
+    from diag.assets import train_mini
+
+    text = load_text("enwik8")[:120_000]
+    for name in ("train", "valid"):
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+    arguments = ["--text", tmp_path / "train.txt", "--valid", tmp_path / "valid.txt", "--to", tmp_path / "m"]
+    original = sys.argv
+    try:
+        sys.argv = ["train_mini", *map(str, arguments), "--steps", "6"]
+        train_mini.main()
+    finally:
+        sys.argv = original
+    facts = json.loads((tmp_path / "m" / "training.json").read_text())
+    assert facts["curve"][-1]["loss"] < facts["curve"][0]["loss"] - 0.05
+    assert facts["tokens_seen"] == 6 * train_mini.WINDOW * train_mini.WINDOWS_PER_STEP
+    with Checkpoint(tmp_path / "m") as checkpoint:
+        stack = open_stack(checkpoint, architecture(checkpoint.config), 0, "gate")
+        assert stack.dtype == torch.bfloat16
+
+
+def test_recipe_parts() -> None:
+    tokenizer = train_tokenizer(load_text("enwik8")[:200_000])
+    assert tokenizer.eos_token == END_OF_TEXT
+    long = load_text("enwik8")[:20_000]
+    assert encode(tokenizer, long).tolist() == tokenizer(long)["input_ids"]
+    rates = [learning_rate(step, 1000) for step in range(1000)]
+    assert max(rates) == pytest.approx(3e-3, rel=0.01)
+    assert rates[0] < 1e-4
+    assert rates[-1] < 1e-5
+    tokens = torch.arange(40_000)
+    seen = list(batches(tokens, 6, torch.Generator().manual_seed(0)))
+    assert [tuple(b.shape) for b in seen] == [(16, 513)] * 6
+    assert all((b[:, 1:] - b[:, :-1] == 1).all() for b in seen)
