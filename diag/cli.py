@@ -19,7 +19,6 @@ from tdmoe.problems import InputError
 
 if TYPE_CHECKING:
     from diag.probes import Settings
-    from diag.run import Job
     from diag.session import Session
 
 app = typer.Typer(
@@ -118,25 +117,21 @@ def _run_probe(
             console.print_plan(session)
             raise typer.Exit(0)
         notes = session.folder.open(fresh=options["fresh"])
-        with console.progress_bar(quiet) as bar:
-            for note in notes:
-                bar.console.print(note, markup=False, highlight=False)
-            task = bar.add_task(f"{session.model.name} {command}", total=session.pending_bytes)
-
-            def on_done(job: Job) -> None:
-                bar.console.print(console.job_line(job.key, session.folder.outcomes[job.key]), highlight=False)
-
-            try:
-                session.execute(lambda count: bar.advance(task, count), on_done)
-            except KeyboardInterrupt:
-                bar.stop()
-                typer.echo("interrupted; the same command goes on where this one stopped", err=True)
-                raise typer.Exit(130) from None
-        show(session)
+        try:
+            console.execute(session, notes, quiet=quiet)
+            show(session)
+            page = _write_page(session)
+        except KeyboardInterrupt:
+            typer.echo("interrupted; the same command goes on where this one stopped", err=True)
+            raise typer.Exit(130) from None
+        except OSError as error:  # of the run folder; what a job meets while reading fails that job alone
+            reason = f"{error.filename or session.folder.path}: {error.strerror or error}"
+            typer.echo(f"tdmoe-diag: {reason}; finished jobs are saved, the same command goes on from there", err=True)
+            raise typer.Exit(1) from error
         failed = [(key, o.message) for key, o in session.folder.outcomes.items() if o.state == "failed"]
         for key, message in failed:
             typer.echo(f"failed: {key}: {message}", err=True)
-        console.print_lines([str(session.folder.path / "tables" / f"{command}.csv"), str(_write_page(session))])
+        console.print_lines([str(session.folder.path / "tables" / f"{command}.csv"), str(page)])
         raise typer.Exit(1 if failed else 0)
 
 
@@ -162,10 +157,6 @@ def main() -> None:
     except InputError as error:
         typer.echo(f"tdmoe-diag: {error}", err=True)
         sys.exit(2)
-    except OSError as error:  # the run folder: everything else is caught where it is read
-        reason = f"{error.filename or 'run folder'}: {error.strerror or error}"
-        typer.echo(f"tdmoe-diag: {reason}; finished jobs are saved, the same command goes on from there", err=True)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

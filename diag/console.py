@@ -18,20 +18,21 @@ from tdmoe.gram import MODES
 MIN_WIDTH = 100  # of a table when stdout is a pipe
 
 
-def progress_bar(quiet: bool) -> Progress:
-    """Bytes read, bytes per second and time left, on stderr; silent when quiet."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True, quiet=quiet), transient=True)
+def execute(session: Session, notes: Iterable[str], *, quiet: bool) -> None:
+    """Run the session under a bar of bytes, bytes per second and time left, with a line per finished job."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console = Console(stderr=True, quiet=quiet, highlight=False)
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        for note in notes:
+            console.print(note, markup=False)
+        task = bar.add_task(f"{session.model.name} {session.request.command}", total=session.pending_bytes)
+        session.execute(
+            on_read=lambda count: bar.advance(task, count),
+            on_done=lambda job: console.print(_job_line(job.key, session.folder.outcomes[job.key])),
+        )
 
 
-def job_line(key: str, outcome: Outcome) -> str:
-    """One line for a finished job."""
+def _job_line(key: str, outcome: Outcome) -> str:
     if outcome.state == "failed":
         return f"[red]{key}  failed[/red]: {escape(outcome.message or '')}"
     return f"{key}  done in {outcome.seconds:.1f} s"

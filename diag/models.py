@@ -25,19 +25,25 @@ def resolve(text: str) -> Model:
     """Find the checkpoint that `text` means; InputError says what was tried."""
     if text in BUILT_IN:
         return Model(text, Path(str(files("diag") / BUILT_IN[text])))
-    folder = Path(text).expanduser()
-    if folder.is_dir():
+    if folder := _folder(text):
         return Model(folder.resolve().name, folder)
-    if folder.is_file():
-        raise InputError(
-            f"--model {text}: is a file; give the folder that holds config.json and the .safetensors files"
-        )
     if HUB_ID.fullmatch(text):
         return Model(text.split("/")[1], _cached(text))
     raise InputError(
         f"--model {text}: neither a built-in model ({', '.join(BUILT_IN)}), nor a folder, "
         "nor a hub id like Qwen/Qwen3-30B-A3B"
     )
+
+
+def _folder(text: str) -> Path | None:
+    try:
+        path = Path(text).expanduser()
+        is_file, is_folder = path.is_file(), bool(text) and path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, an unknown ~user, a null byte
+        raise InputError(f"--model {text[:200]}: not a usable path ({error}); give a folder or a model name") from error
+    if is_file:
+        raise InputError(f"--model {text}: is a file; give the folder of config.json and the .safetensors files")
+    return path if is_folder else None
 
 
 def _cached(hub_id: str) -> Path:

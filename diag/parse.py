@@ -53,7 +53,7 @@ def choices(option: str, text: str, allowed: Sequence[str]) -> list[str]:
 
 def size(option: str, text: str) -> int:
     """`4GB`, `512MiB`, `1.5 GB` or plain bytes, as bytes (GB = 10^9, GiB = 2^30)."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)\s*", text)
     unit = UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None or (count := int(float(match[1]) * unit)) < 1:
         raise InputError(f"{option} {text}: not a size; write for instance 4GB, 512MiB or 1000000")

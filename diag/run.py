@@ -28,7 +28,8 @@ from diag.files import write_bytes, write_json, write_text
 from tdmoe.problems import InputError
 
 SCHEMA = 1
-OWN_ENTRIES = ("run.json", "results", "tables", "figures", "errors", "report.html")
+OUTPUTS = ("tables", "figures", "errors", "report.html")  # made from the results when a run ends
+OWN_ENTRIES = ("run.json", "results", *OUTPUTS)
 PACKAGES = ("tdmoe-diag", "torch", "numpy", "scipy", "powerlaw", "safetensors", "transformers")
 
 Row = dict[str, Any]
@@ -79,23 +80,23 @@ class RunFolder:
         InputError when the folder holds something else: it is never overwritten, and `fresh` deletes only what a
         run wrote.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"--out {self.path}: is a file; give a folder")
-        present = {p.name for p in self.path.iterdir()} if self.path.is_dir() else set()
-        if present and "run.json" not in present:
-            raise InputError(f"--out {self.path}: the folder is not empty and holds no run; give a new folder")
-        if fresh:
-            self._remove_own(present)
-        elif present:
-            self._check_same_run()
         try:
+            if self.path.exists() and not self.path.is_dir():
+                raise InputError(f"--out {self.path}: is a file; give a folder")
+            if self.path.is_dir() and any(self.path.iterdir()):
+                self._check_ours(same_run=not fresh)
+                if fresh:
+                    self._remove(OWN_ENTRIES)
             (self.path / "results").mkdir(parents=True, exist_ok=True)
             for leftover in (self.path / "results").glob(".*.tmp"):  # of a run killed while writing
                 leftover.unlink()
             notes = [note for job in self.jobs if (note := self._take_up(job))]
+            if self.pending():  # an earlier table or page would look like this run's
+                self._remove(OUTPUTS)
             self._save_manifest()
         except OSError as error:
-            raise InputError(f"--out {self.path}: cannot be written ({error.strerror or error})") from error
+            reason = error.strerror or str(error)
+            raise InputError(f"--out {self.path}: cannot be written ({reason}); give another folder") from error
         return notes
 
     def pending(self) -> list[Job]:
@@ -126,11 +127,14 @@ class RunFolder:
         self._save_manifest()
 
     def write_table(self, name: str, columns: Sequence[str]) -> Path:
-        """`tables/NAME.csv`: the rows of all finished jobs in job order; what was not measured is empty."""
+        """`tables/NAME.csv`: all rows in job order; a failed job is one row that says so, so nothing is missed."""
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows())
+        for job in self.jobs:
+            outcome = self.outcomes[job.key]
+            failed = {"layer": job.layer, "projection": job.projection, "status": outcome.state}
+            writer.writerows(outcome.rows if outcome.state == "done" else [failed])
         path = self.path / "tables" / f"{name}.csv"
         write_text(path, buffer.getvalue())
         return path
@@ -164,15 +168,17 @@ class RunFolder:
             reason = f"the result cannot be read ({error})"
         return f"{job.key}: measured again, {reason}"
 
-    def _check_same_run(self) -> None:
+    def _check_ours(self, *, same_run: bool) -> None:
+        """The folder must hold a run of ours, and the same one unless it is to be replaced."""
+        path = self.path / "run.json"
+        if not path.exists():
+            raise InputError(f"--out {self.path}: the folder is not empty and holds no run; give a new folder")
         try:
-            earlier = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-            kind = (earlier["schema"], earlier["command"], earlier["fingerprint"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"--out {self.path}: its run.json cannot be read ({error}); use --fresh or a new folder"
-            ) from error
-        if kind != tuple(self.manifest[k] for k in ("schema", "command", "fingerprint")):
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+            kind = [earlier[key] for key in ("schema", "command", "fingerprint")]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"--out {self.path}: its run.json is not one of ours; give a new folder") from error
+        if same_run and kind != [self.manifest[key] for key in ("schema", "command", "fingerprint")]:
             raise InputError(
                 f"--out {self.path}: holds a run of '{earlier['command']}' on {earlier.get('model')} "
                 f"(fingerprint {earlier['fingerprint']}), this is '{self.manifest['command']}' "
@@ -180,10 +186,10 @@ class RunFolder:
                 "give another folder, or --fresh to replace it"
             )
 
-    def _remove_own(self, present: set[str]) -> None:
-        for name in present.intersection(OWN_ENTRIES):
+    def _remove(self, names: Sequence[str]) -> None:
+        for name in names:
             entry = self.path / name
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
 
     def _save_manifest(self) -> None:
         states = [

@@ -125,7 +125,11 @@ class Session:
             "layers": parse.spans(sorted({job.layer for job in jobs})),
             "projections": ",".join(dict.fromkeys(job.projection for job in jobs)),
         }
-        identity = {"settings": digest({**settings, "seed": request.seed}), "probe_version": self.probe.VERSION}
+        identity = {
+            "model": self.model.name,
+            "settings": digest({**settings, "seed": request.seed}),
+            "probe_version": self.probe.VERSION,
+        }
         identities = {
             job: {**identity, "weights": self.checkpoint.weights_fingerprint({entry.path for entry in stack.entries})}
             for job, stack in self.stacks.items()
@@ -153,7 +157,7 @@ def choose_device(text: str) -> str:
     if text == "cpu":
         return text
     kind, _, index = text.partition(":")
-    if kind != "cuda" or (index and not index.isdecimal()):
+    if kind != "cuda" or (text != "cuda" and not index.isdecimal()):
         raise InputError(f"--device {text}: is none of auto, cpu, cuda, cuda:N")
     if (count := torch.cuda.device_count()) <= int(index or 0):
         raise InputError(f"--device {text}: this machine has {count} CUDA devices; use --device cpu")

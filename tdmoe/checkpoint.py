@@ -31,8 +31,8 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         """Read config and index; InputError when either is missing, damaged or unsafe."""
-        self.folder = folder
-        self.config = _read_object(folder, "config.json")
+        self.folder = folder.resolve()
+        self.config = _read_object(self.folder, "config.json")
         self._headers: dict[str, Header] = {}
         self._samples: dict[Path, str] = {}
         self._files: OrderedDict[Path, BinaryIO] = OrderedDict()
@@ -61,7 +61,7 @@ class Checkpoint:
     def entry(self, name: str) -> TensorEntry:
         """Where tensor `name` lies; opens its shard's header. InputError when it is missing or the index lies."""
         if name not in self._shard_of:
-            raise InputError(f"{self.folder.name}: tensor {name!r} is missing from the checkpoint{self._strays()}")
+            raise InputError(f"{self.folder.name}: tensor {name!r} is missing from the checkpoint; {self.remedy()}")
         header = self._header(self._shard_of[name])
         if name not in header.tensors:
             raise InputError(
@@ -88,6 +88,19 @@ class Checkpoint:
             raise WeightError(
                 f"{entry.path.name}: reading tensor {entry.name!r} failed ({error.strerror or error})"
             ) from error
+
+    def remedy(self) -> str:
+        """What to do when a tensor is missing; names a shard of the set that lies on disk but not in the index."""
+        known = set(self._shard_of.values())
+        series = {re.sub(r"-\d+-of-", "-*-of-", shard) for shard in known}
+        strays = sorted(
+            p.name
+            for p in self.folder.glob("*.safetensors")
+            if p.name not in known and re.sub(r"-\d+-of-", "-*-of-", p.name) in series
+        )
+        if strays:
+            return f"{strays[0]} is on disk but {INDEX} does not name it, download the index again"
+        return "the checkpoint is incomplete or of another model, download it again"
 
     def structure_fingerprint(self) -> str:
         """Identity of the config and of which shard holds what; the same whichever layers are asked for."""
@@ -148,17 +161,6 @@ class Checkpoint:
         raise InputError(
             f"{self.folder.name}: has neither {SINGLE} nor {INDEX}; --model needs a safetensors checkpoint"
         )
-
-    def _strays(self) -> str:
-        """Shards on disk that belong to the indexed set by name but that the index does not mention."""
-        known = set(self._shard_of.values())
-        series = {re.sub(r"-\d+-of-", "-*-of-", shard) for shard in known}
-        strays = sorted(
-            p.name
-            for p in self.folder.glob("*.safetensors")
-            if p.name not in known and re.sub(r"-\d+-of-", "-*-of-", p.name) in series
-        )
-        return f"; {strays[0]} is on disk but {INDEX} does not name it, download the index again" if strays else ""
 
 
 def _check_shard_name(tensor: str, shard: object) -> None:

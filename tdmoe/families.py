@@ -74,6 +74,8 @@ FAMILIES = (
 # Every spelling that hub configs and transformers 4 and 5 write. Several may stand side by side if they agree.
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 DTYPES = ("dtype", "torch_dtype")
+MOST = 10_000  # layers or experts: far above any model, and small enough that a wrong config is refused at once
+WIDEST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +113,8 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
     return Architecture(
         family,
         experts=_count(config, EXPERTS),
-        hidden=_count(config, ("hidden_size",)),
-        width=_count(config, family.width),
+        hidden=_count(config, ("hidden_size",), most=WIDEST),
+        width=_count(config, family.width, most=WIDEST),
         depth=depth,
         extra_layers=_count(config, ("num_nextn_predict_layers",), default=0),
         layers=layers,
@@ -123,7 +125,7 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
 def _is_sparse(config: Mapping[str, Any], layer: int) -> bool:
     """The rules of Qwen (mlp_only_layers, decoder_sparse_step) and DeepSeek (first_k_dense_replace, moe_layer_freq)."""
     dense = config.get("mlp_only_layers") or ()
-    if not isinstance(dense, list | tuple):
+    if not isinstance(dense, list) or any(type(number) is not int for number in dense):
         raise InputError(f"config.json: mlp_only_layers is {dense!r}, a list of layer numbers is needed")
     step = _count(config, ("decoder_sparse_step",), default=1)
     first = _count(config, ("first_k_dense_replace",), default=0)
@@ -139,7 +141,7 @@ def _agreed(config: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return next(iter(found.values()), None)
 
 
-def _count(config: Mapping[str, Any], names: tuple[str, ...], default: int | None = None) -> int:
+def _count(config: Mapping[str, Any], names: tuple[str, ...], default: int | None = None, most: int = MOST) -> int:
     value = _agreed(config, names)
     if value is None and default is not None:
         return default
@@ -147,4 +149,6 @@ def _count(config: Mapping[str, Any], names: tuple[str, ...], default: int | Non
         raise InputError(f"config.json: has none of {', '.join(names)}; one of them is needed")
     if type(value) is not int or value < (1 if default is None else 0):
         raise InputError(f"config.json: {' / '.join(names)} is {value!r}, a positive whole number is needed")
+    if value > most:
+        raise InputError(f"config.json: {' / '.join(names)} is {value}, the limit is {most:,}; correct the config")
     return value

@@ -16,6 +16,8 @@ from pathlib import Path
 from tdmoe.problems import InputError
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
+GIT_LFS_POINTER = b"version "  # the first eight bytes of a file that git-lfs has not fetched
+DAMAGED = "the file is damaged, download it again"
 
 BITS = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
@@ -58,11 +60,13 @@ def read_header(path: Path) -> Header:
             prefix = file.read(8)
             if len(prefix) < 8:
                 raise InputError(f"{path.name}: {size} bytes, too short for a safetensors header; download it again")
+            if prefix == GIT_LFS_POINTER:
+                raise InputError(f"{path.name}: is a git-lfs pointer, not the weights; run git lfs pull in its folder")
             length = int.from_bytes(prefix, "little")
             if length > MAX_HEADER_BYTES:
                 raise InputError(
                     f"{path.name}: header claims {length:,} bytes, the limit is {MAX_HEADER_BYTES:,}; "
-                    "this is not a safetensors file, or it is damaged"
+                    "this is not a safetensors file, or it is damaged: download it again"
                 )
             if length > size - 8:
                 raise InputError(
@@ -75,9 +79,9 @@ def read_header(path: Path) -> Header:
             f"{path.name}: cannot be read ({error.strerror or error}); check the file and its rights"
         ) from error
     try:
-        table = json.loads(raw)
+        table = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path.name}: the header is not JSON ({error}); the file is damaged") from error
+        raise InputError(f"{path.name}: the header is not JSON ({error}); {DAMAGED}") from error
     if not isinstance(table, dict):
         raise InputError(
             f"{path.name}: the header is a JSON {type(table).__name__}, not an object; the file is damaged"
@@ -104,7 +108,7 @@ def _entry(path: Path, name: str, row: object, data_start: int) -> TensorEntry:
     if dtype in BITS and (bits := math.prod(shape) * BITS[dtype]) != 8 * (end - begin):
         raise InputError(
             f"{path.name}: tensor {name!r} of shape {shape} and dtype {dtype} needs {bits // 8:,} bytes, "
-            f"but its data_offsets span {end - begin:,}; the header is damaged"
+            f"but its data_offsets span {end - begin:,}; {DAMAGED}"
         )
     return TensorEntry(name, path, dtype, tuple(shape), data_start + begin, end - begin)
 
@@ -115,7 +119,7 @@ def _check_layout(path: Path, tensors: dict[str, TensorEntry], data_start: int, 
         if entry.offset != expected:
             raise InputError(
                 f"{path.name}: tensor {entry.name!r} starts at byte {entry.offset:,} where {expected:,} was expected; "
-                "tensors overlap or leave a gap, the header is damaged"
+                f"tensors overlap or leave a gap, {DAMAGED}"
             )
         expected += entry.nbytes
     if expected != size:

@@ -16,6 +16,7 @@ from tdmoe.families import LAYER_PREFIX, Architecture, Layout, Part, Source
 from tdmoe.problems import InputError
 from tdmoe.safetensors_header import TensorEntry
 
+SAME_MODEL = "check that config.json and the weights are of the same model"
 STORED = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
 
@@ -101,8 +102,8 @@ def open_stack(checkpoint: Checkpoint, arch: Architecture, layer: int, projectio
     shape = arch.shape(projection)
     source = _layout(checkpoint, arch, layer)[projection]
     template = LAYER_PREFIX.format(layer=layer) + source.template
-    names = [template.format(expert=e) for e in range(arch.experts)] if source.axes == "OI" else [template]
-    entries = tuple(checkpoint.entry(name) for name in names)
+    experts = range(arch.experts if source.axes == "OI" else 1)  # a fused name has no {expert} to fill
+    entries = tuple(checkpoint.entry(template.format(expert=e)) for e in experts)
     expected = _disk_shape(source, shape)
     for entry in entries:
         if entry.shape != expected:
@@ -127,11 +128,17 @@ def check_layers(checkpoint: Checkpoint, arch: Architecture) -> None:
         found.setdefault(layer, set()).add(expert)
     for layer, experts in sorted(found.items()):
         if layer >= arch.depth + arch.extra_layers:
-            raise InputError(f"config.json: num_hidden_layers is {arch.depth}, but layer {layer} holds experts too")
+            raise InputError(
+                f"config.json: num_hidden_layers is {arch.depth}, but layer {layer} holds experts too; {SAME_MODEL}"
+            )
         if layer < arch.depth and layer not in arch.layers:
-            raise InputError(f"config.json: layer {layer} should be dense, but the checkpoint holds experts for it")
+            raise InputError(
+                f"config.json: layer {layer} should be dense, but the checkpoint holds experts for it; {SAME_MODEL}"
+            )
         if (most := max(experts)) >= arch.experts:
-            raise InputError(f"config.json: {arch.experts} experts, but layer {layer} holds expert {most} too")
+            raise InputError(
+                f"config.json: {arch.experts} experts, but layer {layer} holds expert {most} too; {SAME_MODEL}"
+            )
     for layer in arch.layers:
         if layer not in found:
             _layout(checkpoint, arch, layer)  # raises, naming what was looked for
@@ -156,14 +163,13 @@ def _layout(checkpoint: Checkpoint, arch: Architecture, layer: int) -> Layout:
             names = (prefix + source.template.format(expert=e) for e in range(arch.experts))
             if any(name in checkpoint for name in names):
                 return layout
-    looked_for = " or ".join(repr(prefix + layout["down"].template.format(expert=0)) for layout in arch.family.layouts)
     packed = next((n for n in checkpoint.names() if n.startswith(prefix) and n.endswith("_blocks")), None)
     if packed is not None:
-        raise InputError(
-            f"{packed}: MXFP4-packed experts cannot be read; convert the checkpoint to bf16 with transformers"
-        )
+        raise InputError(f"{packed!r}: MXFP4-packed experts are not readable; convert to bf16 with transformers first")
+    looked_for = " or ".join(repr(prefix + layout["down"].template.format(expert=0)) for layout in arch.family.layouts)
     raise InputError(
-        f"layer {layer}: no expert weights in the checkpoint; looked for {looked_for} ({arch.family.name})"
+        f"layer {layer}: no expert weights of {arch.family.name} in the checkpoint, looked for {looked_for}; "
+        f"{checkpoint.remedy()}"
     )
 
 

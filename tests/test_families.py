@@ -22,6 +22,7 @@ from tiny import (
     read_json,
     read_tensors,
     save,
+    single_thread,
     write_checkpoint,
 )
 from torch import Tensor
@@ -44,11 +45,8 @@ Saved = Callable[[str, str], Path]
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Matrices this small only lose time to threads, a lot of it on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with single_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

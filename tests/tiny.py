@@ -7,7 +7,8 @@ misaddressed tensor fits by accident; the one square row is there because GPT-OS
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,17 @@ HIDDEN, WIDTH, EXPERTS, LAYERS = 24, 20, 7, 3
 SHARD_BYTES = 8_000  # less than the experts of one projection of one layer take in bf16 (6,720 and its neighbours)
 
 Config = dict[str, Any]
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """One thread for torch: matrices this small only lose time to more, a lot of it on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
