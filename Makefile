@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-# malloc limits: see diag/assets/train_mini.py
+# malloc limits: see diag/recipe/train.py
 TRAIN_ENV := MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=200000000
 
 .PHONY: setup setup-dev demo test lint mini clean
@@ -13,8 +13,8 @@ setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tdmoe-diag needs Python 3.11 to 3.13: make PYTHON=python3.12")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit("tdmoe-diag needs Python 3.11 to 3.13, this is %d.%d: make PYTHON=python3.12" % sys.version_info[:2] if not (3, 11) <= sys.version_info < (3, 14) else 0)'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing into $(VENV) (a few minutes the first time)" >&2
 	@$(PIP) -e .
 	@touch $@
@@ -37,8 +37,8 @@ lint: setup-dev
 # Retrain the built-in model: make mini TEXT=train.txt.gz TO=DIR [DEVICE=cuda]
 mini: setup
 	@test -n "$(TEXT)" -a -n "$(TO)" || { echo "make mini TEXT=FILE TO=DIR [DEVICE=cuda]"; exit 2; }
-	$(TRAIN_ENV) $(BIN)/python -m diag.assets.train_mini --text $(TEXT) --to $(TO) --device $(or $(DEVICE),cpu)
-	$(BIN)/python -m diag.assets.card --model $(TO) --train $(TEXT)
+	$(TRAIN_ENV) $(BIN)/python -m diag.recipe.train --text $(TEXT) --to $(TO) --device $(or $(DEVICE),cpu)
+	$(BIN)/python -m diag.recipe.card --model $(TO) --train $(TEXT)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

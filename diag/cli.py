@@ -46,7 +46,7 @@ MemoryOption = Annotated[
 ]
 OutOption = Annotated[Path | None, typer.Option("--out", help="run folder [default: runs/MODEL-COMMAND-FINGERPRINT]")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="of every random draw")]
-EngineOption = Annotated[Engine, typer.Option("--engine", help="where jobs run")]
+EngineOption = Annotated[Engine, typer.Option("--engine", help="where jobs run: inline, in this process")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="print jobs, bytes to read and peak memory, do nothing")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="discard this run's earlier results")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
@@ -116,7 +116,7 @@ def _run_probe(
         if dry_run:
             console.print_plan(session)
             raise typer.Exit(0)
-        notes = session.folder.open(fresh=options["fresh"])
+        notes = session.notes() + session.folder.open(fresh=options["fresh"])
         try:
             console.execute(session, notes, quiet=quiet)
             show(session)

@@ -23,10 +23,11 @@ def run_inline(folder: RunFolder, work: Work, on_done: Callable[[Job], None]) ->
         started = time.perf_counter()
         try:
             rows, arrays = work(job)
+            folder.finish(job, rows, arrays, time.perf_counter() - started)
+        except OSError:  # of the run folder: a job's own reading raises WeightError
+            raise
         except Exception as error:
             known = isinstance(error, InputError | WeightError)
             message = str(error) if known else f"{type(error).__name__}: {error} (see errors/{job.key}.txt)"
             folder.fail(job, message, traceback.format_exc())
-        else:
-            folder.finish(job, rows, arrays, time.perf_counter() - started)
         on_done(job)

@@ -5,7 +5,25 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+
+def lock(path: Path) -> BinaryIO | None:
+    """Hold `path` against other processes until the file returned is closed; None if another one holds it.
+
+    The system frees it when the process ends, however it ends. Where there is no flock, nothing is held.
+    """
+    file = path.open("ab")
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # Windows
+        pass
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
+Comparison = tuple[float, float] | tuple[None, None]
 
 MIN_POINTS = 5  # of a rank fit
 MIN_TAIL = 50  # of a density fit; below, xmin and exponent are arbitrary (Clauset et al. 2009, section 3.4)
@@ -33,24 +34,24 @@ class RankFit:
     alpha: float | None
     stderr: float | None
     r2: float | None
-    first: int
-    last: int
+    first: int | None
+    last: int | None
 
 
 @dataclass(frozen=True)
 class DensityFit:
     """Maximum-likelihood exponent of the eigenvalue density above `xmin`, chosen by least Kolmogorov-Smirnov distance.
 
-    `lognormal` and `truncated` are (log-likelihood ratio, p): positive favours the power law over that alternative.
+    `lognormal` and `truncated` are (log-likelihood ratio, p): positive favours the power law over that alternative;
+    (None, None) where powerlaw could not fit the alternative.
     """
 
     alpha: float
     stderr: float
     xmin: float
     tail: int
-    distance: float
-    lognormal: tuple[float, float]
-    truncated: tuple[float, float]
+    lognormal: Comparison
+    truncated: Comparison
 
 
 def fit_indices(sigma: Vector, noise_floor: float, fit_range: tuple[float, float] = (0.0, 1.0)) -> tuple[int, int]:
@@ -58,13 +59,14 @@ def fit_indices(sigma: Vector, noise_floor: float, fit_range: tuple[float, float
     count = len(sigma)
     low, high = fit_range
     above = int(np.searchsorted(-sigma, -noise_floor, side="left"))  # sigma is descending
-    return max(1, int(np.ceil(low * count))), min(above, int(np.floor(high * count)))
+    # rounded first: 0.07 * 100 is 7.000000000000001
+    return max(1, int(np.ceil(round(low * count, 9)))), min(above, int(np.floor(round(high * count, 9))))
 
 
 def fit_rank_exponent(sigma: Vector, first: int, last: int) -> RankFit:
     """Fit sigma_i ~ i^-alpha over first..last; see RankFit."""
     if last - first + 1 < MIN_POINTS:
-        return RankFit(None, None, None, first, last)
+        return RankFit(None, None, None, None, None)
     x = np.log(np.arange(first, last + 1, dtype=np.float64))
     y = np.log(sigma[first - 1 : last])
     x, centred = x - x.mean(), y - y.mean()
@@ -82,11 +84,6 @@ def jackknife_stderr(estimates: list[float]) -> float | None:
     return float(np.sqrt((groups - 1) / groups * np.square(np.asarray(estimates) - np.mean(estimates)).sum()))
 
 
-def density_from_rank(alpha: float) -> float:
-    """Density exponent of the eigenvalues whose singular values fall as i^-alpha exactly: 1 + 1 / (2 alpha)."""
-    return 1.0 + 1.0 / (2.0 * alpha)
-
-
 def fit_density_exponent(eigenvalues: Vector) -> DensityFit | None:
     """Scan xmin over all eigenvalues, keep the least Kolmogorov-Smirnov distance; None when the tail is too short.
 
@@ -96,12 +93,11 @@ def fit_density_exponent(eigenvalues: Vector) -> DensityFit | None:
     data = np.sort(eigenvalues[eigenvalues > 0])
     if len(data) < MIN_TAIL:
         return None
-    alpha, xmin, distance = scan_xmin(data)
+    alpha, xmin, _ = scan_xmin(data)
     tail = data[data >= xmin]
     if len(tail) < MIN_TAIL:
         return None
-    lognormal, truncated = _compare(tail, xmin)
-    return DensityFit(alpha, (alpha - 1) / float(np.sqrt(len(tail))), xmin, len(tail), distance, lognormal, truncated)
+    return DensityFit(alpha, (alpha - 1) / float(np.sqrt(len(tail))), xmin, len(tail), *compare(tail / xmin))
 
 
 def scan_xmin(data: Vector) -> tuple[float, float, float]:
@@ -110,7 +106,7 @@ def scan_xmin(data: Vector) -> tuple[float, float, float]:
     alpha(xmin) = 1 + n / sum log(x / xmin) over the n values >= xmin (Clauset et al. 2009, eq. 3.1), from one
     reversed cumulative sum; the empirical CDF at x is the share of the tail below x, as in powerlaw.
     """
-    logs = np.log(data)
+    logs = np.log(data / data[-1])  # relative to the largest, so that close values do not cancel
     sums = np.cumsum(logs[::-1])[::-1]
     best = (np.nan, np.nan, np.inf)
     starts = np.flatnonzero(np.diff(logs, prepend=-np.inf) > 0)
@@ -124,13 +120,22 @@ def scan_xmin(data: Vector) -> tuple[float, float, float]:
     return best
 
 
-def _compare(tail: Vector, xmin: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Log-likelihood ratios of the power law against lognormal and truncated power law on the same tail."""
+def compare(tail: Vector) -> tuple[Comparison, Comparison]:
+    """Log-likelihood ratio and p of the power law against lognormal and truncated power law on a tail with xmin = 1.
+
+    The ratios do not depend on the scale of the data, but powerlaw's xmin^(alpha - 1) overflows unless xmin is 1.
+    """
     import powerlaw
 
-    with warnings.catch_warnings():
+    def against(alternative: str, nested: bool) -> Comparison:
+        try:
+            ratio, p = fit.distribution_compare("power_law", alternative, nested=nested)
+        except (ValueError, ArithmeticError, RuntimeError):  # its optimiser gave up
+            return None, None
+        return (float(ratio), float(p)) if np.isfinite(ratio) and np.isfinite(p) else (None, None)
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        fit = powerlaw.Fit(tail, xmin=xmin, parameter_ranges={"alpha": [1.0, ALPHA_LIMIT]}, verbose=0)
-        lognormal = fit.distribution_compare("power_law", "lognormal", nested=False)
-        truncated = fit.distribution_compare("power_law", "truncated_power_law", nested=True)
-    return (float(lognormal[0]), float(lognormal[1])), (float(truncated[0]), float(truncated[1]))
+        ranges = {"alpha": [1.0, ALPHA_LIMIT]}
+        fit = powerlaw.Fit(tail, xmin=1.0, discrete=False, fit_method="Likelihood", parameter_ranges=ranges, verbose=0)
+        return against("lognormal", nested=False), against("truncated_power_law", nested=True)

@@ -13,23 +13,24 @@ import hashlib
 import io
 import json
 import platform
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diag.files import write_bytes, write_json, write_text
+from diag.files import lock, write_bytes, write_json, write_text
 from tdmoe.problems import InputError
 
 SCHEMA = 1
-OUTPUTS = ("tables", "figures", "errors", "report.html")  # made from the results when a run ends
-OWN_ENTRIES = ("run.json", "results", *OUTPUTS)
+LOCK = ".lock"
+TEMPORARY = ".*.tmp"  # left by a process killed while writing
+RESULTS = ("results/*.json", "results/*.safetensors")
+OUTPUTS = ("tables/*.csv", "figures/*.svg", "errors/*.txt", "report.html")  # made from the results when a run ends
 PACKAGES = ("tdmoe-diag", "torch", "numpy", "scipy", "powerlaw", "safetensors", "transformers")
 
 Row = dict[str, Any]
@@ -73,6 +74,7 @@ class RunFolder:
         self.jobs = list(identities)
         self.identities = identities
         self.outcomes = {job.key: Outcome() for job in self.jobs}
+        self._lock: BinaryIO | None = None
 
     def open(self, *, fresh: bool = False) -> list[str]:
         """Create or take up the folder; returns notes on results that cannot be used again.
@@ -83,17 +85,16 @@ class RunFolder:
         try:
             if self.path.exists() and not self.path.is_dir():
                 raise InputError(f"--out {self.path}: is a file; give a folder")
-            if self.path.is_dir() and any(self.path.iterdir()):
+            if self.path.is_dir() and any(p.name != LOCK and not p.match(TEMPORARY) for p in self.path.iterdir()):
                 self._check_ours(same_run=not fresh)
-                if fresh:
-                    self._remove(OWN_ENTRIES)
-            (self.path / "results").mkdir(parents=True, exist_ok=True)
-            for leftover in (self.path / "results").glob(".*.tmp"):  # of a run killed while writing
-                leftover.unlink()
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = lock(self.path / LOCK)
+            if self._lock is None:
+                raise InputError(f"--out {self.path}: another process writes to it; wait for it or give another folder")
+            self._remove(*OUTPUTS, *(RESULTS if fresh else ()), TEMPORARY, f"*/{TEMPORARY}")
             notes = [note for job in self.jobs if (note := self._take_up(job))]
-            if self.pending():  # an earlier table or page would look like this run's
-                self._remove(OUTPUTS)
             self._save_manifest()
+            (self.path / "results").mkdir(exist_ok=True)
         except OSError as error:
             reason = error.strerror or str(error)
             raise InputError(f"--out {self.path}: cannot be written ({reason}); give another folder") from error
@@ -104,9 +105,10 @@ class RunFolder:
         return [job for job in self.jobs if self.outcomes[job.key].state != "done"]
 
     def finish(self, job: Job, rows: list[Row], arrays: Arrays, seconds: float) -> None:
-        """Save a finished job: arrays first, so that the JSON file means the result is whole."""
+        """Save a finished job: its JSON file last, so that where there is one the result is whole."""
         from safetensors.numpy import save
 
+        self._file(job, ".json").unlink(missing_ok=True)
         if arrays:
             write_bytes(self._file(job, ".safetensors"), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
         result = {
@@ -186,10 +188,11 @@ class RunFolder:
                 "give another folder, or --fresh to replace it"
             )
 
-    def _remove(self, names: Sequence[str]) -> None:
-        for name in names:
-            entry = self.path / name
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+    def _remove(self, *patterns: str) -> None:
+        """Delete what a run wrote and nothing else: a user's own files in the folder stay."""
+        for pattern in patterns:
+            for path in self.path.glob(pattern):
+                path.unlink()
 
     def _save_manifest(self) -> None:
         states = [

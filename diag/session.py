@@ -18,7 +18,7 @@ from diag.engine import run_inline
 from diag.models import Model, resolve
 from diag.probes import Probe, Settings, probe
 from diag.run import Arrays, Job, Row, RunFolder, digest, make_manifest
-from tdmoe.blocks import BlockPlan, plan_blocks
+from tdmoe.blocks import BlockPlan
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.families import PROJECTIONS, architecture
 from tdmoe.problems import InputError
@@ -50,17 +50,20 @@ class Session:
         self.probe: Probe = probe(request.command)
         self.model: Model = resolve(request.model)
         self.device = choose_device(request.device)
-        self.checkpoint = Checkpoint(self.model.folder)
+        try:
+            self.checkpoint = Checkpoint(self.model.folder)
+        except OSError as error:
+            raise _unreadable(request.model, error) from error
         try:
             self.stacks = self._open_stacks()
             self.plans: dict[Job, BlockPlan] = {
-                job: plan_blocks(stack, request.settings.memory) for job, stack in self.stacks.items()
+                job: self.probe.plan(stack, request.settings) for job, stack in self.stacks.items()
             }
-            for stack in self.stacks.values():
-                self.probe.check(stack, request.settings)
             self.folder = self._folder()
-        except BaseException:
+        except BaseException as error:
             self.checkpoint.close()
+            if isinstance(error, OSError):
+                raise _unreadable(request.model, error) from error
             raise
 
     def __enter__(self) -> Self:
@@ -68,6 +71,13 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.checkpoint.close()
+
+    def notes(self) -> list[str]:
+        """What looks odd about the checkpoint but does not stop a run."""
+        declared, stored = self._arch.dtype, {str(s.dtype).removeprefix("torch.") for s in self.stacks.values()}
+        if declared is None or stored == {declared}:
+            return []
+        return [f"config.json declares {declared}, the experts are stored as {', '.join(sorted(stored))}"]
 
     @property
     def pending_bytes(self) -> int:
@@ -107,7 +117,7 @@ class Session:
         }
 
     def _open_stacks(self) -> dict[Job, ExpertStack]:
-        arch = architecture(self.checkpoint.config)
+        self._arch = arch = architecture(self.checkpoint.config)
         check_layers(self.checkpoint, arch)
         layers = parse.layers(self.request.layers, arch.layers)
         projections = parse.choices("--projections", self.request.projections, PROJECTIONS)
@@ -125,13 +135,15 @@ class Session:
             "layers": parse.spans(sorted({job.layer for job in jobs})),
             "projections": ",".join(dict.fromkeys(job.projection for job in jobs)),
         }
+        del settings["memory"]  # moves the last digits only: an aborted run may go on with less of it
         identity = {
             "model": self.model.name,
+            "device": self.device.partition(":")[0],
             "settings": digest({**settings, "seed": request.seed}),
             "probe_version": self.probe.VERSION,
         }
         identities = {
-            job: {**identity, "weights": self.checkpoint.weights_fingerprint({entry.path for entry in stack.entries})}
+            job: {**identity, "weights": self.checkpoint.weights_fingerprint(stack.entries)}
             for job, stack in self.stacks.items()
         }
         manifest = make_manifest(
@@ -145,9 +157,14 @@ class Session:
             device=self.device,
             threads=torch.get_num_threads(),
         )
-        short = digest([identity, config, manifest["fingerprint"]])[:8]
+        short = digest([identity, config["layers"], config["projections"], manifest["fingerprint"]])[:8]
         out = request.out or Path("runs") / f"{self.model.name}-{request.command}-{short}"
         return RunFolder(out, manifest, identities)
+
+
+def _unreadable(model: str, error: OSError) -> InputError:
+    reason = f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"
+    return InputError(f"--model {model}: {reason}; check the folder and its rights")
 
 
 def choose_device(text: str) -> str:

@@ -15,7 +15,7 @@ from tdmoe.problems import InputError, WeightError
 from tdmoe.stack import ExpertStack
 
 BLOCK_WEIGHTS = 8 << 20  # weights of a block: 32 MiB in float32, enough to keep two cores busy, small beside a stack
-STRIP_WEIGHTS = 4096  # per expert and product: the longest sum that float32 carries before it is added in float64
+STRIP_WEIGHTS = 4096  # of each expert in one product of the expert mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +29,31 @@ class BlockPlan:
     peak_bytes: int
 
 
-def plan_blocks(stack: ExpertStack, memory: int) -> BlockPlan:
-    """Keep the encoded stack if it fits `memory`, else stream it twice. InputError when not even one expert fits.
+def plan_blocks(stack: ExpertStack, memory: int, groups: int = 1) -> BlockPlan:
+    """Keep the encoded stack if it fits `memory`, else stream it twice. InputError when not even one block fits.
 
-    `peak_bytes` is the stack or the blocks as stored, two decoded blocks, the three float64 Grams and the
-    eigensolver's copies of the largest: what one job adds to the process.
+    `peak_bytes` is what one job adds to the process: the stack or its blocks as stored, two decoded blocks, the three
+    float64 Grams (those of the output and input modes once more for each of several `groups` of experts), and the
+    eigensolver's copies of the largest. `reads` is the least: modes redone in float64 read a streamed stack again.
     """
     experts, outputs, inputs = stack.shape
     item, expert_weights = stack.dtype.itemsize, outputs * inputs
-    if (least := expert_weights * item) > memory:
+    rows = stack.shape[stack.strip_axis]
+    row_weights = experts * expert_weights // rows  # of one strip row, all experts
+    resident = stack.nbytes <= memory
+    if not resident and (least := max(expert_weights, row_weights) * item) > memory:
         raise InputError(
-            f"--memory {memory:,} bytes: one expert of layer {stack.layer} {stack.projection} takes {least:,}; "
+            f"--memory {memory:,} bytes: the smallest block of layer {stack.layer} {stack.projection} takes {least:,}; "
             "give at least that"
         )
-    resident = stack.nbytes <= memory
-    block = max(1, min(experts, BLOCK_WEIGHTS // expert_weights))
-    rows, row_weights = stack.shape[stack.strip_axis], expert_weights // stack.shape[stack.strip_axis]
+    block, strip = BLOCK_WEIGHTS // expert_weights, BLOCK_WEIGHTS // row_weights
     if not resident:
-        block = max(1, min(block, memory // (expert_weights * item)))
-    strip = max(1, min(rows, min(BLOCK_WEIGHTS, memory // item) // (experts * row_weights)))
-    held = stack.nbytes if resident else max(block * expert_weights, strip * experts * row_weights) * item
+        block, strip = min(block, memory // (expert_weights * item)), min(strip, memory // (row_weights * item))
+    block, strip = max(1, min(experts, block)), max(1, min(rows, strip))
+    held = stack.nbytes if resident else max(block * expert_weights, strip * row_weights) * item
     decoded = 2 * max(block * expert_weights, experts * STRIP_WEIGHTS) * 8
-    grams = 8 * (sum(n * n for n in stack.shape) + 3 * max(stack.shape) ** 2)
+    parts = groups * (outputs**2 + inputs**2) if groups > 1 else 0
+    grams = 8 * (sum(n * n for n in stack.shape) + parts + 3 * max(stack.shape) ** 2)
     return BlockPlan(resident, block, strip, 1 if resident else 2, held + decoded + grams)
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -23,7 +23,7 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 OPEN_FILES = 16  # a layer's experts rarely lie in more than three shards
-SAMPLES, SAMPLE_BYTES = 16, 4096  # a fingerprint reads this much of each shard's data
+SAMPLES, SAMPLE_BYTES = 128, 4096  # of a stack's data in its fingerprint
 
 
 class Checkpoint:
@@ -34,7 +34,6 @@ class Checkpoint:
         self.folder = folder.resolve()
         self.config = _read_object(self.folder, "config.json")
         self._headers: dict[str, Header] = {}
-        self._samples: dict[Path, str] = {}
         self._files: OrderedDict[Path, BinaryIO] = OrderedDict()
         self._shard_of = self._find_shards()
 
@@ -106,24 +105,23 @@ class Checkpoint:
         """Identity of the config and of which shard holds what; the same whichever layers are asked for."""
         return _digest({"config": self.config, "shards": self._shard_of})
 
-    def weights_fingerprint(self, shards: Iterable[Path]) -> str:
-        """Identity of the weights in `shards`: size, header, and 64 KiB sampled evenly from the data of each.
+    def weights_fingerprint(self, entries: Sequence[TensorEntry]) -> str:
+        """Identity of these tensors: time, size and header of their shards, and up to 512 KiB sampled from their data.
 
-        Hashing all of a 60 GB model would cost as much as using it; training or merging changes every sample.
+        Hashing all of a 60 GB model would cost as much as using it. An edit in place shows in the file's time;
+        should that have been kept, training or merging shows in the samples.
         """
-        return _digest({path.name: self._sample(path) for path in shards})
-
-    def _sample(self, path: Path) -> str:
-        if path not in self._samples:
+        digest = hashlib.sha256()
+        for path in dict.fromkeys(entry.path for entry in entries):
             header = self._header(path.name)
-            digest = hashlib.sha256(f"{header.size} {header.sha256}".encode())
-            span = max(0, header.size - header.data_start - SAMPLE_BYTES)
-            file = self._open(path)
-            for i in range(SAMPLES):
-                file.seek(header.data_start + span * i // (SAMPLES - 1))
-                digest.update(file.read(SAMPLE_BYTES))
-            self._samples[path] = digest.hexdigest()
-        return self._samples[path]
+            digest.update(f"{path.name} {path.stat().st_mtime_ns} {header.size} {header.sha256}".encode())
+        each = max(1, SAMPLES // len(entries))
+        for entry in entries:
+            file, span = self._open(entry.path), max(0, entry.nbytes - SAMPLE_BYTES)
+            for i in range(each):
+                file.seek(entry.offset + span * (2 * i + 1) // (2 * each))
+                digest.update(file.read(min(SAMPLE_BYTES, entry.nbytes)))
+        return digest.hexdigest()[:16]
 
     def _header(self, shard: str) -> Header:
         if shard not in self._headers:

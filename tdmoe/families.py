@@ -124,7 +124,7 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
 
 def _is_sparse(config: Mapping[str, Any], layer: int) -> bool:
     """The rules of Qwen (mlp_only_layers, decoder_sparse_step) and DeepSeek (first_k_dense_replace, moe_layer_freq)."""
-    dense = config.get("mlp_only_layers") or ()
+    dense = config.get("mlp_only_layers") or []
     if not isinstance(dense, list) or any(type(number) is not int for number in dense):
         raise InputError(f"config.json: mlp_only_layers is {dense!r}, a list of layer numbers is needed")
     step = _count(config, ("decoder_sparse_step",), default=1)

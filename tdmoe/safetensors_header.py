@@ -83,9 +83,7 @@ def read_header(path: Path) -> Header:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path.name}: the header is not JSON ({error}); {DAMAGED}") from error
     if not isinstance(table, dict):
-        raise InputError(
-            f"{path.name}: the header is a JSON {type(table).__name__}, not an object; the file is damaged"
-        )
+        raise InputError(f"{path.name}: the header is a JSON {type(table).__name__}, not an object; {DAMAGED}")
     table.pop("__metadata__", None)
     data_start = 8 + length
     tensors = {name: _entry(path, name, row, data_start) for name, row in table.items()}

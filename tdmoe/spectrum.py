@@ -16,18 +16,16 @@ from torch import Tensor
 
 from tdmoe.blocks import BLOCK_WEIGHTS, BlockReader
 from tdmoe.gram import MODES, ModeGram, mode_grams
-from tdmoe.problems import InputError, WeightError
+from tdmoe.problems import WeightError
 
 FLOOR_CHANGE = 0.01  # relative change of a singular value at the noise floor
 PROMISE = 1e-6  # |error of any sigma| / sigma_max that float32 products must keep, else float64
-LARGEST_EIGENPROBLEM = 20_000  # LAPACK's 32-bit workspace overflows not far above
 
 
 @dataclass(frozen=True)
 class Spectrum:
     """`sigma` descending, min(N, weights / N) values in float64; `precision` names the products' dtype."""
 
-    mode: str
     sigma: NDArray[np.float64]
     noise_floor: float
     precision: str
@@ -51,22 +49,17 @@ def mode_spectra(
     tensor that holds NaN or infinity.
     """
     experts = reader.stack.shape[0]
-    if max(reader.stack.shape) > LARGEST_EIGENPROBLEM:
-        raise InputError(
-            f"layer {reader.stack.layer} {reader.stack.projection}: shape {reader.stack.shape} has a mode above "
-            f"{LARGEST_EIGENPROBLEM:,}, the largest eigenproblem LAPACK solves safely"
-        )
     bounds = [round(experts * g / groups) for g in range(groups + 1)] if groups > 1 else [0, experts]
     first = torch.float64 if math.prod(reader.stack.shape) <= BLOCK_WEIGHTS else torch.float32
     grams = mode_grams(reader, dtype=first, device=device, bounds=bounds, seed=seed)
     if not all(torch.isfinite(g.gram).all() for g in grams.values()):
         reader.refuse_non_finite()  # finite weights whose squares overflow float32 go on below
-    spectra = {m: _spectrum(m, g, reader.stack.shape, _name(first)) for m, g in grams.items()}
+    spectra = {m: _spectrum(g, reader.stack.shape, _name(first)) for m, g in grams.items()}
     unsafe = [m for m, s in spectra.items() if s is None or not _keeps_promise(s, grams[m].product_error)]
     if unsafe:
         exact = mode_grams(reader, modes=unsafe, dtype=torch.float64, device=device, bounds=bounds, seed=seed)
         for mode, gram in exact.items():
-            grams[mode], spectra[mode] = gram, _spectrum(mode, gram, reader.stack.shape, _name(torch.float64))
+            grams[mode], spectra[mode] = gram, _spectrum(gram, reader.stack.shape, _name(torch.float64))
     leave_out = {m: _leave_out(m, grams[m], bounds, reader.stack.shape) for m in MODES} if groups > 1 else {}
     modes = {}
     for mode in MODES:
@@ -85,17 +78,15 @@ def singular_values(G_NN: Tensor, total_weights: int) -> NDArray[np.float64]:
     return values
 
 
-def _spectrum(mode: str, gram: ModeGram, shape: tuple[int, int, int], precision: str) -> Spectrum | None:
+def _spectrum(gram: ModeGram, shape: tuple[int, int, int], precision: str) -> Spectrum | None:
     if not torch.isfinite(gram.gram).all():
         return None
     sigma = singular_values(gram.gram, math.prod(shape))
-    delta = _gram_error(gram.gram.shape[0], gram.product_error, float(sigma[0]))
-    return Spectrum(mode, sigma, math.sqrt(delta / (2 * FLOOR_CHANGE)), precision)
-
-
-def _gram_error(size: int, product_error: float, sigma_max: float) -> float:
-    """The products' error plus the float64 eigensolver's backward error, N u ||G||_2."""
-    return product_error + size * 2.0**-53 * sigma_max**2
+    size = gram.gram.shape[0]
+    terms = math.prod(shape) // size
+    # What float64 itself loses: the eigensolver's backward error, and the sums' rounding.
+    double = 2.0**-53 * (size * float(sigma[0]) ** 2 + math.sqrt(terms) * float(gram.gram.diagonal().max()))
+    return Spectrum(sigma, math.sqrt((gram.product_error + double) / (2 * FLOOR_CHANGE)), precision)
 
 
 def _keeps_promise(spectrum: Spectrum, product_error: float) -> bool:

@@ -147,8 +147,9 @@ def check_layers(checkpoint: Checkpoint, arch: Architecture) -> None:
 def _numbered(checkpoint: Checkpoint, arch: Architecture) -> list[tuple[int, int]]:
     """(layer, expert) of every expert weight by name; a fused tensor counts as its expert 0."""
     templates = {LAYER_PREFIX + source.template for layout in arch.family.layouts for source in layout.values()}
+    number = r"(\d{1,6})"
     pattern = "|".join(
-        re.escape(t).replace(r"\{layer\}", r"(\d+)").replace(r"\{expert\}", r"(\d+)") + "$" for t in sorted(templates)
+        re.escape(t).replace(r"\{layer\}", number).replace(r"\{expert\}", number) + "$" for t in sorted(templates)
     )
     matches = (re.match(pattern, name) for name in checkpoint.names())
     numbers = ([int(g) for g in m.groups() if g is not None] for m in matches if m)

@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from planted import planted, write_stack
 
 from diag import parse
+from diag.cli import main
+from diag.probes import spectra
 from tdmoe.problems import InputError
 
 
@@ -57,16 +60,24 @@ def test_stdout_holds_the_table_and_the_paths_only(tmp_path: Path) -> None:
     assert sum(line.split()[1:4:2] == ["1", "gate"] for line in lines) == 1
 
 
-def test_the_papers_values_stand_beside_ours_for_its_model(tmp_path: Path) -> None:
-    import numpy as np
-
-    W_EOI = planted((8, 12, 20), "input", np.arange(1, 21.0) ** -0.4)
-    folder = write_stack(tmp_path / "Qwen3-30B-A3B", W_EOI)
-    result = run("spectra", "--model", str(folder), "--projections", "gate", "--out", str(tmp_path / "out"), "--quiet")
-    assert result.returncode == 0, result.stderr
-    cells = next(line for line in result.stdout.splitlines() if "0 / gate" in line).split("│")
-    assert [cell.split()[-1] for cell in cells[2:5]] == ["0.160", "0.075", "0.402"]
-    assert cells[4].split()[0] == "0.400"
+def test_the_papers_values_stand_beside_ours_for_its_model_and_shape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape, published = (8, 12, 20), (0.160, 0.075, 0.402)
+    monkeypatch.setattr(spectra, "PAPER", {("Model", shape): {(0, "gate"): published}})
+    folder = write_stack(tmp_path / "Model", planted(shape, "input", np.arange(1, 21.0) ** -0.4))
+    out = tmp_path / "out"
+    arguments = ["spectra", "--model", str(folder), "--projections", "gate,down", "--out", str(out), "--quiet"]
+    monkeypatch.setattr("sys.argv", ["tdmoe-diag", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    gate, down = (next(line for line in lines if f"0 / {p}" in line).split("│")[2:5] for p in ("gate", "down"))
+    assert [float(cell.split()[-1]) for cell in gate] == list(published)
+    assert gate[2].split()[0] == "0.400"
+    assert not any("0.402" in cell for cell in down)  # the transpose is of another shape
+    assert "-0.002" in (out / "report.html").read_text(encoding="utf-8").replace("\N{MINUS SIGN}", "-")
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from diag.assets.measure import cut_windows, routing, score
-from diag.assets.train_mini import END_OF_TEXT, batches, encode, learning_rate, train_tokenizer
 from diag.models import resolve
+from diag.recipe.measure import cut_windows, routing, score
+from diag.recipe.train import END_OF_TEXT, batches, encode, learning_rate, train_tokenizer
 from diag.texts import load_text
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.families import architecture
@@ -91,7 +91,7 @@ def test_the_recipe_trains(tmp_path: Path) -> None:
     """A few steps of the real recipe on a short text lower the loss and write a checkpoint that loads."""
     import sys
 
-    from diag.assets import train_mini
+    from diag.recipe import train as recipe
 
     text = load_text("enwik8")[:120_000]
     for name in ("train", "valid"):
@@ -99,13 +99,13 @@ def test_the_recipe_trains(tmp_path: Path) -> None:
     arguments = ["--text", tmp_path / "train.txt", "--valid", tmp_path / "valid.txt", "--to", tmp_path / "m"]
     original = sys.argv
     try:
-        sys.argv = ["train_mini", *map(str, arguments), "--steps", "6"]
-        train_mini.main()
+        sys.argv = ["train", *map(str, arguments), "--steps", "6"]
+        recipe.main()
     finally:
         sys.argv = original
     facts = json.loads((tmp_path / "m" / "training.json").read_text())
     assert facts["curve"][-1]["loss"] < facts["curve"][0]["loss"] - 0.05
-    assert facts["tokens_seen"] == 6 * train_mini.WINDOW * train_mini.WINDOWS_PER_STEP
+    assert facts["tokens_seen"] == 6 * recipe.WINDOW * recipe.WINDOWS_PER_STEP
     with Checkpoint(tmp_path / "m") as checkpoint:
         stack = open_stack(checkpoint, architecture(checkpoint.config), 0, "gate")
         assert stack.dtype == torch.bfloat16

@@ -11,7 +11,7 @@ from diag.powerlaw import (
     ALPHA_LIMIT,
     MIN_POINTS,
     MIN_TAIL,
-    density_from_rank,
+    compare,
     fit_density_exponent,
     fit_indices,
     fit_rank_exponent,
@@ -43,6 +43,7 @@ def test_rank_fit_equals_scipys_regression() -> None:
         ((0.1, 0.9), 0.0, (10, 90)),
         ((0.0, 1.0), 0.025, (1, 39)),  # sigma_40 = 1/40 is at the floor, not above it
         ((0.5, 1.0), 0.1, (50, 9)),  # nothing left
+        ((0.07, 0.29), 0.0, (7, 29)),  # 0.07 * 100 is 7.000000000000001
     ],
 )
 def test_fit_range_is_a_fraction_of_the_indices_above_the_floor(
@@ -54,7 +55,7 @@ def test_fit_range_is_a_fraction_of_the_indices_above_the_floor(
 def test_too_few_points_give_no_exponent() -> None:
     sigma = np.geomspace(1, 0.1, MIN_POINTS - 1)
     fit = fit_rank_exponent(sigma, 1, len(sigma))
-    assert (fit.alpha, fit.stderr, fit.r2) == (None, None, None)
+    assert (fit.alpha, fit.stderr, fit.r2, fit.first, fit.last) == (None,) * 5
 
 
 def test_a_constant_spectrum_has_slope_zero_and_no_r2() -> None:
@@ -91,6 +92,8 @@ def test_density_fit_recovers_a_steep_exponent_and_does_not_prefer_the_lognormal
     assert fit.alpha == pytest.approx(9.0, abs=3 * fit.stderr)
     assert fit.stderr == pytest.approx((fit.alpha - 1) / np.sqrt(fit.tail))
     # powerlaw's default range stops at alpha = 3, and its lognormal then wins with p = 0
+    assert fit.lognormal[0] is not None
+    assert fit.lognormal[1] is not None
     assert fit.lognormal[0] > -3 or fit.lognormal[1] > 0.05
     assert fit.truncated[0] == pytest.approx(0, abs=3)
 
@@ -100,11 +103,24 @@ def test_lognormal_data_are_recognised() -> None:
     tail = np.sort(data)[-2000:]
     fit = fit_density_exponent(tail)
     assert fit is not None
-    from diag.powerlaw import _compare
-
-    ratio, p = _compare(tail, float(tail[0]))[0]
+    ratio, p = compare(tail / tail[0])[0]
+    assert ratio is not None
     assert ratio < 0
+    assert p is not None
     assert p < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(128, 1_572_864), (256, 14_680_064)])
+def test_a_flat_spectrum_of_large_values_is_compared_in_finite_numbers(shape: tuple[int, int]) -> None:
+    """The expert mode of a large random stack: alpha_density in the hundreds, where xmin^(alpha - 1) overflows."""
+    null = gaussian_singular_values(shape[0], shape[0] * shape[1])
+    fit = fit_density_exponent(null**2)
+    assert fit is not None
+    assert fit.alpha > 50
+    for ratio, p in (fit.lognormal, fit.truncated):
+        assert (ratio is None) == (p is None)
+        assert ratio is None or np.isfinite([ratio, p]).all()
+    assert fit.lognormal[0] is not None
 
 
 @pytest.mark.parametrize("size", [0, 1, MIN_TAIL - 1])
@@ -117,10 +133,10 @@ def test_zeros_are_no_tail() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.25, 0.5, 1.0])
-def test_conversion_between_the_two_exponents(alpha: float) -> None:
+def test_the_two_exponents_of_an_exact_power_law_belong_together(alpha: float) -> None:
     sigma = np.arange(1, 20001.0) ** -alpha
     measured, _, _ = scan_xmin(np.sort(sigma**2)[-3000:])
-    assert density_from_rank(alpha) == pytest.approx(measured, rel=0.01)
+    assert measured == pytest.approx(1 + 1 / (2 * alpha), rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from diag.files import lock
 
 LAYERS = "0,2"
 JOBS = [f"spectra-L00{layer}-{projection}" for layer in (0, 2) for projection in ("gate", "up", "down")]
@@ -48,7 +51,7 @@ def table(out: Path) -> bytes:
 
 
 def stamps(out: Path) -> dict[str, int]:
-    return {p.name: p.stat().st_mtime_ns for p in (out / "results").iterdir()}
+    return {p.name: p.stat().st_mtime_ns for p in (out / "results").glob("*")}
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +106,9 @@ def test_two_runs_give_identical_tables(finished: Path, tmp_path: Path) -> None:
         ("diag.run", "write_bytes", 2, False, 1),  # after the second job's arrays, before its JSON
         ("__import__('pathlib').Path", "replace", 6, True, 1),  # between writing a file and renaming it
         ("diag.run.RunFolder", "write_table", 1, True, 6),
+        ("__import__('pathlib').Path", "replace", 1, True, 0),  # before run.json is there at all
+        ("diag.run.RunFolder", "_save_manifest", 1, False, 0),
+        ("diag.run", "lock", 1, False, 0),
     ],
 )
 def test_killed_anywhere_it_goes_on_without_repeating(
@@ -111,12 +117,59 @@ def test_killed_anywhere_it_goes_on_without_repeating(
     out = tmp_path / "killed"
     died = run(*command(out), code=KILLER.format(owner=owner, name=name, nth=nth, before=before))
     assert died.returncode == -signal.SIGKILL
-    kept = {p.name: s for p, s in ((out / "results" / n, t) for n, t in stamps(out).items()) if p.suffix == ".json"}
-    kept = {name: stamp for name, stamp in kept.items() if not name.startswith(".")}
+    kept = {name: stamp for name, stamp in stamps(out).items() if name.endswith(".json")}
+    assert not (out / "report.html").exists()
     assert len(kept) == survivors
     assert run(*command(out)).returncode == 0
     assert {name: stamps(out)[name] for name in kept} == kept
     assert table(out) == table(finished)
+
+
+def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    out = tmp_path / "shared"
+    out.mkdir()
+    held = lock(out / ".lock")
+    try:
+        result = run(*command(out))
+        assert result.returncode == 2
+        assert "another process writes to it" in result.stderr
+    finally:
+        assert held is not None
+        held.close()
+    assert run(*command(out)).returncode == 0
+
+
+def test_a_disk_that_fills_up_ends_the_run_and_keeps_what_is_done(finished: Path, tmp_path: Path) -> None:
+    code = KILLER.replace("os.kill(os.getpid(), signal.SIGKILL)", "raise OSError(28, 'No space left on device', 'x')")
+    out = tmp_path / "full"
+    result = run(*command(out), code=code.format(owner="diag.run", name="write_bytes", nth=3, before=True))
+    assert result.returncode == 1
+    assert "No space left on device" in result.stderr
+    assert "the same command goes on from there" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len([name for name in stamps(out) if name.endswith(".json")]) == 2
+    assert run(*command(out)).returncode == 0
+    assert table(out) == table(finished)
+
+
+def test_another_choice_of_layers_in_one_folder_leaves_no_stale_output(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out)
+    (out / "figures" / "mine.png").write_bytes(b"mine")
+    before = stamps(out)
+    assert run(*command(out)[:3], "--layers", "0", "--out", str(out), "--quiet").returncode == 0
+    assert {p.name for p in (out / "figures").iterdir()} == {"spectra-depth.svg", "spectra-L000.svg", "mine.png"}
+    assert {row["layer"] for row in csv.DictReader((out / "tables" / "spectra.csv").open())} == {"0"}
+    assert stamps(out) == before  # layer 0 was not measured again, layer 2 is kept for later
+
+
+def test_less_memory_goes_on_with_what_is_done(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out)
+    before = stamps(out)
+    assert run(*command(out, "--memory", "200kB")).returncode == 0
+    assert stamps(out) == before
 
 
 def test_interrupted_by_the_user_it_says_how_to_go_on(tmp_path: Path) -> None:
@@ -131,8 +184,6 @@ def test_interrupted_by_the_user_it_says_how_to_go_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["truncate", "empty", "settings", "no arrays", "broken arrays"])
 def test_a_result_that_does_not_match_is_measured_again(finished: Path, tmp_path: Path, damage: str) -> None:
-    import shutil
-
     out = tmp_path / "copy"
     shutil.copytree(finished, out)
     victim = out / "results" / f"{JOBS[1]}.json"
@@ -157,8 +208,6 @@ def test_a_result_that_does_not_match_is_measured_again(finished: Path, tmp_path
 
 
 def test_changed_settings_are_measured_again_in_the_same_folder(finished: Path, tmp_path: Path) -> None:
-    import shutil
-
     out = tmp_path / "copy"
     shutil.copytree(finished, out)
     assert run(*command(out, "--fit-range", "0.1:0.9")).returncode == 0
@@ -176,8 +225,6 @@ def test_default_folder_is_found_again_and_depends_on_settings(tmp_path: Path) -
 
 
 def test_fresh_discards_results_but_never_a_foreign_folder(finished: Path, tmp_path: Path) -> None:
-    import shutil
-
     out = tmp_path / "copy"
     shutil.copytree(finished, out)
     (out / "notes.txt").write_text("mine")
@@ -195,8 +242,6 @@ def test_fresh_discards_results_but_never_a_foreign_folder(finished: Path, tmp_p
 
 
 def test_a_folder_with_another_models_run_is_refused(finished: Path, tmp_path: Path) -> None:
-    import shutil
-
     out = tmp_path / "copy"
     shutil.copytree(finished, out)
     manifest = json.loads((out / "run.json").read_text())

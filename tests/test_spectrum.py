@@ -85,6 +85,20 @@ def test_float32_products_keep_their_promise_on_a_stack_of_many_blocks(tmp_path:
     assert spectra["output"].precision == "float32"  # it does get used
 
 
+@pytest.mark.parametrize("zeros", [1, 3])
+def test_experts_of_zeros_do_not_hide_the_rounding_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zeros: int
+) -> None:
+    monkeypatch.setattr("tdmoe.blocks.BLOCK_WEIGHTS", 1)  # one expert a block
+    W_EOI = gaussian(SHAPE).to(torch.bfloat16)
+    W_EOI[:zeros] = 0
+    reader = BlockReader(open_planted(tmp_path, W_EOI, torch.bfloat16), AMPLE)
+    single, double = mode_grams(reader), mode_grams(reader, dtype=torch.float64)
+    for mode in MODES:
+        error = torch.linalg.matrix_norm(single[mode].gram - double[mode].gram, 2)
+        assert 0 < error <= single[mode].product_error
+
+
 def test_values_that_float32_would_drown_are_redone_in_float64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tdmoe.spectrum, "BLOCK_WEIGHTS", 0)
     sigma = np.geomspace(1.0, 1e-5, SHAPE[2])

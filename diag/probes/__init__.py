@@ -26,8 +26,8 @@ class Probe(Protocol):
     VERSION: int
     COLUMNS: tuple[str, ...]
 
-    def check(self, stack: Any, settings: Any) -> None:
-        """InputError where the settings do not fit the stack; called for every job before any weight is read."""
+    def plan(self, stack: Any, settings: Any) -> Any:
+        """The job's BlockPlan; InputError where settings do not fit the stack. Called for every job before any work."""
 
     def run(
         self,

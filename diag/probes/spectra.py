@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from diag.null import gaussian_singular_values
 from diag.powerlaw import RankFit, fit_density_exponent, fit_indices, fit_rank_exponent, jackknife_stderr
-from tdmoe.blocks import BlockReader
+from tdmoe.blocks import BlockPlan, BlockReader, plan_blocks
 from tdmoe.problems import InputError
 from tdmoe.spectrum import Spectrum, mode_spectra
 from tdmoe.stack import ExpertStack
@@ -30,11 +30,12 @@ COLUMNS = (
     *("energy_10", "energy_25", "energy_50", "energy_10_null", "energy_25_null", "energy_50_null"),
     *("alpha_paper", "precision"),
 )
+LARGEST_EIGENPROBLEM = 20_000  # LAPACK's 32-bit workspace overflows not far above
 ENERGY_FRACTIONS = (0.10, 0.25, 0.50)
 
 # Table 1 of Rethinking: alpha of (expert, output, input); the fit range is not stated there.
 PAPER = {
-    "Qwen3-30B-A3B": {
+    ("Qwen3-30B-A3B", (128, 768, 2048)): {
         (0, "gate"): (0.160, 0.075, 0.402),
         (0, "up"): (0.187, 0.062, 0.358),
         (12, "gate"): (0.047, 0.050, 0.197),
@@ -59,13 +60,19 @@ class Settings:
     memory: int = 4_000_000_000
 
 
-def check(stack: ExpertStack, settings: Settings) -> None:
-    """InputError if the experts cannot be split into `jackknife` groups."""
+def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
+    """What the job will take; InputError if the stack cannot be split into `jackknife` groups or is too large."""
     if settings.jackknife and not 2 <= settings.jackknife <= stack.shape[0]:
         raise InputError(
             f"--jackknife {settings.jackknife}: layer {stack.layer} has {stack.shape[0]} experts; "
             f"give 2 to {stack.shape[0]} groups, or 0 for none"
         )
+    if max(stack.shape) > LARGEST_EIGENPROBLEM:
+        raise InputError(
+            f"layer {stack.layer} {stack.projection}: shape {stack.shape} has a mode above {LARGEST_EIGENPROBLEM:,}, "
+            "the limit of an exact eigensolve; leave it out with --projections or --layers"
+        )
+    return plan_blocks(stack, settings.memory, settings.jackknife)
 
 
 def run(
@@ -83,7 +90,7 @@ def run(
     rows: list[Row] = []
     arrays: dict[str, Vector] = {}
     weights = int(np.prod(stack.shape))
-    paper = PAPER.get(model, {}).get((stack.layer, stack.projection))
+    paper = PAPER.get((model, stack.shape), {}).get((stack.layer, stack.projection))
     for axis, (mode, spectrum) in enumerate(spectra.modes.items()):
         null = gaussian_singular_values(stack.shape[axis], weights)
         null *= np.linalg.norm(spectrum.sigma) / np.linalg.norm(null)

@@ -1,6 +1,6 @@
 """Write the model card of the built-in model: `README.md` and `measurements.json` in the model's folder.
 
-    python -m diag.assets.card --model DIR --train FILE
+    python -m diag.recipe.card --model DIR --train FILE
 
 Every figure comes from `measure`, from the model's config.json, or from the training.json that the recipe left.
 """
@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from diag.assets.measure import measure
-from diag.assets.train_mini import END_OF_TEXT, WARMUP_STEPS
+from diag.recipe.measure import measure
+from diag.recipe.train import END_OF_TEXT, WARMUP_STEPS
 from diag.texts import load_text
 
 CURVE_ROWS = 12
@@ -128,7 +128,7 @@ Apache-2.0. The held-out text is the end of the same cleaned corpus, other artic
 on {training["device"]} with {training["threads"]} threads, torch {training["torch"]}, seed {training["seed"]}. AdamW,
 learning rate {training["peak_lr"]} after {WARMUP_STEPS} steps of warm-up, then linear to zero, weight decay
 {training["weight_decay"]} on matrices. Loss: next-token cross-entropy + {training["balance_weight"]} × load-balancing
-loss, averaged over layers. Everything else is in the recipe, `diag/assets/train_mini.py`.
+loss, averaged over layers. Everything else is in the recipe, `diag/recipe/train.py`.
 
 {curve_table(training["curve"])}
 
@@ -171,7 +171,7 @@ number of threads or torch version rounds differently, and so gives other weight
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="folder written by diag.assets.train_mini")
+    parser.add_argument("--model", type=Path, required=True, help="folder written by diag.recipe.train")
     parser.add_argument("--train", required=True, help="training text, for the unigram baseline")
     parser.add_argument("--windows", type=int, help="windows of each text (default: all)")
     args = parser.parse_args()

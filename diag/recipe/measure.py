@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diag.assets.train_mini import END_OF_TEXT, encode
+from diag.recipe.train import END_OF_TEXT, encode
 
 BATCH = 8
 

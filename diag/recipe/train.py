@@ -1,6 +1,6 @@
 """The recipe of the built-in model `mini`: a Qwen3-MoE causal LM trained from scratch on plain text.
 
-    python -m diag.assets.train_mini --text FILE[.gz] --to DIR [--device cuda]
+    python -m diag.recipe.train --text FILE[.gz] --to DIR [--device cuda]
 
 One fixed seed, one pass of AdamW with warm-up and linear decay to zero, next-token cross-entropy plus a
 load-balancing loss (Fedus et al. 2021, Switch Transformer, eq. 4-6) taken *per layer*: transformers' own
