@@ -111,28 +111,28 @@ def _run_probe(
     from diag import console
     from diag.session import Request, Session
 
-    line = " ".join(["tdmoe-diag", *sys.argv[1:]])
-    with Session(Request(command, model, settings, command_line=line, **options)) as session:
-        if dry_run:
-            console.print_plan(session)
-            raise typer.Exit(0)
-        notes = session.notes() + session.folder.open(fresh=options["fresh"])
-        try:
+    request = Request(command, model, settings, command_line=" ".join(["tdmoe-diag", *sys.argv[1:]]), **options)
+    try:
+        with Session(request) as session:
+            if dry_run:
+                console.print_plan(session)
+                raise typer.Exit(0)
+            notes = session.notes() + session.folder.open(fresh=request.fresh)
             console.execute(session, notes, quiet=quiet)
             show(session)
             page = _write_page(session)
-        except KeyboardInterrupt:
-            typer.echo("interrupted; the same command goes on where this one stopped", err=True)
-            raise typer.Exit(130) from None
-        except OSError as error:  # of the run folder; what a job meets while reading fails that job alone
-            reason = f"{error.filename or session.folder.path}: {error.strerror or error}"
-            typer.echo(f"tdmoe-diag: {reason}; finished jobs are saved, the same command goes on from there", err=True)
-            raise typer.Exit(1) from error
-        failed = [(key, o.message) for key, o in session.folder.outcomes.items() if o.state == "failed"]
-        for key, message in failed:
-            typer.echo(f"failed: {key}: {message}", err=True)
-        console.print_lines([str(session.folder.path / "tables" / f"{command}.csv"), str(page)])
-        raise typer.Exit(1 if failed else 0)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on where this one stopped", err=True)
+        raise typer.Exit(130) from None
+    except OSError as error:  # of the run folder: everything else is caught where it is read
+        reason = f"{error.filename or session.folder.path}: {error.strerror or error}"
+        typer.echo(f"tdmoe-diag: {reason}; finished jobs are saved, the same command goes on from there", err=True)
+        raise typer.Exit(1) from error
+    failed = [(key, o.message) for key, o in session.folder.outcomes.items() if o.state == "failed"]
+    for key, message in failed:
+        typer.echo(f"failed: {key}: {message}", err=True)
+    console.print_lines([str(session.folder.path / "tables" / f"{command}.csv"), str(page)])
+    raise typer.Exit(1 if failed else 0)
 
 
 def _write_page(session: Session) -> Path:

@@ -100,6 +100,12 @@ class RunFolder:
             raise InputError(f"--out {self.path}: cannot be written ({reason}); give another folder") from error
         return notes
 
+    def close(self) -> None:
+        """Let other processes write to the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
     def pending(self) -> list[Job]:
         """Jobs without a usable result, in order."""
         return [job for job in self.jobs if self.outcomes[job.key].state != "done"]

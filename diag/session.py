@@ -70,6 +70,7 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.folder.close()
         self.checkpoint.close()
 
     def notes(self) -> list[str]:

@@ -55,8 +55,7 @@ def mode_grams(
 
     `bounds` = [0, ..., E] splits the experts into groups whose Grams are returned too (output and input modes only:
     the expert Gram of fewer experts is a submatrix). `seed` starts the power iteration of the error.
-    Cost: E O I (E + O + I) / 2 multiply-adds, the upper triangles only; memory as in
-    `plan_blocks`, the Grams once more per group.
+    Cost: E O I (E + O + I) / 2 multiply-adds, the upper triangles only; memory as in `plan_blocks`.
     """
     edges = bounds or [0, reader.stack.shape[0]]
     with full_precision():

@@ -56,7 +56,7 @@ def mode_spectra(
         reader.refuse_non_finite()  # finite weights whose squares overflow float32 go on below
     spectra = {m: _spectrum(g, reader.stack.shape, _name(first)) for m, g in grams.items()}
     unsafe = [m for m, s in spectra.items() if s is None or not _keeps_promise(s, grams[m].product_error)]
-    if unsafe:
+    if unsafe and first == torch.float32:
         exact = mode_grams(reader, modes=unsafe, dtype=torch.float64, device=device, bounds=bounds, seed=seed)
         for mode, gram in exact.items():
             grams[mode], spectra[mode] = gram, _spectrum(gram, reader.stack.shape, _name(torch.float64))
