@@ -96,13 +96,9 @@ def _entry(path: Path, name: str, row: object, data_start: int) -> TensorEntry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
             pass
         case _:
-            raise InputError(
-                f"{path.name}: tensor {name!r} has no dtype, shape and data_offsets; the header is damaged"
-            )
+            raise InputError(f"{path.name}: tensor {name!r} has no dtype, shape and data_offsets; {DAMAGED}")
     if not all(type(n) is int and n >= 0 for n in shape) or not 0 <= begin <= end:
-        raise InputError(
-            f"{path.name}: tensor {name!r} has shape {shape} at bytes {begin}:{end}; the header is damaged"
-        )
+        raise InputError(f"{path.name}: tensor {name!r} has shape {shape} at bytes {begin}:{end}; {DAMAGED}")
     if dtype in BITS and (bits := math.prod(shape) * BITS[dtype]) != 8 * (end - begin):
         raise InputError(
             f"{path.name}: tensor {name!r} of shape {shape} and dtype {dtype} needs {bits // 8:,} bytes, "

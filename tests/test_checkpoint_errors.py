@@ -162,8 +162,6 @@ def tensors(change: Callable[[dict[str, Tensor]], object]) -> Damage:
         table = read_tensors(folder)
         change(table)
         settings = read_json(folder / "config.json")
-        for path in folder.iterdir():
-            path.unlink()
         write_checkpoint(folder, settings, table, SHARDS)
 
     return rewrite
@@ -449,12 +447,8 @@ HEADER_CASES = [
     ),
     Case("shape of bools", header({GATE: entry(0, 2, (True,))}, bytes(2)), rf"'{re.escape(GATE)}' has shape \[True\]"),
     Case("huge shape", header({GATE: entry(0, 8, (2**62, 4))}, bytes(8)), rf"'{re.escape(GATE)}' of shape .* needs"),
-    Case(
-        "negative offset", header({GATE: entry(-8, 0)}, bytes(8)), rf"'{re.escape(GATE)}' .* at bytes -8:0; the header"
-    ),
-    Case(
-        "backward offsets", header({GATE: entry(8, 0)}, bytes(8)), rf"'{re.escape(GATE)}' .* at bytes 8:0; the header"
-    ),
+    Case("negative offset", header({GATE: entry(-8, 0)}, bytes(8)), rf"'{re.escape(GATE)}' .* at bytes -8:0; the file"),
+    Case("backward offsets", header({GATE: entry(8, 0)}, bytes(8)), rf"'{re.escape(GATE)}' .* at bytes 8:0; the file"),
     Case("size", header({GATE: entry(0, 6)}, bytes(6)), rf"'{re.escape(GATE)}' of shape \[4\] .* needs 8 .* span 6;"),
     Case(
         "overlap", header({"a": entry(0, 8), GATE: entry(4, 12)}, bytes(12)), rf"'{re.escape(GATE)}' starts .* overlap"
@@ -497,8 +491,8 @@ OPTION_CASES: list[tuple[tuple[str, str], str]] = [
     (("--layers", "1" * 400), r"--layers 1+: '1+' is neither .*; write for instance"),
     (("--projections", "gate,upp"), r"--projections gate,upp: 'upp' is none of gate, up, down"),
     (("--projections", ""), r"--projections : '' is none of gate, up, down"),
-    (("--memory", "10"), r"--memory 10 bytes: one expert of layer 1 gate takes 96; give at least that"),
-    (("--memory", "95B"), r"--memory 95 bytes: one expert of layer 1 gate takes 96; give at least that"),
+    (("--memory", "10"), r"--memory 10 bytes: the smallest block of layer 1 gate takes 96; give at least that"),
+    (("--memory", "95B"), r"--memory 95 bytes: the smallest block of layer 1 gate takes 96; give at least that"),
     (("--memory", "lots"), r"--memory lots: not a size; write for instance 4GB"),
     (("--memory", "0"), r"--memory 0: not a size; write for instance 4GB"),
     (("--memory", "-1GB"), r"--memory -1GB: not a size; write for instance 4GB"),
@@ -553,7 +547,7 @@ MODEL_CASES = [
         r"--model some-org/some-model: not a folder here and not in .*cache; download it first \(hf",
     ),
     ("-org/..", r"--model -org/\.\.: not a (valid hub id|folder here)"),
-    ("x" * 300, r"--model x+: neither a built-in model .*, nor a folder, nor a hub id"),
+    ("x" * 300, r"--model x+: not a usable path .*; give a folder or a model name"),
     ("~no-such-user-here", r"--model ~no-such-user-here: "),
     ("", r"--model : neither a built-in model .*, nor a folder, nor a hub id"),
     (".", r"work: has no config\.json; --model needs a Hugging Face checkpoint folder"),
@@ -567,7 +561,7 @@ def test_models_that_cannot_be_found(text_: str, message: str, run: Callable[...
 
 def test_a_file_is_not_a_model(model: Path, run: Callable[..., Result], tmp_path: Path) -> None:
     result = run("--model", model / FIRST, "--out", tmp_path / "out")
-    refuses(result, rf"--model .*{FIRST}: is a file; give the folder that holds config\.json", tmp_path / "out")
+    refuses(result, rf"--model .*{FIRST}: is a file; give the folder of config\.json", tmp_path / "out")
 
 
 # --out

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as serialized
 from torch import Tensor
 from torch.nn.functional import silu
 
@@ -144,7 +145,10 @@ def write_checkpoint(folder: Path, config: Config | None, tensors: Mapping[str, 
     for s in range(shards):
         shard = f"model-{s + 1:05d}-of-{shards:05d}.safetensors"
         part = names[len(names) * s // shards : len(names) * (s + 1) // shards]
-        save_file({name: whole[name] for name in part}, folder / shard)
+        data = serialized({name: whole[name] for name in part})
+        if not (folder / shard).is_file() or (folder / shard).read_bytes() != data:  # a file that stays keeps its time
+            (folder / shard).unlink(missing_ok=True)  # tensors read from the old file may still be mapped
+            (folder / shard).write_bytes(data)
         weight_map |= dict.fromkeys(part, shard)
     write_json(folder / INDEX, {"metadata": {}, "weight_map": weight_map})
     return folder
