@@ -119,7 +119,6 @@ def _run_probe(
                 raise typer.Exit(0)
             notes = session.notes() + session.folder.open(fresh=request.fresh)
             console.execute(session, notes, quiet=quiet)
-            show(session)
             page = _write_page(session)
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on where this one stopped", err=True)
@@ -129,9 +128,12 @@ def _run_probe(
         typer.echo(f"tdmoe-diag: {reason}; finished jobs are saved, the same command goes on from there", err=True)
         raise typer.Exit(1) from error
     failed = [(key, o.message) for key, o in session.folder.outcomes.items() if o.state == "failed"]
-    for key, message in failed:
-        typer.echo(f"failed: {key}: {message}", err=True)
-    console.print_lines([str(session.folder.path / "tables" / f"{command}.csv"), str(page)])
+    with console.output_may_close():
+        show(session)
+        console.print_lines([str(session.folder.path / "tables" / f"{command}.csv"), str(page)])
+    with console.output_may_close():
+        for key, message in failed:
+            typer.echo(f"failed: {key}: {message}", err=True)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -145,6 +147,7 @@ def _write_page(session: Session) -> Path:
     figures = figures_for(run)
     for figure in figures:
         write_bytes(session.folder.path / "figures" / f"{figure.name}.svg", figure.svg)
+    session.folder.remove_figures_but({f"{figure.name}.svg" for figure in figures})
     page = session.folder.path / "report.html"
     write_text(page, render(run, figures))
     return page

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -10,12 +13,25 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from diag.run import Outcome
+from diag.run import Job, Outcome
 from diag.session import Session
 from tdmoe.families import PROJECTIONS
 from tdmoe.gram import MODES
 
 MIN_WIDTH = 100  # of a table when stdout is a pipe
+
+
+@contextmanager
+def output_may_close() -> Iterator[None]:
+    """Whoever reads our output may stop reading (`| head`): everything is saved by then, so that is no error."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        # what is still buffered must not raise again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"tdmoe-diag: standard output: {error.strerror or error}; the run itself is saved\n")
 
 
 def execute(session: Session, notes: Iterable[str], *, quiet: bool) -> None:
@@ -25,11 +41,15 @@ def execute(session: Session, notes: Iterable[str], *, quiet: bool) -> None:
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
         for note in notes:
             console.print(note, markup=False)
+
+        def on_done(job: Job) -> None:
+            try:
+                console.print(_job_line(job.key, session.folder.outcomes[job.key]))
+            except OSError:  # nobody reads our progress any more; the run goes on
+                console.quiet = True
+
         task = bar.add_task(f"{session.model.name} {session.request.command}", total=session.pending_bytes)
-        session.execute(
-            on_read=lambda count: bar.advance(task, count),
-            on_done=lambda job: console.print(_job_line(job.key, session.folder.outcomes[job.key])),
-        )
+        session.execute(on_read=lambda count: bar.advance(task, count), on_done=on_done)
 
 
 def _job_line(key: str, outcome: Outcome) -> str:

@@ -27,6 +27,8 @@ def resolve(text: str) -> Model:
         return Model(text, Path(str(files("diag") / BUILT_IN[text])))
     if folder := _folder(text):
         return Model(folder.resolve().name, folder)
+    if text.startswith(("/", ".", "~")):
+        raise InputError(f"--model {text}: no such folder; give a checkpoint folder or a model name")
     if HUB_ID.fullmatch(text):
         return Model(text.split("/")[1], _cached(text))
     raise InputError(

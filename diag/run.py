@@ -91,8 +91,10 @@ class RunFolder:
             self._lock = lock(self.path / LOCK)
             if self._lock is None:
                 raise InputError(f"--out {self.path}: another process writes to it; wait for it or give another folder")
-            self._remove(*OUTPUTS, *(RESULTS if fresh else ()), TEMPORARY, f"*/{TEMPORARY}")
-            notes = [note for job in self.jobs if (note := self._take_up(job))]
+            self._remove(*(RESULTS if fresh else ()), TEMPORARY, f"*/{TEMPORARY}")
+            notes = [note for job in self.jobs if (note := self._take_up(job))] + self._account()
+            if self.pending():  # an earlier table or page would look like this run's
+                self._remove(*OUTPUTS)
             self._save_manifest()
             (self.path / "results").mkdir(exist_ok=True)
         except OSError as error:
@@ -147,6 +149,12 @@ class RunFolder:
         write_text(path, buffer.getvalue())
         return path
 
+    def remove_figures_but(self, names: set[str]) -> None:
+        """Delete figures of an earlier choice of layers."""
+        for path in self.path.glob("figures/*.svg"):
+            if path.name not in names:
+                path.unlink()
+
     def rows(self) -> list[Row]:
         """Rows of all finished jobs, in job order."""
         return [row for job in self.jobs for row in self.outcomes[job.key].rows]
@@ -175,6 +183,15 @@ class RunFolder:
         except Exception as error:  # any damage means the same: measure it again
             reason = f"the result cannot be read ({error})"
         return f"{job.key}: measured again, {reason}"
+
+    def _account(self) -> list[str]:
+        """What is there already: results that are used again, and results that are not asked for."""
+        taken = len(self.jobs) - len(self.pending())
+        others = len(list(self.path.glob("results/*.json"))) - sum(self._file(j, ".json").is_file() for j in self.jobs)
+        notes = [f"{taken} of {len(self.jobs)} jobs are done already"] if taken else []
+        if others:
+            notes.append(f"{others} results of other layers or projections are kept, but table and page leave them out")
+        return notes
 
     def _check_ours(self, *, same_run: bool) -> None:
         """The folder must hold a run of ours, and the same one unless it is to be replaced."""

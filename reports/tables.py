@@ -15,13 +15,20 @@ class Cell:
     note: str = ""
 
 
+def status_of(row: Row) -> str:
+    """The row's status in words; nothing when all is well."""
+    status = str(row.get("status") or "ok")
+    return "" if status == "ok" else status.replace("_", " ")
+
+
 @dataclass(frozen=True)
 class Column:
-    """One column over rows: a heading, the text of a row, and the group of columns it stands under."""
+    """One column over rows: a heading, the text of a row, the group it stands under, and why a cell may be empty."""
 
     label: str
     text: Callable[[Row], str]
     group: str = ""
+    reason: Callable[[Row], str] = status_of
 
 
 @dataclass(frozen=True)
@@ -34,10 +41,9 @@ class Table:
     groups: Sequence[tuple[str, int]] = ()
 
 
-def cell(text: str, status: str | None) -> Cell:
-    """A cell that says why it is empty: the row's status goes below the dash."""
-    unexplained = status is None or status == "ok"
-    return Cell(text, "" if text != EMPTY or unexplained else str(status).replace("_", " "))
+def _cell(column: Column, row: Row) -> Cell:
+    text = column.text(row)
+    return Cell(text, column.reason(row) if text == EMPTY else "")
 
 
 def table_of(rows: Sequence[Row], columns: Sequence[Column], caption: str) -> Table:
@@ -51,7 +57,7 @@ def table_of(rows: Sequence[Row], columns: Sequence[Column], caption: str) -> Ta
     return Table(
         caption=caption,
         headings=[column.label for column in columns],
-        lines=[[cell(column.text(row), row.get("status")) for column in columns] for row in rows],
+        lines=[[_cell(column, row) for column in columns] for row in rows],
         groups=groups if len(groups) > 1 else (),
     )
 

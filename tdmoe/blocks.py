@@ -43,8 +43,8 @@ def plan_blocks(stack: ExpertStack, memory: int, groups: int = 1) -> BlockPlan:
     resident = stack.nbytes <= memory
     if not resident and (least := max(expert_weights, row_weights) * item) > memory:
         raise InputError(
-            f"--memory {memory:,} bytes: the smallest block of layer {stack.layer} {stack.projection} takes {least:,}; "
-            "give at least that"
+            f"--memory {memory:,} bytes: the smallest block of layer {stack.layer} {stack.projection} takes "
+            f"{least:,} bytes; give at least that"
         )
     block, strip = BLOCK_WEIGHTS // expert_weights, BLOCK_WEIGHTS // row_weights
     if not resident:

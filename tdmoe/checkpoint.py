@@ -153,12 +153,10 @@ class Checkpoint:
         pickles = sorted(p.name for p in self.folder.iterdir() if p.suffix in PICKLES)
         if pickles:
             raise InputError(
-                f"{self.folder.name}: holds only pickled weights ({pickles[0]}); pickles can run code and are not "
+                f"{self.folder}: holds only pickled weights ({pickles[0]}); pickles can run code and are not "
                 "read. Convert with transformers: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)"
             )
-        raise InputError(
-            f"{self.folder.name}: has neither {SINGLE} nor {INDEX}; --model needs a safetensors checkpoint"
-        )
+        raise InputError(f"{self.folder}: has neither {SINGLE} nor {INDEX}; --model needs a safetensors checkpoint")
 
 
 def _check_shard_name(tensor: str, shard: object) -> None:
@@ -182,7 +180,7 @@ def _read_object(folder: Path, name: str) -> dict:  # type: ignore[type-arg]
     try:
         value = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{folder.name}: has no {name}; --model needs a Hugging Face checkpoint folder") from None
+        raise InputError(f"{folder}: has no {name}; --model needs a Hugging Face checkpoint folder") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{name}: cannot be read as JSON ({error}); download it again") from error
     if not isinstance(value, dict):

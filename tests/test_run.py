@@ -164,6 +164,39 @@ def test_another_choice_of_layers_in_one_folder_leaves_no_stale_output(finished:
     assert stamps(out) == before  # layer 0 was not measured again, layer 2 is kept for later
 
 
+@pytest.mark.parametrize("sink", ["closed", "full"])
+def test_output_that_nobody_takes_loses_nothing(finished: Path, tmp_path: Path, sink: str) -> None:
+    out = tmp_path / "out"
+    arguments = [sys.executable, "-m", "diag.cli", *command(out)]
+    if sink == "full" and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    if sink == "closed":
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        writer = os.open("/dev/full", os.O_WRONLY)
+    for _ in range(2):  # a first run, and one that finds everything done
+        result = subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, text=True)
+        assert result.returncode == 0, result.stderr
+        assert result.stderr == ("" if sink == "closed" else result.stderr)
+        assert ("standard output" in result.stderr) == (sink == "full")
+        assert table(out) == table(finished)
+        assert (out / "report.html").is_file()
+        assert len(list((out / "figures").iterdir())) == 3
+    os.close(writer)
+
+
+def test_a_run_says_what_was_there_already(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(finished, out)
+    loud = [a for a in command(out) if a != "--quiet"]
+    assert "6 of 6 jobs are done already" in run(*loud).stderr
+    loud[loud.index(LAYERS)] = "0,1"
+    told = run(*loud).stderr
+    assert "3 of 6 jobs are done already" in told
+    assert "3 results of other layers or projections are kept" in told
+
+
 def test_less_memory_goes_on_with_what_is_done(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "copy"
     shutil.copytree(finished, out)

@@ -128,7 +128,8 @@ Apache-2.0. The held-out text is the end of the same cleaned corpus, other artic
 on {training["device"]} with {training["threads"]} threads, torch {training["torch"]}, seed {training["seed"]}. AdamW,
 learning rate {training["peak_lr"]} after {WARMUP_STEPS} steps of warm-up, then linear to zero, weight decay
 {training["weight_decay"]} on matrices. Loss: next-token cross-entropy + {training["balance_weight"]} × load-balancing
-loss, averaged over layers. Everything else is in the recipe, `diag/recipe/train.py`.
+loss, averaged over layers (`router_aux_loss_coef` in config.json is transformers' default and was not used). Everything
+else is in the recipe, `diag/recipe/train.py`.
 
 {curve_table(training["curve"])}
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from reports.formats import EMPTY, fixed, integer, percent, range_of, significant
 from reports.run import MODES, Row, Stack, given, projections_of
 from reports.spectra.depth import excess
-from reports.tables import Cell, Column, Table, table_of
+from reports.tables import Cell, Column, Table, status_of, table_of
 
 
 def _is(form: Callable[[float | None], str], column: str) -> Callable[[Row], str]:
@@ -29,33 +29,50 @@ def _comparison(name: str) -> Callable[[Row], str]:
     return text
 
 
+def _rough(value: float | None) -> str:
+    return significant(value, 2)
+
+
+def _why(said: dict[str, str]) -> Callable[[Row], str]:
+    """The statuses of the two fits, in the words of this column; any other status stands for every column."""
+    words = {"insufficient_points": "", "insufficient_tail": ""} | said
+    return lambda row: words.get(str(row.get("status")), status_of(row))
+
+
+_LINE = _why({"insufficient_points": "insufficient points"})
+_TAIL = _why({"insufficient_points": "insufficient tail", "insufficient_tail": "insufficient tail"})
+_OTHER = _why({})
+
 MEASUREMENTS = (
     Column("projection, mode", lambda row: f"{row['projection']}, {row['mode']}"),
     Column("n", _is(integer, "n")),
-    Column("alpha", _is(fixed, "alpha"), "log-log fit"),
-    Column("OLS standard error", _is(lambda value: significant(value, 2), "alpha_stderr"), "log-log fit"),
+    Column("alpha", _is(fixed, "alpha"), "log-log fit", _LINE),
+    Column("OLS standard error", _is(_rough, "alpha_stderr"), "log-log fit", _LINE),
     Column(
-        "jackknife standard error", _is(lambda value: significant(value, 2), "alpha_jackknife_stderr"), "log-log fit"
+        "jackknife standard error",
+        _is(_rough, "alpha_jackknife_stderr"),
+        "log-log fit",
+        _OTHER,
     ),
-    Column("R²", _is(fixed, "r2"), "log-log fit"),
-    Column("fit range (index)", lambda row: range_of(row.get("fit_first"), row.get("fit_last")), "log-log fit"),
-    Column("alpha of the null", _is(fixed, "alpha_null"), "log-log fit"),
-    Column("density exponent", _is(lambda value: fixed(value, 2), "alpha_density"), "density of the tail"),
-    Column("standard error", _is(lambda value: significant(value, 2), "alpha_density_stderr"), "density of the tail"),
-    Column("tail starts at λ", _is(significant, "density_xmin"), "density of the tail"),
-    Column("values in the tail", _is(integer, "density_tail"), "density of the tail"),
-    Column("against lognormal", _comparison("lognormal"), "density of the tail"),
-    Column("against truncated power law", _comparison("truncated"), "density of the tail"),
-    Column("effective rank", _is(lambda value: fixed(value, 1), "effective_rank"), "rank"),
-    Column("effective rank of the null", _is(lambda value: fixed(value, 1), "effective_rank_null"), "rank"),
-    Column("stable rank", _is(lambda value: fixed(value, 1), "stable_rank"), "rank"),
-    Column("10 % of the rank", _beside_null("energy_10"), "energy (null)"),
-    Column("25 % of the rank", _beside_null("energy_25"), "energy (null)"),
-    Column("50 % of the rank", _beside_null("energy_50"), "energy (null)"),
-    Column("largest σ", _is(lambda value: significant(value, 4), "sigma_max"), "scale"),
-    Column("noise floor of σ", _is(lambda value: significant(value, 2), "noise_floor"), "scale"),
-    Column("precision", lambda row: str(row.get("precision") or EMPTY), "scale"),
-    Column("status", lambda row: str(row.get("status") or EMPTY).replace("_", " "), "scale"),
+    Column("R²", _is(fixed, "r2"), "log-log fit", _LINE),
+    Column("fit range (index)", lambda row: range_of(row.get("fit_first"), row.get("fit_last")), "log-log fit", _LINE),
+    Column("alpha of the null", _is(fixed, "alpha_null"), "log-log fit", _LINE),
+    Column("density exponent", _is(lambda value: fixed(value, 2), "alpha_density"), "density of the tail", _TAIL),
+    Column("standard error", _is(_rough, "alpha_density_stderr"), "density of the tail", _TAIL),
+    Column("tail starts at λ", _is(significant, "density_xmin"), "density of the tail", _TAIL),
+    Column("values in the tail", _is(integer, "density_tail"), "density of the tail", _TAIL),
+    Column("against lognormal", _comparison("lognormal"), "density of the tail", _TAIL),
+    Column("against truncated power law", _comparison("truncated"), "density of the tail", _TAIL),
+    Column("effective rank", _is(lambda value: fixed(value, 1), "effective_rank"), "rank", _OTHER),
+    Column("effective rank of the null", _is(lambda value: fixed(value, 1), "effective_rank_null"), "rank", _OTHER),
+    Column("stable rank", _is(lambda value: fixed(value, 1), "stable_rank"), "rank", _OTHER),
+    Column("10 % of the rank", _beside_null("energy_10"), "energy (null)", _OTHER),
+    Column("25 % of the rank", _beside_null("energy_25"), "energy (null)", _OTHER),
+    Column("50 % of the rank", _beside_null("energy_50"), "energy (null)", _OTHER),
+    Column("largest σ", _is(lambda value: significant(value, 4), "sigma_max"), "scale", _OTHER),
+    Column("noise floor of σ", _is(_rough, "noise_floor"), "scale", _OTHER),
+    Column("precision", lambda row: str(row.get("precision") or EMPTY), "scale", _OTHER),
+    Column("status", lambda row: str(row.get("status") or EMPTY).replace("_", " "), "scale", _OTHER),
 )
 
 
