@@ -1,0 +1,57 @@
+"""Fixtures of the tests that go through the command line on a small checkpoint."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from damage import (
+    SHARDS,
+    Result,
+)
+from tiny import (
+    plain_checkpoint,
+    single_thread,
+    write_checkpoint,
+)
+
+from diag import cli
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    with single_thread():
+        yield
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Result]:
+    """`tdmoe-diag spectra ARGS` in this process, in an empty working folder, without a network."""
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+
+    def command(*arguments: object) -> Result:
+        monkeypatch.setattr("sys.argv", ["tdmoe-diag", "spectra", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return Result(int(end.value.code or 0), out, err)
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config, tensors = plain_checkpoint()
+    return write_checkpoint(tmp_path_factory.mktemp("good") / "model", config, tensors, SHARDS)
+
+
+@pytest.fixture
+def model(good: Path, tmp_path: Path) -> Path:
+    """A copy to damage. Shards: layer 0 and expert 0 of layer 1; the rest of layer 1; layer 2 but for one tensor."""
+    return Path(shutil.copytree(good, tmp_path / "model"))
