@@ -74,7 +74,8 @@ def print_plan(session: Session) -> None:
     total = sum(session.plans[job].reads * stack.bytes_read for job, stack in session.stacks.items())
     peak = max(plan.peak_bytes for plan in session.plans.values())
     _stdout().print(
-        f"{len(session.stacks)} jobs, {_bytes(total)} to read, {_bytes(peak)} at the peak of a job; nothing was run"
+        f"{len(session.stacks)} jobs, {_bytes(total)} to read, {_bytes(peak)} at the peak of a job, "
+        "on top of Python and torch; nothing was run"
     )
 
 

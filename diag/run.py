@@ -125,6 +125,7 @@ class RunFolder:
             "rows": rows,
             "arrays": sorted(arrays),
             "seconds": round(seconds, 3),
+            "versions": self.manifest["versions"],  # a run may be finished by newer ones than it was begun with
         }
         write_json(self._file(job, ".json"), result)
         self.outcomes[job.key] = Outcome("done", rows, None, round(seconds, 3))

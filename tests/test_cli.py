@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from planted import planted, write_stack
 
 from diag import parse
@@ -78,6 +80,26 @@ def test_the_papers_values_stand_beside_ours_for_its_model_and_shape(
     assert gate[2].split()[0] == "0.400"
     assert not any("0.402" in cell for cell in down)  # the transpose is of another shape
     assert "0.402" in (out / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "experts", "fitted"),
+    [("zeros", 6, []), ("equal", 6, ["output", "input"]), ("single", 1, ["output", "input"])],
+)
+def test_stacks_without_a_spectrum_to_fit_still_end_in_a_table_and_a_page(
+    tmp_path: Path, name: str, experts: int, fitted: list[str]
+) -> None:
+    """All experts zero, all equal as after upcycling, or only one: nothing to fit, and nothing made up."""
+    W_OI = torch.randn(10, 14, generator=torch.Generator().manual_seed(0))
+    folder = write_stack(tmp_path / name, (0.0 if name == "zeros" else 1.0) * W_OI.expand(experts, 10, 14))
+    out = tmp_path / "out"
+    result = run("spectra", "--model", str(folder), "--projections", "gate", "--out", str(out), "--quiet")
+    assert (result.returncode, result.stderr) == (0, "")
+    rows = list(csv.DictReader((out / "tables" / "spectra.csv").open()))
+    assert [row["mode"] for row in rows if row["alpha"]] == fitted
+    assert {row["status"] for row in rows if not row["alpha"]} == {"insufficient_points"}
+    assert "insufficient_points" in result.stdout
+    assert "insufficient points" in (out / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

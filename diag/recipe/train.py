@@ -2,7 +2,7 @@
 
     python -m diag.recipe.train --text FILE[.gz] --to DIR [--device cuda]
 
-One fixed seed, one pass of AdamW with warm-up and linear decay to zero, next-token cross-entropy plus a
+One fixed seed, AdamW with warm-up and linear decay to zero, next-token cross-entropy plus a
 load-balancing loss (Fedus et al. 2021, Switch Transformer, eq. 4-6) taken *per layer*: transformers' own
 `load_balancing_loss_func` pools the layers, which lets one layer's imbalance hide behind another's.
 
