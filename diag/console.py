@@ -65,7 +65,7 @@ def print_plan(session: Session) -> None:
         table.add_column(heading, justify="left" if heading == "job" else "right")
     for job, stack in session.stacks.items():
         plan = session.plans[job]
-        shape, dtype = " x ".join(map(str, stack.shape)), str(stack.dtype).removeprefix("torch.")
+        shape, dtype = " x ".join(map(str, stack.shape)), stack.encoding.name
         table.add_row(
             job.key, shape, dtype, _bytes(plan.reads * stack.bytes_read), str(plan.reads), _bytes(plan.peak_bytes)
         )

@@ -18,11 +18,13 @@ from diag.engine import run_inline
 from diag.models import Model, resolve
 from diag.probes import Probe, Settings, probe
 from diag.run import Arrays, Job, Row, RunFolder, digest, make_manifest
+from tdmoe.architecture import architecture
 from tdmoe.blocks import BlockPlan
 from tdmoe.checkpoint import Checkpoint
-from tdmoe.families import PROJECTIONS, architecture
+from tdmoe.families import PROJECTIONS
+from tdmoe.locate import check_layers, open_stack
 from tdmoe.problems import InputError
-from tdmoe.stack import ExpertStack, check_layers, open_stack
+from tdmoe.stack import ExpertStack
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Session:
 
     def notes(self) -> list[str]:
         """What looks odd about the checkpoint but does not stop a run."""
-        declared, stored = self._arch.dtype, {str(s.dtype).removeprefix("torch.") for s in self.stacks.values()}
+        declared, stored = self._arch.dtype, {s.encoding.name for s in self.stacks.values()}
         if declared is None or stored == {declared}:
             return []
         return [f"config.json declares {declared}, the experts are stored as {', '.join(sorted(stored))}"]

@@ -1,8 +1,6 @@
-"""A checkpoint on disk: config, index, shards; tensors are found by name and read lazily, byte range by byte range.
+"""A checkpoint: config, index, shards; tensors are found by name and read lazily, byte range by byte range.
 
-safetensors only: pickled weights (`.bin`, `.pt`) can run code when opened and are refused. Bytes are read into the
-caller's own buffer rather than memory-mapped, so that the memory in use is what was asked for, on network file
-systems too.
+safetensors only: pickled weights (`.bin`, `.pt`) can run code when opened and are refused.
 """
 
 from __future__ import annotations
@@ -10,31 +8,31 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
+from tdmoe.files import Files, LocalFiles
 from tdmoe.problems import InputError, WeightError
 from tdmoe.safetensors_header import Header, TensorEntry, read_header
 
+CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-OPEN_FILES = 16  # a layer's experts rarely lie in more than three shards
-SAMPLES, SAMPLE_BYTES = 128, 4096  # of a stack's data in its fingerprint
+MAX_JSON_BYTES = 200_000_000  # an index of 100,000 tensors takes 10 MB
 
 
 class Checkpoint:
-    """An open checkpoint folder. Use as a context manager; it holds at most OPEN_FILES file handles."""
+    """An open checkpoint, given as a folder or as the files of one. Use as a context manager."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, files: Files | Path) -> None:
         """Read config and index; InputError when either is missing, damaged or unsafe."""
-        self.folder = folder.resolve()
-        self.config = _read_object(self.folder, "config.json")
+        self.files: Files = LocalFiles(files) if isinstance(files, Path) else files
+        self._names = self.files.names()
+        self.config = self._object(CONFIG)
         self._headers: dict[str, Header] = {}
-        self._files: OrderedDict[Path, BinaryIO] = OrderedDict()
         self._shard_of = self._find_shards()
 
     def __enter__(self) -> Self:
@@ -46,9 +44,8 @@ class Checkpoint:
         self.close()
 
     def close(self) -> None:
-        """Close all file handles; the checkpoint can be read again afterwards."""
-        while self._files:
-            self._files.popitem()[1].close()
+        """Close all files; the checkpoint can be read again afterwards."""
+        self.files.close()
 
     def __contains__(self, name: str) -> bool:
         return name in self._shard_of
@@ -60,42 +57,42 @@ class Checkpoint:
     def entry(self, name: str) -> TensorEntry:
         """Where tensor `name` lies; opens its shard's header. InputError when it is missing or the index lies."""
         if name not in self._shard_of:
-            raise InputError(f"{self.folder.name}: tensor {name!r} is missing from the checkpoint; {self.remedy()}")
+            raise InputError(f"{self.files.name}: tensor {name!r} is missing from the checkpoint; {self.remedy()}")
         header = self._header(self._shard_of[name])
         if name not in header.tensors:
             raise InputError(
-                f"{INDEX}: says that tensor {name!r} is in {header.path.name}, but that file does not hold it; "
+                f"{INDEX}: says that tensor {name!r} is in {header.file}, but that file does not hold it; "
                 "the index does not belong to these shards, download it again"
             )
         return header.tensors[name]
 
     def read_into(self, entry: TensorEntry, start: int, buffer: memoryview) -> None:
-        """Fill `buffer` with the bytes of `entry` from byte `start` (relative to the tensor) on."""
+        """Fill `buffer` with the bytes of `entry` from byte `start` (relative to the tensor) on; thread-safe."""
         assert start + buffer.nbytes <= entry.nbytes
-        target = buffer.cast("B")
         try:
-            file = self._open(entry.path)
-            file.seek(entry.offset + start)
-            while target.nbytes:
-                count = file.readinto(target)  # type: ignore[attr-defined]  # raw FileIO
-                if not count:
-                    raise WeightError(
-                        f"{entry.path.name}: ends inside tensor {entry.name!r}; the file changed during the run"
-                    )
-                target = target[count:]
+            self.files.read(entry.file, entry.offset + start, buffer)
+        except EOFError as error:
+            raise WeightError(
+                f"{entry.file}: ends inside tensor {entry.name!r}; the file changed during the run"
+            ) from error
         except OSError as error:
             raise WeightError(
-                f"{entry.path.name}: reading tensor {entry.name!r} failed ({error.strerror or error})"
+                f"{entry.file}: reading tensor {entry.name!r} failed ({error.strerror or error})"
             ) from error
+
+    def will_need(self, entries: Iterable[TensorEntry]) -> None:
+        """A hint that these tensors are read next, so that reading starts before they are asked for."""
+        for entry in entries:
+            self.files.will_need(entry.file, entry.offset, entry.nbytes)
 
     def remedy(self) -> str:
         """What to do when a tensor is missing; names a shard of the set that lies on disk but not in the index."""
         known = set(self._shard_of.values())
         series = {re.sub(r"-\d+-of-", "-*-of-", shard) for shard in known}
         strays = sorted(
-            p.name
-            for p in self.folder.glob("*.safetensors")
-            if p.name not in known and re.sub(r"-\d+-of-", "-*-of-", p.name) in series
+            name
+            for name in self._names
+            if name.endswith(".safetensors") and name not in known and re.sub(r"-\d+-of-", "-*-of-", name) in series
         )
         if strays:
             return f"{strays[0]} is on disk but {INDEX} does not name it, download the index again"
@@ -106,57 +103,57 @@ class Checkpoint:
         return _digest({"config": self.config, "shards": self._shard_of})
 
     def weights_fingerprint(self, entries: Sequence[TensorEntry]) -> str:
-        """Identity of these tensors: time, size and header of their shards, and up to 512 KiB sampled from their data.
-
-        Hashing all of a 60 GB model would cost as much as using it. An edit in place shows in the file's time;
-        should that have been kept, training or merging shows in the samples.
-        """
-        digest = hashlib.sha256()
-        for path in dict.fromkeys(entry.path for entry in entries):
-            header = self._header(path.name)
-            digest.update(f"{path.name} {path.stat().st_mtime_ns} {header.size} {header.sha256}".encode())
-        each = max(1, SAMPLES // len(entries))
+        """Identity of these tensors: size and header of their shards, and what `Files.identity` knows of the data."""
+        spans: dict[str, list[tuple[int, int]]] = {}
         for entry in entries:
-            file, span = self._open(entry.path), max(0, entry.nbytes - SAMPLE_BYTES)
-            for i in range(each):
-                file.seek(entry.offset + span * (2 * i + 1) // (2 * each))
-                digest.update(file.read(min(SAMPLE_BYTES, entry.nbytes)))
-        return digest.hexdigest()[:16]
+            spans.setdefault(entry.file, []).append((entry.offset, entry.nbytes))
+        shards = []
+        for file, of_file in spans.items():
+            header = self._header(file)
+            shards.append([file, header.size, header.sha256, self.files.identity(file, of_file)])
+        return _digest(shards)
 
     def _header(self, shard: str) -> Header:
         if shard not in self._headers:
-            path = self.folder / shard
-            if not path.is_file():
-                raise InputError(f"{shard}: named in {INDEX} but not in folder {self.folder.name}; download the shard")
-            self._headers[shard] = read_header(path)
+            if shard not in self._names:
+                raise InputError(f"{shard}: named in {INDEX} but not in {self.files.name}; download the shard")
+            self._headers[shard] = read_header(self.files, shard)
         return self._headers[shard]
-
-    def _open(self, path: Path) -> BinaryIO:
-        if path not in self._files:
-            self._files[path] = path.open("rb", buffering=0)  # type: ignore[assignment]
-            if len(self._files) > OPEN_FILES:
-                self._files.popitem(last=False)[1].close()
-        self._files.move_to_end(path)
-        return self._files[path]
 
     def _find_shards(self) -> dict[str, str]:
         """{tensor: shard file name}; a single file wins over an index, as in transformers."""
-        if (self.folder / SINGLE).is_file():
+        if SINGLE in self._names:
             return dict.fromkeys(self._header(SINGLE).tensors, SINGLE)
-        if (self.folder / INDEX).is_file():
-            weight_map = _read_object(self.folder, INDEX).get("weight_map")
+        if INDEX in self._names:
+            weight_map = self._object(INDEX).get("weight_map")
             if not isinstance(weight_map, dict) or not weight_map:
                 raise InputError(f"{INDEX}: field 'weight_map' is missing or empty; download the index again")
             for name, shard in weight_map.items():
                 _check_shard_name(name, shard)
             return weight_map
-        pickles = sorted(p.name for p in self.folder.iterdir() if p.suffix in PICKLES)
-        if pickles:
+        if pickles := [name for name in self._names if name.endswith(PICKLES)]:
             raise InputError(
-                f"{self.folder}: holds only pickled weights ({pickles[0]}); pickles can run code and are not "
+                f"{self.files.name}: holds only pickled weights ({pickles[0]}); pickles can run code and are not "
                 "read. Convert with transformers: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)"
             )
-        raise InputError(f"{self.folder}: has neither {SINGLE} nor {INDEX}; --model needs a safetensors checkpoint")
+        raise InputError(f"{self.files.name}: has neither {SINGLE} nor {INDEX}; --model needs a safetensors checkpoint")
+
+    def _object(self, name: str) -> dict:  # type: ignore[type-arg]
+        """A JSON file that holds an object."""
+        if name not in self._names:
+            raise InputError(f"{self.files.name}: has no {name}; --model needs a Hugging Face checkpoint")
+        try:
+            if (size := self.files.size(name)) > MAX_JSON_BYTES:
+                raise InputError(f"{name}: {size:,} bytes, the limit is {MAX_JSON_BYTES:,}; download it again")
+            self.files.read(name, 0, memoryview(raw := bytearray(size)))
+            value = json.loads(raw.decode("utf-8"))
+        except InputError:
+            raise
+        except (OSError, EOFError, ValueError, RecursionError) as error:
+            raise InputError(f"{name}: cannot be read as JSON ({error}); download it again") from error
+        if not isinstance(value, dict):
+            raise InputError(f"{name}: holds a JSON {type(value).__name__}, not an object; download it again")
+        return value
 
 
 def _check_shard_name(tensor: str, shard: object) -> None:
@@ -170,19 +167,3 @@ def _check_shard_name(tensor: str, shard: object) -> None:
 
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _read_object(folder: Path, name: str) -> dict:  # type: ignore[type-arg]
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: no such folder; --model takes a built-in name, a checkpoint folder or a cached hub id"
-        )
-    try:
-        value = json.loads((folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{folder}: has no {name}; --model needs a Hugging Face checkpoint folder") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{name}: cannot be read as JSON ({error}); download it again") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{name}: holds a JSON {type(value).__name__}, not an object; download it again")
-    return value

@@ -8,14 +8,19 @@ I input features of the projection (torch's `nn.Linear.weight` is OI), E experts
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
-
-from tdmoe.problems import InputError
+from dataclasses import dataclass, replace
+from typing import Literal
 
 PROJECTIONS = ("gate", "up", "down")
-LAYER_PREFIX = "model.layers.{layer}."
+# Where decoder layers start: language models, and language models inside multimodal ones.
+LAYER_PREFIXES = (
+    "model.layers.{layer}.",
+    "model.language_model.layers.{layer}.",
+    "language_model.model.layers.{layer}.",
+    "thinker.model.layers.{layer}.",
+)
 
+Axes = Literal["OI", "EOI", "EIO"]
 Part = Literal["whole", "first", "second", "even", "odd"]
 
 
@@ -28,9 +33,15 @@ class Source:
     """
 
     template: str
-    axes: Literal["OI", "EOI", "EIO"]
+    axes: Axes
     part: Part = "whole"
     bias: str | None = None  # (E, O), cut to `part` like the weight
+    mxfp4: bool = False  # `template` names packed blocks (E, O, I / 32, 16); scales (E, O, I / 32) beside them
+
+    @property
+    def scales(self) -> str:
+        """Name of the tensor of scales, should the weights be stored as FP8 or MXFP4."""
+        return self.template.removesuffix("_blocks") + "_scales" if self.mxfp4 else self.template + "_scale_inv"
 
 
 Layout = Mapping[str, Source]
@@ -40,115 +51,118 @@ def _per_expert(gate: str, up: str, down: str) -> Layout:
     return {p: Source(t, "OI") for p, t in zip(PROJECTIONS, (gate, up, down), strict=True)}
 
 
-PER_EXPERT = _per_expert(*(f"mlp.experts.{{expert}}.{p}_proj.weight" for p in PROJECTIONS))
-MIXTRAL_PER_EXPERT = _per_expert(*(f"block_sparse_moe.experts.{{expert}}.{w}.weight" for w in ("w1", "w3", "w2")))
-FUSED: Layout = {  # transformers 5 in memory, and on disk with save_original_format=False
-    "gate": Source("mlp.experts.gate_up_proj", "EOI", "first"),
-    "up": Source("mlp.experts.gate_up_proj", "EOI", "second"),
-    "down": Source("mlp.experts.down_proj", "EOI"),
-}
-FUSED_INPUT_MAJOR_INTERLEAVED: Layout = {
-    "gate": Source("mlp.experts.gate_up_proj", "EIO", "even", "mlp.experts.gate_up_proj_bias"),
-    "up": Source("mlp.experts.gate_up_proj", "EIO", "odd", "mlp.experts.gate_up_proj_bias"),
-    "down": Source("mlp.experts.down_proj", "EIO", "whole", "mlp.experts.down_proj_bias"),
-}
+def _fused(gate_up: str, down: str, axes: Axes = "EOI") -> Layout:
+    first, second = Source(gate_up, axes, "first"), Source(gate_up, axes, "second")
+    return {"gate": first, "up": second, "down": Source(down, axes)}
+
+
+def _interleaved(prefix: str) -> Layout:
+    """GPT-OSS: input-major, gate and up interleaved, with biases."""
+    gate_up, down = f"{prefix}.gate_up_proj", f"{prefix}.down_proj"
+    return {
+        "gate": Source(gate_up, "EIO", "even", f"{gate_up}_bias"),
+        "up": Source(gate_up, "EIO", "odd", f"{gate_up}_bias"),
+        "down": Source(down, "EIO", "whole", f"{down}_bias"),
+    }
+
+
+def _packed(layout: Layout) -> Layout:
+    """The same weights as MXFP4 blocks: output-major, whatever the layout's own axes."""
+    return {p: replace(s, template=f"{s.template}_blocks", axes="EOI", mxfp4=True) for p, s in layout.items()}
+
+
+GATE_UP_DOWN = ("gate_proj", "up_proj", "down_proj")
+W1_W3_W2 = ("w1", "w3", "w2")
+PER_EXPERT = _per_expert(*(f"mlp.experts.{{expert}}.{name}.weight" for name in GATE_UP_DOWN))
+MIXTRAL_PER_EXPERT = _per_expert(*(f"block_sparse_moe.experts.{{expert}}.{name}.weight" for name in W1_W3_W2))
+FUSED = _fused("mlp.experts.gate_up_proj", "mlp.experts.down_proj")  # transformers 5 in memory; some models on disk
+FUSED_INPUT_MAJOR = _fused("mlp.experts.gate_up_proj", "mlp.experts.down_proj", "EIO")
+GPT_OSS = _interleaved("mlp.experts")
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One row: which `model_type`s it covers, its layouts on disk, and the config fields of the experts' width."""
+    """One row: which `model_type`s it covers, its layouts on disk, and the config fields of the experts' width.
+
+    Two layouts with the same names are told apart by the shapes of gate, up and down together, never of one alone.
+    """
 
     name: str
     model_types: tuple[str, ...]
-    layouts: tuple[Layout, ...]
+    layouts: tuple[Layout, ...] = (PER_EXPERT, FUSED)
     width: tuple[str, ...] = ("moe_intermediate_size",)
 
 
 FAMILIES = (
-    Family("Qwen3-MoE", ("qwen3_moe",), (PER_EXPERT, FUSED)),
+    Family("Qwen2-MoE", ("qwen2_moe",)),
+    Family("Qwen3-MoE", ("qwen3_moe",)),
+    Family("Qwen3-Next", ("qwen3_next",)),
+    Family("Qwen3.5-MoE", ("qwen3_5_moe",)),
+    Family("Qwen3-VL-MoE", ("qwen3_vl_moe",), (FUSED_INPUT_MAJOR, FUSED, PER_EXPERT)),
+    Family("Qwen3-Omni-MoE", ("qwen3_omni_moe",)),
+    Family("OLMoE", ("olmoe", "flex_olmo"), width=("intermediate_size",)),
     Family("Mixtral", ("mixtral",), (MIXTRAL_PER_EXPERT, FUSED), width=("intermediate_size",)),
-    Family("GPT-OSS", ("gpt_oss",), (FUSED_INPUT_MAJOR_INTERLEAVED,), width=("intermediate_size",)),
-    Family("DeepSeek-V3", ("deepseek_v3",), (PER_EXPERT, FUSED)),
+    Family("PhiMoE", ("phimoe",), (MIXTRAL_PER_EXPERT, FUSED), width=("intermediate_size",)),
+    Family("MiniMax", ("minimax", "minimax_m2"), (MIXTRAL_PER_EXPERT, FUSED), width=("intermediate_size",)),
+    Family("GPT-OSS", ("gpt_oss",), (_packed(GPT_OSS), GPT_OSS), width=("intermediate_size",)),
+    Family("DeepSeek-V2", ("deepseek_v2",)),
+    Family("DeepSeek-V3", ("deepseek_v3", "deepseek_v32")),
+    Family("Kimi-K2", ("kimi_k2", "kimi_k25")),  # its own name for the layout of DeepSeek-V3
+    Family("Kimi-Linear", ("kimi_linear",), (MIXTRAL_PER_EXPERT, FUSED)),
+    Family("GLM-4-MoE", ("glm4_moe", "glm4_moe_lite", "glm4v_moe", "glm_moe_dsa")),
+    Family("Ling", ("bailing_moe", "bailing_moe_v2", "bailing_moe_linear", "bailing_moe_linear_v2", "bailing_hybrid")),
+    Family("ERNIE-4.5-MoE", ("ernie4_5_moe",)),
+    Family("dots.llm1", ("dots1",)),
+    Family("MiMo-V2", ("mimo_v2_flash",)),
+    Family("EXAONE-MoE", ("exaone_moe",)),
+    Family("Hunyuan-MoE", ("hunyuan_v1_moe",), width=("moe_intermediate_size", "intermediate_size")),
+    Family("Hunyuan-3", ("hy_v3",), width=("moe_intermediate_size", "expert_hidden_dim")),
+    Family("AFMoE", ("afmoe",)),
+    Family("Solar-Open", ("solar_open",)),
+    Family("Laguna", ("laguna",)),
+    Family("LongCat-Flash", ("longcat_flash",), width=("expert_ffn_hidden_size", "moe_intermediate_size")),
+    Family("Command-MoE", ("cohere2_moe",), width=("intermediate_size",)),
+    Family(
+        "Granite-MoE",
+        ("granitemoe", "granitemoeshared", "granitemoehybrid"),
+        (
+            _fused("block_sparse_moe.input_linear.weight", "block_sparse_moe.output_linear.weight"),
+            _fused("block_sparse_moe.experts.gate_up_proj", "block_sparse_moe.experts.down_proj"),
+        ),
+        width=("intermediate_size",),
+    ),
+    Family(
+        "Llama-4",
+        ("llama4",),
+        (_fused("feed_forward.experts.gate_up_proj", "feed_forward.experts.down_proj", "EIO"),),
+        width=("intermediate_size",),
+    ),
+    Family(
+        "Jamba",
+        ("jamba",),
+        (
+            _per_expert(*(f"feed_forward.experts.{{expert}}.{name}.weight" for name in GATE_UP_DOWN)),
+            _fused("feed_forward.experts.gate_up_proj", "feed_forward.experts.down_proj"),
+        ),
+        width=("intermediate_size",),
+    ),
+    Family(
+        "LFM2-MoE",
+        ("lfm2_moe",),
+        (
+            _per_expert(*(f"feed_forward.experts.{{expert}}.{name}.weight" for name in W1_W3_W2)),
+            _fused("feed_forward.experts.gate_up_proj", "feed_forward.experts.down_proj"),
+        ),
+    ),
 )
 
-# Every spelling that hub configs and transformers 4 and 5 write. Several may stand side by side if they agree.
-EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-DTYPES = ("dtype", "torch_dtype")
-MOST = 10_000  # layers or experts: far above any model, and small enough that a wrong config is refused at once
-WIDEST = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """What a config says of its experts. `layers` are the MoE layers; multi-token-prediction layers are left out."""
-
-    family: Family
-    experts: int
-    hidden: int
-    width: int
-    depth: int
-    extra_layers: int  # multi-token-prediction layers, stored behind the others
-    layers: tuple[int, ...]
-    dtype: str | None
-
-    def shape(self, projection: str) -> tuple[int, int, int]:
-        """(E, O, I) of a projection: gate and up map hidden to width, down maps width to hidden."""
-        outputs, inputs = (self.hidden, self.width) if projection == "down" else (self.width, self.hidden)
-        return self.experts, outputs, inputs
-
-
-def architecture(config: Mapping[str, Any]) -> Architecture:
-    """Read a config.json; InputError names the field when the family is unknown or a field is missing or odd."""
-    model_type = config.get("model_type")
-    family = next((f for f in FAMILIES if model_type in f.model_types), None)
-    if family is None:
-        known = ", ".join(t for f in FAMILIES for t in f.model_types)
-        raise InputError(f"config.json: model_type is {model_type!r}; supported are {known}")
-    depth = _count(config, ("num_hidden_layers",))
-    layers = tuple(layer for layer in range(depth) if _is_sparse(config, layer))
-    if not layers:
-        raise InputError(
-            "config.json: no layer is a Mixture-of-Experts layer (see mlp_only_layers, first_k_dense_replace)"
-        )
-    return Architecture(
-        family,
-        experts=_count(config, EXPERTS),
-        hidden=_count(config, ("hidden_size",), most=WIDEST),
-        width=_count(config, family.width, most=WIDEST),
-        depth=depth,
-        extra_layers=_count(config, ("num_nextn_predict_layers",), default=0),
-        layers=layers,
-        dtype=_agreed(config, DTYPES),
-    )
-
-
-def _is_sparse(config: Mapping[str, Any], layer: int) -> bool:
-    """The rules of Qwen (mlp_only_layers, decoder_sparse_step) and DeepSeek (first_k_dense_replace, moe_layer_freq)."""
-    dense = config.get("mlp_only_layers") or []
-    if not isinstance(dense, list) or any(type(number) is not int for number in dense):
-        raise InputError(f"config.json: mlp_only_layers is {dense!r}, a list of layer numbers is needed")
-    step = _count(config, ("decoder_sparse_step",), default=1)
-    first = _count(config, ("first_k_dense_replace",), default=0)
-    frequency = _count(config, ("moe_layer_freq",), default=1)
-    return layer not in dense and (layer + 1) % max(step, 1) == 0 and layer >= first and layer % max(frequency, 1) == 0
-
-
-def _agreed(config: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    """The value under whichever spelling is present; InputError when two spellings disagree."""
-    found = {name: config[name] for name in names if config.get(name) is not None}
-    if any(value != next(iter(found.values())) for value in found.values()):
-        raise InputError(f"config.json: {' and '.join(f'{k} = {v!r}' for k, v in found.items())} disagree; keep one")
-    return next(iter(found.values()), None)
-
-
-def _count(config: Mapping[str, Any], names: tuple[str, ...], default: int | None = None, most: int = MOST) -> int:
-    value = _agreed(config, names)
-    if value is None and default is not None:
-        return default
-    if value is None:
-        raise InputError(f"config.json: has none of {', '.join(names)}; one of them is needed")
-    if type(value) is not int or value < (1 if default is None else 0):
-        raise InputError(f"config.json: {' / '.join(names)} is {value!r}, a positive whole number is needed")
-    if value > most:
-        raise InputError(f"config.json: {' / '.join(names)} is {value}, the limit is {most:,}; correct the config")
-    return value
+# Architectures with experts that have no row, and why; a refusal quotes it.
+UNSUPPORTED = {
+    "dbrx": "its experts are flattened into one matrix per projection",
+    "nemotron_h": "its experts have no gate projection",
+    "deepseek_v4": "its experts are packed FP4 with names of their own",
+    "ernie4_5_vl_moe": "its text and vision experts share one numbering",
+    "switch_transformers": "an encoder-decoder whose experts have no gate projection",
+    "nllb_moe": "an encoder-decoder whose experts have no gate projection",
+    "jetmoe": "its experts are inside attention too",
+}

@@ -4,12 +4,16 @@
 
 Their eigenvalues are the squared singular values of the expert, output and input unfoldings (De Lathauwer et al.
 2000, HOSVD). Products run in float32 (bf16 weights multiply exactly in it) over the sums of one block, which are added
-up in float64, and only the upper triangle is computed. How much float32 really lost is estimated, not assumed: on some
-blocks, by block power iteration on (computed Gram - float64 operator). Blocks do not average it out: squares are
-not spread evenly modulo powers of two (0, 1 or 4 modulo 8), so sums of squared bf16 numbers are rounded down more often
-than up, and the diagonal comes out 1e-7 to 5e-7 too small everywhere.
+up in float64, and only the upper triangle is computed.
 
-Legend: E experts, O output features, I input features, B experts of a block, N mode size, K summed-over weights.
+Long float32 sums of squares are biased: squares of bf16 numbers are not spread evenly modulo powers of two (0, 1 or 4
+modulo 8), so they round down more often than up, and a diagonal from the product comes out 1e-7 to 5e-7 too small
+everywhere. So the diagonal is summed apart, in short pieces (where such sums are still exact) and then in float64. What
+float32 loses all the same is estimated, not assumed: on some blocks, by block power iteration on (computed Gram -
+float64 operator).
+
+Legend: E experts, O output features, I input features, B experts of a block, R rows and C columns as stored, N mode
+size, K summed-over weights.
 """
 
 from __future__ import annotations
@@ -24,9 +28,9 @@ from tdmoe.blocks import STRIP_WEIGHTS, BlockReader
 from tdmoe.precision import full_precision
 
 MODES = ("expert", "output", "input")
-PANEL = 256  # rows of the upper triangle per product; the part below the diagonal that is computed in vain
+PANEL = 128  # size of the squares on the diagonal, whose lower halves are computed in vain
 MEASURED_ADDENDS = (0, 4, 16)  # blocks whose rounding error is measured; the worst stands for all
-POWER_STEPS, POWER_VECTORS = 4, 4
+POWER_STEPS, POWER_VECTORS = 3, 4
 ERROR_MARGIN = 2.0  # power iteration approaches a norm from below
 
 
@@ -71,21 +75,17 @@ def _block_grams(
     reader: BlockReader, modes: list[str], dtype: torch.dtype, device: torch.device | str, edges: list[int], seed: int
 ) -> dict[str, ModeGram]:
     sums = {m: _Sum(reader.stack.shape[MODES.index(m)], len(edges) - 1, dtype, device, seed) for m in modes}
-    for start, stored_BOI in reader.blocks(edges):
+    for start, W_BRC in reader.blocks(edges, dtype, device):
         group = sum(start >= edge for edge in edges) - 1
-        W_BOI = stored_BOI.to(device=device, dtype=dtype)
-        if "output" in sums:
-            sums["output"].add(group, list(W_BOI))
-        if "input" in sums:
-            sums["input"].add(group, [W_BOI.flatten(0, 1).T])
+        for mode, total in sums.items():
+            total.add(group, W_BRC if mode == reader.stack.row_mode else W_BRC.flatten(0, 1).T[None])
     return {m: s.finish() for m, s in sums.items()}
 
 
 def _expert_gram(reader: BlockReader, dtype: torch.dtype, device: torch.device | str, seed: int) -> ModeGram:
     total = _Sum(reader.stack.shape[0], 1, dtype, device, seed)
-    for stored_EK in reader.strips():
-        Y_EK = stored_EK.to(device=device, dtype=dtype)
-        total.add(0, list(Y_EK.split(STRIP_WEIGHTS, dim=1)))
+    for Y_EK in reader.strips(dtype, device):
+        total.add(0, *Y_EK.split(STRIP_WEIGHTS, dim=1))
     return total.finish()
 
 
@@ -99,18 +99,17 @@ class _Sum:
         self.count = 0  # addends that are not zero
         self.relative_error = 0.0
 
-    def add(self, group: int, factors: list[Tensor]) -> None:
+    def add(self, group: int, *factors: Tensor) -> None:
+        """Add the products of `factors`, each one matrix (N, K) or several (B, N, K)."""
         target = self.G_gNN[group]
         if self.exact or self.count not in MEASURED_ADDENDS:
-            for Y_NK in factors:
-                _add_upper(target, Y_NK)
+            self._add(target, factors)
             self.count += 1
             return
         addend = torch.zeros_like(target)
-        for Y_NK in factors:
-            _add_upper(addend, Y_NK)
+        self._add(addend, factors)
         target += addend
-        if any(bool(Y_NK.any()) for Y_NK in factors):  # zeros are exact and tell nothing about the others
+        if any(bool(Y.any()) for Y in factors):  # zeros are exact and tell nothing about the others
             self.count += 1
             _symmetrise(addend)
             self.relative_error = max(self.relative_error, _relative_error(addend, factors, self.seed))
@@ -124,13 +123,34 @@ class _Sum:
             gram = gram.clone()
             for part in parts[1:]:
                 gram += part
-        error = self.relative_error * float(gram.trace())  # the blocks' errors add up coherently
+        error = self.relative_error * float(gram.trace())  # as if the blocks' errors all pointed the same way
         return ModeGram(gram, error, tuple(parts) if len(parts) > 1 else ())
+
+    def _add(self, target_NN: Tensor, factors: Sequence[Tensor]) -> None:
+        before_N = target_NN.diagonal().clone()
+        for Y in factors:
+            for Y_NK in Y if Y.ndim == 3 else [Y]:
+                _add_upper(target_NN, Y_NK)
+        if not self.exact:
+            target_NN.diagonal().copy_(before_N + sum(_squares(Y) for Y in factors))
 
 
 def _add_upper(G_NN: Tensor, Y_NK: Tensor) -> None:
-    for j in range(0, G_NN.shape[0], PANEL):
-        G_NN[j : j + PANEL, j:] += Y_NK[j : j + PANEL] @ Y_NK[j:].T
+    """Add the upper triangle of Y Y^T: the square above the diagonal in one product, the two halves by recursion."""
+    size = G_NN.shape[0]
+    if size <= PANEL:
+        G_NN += Y_NK @ Y_NK.T
+        return
+    half = -(-size // (2 * PANEL)) * PANEL
+    _add_upper(G_NN[:half, :half], Y_NK[:half])
+    G_NN[:half, half:] += Y_NK[:half] @ Y_NK[half:].T
+    _add_upper(G_NN[half:, half:], Y_NK[half:])
+
+
+def _squares(Y: Tensor) -> Tensor:
+    """Sums of squares of the rows of one (N, K) or several (B, N, K) matrices, in float64."""
+    sums: Tensor = Y.square().sum(-1).double()  # torch sums float32 in a tree of short pieces
+    return sums.sum(0) if Y.ndim == 3 else sums
 
 
 def _symmetrise(upper_NN: Tensor) -> None:
@@ -138,7 +158,7 @@ def _symmetrise(upper_NN: Tensor) -> None:
     upper_NN.triu_().add_(strict.T)
 
 
-def _relative_error(G_NN: Tensor, factors: list[Tensor], seed: int) -> float:
+def _relative_error(G_NN: Tensor, factors: Sequence[Tensor], seed: int) -> float:
     """||G - sum Y Y^T||_2 / trace G, the exact sum as an operator in float64; infinite where G is not finite."""
     trace = float(G_NN.trace())
     if not torch.isfinite(G_NN).all():
@@ -147,13 +167,14 @@ def _relative_error(G_NN: Tensor, factors: list[Tensor], seed: int) -> float:
         return float("inf")
     generator = torch.Generator().manual_seed(seed)
     X = torch.randn(G_NN.shape[0], POWER_VECTORS, dtype=torch.float64, generator=generator).to(G_NN.device)
+    exact = [Y.double() for Y in factors]
     norm = 0.0
     for _ in range(POWER_STEPS):
         Q = torch.linalg.qr(X)[0]
         X = G_NN @ Q
-        for Y_NK in factors:
-            Y64 = Y_NK.double()
-            X -= Y64 @ (Y64.T @ Q)
+        for Y64 in exact:
+            product = Y64 @ (Y64.mT @ Q)
+            X -= product.sum(0) if product.ndim == 3 else product
         norm = float(torch.linalg.matrix_norm(X, 2))
         if norm == 0.0:
             return 0.0

@@ -11,8 +11,8 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
+from tdmoe.files import Files
 from tdmoe.problems import InputError
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
@@ -31,10 +31,10 @@ BITS = {
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """One tensor of one shard: `offset` and `nbytes` count bytes from the start of the file."""
+    """One tensor of one shard: `offset` is the first byte's place in the file."""
 
     name: str
-    path: Path
+    file: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
@@ -45,80 +45,85 @@ class TensorEntry:
 class Header:
     """All tensors of a shard, with the file's size and the header's own SHA-256."""
 
-    path: Path
+    file: str
     size: int
     data_start: int
     sha256: str
     tensors: dict[str, TensorEntry]
 
 
-def read_header(path: Path) -> Header:
-    """Parse and check the header of `path`; every inconsistency raises an InputError that names file and tensor."""
+def read_header(files: Files, file: str) -> Header:
+    """Parse and check the header of `file`; every inconsistency raises an InputError that names file and tensor."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            prefix = file.read(8)
-            if len(prefix) < 8:
-                raise InputError(f"{path.name}: {size} bytes, too short for a safetensors header; download it again")
-            if prefix == GIT_LFS_POINTER:
-                raise InputError(f"{path.name}: is a git-lfs pointer, not the weights; run git lfs pull in its folder")
-            length = int.from_bytes(prefix, "little")
-            if length > MAX_HEADER_BYTES:
-                raise InputError(
-                    f"{path.name}: header claims {length:,} bytes, the limit is {MAX_HEADER_BYTES:,}; "
-                    "this is not a safetensors file, or it is damaged: download it again"
-                )
-            if length > size - 8:
-                raise InputError(
-                    f"{path.name}: header claims {length:,} bytes but the file ends after {size:,}; "
-                    "the file is truncated, download it again"
-                )
-            raw = file.read(length)
+        size = files.size(file)
+        if size < 8:
+            raise InputError(f"{file}: {size} bytes, too short for a safetensors header; download it again")
+        prefix = _read(files, file, 0, 8)
+        if prefix == GIT_LFS_POINTER:
+            raise InputError(f"{file}: is a git-lfs pointer, not the weights; run git lfs pull in its folder")
+        length = int.from_bytes(prefix, "little")
+        if length > MAX_HEADER_BYTES:
+            raise InputError(
+                f"{file}: header claims {length:,} bytes, the limit is {MAX_HEADER_BYTES:,}; "
+                "this is not a safetensors file, or it is damaged: download it again"
+            )
+        if length > size - 8:
+            raise InputError(
+                f"{file}: header claims {length:,} bytes but the file ends after {size:,}; "
+                "the file is truncated, download it again"
+            )
+        raw = _read(files, file, 8, length)
+    except EOFError as error:
+        raise InputError(f"{file}: ends inside its header; {DAMAGED}") from error
     except OSError as error:
         raise InputError(
-            f"{path.name}: cannot be read ({error.strerror or error}); check the file and its rights"
+            f"{file}: cannot be read ({error.strerror or error}); check the file and its rights"
         ) from error
     try:
         table = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path.name}: the header is not JSON ({error}); {DAMAGED}") from error
+        raise InputError(f"{file}: the header is not JSON ({error}); {DAMAGED}") from error
     if not isinstance(table, dict):
-        raise InputError(f"{path.name}: the header is a JSON {type(table).__name__}, not an object; {DAMAGED}")
+        raise InputError(f"{file}: the header is a JSON {type(table).__name__}, not an object; {DAMAGED}")
     table.pop("__metadata__", None)
     data_start = 8 + length
-    tensors = {name: _entry(path, name, row, data_start) for name, row in table.items()}
-    _check_layout(path, tensors, data_start, size)
-    return Header(path, size, data_start, hashlib.sha256(raw).hexdigest(), tensors)
+    tensors = {name: _entry(file, name, row, data_start) for name, row in table.items()}
+    _check_layout(file, tensors, data_start, size)
+    return Header(file, size, data_start, hashlib.sha256(raw).hexdigest(), tensors)
 
 
-def _entry(path: Path, name: str, row: object, data_start: int) -> TensorEntry:
+def _read(files: Files, file: str, offset: int, count: int) -> bytes:
+    files.read(file, offset, memoryview(buffer := bytearray(count)))
+    return bytes(buffer)
+
+
+def _entry(file: str, name: str, row: object, data_start: int) -> TensorEntry:
     match row:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
             pass
         case _:
-            raise InputError(f"{path.name}: tensor {name!r} has no dtype, shape and data_offsets; {DAMAGED}")
+            raise InputError(f"{file}: tensor {name!r} has no dtype, shape and data_offsets; {DAMAGED}")
     if not all(type(n) is int and n >= 0 for n in shape) or not 0 <= begin <= end:
-        raise InputError(f"{path.name}: tensor {name!r} has shape {shape} at bytes {begin}:{end}; {DAMAGED}")
+        raise InputError(f"{file}: tensor {name!r} has shape {shape} at bytes {begin}:{end}; {DAMAGED}")
     if dtype in BITS and (bits := math.prod(shape) * BITS[dtype]) != 8 * (end - begin):
         raise InputError(
-            f"{path.name}: tensor {name!r} of shape {shape} and dtype {dtype} needs {bits // 8:,} bytes, "
+            f"{file}: tensor {name!r} of shape {shape} and dtype {dtype} needs {bits // 8:,} bytes, "
             f"but its data_offsets span {end - begin:,}; {DAMAGED}"
         )
-    return TensorEntry(name, path, dtype, tuple(shape), data_start + begin, end - begin)
+    return TensorEntry(name, file, dtype, tuple(shape), data_start + begin, end - begin)
 
 
-def _check_layout(path: Path, tensors: dict[str, TensorEntry], data_start: int, size: int) -> None:
+def _check_layout(file: str, tensors: dict[str, TensorEntry], data_start: int, size: int) -> None:
     expected = data_start
     for entry in sorted(tensors.values(), key=lambda e: (e.offset, e.nbytes)):
         if entry.offset != expected:
             raise InputError(
-                f"{path.name}: tensor {entry.name!r} starts at byte {entry.offset:,} where {expected:,} was expected; "
+                f"{file}: tensor {entry.name!r} starts at byte {entry.offset:,} where {expected:,} was expected; "
                 f"tensors overlap or leave a gap, {DAMAGED}"
             )
         expected += entry.nbytes
     if expected != size:
         state = "truncated" if size < expected else "longer than its header says"
         raise InputError(
-            f"{path.name}: {size:,} bytes on disk, the header needs {expected:,}; "
-            f"the file is {state}, download it again"
+            f"{file}: {size:,} bytes on disk, the header needs {expected:,}; the file is {state}, download it again"
         )

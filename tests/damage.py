@@ -113,6 +113,11 @@ def put(name: str, make: Callable[[Tensor], Tensor]) -> Damage:
     return tensors(lambda table: table.update({name: make(table[name])}))
 
 
+def as_fp8(table: dict[str, Tensor]) -> None:
+    """Every expert weight as FP8, without its scales."""
+    table.update({name: t.to(torch.float8_e4m3fn) for name, t in table.items() if ".experts." in name})
+
+
 def drop(pattern: str) -> Damage:
     return tensors(lambda table: [table.pop(name) for name in list(table) if re.search(pattern, name)])
 
@@ -183,13 +188,12 @@ def replace_weights(name: str) -> Damage:
     return change
 
 
-def gpt_oss_mxfp4(folder: Path) -> None:
+def mxfp4_without_scales(folder: Path) -> None:
     settings = {"model_type": "gpt_oss", "num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 32}
     table = {}
     for projection, rows in (("gate_up", 64), ("down", 32)):
         prefix = f"model.layers.0.mlp.experts.{projection}_proj"
         table[f"{prefix}_blocks"] = torch.zeros(4, rows, 1, 16, dtype=torch.uint8)
-        table[f"{prefix}_scales"] = torch.zeros(4, rows, 1, dtype=torch.uint8)
         table[f"{prefix}_bias"] = torch.zeros(4, rows, dtype=torch.bfloat16)
     shutil.rmtree(folder)
     write_checkpoint(folder, settings | {"num_local_experts": 4}, table)

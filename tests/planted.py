@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tdmoe.architecture import architecture
 from tdmoe.checkpoint import Checkpoint
-from tdmoe.families import architecture
-from tdmoe.stack import ExpertStack, open_stack
+from tdmoe.locate import open_stack
+from tdmoe.stack import ExpertStack
 
 MODES = ("expert", "output", "input")
 

@@ -26,10 +26,10 @@ from tiny import (
 )
 from torch import Tensor
 
+from tdmoe.architecture import architecture
 from tdmoe.checkpoint import Checkpoint
-from tdmoe.families import architecture
+from tdmoe.locate import open_stack
 from tdmoe.problems import WeightError
-from tdmoe.stack import open_stack
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -121,7 +121,7 @@ def test_a_file_that_shrinks_during_the_run_fails_its_job_by_name(model: Path) -
         with pytest.raises(
             WeightError, match=rf"{THIRD}: ends inside tensor '.*2.down_proj.*'; the file changed during the run"
         ):
-            stack.read(0, 3, torch.empty(stack.shape, dtype=stack.dtype))
+            stack.weights(0, 3)
 
 
 # As a process of its own

@@ -19,18 +19,20 @@ from damage import (
     Case,
     Result,
     add,
+    as_fp8,
     config,
     cut,
     delete,
     drop,
     entry,
     fused,
-    gpt_oss_mxfp4,
     header,
     mapped,
+    mxfp4_without_scales,
     put,
     refuses,
     replace_weights,
+    tensors,
     text,
     time_limit,
     unmapped,
@@ -42,10 +44,13 @@ from tiny import (
 )
 from torch import Tensor
 
+from tdmoe.architecture import EXPERTS
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 NUMBER = r"config\.json: {} is {}, a positive whole number is needed"
-EXPERT_FIELDS = "num_experts / num_local_experts / n_routed_experts"
+EXPERT_FIELDS = " / ".join(EXPERTS)
+SPELLINGS = {"num_hidden_layers": "num_hidden_layers / num_layers"}
 HUGE = 1_000_000_000
 
 CONFIG_CASES = [
@@ -64,7 +69,7 @@ CONFIG_CASES = [
     Case(
         "no num_experts",
         without("num_experts"),
-        r"config\.json: has none of num_experts, num_local_experts, n_routed_experts; one of them is needed",
+        rf"config\.json: has none of {', '.join(EXPERTS)}; one of them is needed",
     ),
     *(
         Case(f"no {field}", without(field), rf"config\.json: .*{field}.* needed")
@@ -72,16 +77,20 @@ CONFIG_CASES = [
     ),
     *(
         Case(f"num_experts {value!r}", config(num_experts=value), NUMBER.format(EXPERT_FIELDS, re.escape(repr(value))))
-        for value in (0, -1, "6", True, 3.0, 1e9, [3], {"a": 3})
+        for value in (0, -1, "6", True, 3.0, 1e9, [3, 4], {"a": 3})
     ),
     *(
-        Case(f"{field} {value!r}", config(**{field: value}), NUMBER.format(field, re.escape(repr(value))))
+        Case(
+            f"{field} {value!r}",
+            config(**{field: value}),
+            NUMBER.format(SPELLINGS.get(field, field), re.escape(repr(value))),
+        )
         for field in ("num_hidden_layers", "hidden_size", "moe_intermediate_size", "decoder_sparse_step")
         for value in (-1, "6", True)
     ),
     Case("num_experts 10^9", config(num_experts=HUGE), r"num_experts .* is 1000000000, the limit is 10,000"),
     Case("num_experts 10^9, fused", fused(3, num_experts=HUGE), r"num_experts .* the limit is 10,000"),
-    Case("num_hidden_layers 10^9", config(num_hidden_layers=HUGE), r"num_hidden_layers is .* the limit is 10,000"),
+    Case("num_hidden_layers 10^9", config(num_hidden_layers=HUGE), r"num_hidden_layers .*is .* the limit is 10,000"),
     Case("hidden_size 10^9", config(hidden_size=HUGE), rf"hidden_size is {HUGE}, the limit is 1,000,000"),
     Case("width 10^9", config(moe_intermediate_size=HUGE), rf"moe_intermediate_size is {HUGE}, the limit is 1,000,000"),
     Case(
@@ -130,23 +139,24 @@ TENSOR_CASES = [
             f"dtype {dtype}", put(GATE, lambda t, d=dtype: t.to(d)), rf"{re.escape(GATE)}: stored as {stored}; readable"
         )
         for dtype, stored in (
-            (torch.float8_e4m3fn, "F8_E4M3"),
             (torch.int8, "I8"),
             (torch.uint8, "U8"),
             (torch.float64, "F64"),
         )
     ),
+    Case("FP8 among bf16", put(GATE, lambda t: t.to(torch.float8_e4m3fn)), r"as BF16, but .* as F8_E4M3; .* share"),
+    Case("FP8 without scales", tensors(as_fp8), r"gate_proj\.weight_scale_inv' is missing"),
     Case(
         "mixed dtypes",
         put(EXPERT.format(1, 2, "gate"), Tensor.float),
         rf"{re.escape(EXPERT.format(1, 2, 'gate'))}: stored as F32, but {re.escape(GATE)} as BF16; .* share a dtype",
     ),
-    Case("MXFP4", gpt_oss_mxfp4, r"model\.layers\.0\.mlp\.experts\.\w+_proj_blocks': MXFP4.*convert to bf16"),
+    Case("MXFP4 scales missing", mxfp4_without_scales, r"gate_up_proj_scales' is missing"),
 ]
 
 INDEX_CASES = [
-    Case("shard not on disk", delete(SECOND), rf"{SECOND}: named in {INDEX} but not in folder model; download"),
-    Case("first shard not on disk", delete(FIRST), rf"{FIRST}: named in {INDEX} but not in folder model; download"),
+    Case("shard not on disk", delete(SECOND), rf"{SECOND}: named in {INDEX} but not in model; download"),
+    Case("first shard not on disk", delete(FIRST), rf"{FIRST}: named in {INDEX} but not in model; download"),
     Case("part of a layer unnamed", unmapped(SECOND), rf"{SECOND} is on disk but {INDEX} does not name it, download"),
     Case("most of a layer unnamed", unmapped(THIRD), rf"{THIRD} is on disk but {INDEX} does not name it, download"),
     Case("a layer unnamed", unnamed("layers.2."), rf"layer 2: .*{THIRD} is on disk but {INDEX} does not name it"),

@@ -31,13 +31,15 @@ import tdmoe.blocks
 import tdmoe.gram
 import tdmoe.spectrum
 from diag import cli
+from tdmoe.architecture import architecture
 from tdmoe.blocks import BlockReader
 from tdmoe.checkpoint import Checkpoint
-from tdmoe.families import PROJECTIONS, architecture
+from tdmoe.families import PROJECTIONS
 from tdmoe.gram import MODES, mode_grams
+from tdmoe.locate import check_layers, open_stack
 from tdmoe.problems import InputError
 from tdmoe.spectrum import mode_spectra, singular_values
-from tdmoe.stack import ExpertStack, check_layers, open_stack
+from tdmoe.stack import ExpertStack
 
 SEED = 20
 Saved = Callable[[str, str], Path]
@@ -102,13 +104,8 @@ def stacks(checkpoint: Checkpoint) -> list[ExpertStack]:
 
 def assemble(stack: ExpertStack, block: int = 3) -> Tensor:
     """W_EOI from blocks; 7 experts in threes leave a short last block."""
-    W_EOI = torch.full(stack.shape, torch.nan, dtype=stack.dtype)
-    for start in range(0, stack.shape[0], block):
-        stop = min(start + block, stack.shape[0])
-        out = torch.empty(stop - start, *stack.shape[1:], dtype=stack.dtype)
-        stack.read(start, stop, out)
-        W_EOI[start:stop] = out
-    return W_EOI
+    starts = range(0, stack.shape[0], block)
+    return torch.cat([stack.weights(a, min(a + block, stack.shape[0])) for a in starts])
 
 
 def bias_or_zero(stack: ExpertStack) -> Tensor:
@@ -172,7 +169,7 @@ def test_no_entry_is_a_shared_expert_and_a_layer_spans_shards(
         assert len(stack.entries) == (EXPERTS if layout == "per-expert" else 1)
         assert not any("shared" in entry.name for entry in stack.entries)
         assert stack.shape == FAMILIES[name].shape(stack.projection)
-        per_layer.setdefault(stack.layer, set()).update(entry.path for entry in stack.entries)
+        per_layer.setdefault(stack.layer, set()).update(entry.file for entry in stack.entries)
     assert min(len(shards) for shards in per_layer.values()) > 1
 
 
@@ -184,14 +181,15 @@ def test_strips_hold_the_same_weights_as_blocks(
     """Strips run along the axis that is contiguous on disk: output rows, input rows for an input-major family."""
     for stack in stacks(opened(name, layout)):
         W_EOI = assemble(stack)
-        W_by_rows = W_EOI if stack.strip_axis == 1 else W_EOI.transpose(1, 2)
-        assert stack.strip_axis == (2 if name.startswith("gpt_oss") else 1)
+        W_by_rows = W_EOI if stack.row_mode == "output" else W_EOI.transpose(1, 2)
+        assert stack.row_mode == ("input" if name.startswith("gpt_oss") else "output")
         strips = []
         for start in range(0, W_by_rows.shape[1], rows):
             stop = min(start + rows, W_by_rows.shape[1])
-            strip = torch.empty(EXPERTS, stop - start, W_by_rows.shape[2], dtype=stack.dtype)
-            stack.read_strip(start, stop, strip)
-            strips.append(strip)
+            strip = stack.empty(EXPERTS, stop - start)
+            for expert in range(EXPERTS):
+                stack.read(expert, start, stop, strip[expert])
+            strips.append(stack.decode(strip, stack.read_scales(), 0, start))
         assert torch.equal(torch.cat(strips, dim=1), W_by_rows)
 
 
@@ -201,7 +199,7 @@ def test_every_plain_dtype_is_read_as_stored(dtype: torch.dtype, tmp_path: Path)
     expected = model.model.layers[0].mlp.experts.down_proj.detach()
     with Checkpoint(save(model, tmp_path, fused=False, shard_size=10**9)) as checkpoint:
         stack = open_stack(checkpoint, architecture(checkpoint.config), 0, "down")
-        assert stack.dtype == dtype
+        assert stack.encoding.natural == dtype
         assert torch.equal(assemble(stack), expected)
 
 
@@ -326,7 +324,7 @@ def unfolded_svd(W_EOI: Tensor) -> dict[str, np.ndarray]:
 
 
 def one_expert(stack: ExpertStack) -> int:
-    return stack.shape[1] * stack.shape[2] * stack.dtype.itemsize
+    return stack.stored_bytes(1, stack.stored_shape[1])
 
 
 @pytest.fixture

@@ -20,10 +20,11 @@ from pathlib import Path
 from diag.models import resolve
 from diag.probes.spectra import Settings, run
 import tdmoe.blocks
+from tdmoe.architecture import architecture
 from tdmoe.blocks import plan_blocks
 from tdmoe.checkpoint import Checkpoint
-from tdmoe.families import PROJECTIONS, architecture
-from tdmoe.stack import open_stack
+from tdmoe.families import PROJECTIONS
+from tdmoe.locate import open_stack
 
 tdmoe.blocks.BLOCK_WEIGHTS = 1 << 20
 

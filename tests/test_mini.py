@@ -12,9 +12,9 @@ from diag.models import resolve
 from diag.recipe.measure import cut_windows, routing, score
 from diag.recipe.train import END_OF_TEXT, batches, encode, learning_rate, train_tokenizer
 from diag.texts import load_text
+from tdmoe.architecture import architecture
 from tdmoe.checkpoint import Checkpoint
-from tdmoe.families import architecture
-from tdmoe.stack import open_stack
+from tdmoe.locate import open_stack
 
 WINDOWS = 24
 
@@ -56,9 +56,7 @@ def test_our_stacks_are_the_weights_that_transformers_loads(folder: Path, loaded
             gate, up = experts.gate_up_proj.chunk(2, dim=1)
             for projection, expected in (("gate", gate), ("up", up), ("down", experts.down_proj)):
                 stack = open_stack(checkpoint, arch, layer, projection)
-                W_EOI = torch.empty(stack.shape, dtype=stack.dtype)
-                stack.read(0, arch.experts, W_EOI)
-                assert torch.equal(W_EOI.float(), expected)
+                assert torch.equal(stack.weights(0, arch.experts).float(), expected)
 
 
 @pytest.mark.parametrize("text", ["enwik8", "wikitext2"])
@@ -108,7 +106,7 @@ def test_the_recipe_trains(tmp_path: Path) -> None:
     assert facts["tokens_seen"] == 6 * recipe.WINDOW * recipe.WINDOWS_PER_STEP
     with Checkpoint(tmp_path / "m") as checkpoint:
         stack = open_stack(checkpoint, architecture(checkpoint.config), 0, "gate")
-        assert stack.dtype == torch.bfloat16
+        assert stack.encoding.name == "bfloat16"
 
 
 def test_recipe_parts() -> None:
