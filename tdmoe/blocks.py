@@ -81,11 +81,15 @@ class BlockReader:
         self.plan = plan_blocks(stack, memory)
         self._on_read = on_read or (lambda count: None)
         self._resident: Tensor | None = None  # the whole stack as stored, once it has been read
+        self._floats: Tensor | None = None  # room for a piece: fresh pages would cost more than the conversion
 
     def blocks(
         self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> Iterator[tuple[int, Tensor]]:
-        """(first expert, W_BRC) for every block; no block crosses one of `bounds` (0, ..., E)."""
+        """(first expert, W_BRC) for every block; no block crosses one of `bounds` (0, ..., E).
+
+        A block is valid until the next one is asked for.
+        """
         rows, size = self.stack.stored_shape[1], self.plan.block_experts
         pieces = [
             _Piece(a, min(a + size, hi), 0, rows)
@@ -96,7 +100,10 @@ class BlockReader:
             yield piece.start, self._decode(piece, stored_BRX, dtype, device)
 
     def strips(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Iterator[Tensor]:
-        """Y_EK: the same K weights of every expert, side by side; together they are the whole stack."""
+        """Y_EK: the same K weights of every expert, side by side; together they are the whole stack.
+
+        A strip is valid until the next one is asked for.
+        """
         experts, rows, _ = self.stack.stored_shape
         step = self.plan.strip_rows
         pieces = [_Piece(0, experts, row, min(row + step, rows)) for row in range(0, rows, step)]
@@ -121,7 +128,13 @@ class BlockReader:
     def _decode(self, piece: _Piece, stored_BRX: Tensor, dtype: torch.dtype, device: torch.device | str) -> Tensor:
         scales = None if self._scales is None else self._scales.to(device)
         W_BRC = self.stack.decode(stored_BRX.to(device, non_blocking=True), scales, piece.start, piece.first)
-        return W_BRC.to(dtype).contiguous()
+        if W_BRC.dtype == dtype and W_BRC.is_contiguous():
+            return W_BRC
+        if self._floats is None or (self._floats.dtype, self._floats.device) != (dtype, W_BRC.device):
+            self._floats = torch.empty(0, dtype=dtype, device=W_BRC.device)
+        if self._floats.numel() < W_BRC.numel():
+            self._floats.resize_(W_BRC.numel())
+        return self._floats[: W_BRC.numel()].view(W_BRC.shape).copy_(W_BRC)
 
     def _stored(self, pieces: list[_Piece], device: torch.device | str) -> Iterator[tuple[_Piece, Tensor]]:
         """Every piece as stored. Reads run up to one piece ahead, or through the whole stack when it is kept."""

@@ -18,7 +18,7 @@ size, K summed-over weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,8 +28,11 @@ from tdmoe.blocks import STRIP_WEIGHTS, BlockReader
 from tdmoe.precision import full_precision
 
 MODES = ("expert", "output", "input")
-PANEL = 128  # size of the squares on the diagonal, whose lower halves are computed in vain
+# Size of the squares on the diagonal, whose lower halves are computed in vain; a GPU wants larger products.
+PANEL, GPU_PANEL = 128, 1024
+TENSOR_CORE_TERMS = 1024  # of one tensor-core sum: they truncate where others round
 MEASURED_ADDENDS = (0, 4, 16)  # blocks whose rounding error is measured; the worst stands for all
+EXACT_WEIGHTS = 1 << 19  # converted to float64 at once: what a cache holds
 POWER_STEPS, POWER_VECTORS = 3, 4
 ERROR_MARGIN = 2.0  # power iteration approaches a norm from below
 
@@ -59,6 +62,7 @@ def mode_grams(
 
     `bounds` = [0, ..., E] splits the experts into groups whose Grams are returned too (output and input modes only:
     the expert Gram of fewer experts is a submatrix). `seed` starts the power iteration of the error.
+    `dtype` is that of the factors: float32, float64, or on a GPU bfloat16 for tensor cores (sums in float32).
     Cost: E O I (E + O + I) / 2 multiply-adds, the upper triangles only; memory as in `plan_blocks`.
     """
     edges = bounds or [0, reader.stack.shape[0]]
@@ -128,28 +132,42 @@ class _Sum:
 
     def _add(self, target_NN: Tensor, factors: Sequence[Tensor]) -> None:
         before_N = target_NN.diagonal().clone()
-        for Y in factors:
-            for Y_NK in Y if Y.ndim == 3 else [Y]:
-                _add_upper(target_NN, Y_NK)
+        for Y_NK in _matrices(factors):
+            _add_upper(target_NN, Y_NK)
         if not self.exact:
             target_NN.diagonal().copy_(before_N + sum(_squares(Y) for Y in factors))
 
 
+def _matrices(factors: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Every (N, K) matrix of factors that are one matrix or several (B, N, K)."""
+    for Y in factors:
+        yield from Y if Y.ndim == 3 else [Y]
+
+
 def _add_upper(G_NN: Tensor, Y_NK: Tensor) -> None:
     """Add the upper triangle of Y Y^T: the square above the diagonal in one product, the two halves by recursion."""
-    size = G_NN.shape[0]
-    if size <= PANEL:
-        G_NN += Y_NK @ Y_NK.T
+    size, panel = G_NN.shape[0], PANEL if G_NN.device.type == "cpu" else GPU_PANEL
+    if size <= panel:
+        _add_product(G_NN, Y_NK, Y_NK)
         return
-    half = -(-size // (2 * PANEL)) * PANEL
+    half = -(-size // (2 * panel)) * panel
     _add_upper(G_NN[:half, :half], Y_NK[:half])
-    G_NN[:half, half:] += Y_NK[:half] @ Y_NK[half:].T
+    _add_product(G_NN[:half, half:], Y_NK[:half], Y_NK[half:])
     _add_upper(G_NN[half:, half:], Y_NK[half:])
+
+
+def _add_product(G_NM: Tensor, X_NK: Tensor, Y_MK: Tensor) -> None:
+    """Add X Y^T; of bf16 on tensor cores, where products are exact and short sums come out in float32."""
+    if X_NK.dtype != torch.bfloat16:
+        G_NM += X_NK @ Y_MK.T
+        return
+    for x_NK, y_MK in zip(X_NK.split(TENSOR_CORE_TERMS, dim=1), Y_MK.split(TENSOR_CORE_TERMS, dim=1), strict=True):
+        G_NM += torch.mm(x_NK, y_MK.T, out_dtype=torch.float32)
 
 
 def _squares(Y: Tensor) -> Tensor:
     """Sums of squares of the rows of one (N, K) or several (B, N, K) matrices, in float64."""
-    sums: Tensor = Y.square().sum(-1).double()  # torch sums float32 in a tree of short pieces
+    sums: Tensor = Y.float().square().sum(-1).double()  # torch sums float32 in a tree of short pieces
     return sums.sum(0) if Y.ndim == 3 else sums
 
 
@@ -167,15 +185,21 @@ def _relative_error(G_NN: Tensor, factors: Sequence[Tensor], seed: int) -> float
         return float("inf")
     generator = torch.Generator().manual_seed(seed)
     X = torch.randn(G_NN.shape[0], POWER_VECTORS, dtype=torch.float64, generator=generator).to(G_NN.device)
-    exact = [Y.double() for Y in factors]
     norm = 0.0
     for _ in range(POWER_STEPS):
         Q = torch.linalg.qr(X)[0]
         X = G_NN @ Q
-        for Y64 in exact:
-            product = Y64 @ (Y64.mT @ Q)
-            X -= product.sum(0) if product.ndim == 3 else product
+        for Y_NK in _matrices(factors):
+            for piece_NK in Y_NK.split(max(1, EXACT_WEIGHTS // Y_NK.shape[0]), dim=1):
+                X -= _apply(piece_NK.double(), Q)
         norm = float(torch.linalg.matrix_norm(X, 2))
         if norm == 0.0:
             return 0.0
     return ERROR_MARGIN * norm / trace
+
+
+def _apply(Y_NK: Tensor, Q_NV: Tensor) -> Tensor:
+    """Y Y^T Q, ordered so that BLAS meets Y as it lies in memory: several times faster for so few columns."""
+    if Y_NK.is_contiguous():
+        return Y_NK @ (Q_NV.T @ Y_NK).T
+    return ((Y_NK.T @ Q_NV).T @ Y_NK.T).T

@@ -17,6 +17,7 @@ from torch import Tensor
 from tdmoe.blocks import BLOCK_WEIGHTS, BlockReader
 from tdmoe.gram import MODES, ModeGram, mode_grams
 from tdmoe.problems import WeightError
+from tdmoe.stack import ExpertStack
 
 FLOOR_CHANGE = 0.01  # relative change of a singular value at the noise floor
 PROMISE = 1e-6  # |error of any sigma| / sigma_max that float32 products must keep, else float64
@@ -44,19 +45,20 @@ def mode_spectra(
 ) -> StackSpectra:
     """Spectra of the expert, output and input unfoldings; float32 products first, float64 for modes that need it.
 
+    On a GPU, weights that bf16 holds exactly (bf16 itself, MXFP4) are multiplied on its tensor cores instead.
     A stack of a single block is done in float64 at once: measuring float32's error would cost as much.
     `groups` > 1 also gives the spectra with each group of experts left out, for a jackknife. WeightError names the
     tensor that holds NaN or infinity.
     """
     experts = reader.stack.shape[0]
     bounds = [round(experts * g / groups) for g in range(groups + 1)] if groups > 1 else [0, experts]
-    first = torch.float64 if math.prod(reader.stack.shape) <= BLOCK_WEIGHTS else torch.float32
+    first = _first_dtype(reader.stack, device)
     grams = mode_grams(reader, dtype=first, device=device, bounds=bounds, seed=seed)
     if not all(torch.isfinite(g.gram).all() for g in grams.values()):
         reader.refuse_non_finite()  # finite weights whose squares overflow float32 go on below
     spectra = {m: _spectrum(g, reader.stack.shape, _name(first)) for m, g in grams.items()}
     unsafe = [m for m, s in spectra.items() if s is None or not _keeps_promise(s, grams[m].product_error)]
-    if unsafe and first == torch.float32:
+    if unsafe and first != torch.float64:
         exact = mode_grams(reader, modes=unsafe, dtype=torch.float64, device=device, bounds=bounds, seed=seed)
         for mode, gram in exact.items():
             grams[mode], spectra[mode] = gram, _spectrum(gram, reader.stack.shape, _name(torch.float64))
@@ -94,6 +96,13 @@ def _keeps_promise(spectrum: Spectrum, product_error: float) -> bool:
     if not math.isfinite(product_error):
         return False
     return product_error <= 2 * PROMISE * smallest * largest and (smallest > spectrum.noise_floor or largest == 0.0)
+
+
+def _first_dtype(stack: ExpertStack, device: torch.device | str) -> torch.dtype:
+    if math.prod(stack.shape) <= BLOCK_WEIGHTS:
+        return torch.float64
+    on_tensor_cores = torch.device(device).type == "cuda" and stack.encoding.natural == torch.bfloat16
+    return torch.bfloat16 if on_tensor_cores else torch.float32
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench` writes bench/RESULTS.md, `make gpu` checks and times a GPU. Never part of the tests."""

@@ -1,0 +1,103 @@
+"""Synthetic checkpoints of published shapes, sharded and ordered as on the hub: gate, up, down of expert 0, 1, ..."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+INDEX = "model.safetensors.index.json"
+CHUNK = 16 << 20
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Experts, expert width and hidden size of a model; FP8 with scales per 128 x 128 block, or bf16."""
+
+    model_type: str
+    experts: int
+    width: int
+    hidden: int
+    fp8: bool = False
+
+    @property
+    def config(self) -> dict[str, object]:
+        counts = {"num_experts": self.experts, "moe_intermediate_size": self.width, "hidden_size": self.hidden}
+        return {"model_type": self.model_type, **counts}
+
+    @property
+    def weights(self) -> int:
+        """Of one stack."""
+        return self.experts * self.width * self.hidden
+
+
+QWEN3_30B = Shape("qwen3_moe", 128, 768, 2048)
+QWEN3_QUARTER = Shape("qwen3_moe", 32, 768, 2048)
+DEEPSEEK_V3 = Shape("deepseek_v3", 256, 2048, 7168, fp8=True)
+TINY = Shape("qwen3_moe", 8, 24, 32)
+
+
+def write(folder: Path, shape: Shape, layers: int = 1, projections: tuple[str, ...] = ("gate", "up", "down")) -> Path:
+    """One shard a layer. Weights are Gaussian under a power-law column scale, so that spectra have something to fit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({**shape.config, "num_hidden_layers": layers}))
+    weight_map: dict[str, str] = {}
+    for layer in range(layers):
+        shard = f"model-{layer + 1:05d}-of-{layers:05d}.safetensors"
+        tensors = {
+            f"model.layers.{layer}.mlp.experts.{e}.{p}_proj.weight{suffix}": tensor
+            for e in range(shape.experts)
+            for p in projections
+            for suffix, tensor in _expert(shape, p, seed=(layer * shape.experts + e) * 3 + len(p))
+        }
+        save_file(tensors, folder / shard)
+        weight_map |= dict.fromkeys(tensors, shard)
+    (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    return folder
+
+
+def _expert(shape: Shape, projection: str, seed: int) -> Iterator[tuple[str, Tensor]]:
+    rows, columns = (shape.hidden, shape.width) if projection == "down" else (shape.width, shape.hidden)
+    generator = torch.Generator().manual_seed(seed)
+    W_OI = torch.randn(rows, columns, generator=generator)
+    W_OI *= 0.05 * torch.arange(1, columns + 1) ** -0.2
+    if not shape.fp8:
+        yield "", W_OI.bfloat16()
+        return
+    scale = 0.001 * (1 + torch.rand(-(-rows // 128), -(-columns // 128), generator=generator))
+    W_OI /= scale.repeat_interleave(128, 0)[:rows].repeat_interleave(128, 1)[:, :columns]
+    yield "", W_OI.to(torch.float8_e4m3fn)
+    yield "_scale_inv", scale
+
+
+def shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def forget(folder: Path) -> bool:
+    """Drop the shards from the page cache, so that the disk itself is read; False where the system cannot."""
+    if not hasattr(os, "posix_fadvise"):
+        return False
+    for path in shards(folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+    return True
+
+
+def read_plainly(path: Path) -> int:
+    """A plain sequential read of a file; bytes read."""
+    buffer, total = memoryview(bytearray(CHUNK)), 0
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            total += count
+    return total

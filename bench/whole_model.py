@@ -1,0 +1,42 @@
+"""Four layers of Qwen3-30B-A3B width, a shard a layer, from a cold cache: is a run bound by reading or by computing?"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.checkpoints import QWEN3_30B, forget, read_plainly, shards, write
+from bench.process import measure
+from bench.results import Figure
+
+LAYERS = 4
+
+
+def run(folder: Path) -> Iterator[Figure]:
+    """Every figure of the section; `folder` takes about 5 GB."""
+    model = write(folder / "layers", QWEN3_30B, LAYERS)
+    cold = forget(model)
+    started = time.perf_counter()
+    total = sum(read_plainly(path) for path in shards(model))
+    plain = total / (time.perf_counter() - started)
+    state = "cold cache" if cold else "cache as it was"
+    yield Figure(f"plain sequential read, {state}", f"{plain / 1e9:.2f} GB/s")
+
+    times = {}
+    for cache in ("warm", "cold"):
+        if cache == "cold" and not forget(model):
+            continue
+        out = folder / f"run-{cache}"
+        measure("-m", "diag.cli", "spectra", "--model", model, "--device", "cpu", "--out", out, "--fresh", "--quiet")
+        jobs = json.loads((out / "run.json").read_text())["jobs"]
+        times[cache] = [job["seconds"] for job in jobs]
+        middle = sum(times[cache]) / len(jobs)
+        spread = (max(times[cache]) - min(times[cache])) / middle
+        yield Figure(f"seconds a stack, {cache}: mean of {len(jobs)}, spread", f"{middle:.2f} s, {spread:.0%}")
+    rate = total / sum(times["warm"])
+    yield Figure("bytes a second of the run over the plain read", f"{rate / 1e9:.2f} GB/s, {rate / plain:.0%}")
+    if "cold" in times:
+        hidden = 1 - (sum(times["cold"]) - sum(times["warm"])) / (total / plain)
+        yield Figure("reading hidden behind the computation, cold cache", f"{hidden:.0%}")
