@@ -153,6 +153,31 @@ def _write_page(session: Session) -> Path:
     return page
 
 
+@app.command()
+def models(
+    model: Annotated[
+        str | None, typer.Option("--model", help="tell of this one: a name, a folder or a hub id [default: list all]")
+    ] = None,
+) -> None:
+    """What --model accepts: families and names; or what one checkpoint holds, and whether it can be measured."""
+    from diag import console
+
+    if model is None:
+        with console.output_may_close():
+            console.print_families()
+        raise typer.Exit(0)
+    from diag.describe import describe
+    from diag.models import resolve
+    from tdmoe.checkpoint import Checkpoint
+
+    found = resolve(model)
+    with Checkpoint(found.folder) as checkpoint:
+        description = describe(checkpoint)
+    with console.output_may_close():
+        console.print_description(found.name, description)
+    raise typer.Exit(2 if description.refusal else 0)
+
+
 def main() -> None:
     """Entry point; a user's mistake ends with one message and exit code 2, never a traceback."""
     try:

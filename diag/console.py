@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
+from diag import describe, parse
 from diag.run import Job, Outcome
 from diag.session import Session
 from tdmoe.families import PROJECTIONS
@@ -92,6 +93,33 @@ def print_exponents(session: Session) -> None:
         table.add_row(f"{job.layer} / {job.projection}", *cells)
     print(f"{session.model.name}: alpha of sigma_i ~ i^-alpha ({_legend(paper)})")
     _stdout().print(table)
+
+
+def print_families() -> None:
+    """Every family with a row, and every bare name that --model takes."""
+    table = Table()
+    for heading in ("family", "model_type", "experts on disk"):
+        table.add_column(heading, overflow="fold")
+    for row in describe.family_rows():
+        table.add_row(*row)
+    _stdout().print(table)
+
+
+def print_description(name: str, description: describe.Description) -> None:
+    """What is known of one checkpoint from its headers."""
+    print(name)
+    for what, value in describe.facts(description):
+        print(f"  {what:<16} {value}")
+    if not description.groups:
+        return
+    table = Table()
+    for heading in ("projection", "layers", "experts x output x input", "stored as", "a stack"):
+        table.add_column(heading, justify="left" if heading in ("projection", "layers") else "right")
+    for group in description.groups:
+        shape = " x ".join(map(str, group.shape))
+        table.add_row(group.projection, parse.spans(group.layers), shape, group.encoding, _bytes(group.nbytes))
+    _stdout().print(table)
+    print(f"experts {_bytes(description.expert_bytes)} of {_bytes(description.total_bytes)} in all")
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -54,6 +54,10 @@ class Checkpoint:
         """Names of all tensors, in the order of the index."""
         return self._shard_of.keys()
 
+    def nbytes(self) -> int:
+        """Size of all shards that are there."""
+        return sum(self.files.size(shard) for shard in set(self._shard_of.values()) if shard in self._names)
+
     def entry(self, name: str) -> TensorEntry:
         """Where tensor `name` lies; opens its shard's header. InputError when it is missing or the index lies."""
         if name not in self._shard_of:

@@ -25,8 +25,8 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Result]:
-    """`tdmoe-diag spectra ARGS` in this process, in an empty working folder, without a network."""
+def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Result]:
+    """`tdmoe-diag ARGS` in this process, in an empty working folder, without a network."""
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.setenv(variable, "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -34,7 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     monkeypatch.chdir(tmp_path / "work")
 
     def command(*arguments: object) -> Result:
-        monkeypatch.setattr("sys.argv", ["tdmoe-diag", "spectra", *map(str, arguments)])
+        monkeypatch.setattr("sys.argv", ["tdmoe-diag", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             cli.main()
@@ -43,6 +43,12 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         return Result(int(end.value.code or 0), out, err)
 
     return command
+
+
+@pytest.fixture
+def run(tool: Callable[..., Result]) -> Callable[..., Result]:
+    """`tdmoe-diag spectra ARGS`, likewise."""
+    return lambda *arguments: tool("spectra", *arguments)
 
 
 @pytest.fixture(scope="module")
