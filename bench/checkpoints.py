@@ -18,17 +18,18 @@ CHUNK = 16 << 20
 
 @dataclass(frozen=True)
 class Shape:
-    """Experts, expert width and hidden size of a model; FP8 with scales per 128 x 128 block, or bf16."""
+    """Experts, expert width and hidden size of a model, and how it is stored: bf16, fp8 or mxfp4 (GPT-OSS)."""
 
     model_type: str
     experts: int
     width: int
     hidden: int
-    fp8: bool = False
+    encoding: str = "bf16"
 
     @property
     def config(self) -> dict[str, object]:
-        counts = {"num_experts": self.experts, "moe_intermediate_size": self.width, "hidden_size": self.hidden}
+        width = "intermediate_size" if self.encoding == "mxfp4" else "moe_intermediate_size"
+        counts = {"num_local_experts": self.experts, width: self.width, "hidden_size": self.hidden}
         return {"model_type": self.model_type, **counts}
 
     @property
@@ -39,7 +40,7 @@ class Shape:
 
 QWEN3_30B = Shape("qwen3_moe", 128, 768, 2048)
 QWEN3_QUARTER = Shape("qwen3_moe", 32, 768, 2048)
-DEEPSEEK_V3 = Shape("deepseek_v3", 256, 2048, 7168, fp8=True)
+DEEPSEEK_V3 = Shape("deepseek_v3", 256, 2048, 7168, "fp8")
 TINY = Shape("qwen3_moe", 8, 24, 32)
 
 
@@ -50,12 +51,15 @@ def write(folder: Path, shape: Shape, layers: int = 1, projections: tuple[str, .
     weight_map: dict[str, str] = {}
     for layer in range(layers):
         shard = f"model-{layer + 1:05d}-of-{layers:05d}.safetensors"
+        prefix = f"model.layers.{layer}.mlp.experts."
         tensors = {
-            f"model.layers.{layer}.mlp.experts.{e}.{p}_proj.weight{suffix}": tensor
-            for e in range(shape.experts)
+            f"{prefix}{e}.{p}_proj.weight{suffix}": tensor
+            for e in range(0 if shape.encoding == "mxfp4" else shape.experts)
             for p in projections
             for suffix, tensor in _expert(shape, p, seed=(layer * shape.experts + e) * 3 + len(p))
         }
+        if shape.encoding == "mxfp4":
+            tensors |= {prefix + name: tensor for name, tensor in _packed(shape, seed=layer)}
         save_file(tensors, folder / shard)
         weight_map |= dict.fromkeys(tensors, shard)
     (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
@@ -67,13 +71,22 @@ def _expert(shape: Shape, projection: str, seed: int) -> Iterator[tuple[str, Ten
     generator = torch.Generator().manual_seed(seed)
     W_OI = torch.randn(rows, columns, generator=generator)
     W_OI *= 0.05 * torch.arange(1, columns + 1) ** -0.2
-    if not shape.fp8:
+    if shape.encoding == "bf16":
         yield "", W_OI.bfloat16()
         return
     scale = 0.001 * (1 + torch.rand(-(-rows // 128), -(-columns // 128), generator=generator))
     W_OI /= scale.repeat_interleave(128, 0)[:rows].repeat_interleave(128, 1)[:, :columns]
     yield "", W_OI.to(torch.float8_e4m3fn)
     yield "_scale_inv", scale
+
+
+def _packed(shape: Shape, seed: int) -> Iterator[tuple[str, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    for name, rows, columns in (("gate_up", 2 * shape.width, shape.hidden), ("down", shape.hidden, shape.width)):
+        blocks = torch.randint(256, (shape.experts, rows, columns // 32, 16), dtype=torch.uint8, generator=generator)
+        yield f"{name}_proj_blocks", blocks
+        yield f"{name}_proj_scales", torch.randint(115, 125, blocks.shape[:3], dtype=torch.uint8, generator=generator)
+        yield f"{name}_proj_bias", torch.zeros(shape.experts, rows, dtype=torch.bfloat16)
 
 
 def shards(folder: Path) -> list[Path]:
