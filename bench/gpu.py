@@ -7,13 +7,16 @@ Exit code 0 when every check holds, 1 otherwise, 2 without a GPU.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bench import gpu_checks
 from bench.checkpoints import QWEN3_30B, Shape, forget, read_plainly, shards, write
@@ -24,7 +27,7 @@ from tdmoe.blocks import BlockReader
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.gram import mode_grams
 from tdmoe.locate import open_stack
-from tdmoe.spectrum import mode_spectra
+from tdmoe.spectrum import mode_spectra, singular_values
 
 MEMORY = 4_000_000_000
 SMALL = Shape("qwen3_moe", 24, 160, 320)
@@ -50,7 +53,7 @@ def timings(folder: Path, device: str, small: bool) -> Iterator[Figure]:
             yield Figure(f"Grams of one stack in memory, {name}", f"{seconds:.3f} s, {share:.0%} of the dense rate")
         seconds = fastest(lambda: mode_spectra(reader, device=device), repeats=2)
         yield Figure("all three spectra of one stack in memory", f"{seconds:.3f} s")
-        exact = mode_spectra_in_float64(reader, device)
+        exact = _in_float64(reader, device)
         for mode, spectrum in mode_spectra(reader, device=device).modes.items():
             error = abs(spectrum.sigma - exact[mode]).max() / exact[mode][0]
             what = f"{mode}: largest error against float64 Grams, over sigma_max"
@@ -58,12 +61,9 @@ def timings(folder: Path, device: str, small: bool) -> Iterator[Figure]:
     yield from _from_disk(model, layers, device)
 
 
-def mode_spectra_in_float64(reader: BlockReader, device: str) -> dict[str, object]:
-    from tdmoe.spectrum import singular_values
-
-    total = reader.stack.shape[0] * reader.stack.shape[1] * reader.stack.shape[2]
+def _in_float64(reader: BlockReader, device: str) -> dict[str, NDArray[np.float64]]:
     grams = mode_grams(reader, dtype=torch.float64, device=device)
-    return {mode: singular_values(gram.gram, total) for mode, gram in grams.items()}
+    return {mode: singular_values(gram.gram, math.prod(reader.stack.shape)) for mode, gram in grams.items()}
 
 
 def _from_disk(model: Path, layers: int, device: str) -> Iterator[Figure]:

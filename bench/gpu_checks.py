@@ -92,16 +92,19 @@ CHECKS = (
 
 def _agree(model: Path, shape: Shape, device: str) -> None:
     """Spectra on `device` through the products that a large stack takes, against torch's SVD on the CPU in float64."""
-    with patch("tdmoe.blocks.BLOCK_WEIGHTS", BLOCK_WEIGHTS), patch("tdmoe.spectrum.BLOCK_WEIGHTS", BLOCK_WEIGHTS):
-        with Checkpoint(write(model, shape)) as checkpoint:
-            for projection in PROJECTIONS:
-                stack = _stack(checkpoint, projection)
-                W_EOI = stack.weights(0, stack.shape[0]).double()
-                found = mode_spectra(BlockReader(stack, 10**9), device=device)
-                for axis, (mode, spectrum) in enumerate(found.modes.items()):
-                    exact = torch.linalg.svdvals(W_EOI.movedim(axis, 0).flatten(1)).numpy()
-                    error = abs(spectrum.sigma - exact).max() / exact[0]
-                    assert error <= PROMISE, f"{projection}, {mode}: off by {error:.1e} of sigma_max"
+    with (
+        patch("tdmoe.blocks.BLOCK_WEIGHTS", BLOCK_WEIGHTS),
+        patch("tdmoe.spectrum.BLOCK_WEIGHTS", BLOCK_WEIGHTS),
+        Checkpoint(write(model, shape)) as checkpoint,
+    ):
+        for projection in PROJECTIONS:
+            stack = _stack(checkpoint, projection)
+            W_EOI = stack.weights(0, stack.shape[0]).double()
+            found = mode_spectra(BlockReader(stack, 10**9), device=device)
+            for axis, (mode, spectrum) in enumerate(found.modes.items()):
+                exact = torch.linalg.svdvals(W_EOI.movedim(axis, 0).flatten(1)).numpy()
+                error = abs(spectrum.sigma - exact).max() / exact[0]
+                assert error <= PROMISE, f"{projection}, {mode}: off by {error:.1e} of sigma_max"
 
 
 def _stack(checkpoint: Checkpoint, projection: str) -> ExpertStack:

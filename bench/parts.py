@@ -31,7 +31,6 @@ def seconds_of_parts(model: Path, folder: Path) -> dict[str, float]:
     from diag.probes import spectra as probe
     from tdmoe import spectrum
 
-    cli._write_page  # noqa: B018  # the drawing libraries are imported by the first page, as in every run
     with ExitStack() as patches:
         for module, function, name in (
             (spectrum, "mode_grams", "Grams"),

@@ -29,7 +29,7 @@ def run(folder: Path) -> Iterator[Figure]:
         if cache == "cold" and not forget(model):
             continue
         out = folder / f"run-{cache}"
-        measure("-m", "diag.cli", "spectra", "--model", model, "--device", "cpu", "--out", out, "--fresh", "--quiet")
+        measure("diag.cli", "spectra", "--model", model, "--device", "cpu", "--out", out, "--fresh", "--quiet")
         jobs = json.loads((out / "run.json").read_text())["jobs"]
         times[cache] = [job["seconds"] for job in jobs]
         middle = sum(times[cache]) / len(jobs)

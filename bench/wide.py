@@ -23,7 +23,7 @@ def run(folder: Path) -> Iterator[Figure]:
         stack = open_stack(checkpoint, architecture(checkpoint.config), 0, "gate")
         planned = plan_blocks(stack, MEMORY).peak_bytes
     options = ("--projections", "gate", "--memory", MEMORY, "--device", "cpu", "--fresh", "--quiet")
-    cost = measure("-m", "diag.cli", "spectra", "--model", model, *options, "--out", folder / "run-wide")
+    cost = measure("diag.cli", "spectra", "--model", model, *options, "--out", folder / "run-wide")
     grown = cost.peak_bytes - with_torch().peak_bytes
     yield Figure(
         "stack as stored, and as float32", f"{stack.nbytes / 1e9:.2f} GB, {4 * DEEPSEEK_V3.weights / 1e9:.1f} GB"
