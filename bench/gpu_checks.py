@@ -45,7 +45,7 @@ def mxfp4_is_decoded_as_transformers_does(folder: Path, device: str) -> None:
         for part in ("blocks", "scales"):
             entry = checkpoint.entry(f"model.layers.0.mlp.experts.gate_up_proj_{part}")
             raw = torch.empty(entry.shape, dtype=torch.uint8)
-            checkpoint.read_into(entry, 0, memoryview(raw.view(-1).numpy()))
+            checkpoint.read_into(entry, 0, memoryview(raw.view(-1).numpy()))  # type: ignore[arg-type]
             tensors[part] = raw.to(device)
         W_EIO = convert_moe_packed_tensors(tensors["blocks"], tensors["scales"], dtype=torch.float32)
         theirs = W_EIO[..., ::2].transpose(1, 2).cpu()

@@ -36,7 +36,11 @@ class Engine(StrEnum):
 
 
 ModelOption = Annotated[
-    str, typer.Option("--model", help="mini (built in), a checkpoint folder, or a hub id in the local cache")
+    str, typer.Option("--model", help="mini (built in), a checkpoint folder, a hub id, or a name that `models` lists")
+]
+RevisionOption = Annotated[str | None, typer.Option("--revision", help="branch, tag or commit on the hub")]
+RemoteOption = Annotated[
+    bool, typer.Option("--remote", help="read byte ranges of tensors straight from the hub, store nothing")
 ]
 LayersOption = Annotated[str | None, typer.Option("--layers", help="MoE layers, as 0,12,24-30 [default: all]")]
 ProjectionsOption = Annotated[str, typer.Option("--projections", help="any of gate,up,down")]
@@ -78,6 +82,8 @@ def spectra(
     memory: MemoryOption = "4GB",
     out: OutOption = None,
     seed: SeedOption = 0,
+    revision: RevisionOption = None,
+    remote: RemoteOption = False,
     engine: EngineOption = Engine.inline,
     dry_run: DryRunOption = False,
     fresh: FreshOption = False,
@@ -94,6 +100,7 @@ def spectra(
         memory=parse.size("--memory", memory),
     )
     options = {"layers": layers, "projections": projections, "device": device, "out": out, "seed": seed, "fresh": fresh}
+    options |= {"revision": revision, "remote": remote}
     _run_probe("spectra", model, settings, options, print_exponents, dry_run=dry_run, quiet=quiet)
 
 
@@ -158,6 +165,7 @@ def models(
     model: Annotated[
         str | None, typer.Option("--model", help="tell of this one: a name, a folder or a hub id [default: list all]")
     ] = None,
+    revision: RevisionOption = None,
 ) -> None:
     """What --model accepts: families and names; or what one checkpoint holds, and whether it can be measured."""
     from diag import console
@@ -170,8 +178,8 @@ def models(
     from diag.models import resolve
     from tdmoe.checkpoint import Checkpoint
 
-    found = resolve(model)
-    with Checkpoint(found.folder) as checkpoint:
+    found = resolve(model, revision)
+    with Checkpoint(found.files()) as checkpoint:
         description = describe(checkpoint)
     with console.output_may_close():
         console.print_description(found.name, description)

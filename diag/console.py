@@ -14,6 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from diag import describe, parse
+from diag.catalog import HUB_IDS
 from diag.run import Job, Outcome
 from diag.session import Session
 from tdmoe.families import PROJECTIONS
@@ -49,6 +50,10 @@ def execute(session: Session, notes: Iterable[str], *, quiet: bool) -> None:
             except OSError:  # nobody reads our progress any more; the run goes on
                 console.quiet = True
 
+        if missing := session.missing():
+            download = bar.add_task(f"{session.model.name} download", total=sum(missing.values()))
+            session.fetch(lambda count: bar.advance(download, count))
+            bar.remove_task(download)
         task = bar.add_task(f"{session.model.name} {session.request.command}", total=session.pending_bytes)
         session.execute(on_read=lambda count: bar.advance(task, count), on_done=on_done)
 
@@ -76,8 +81,13 @@ def print_plan(session: Session) -> None:
     peak = max(plan.peak_bytes for plan in session.plans.values())
     _stdout().print(
         f"{len(session.stacks)} jobs, {_bytes(total)} to read, {_bytes(peak)} at the peak of a job, "
-        "on top of Python and torch; nothing was run"
+        f"on top of Python and torch;{_download_note(session)} nothing was run"
     )
+
+
+def _download_note(session: Session) -> str:
+    missing = session.missing()
+    return f" {len(missing)} shards to download first, {_bytes(sum(missing.values()))};" if missing else ""
 
 
 def print_exponents(session: Session) -> None:
@@ -103,6 +113,9 @@ def print_families() -> None:
     for row in describe.family_rows():
         table.add_row(*row)
     _stdout().print(table)
+    print("Known names, and their hub ids:")
+    for name, hub_id in HUB_IDS.items():
+        print(f"  {name:<36} {hub_id}")
 
 
 def print_description(name: str, description: describe.Description) -> None:

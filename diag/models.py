@@ -1,4 +1,4 @@
-"""--model: a built-in name, a folder, or a hub id in the local cache, resolved to a folder on disk."""
+"""--model: a built-in name, a folder, a hub id or a known bare name, resolved to files that can be opened."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from diag.catalog import HUB_IDS
+from tdmoe.files import Files, LocalFiles
 from tdmoe.problems import InputError
 
 BUILT_IN = {"mini": "assets/mini"}
@@ -15,26 +17,45 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """`name` is what tables and pages show (never a path); `folder` holds config.json and the shards."""
+    """`name` is what tables and pages show (never a path); the files are in `folder`, or in `repo` on the hub."""
 
     name: str
-    folder: Path
+    folder: Path | None = None
+    repo: str = ""
+    revision: str | None = None
+    remote: bool = False
+
+    def files(self) -> Files:
+        """Open them; InputError where the hub refuses or cannot be reached."""
+        if self.folder is not None:
+            return LocalFiles(self.folder)
+        from diag.hub import HubFiles
+
+        return HubFiles(self.repo, self.revision, remote=self.remote)
 
 
-def resolve(text: str) -> Model:
-    """Find the checkpoint that `text` means; InputError says what was tried."""
+def resolve(text: str, revision: str | None = None, *, remote: bool = False) -> Model:
+    """What `text` means, without opening it; InputError says what was tried. A folder wins over a bare name."""
     if text in BUILT_IN:
-        return Model(text, Path(str(files("diag") / BUILT_IN[text])))
+        return _on_disk(text, Path(str(files("diag") / BUILT_IN[text])), revision, remote)
     if folder := _folder(text):
-        return Model(folder.resolve().name, folder)
+        return _on_disk(folder.resolve().name, folder, revision, remote)
     if text.startswith(("/", ".", "~")):
         raise InputError(f"--model {text}: no such folder; give a checkpoint folder or a model name")
-    if HUB_ID.fullmatch(text):
-        return Model(text.split("/")[1], _cached(text))
+    if text in HUB_IDS or HUB_ID.fullmatch(text):
+        repo = HUB_IDS.get(text, text)
+        return Model(repo.split("/")[1], None, repo, revision, remote)
     raise InputError(
-        f"--model {text}: neither a built-in model ({', '.join(BUILT_IN)}), nor a folder, "
-        "nor a hub id like Qwen/Qwen3-30B-A3B"
+        f"--model {text}: neither a built-in model ({', '.join(BUILT_IN)}), nor a folder, nor a known name "
+        "(tdmoe-diag models lists them), nor a hub id like Qwen/Qwen3-30B-A3B"
     )
+
+
+def _on_disk(name: str, folder: Path, revision: str | None, remote: bool) -> Model:
+    if revision is not None or remote:
+        option = "--remote" if remote else f"--revision {revision}"
+        raise InputError(f"{option}: --model {name} is on this disk; give a hub id like Qwen/Qwen3-30B-A3B")
+    return Model(name, folder)
 
 
 def _folder(text: str) -> Path | None:
@@ -46,19 +67,3 @@ def _folder(text: str) -> Path | None:
     if is_file:
         raise InputError(f"--model {text}: is a file; give the folder of config.json and the .safetensors files")
     return path if is_folder else None
-
-
-def _cached(hub_id: str) -> Path:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        config = try_to_load_from_cache(hub_id, "config.json")
-    except HFValidationError as error:
-        raise InputError(f"--model {hub_id}: not a valid hub id ({error})") from error
-    if not isinstance(config, str):
-        raise InputError(
-            f"--model {hub_id}: not a folder here and not in the local Hugging Face cache; "
-            f"download it first (hf download {hub_id}) or give a folder"
-        )
-    return Path(config).parent

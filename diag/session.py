@@ -23,7 +23,7 @@ from tdmoe.blocks import BlockPlan
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.families import PROJECTIONS
 from tdmoe.locate import check_layers, open_stack
-from tdmoe.problems import InputError
+from tdmoe.problems import InputError, MissingShards
 from tdmoe.stack import ExpertStack
 
 
@@ -40,6 +40,8 @@ class Request:
     out: Path | None = None
     seed: int = 0
     fresh: bool = False
+    revision: str | None = None
+    remote: bool = False
     command_line: str = ""
 
 
@@ -50,10 +52,10 @@ class Session:
         """Check everything that headers can tell; InputError before any weight is read."""
         self.request = request
         self.probe: Probe = probe(request.command)
-        self.model: Model = resolve(request.model)
+        self.model: Model = resolve(request.model, request.revision, remote=request.remote)
         self.device = choose_device(request.device)
         try:
-            self.checkpoint = Checkpoint(self.model.folder)
+            self.checkpoint = Checkpoint(self.model.files())
         except OSError as error:
             raise _unreadable(request.model, error) from error
         try:
@@ -77,15 +79,30 @@ class Session:
 
     def notes(self) -> list[str]:
         """What looks odd about the checkpoint but does not stop a run."""
+        files = self.checkpoint.files
+        notes = [f"{files.unreachable}: the cached copy of {files.name} is used"] if files.unreachable else []
         declared, stored = self._arch.dtype, {s.encoding.name for s in self.stacks.values()}
         if declared is None or stored == {declared}:
-            return []
-        return [f"config.json declares {declared}, the experts are stored as {', '.join(sorted(stored))}"]
+            return notes
+        return [*notes, f"config.json declares {declared}, the experts are stored as {', '.join(sorted(stored))}"]
 
     @property
     def pending_bytes(self) -> int:
         """Bytes that the jobs still to do will take from the disk."""
         return sum(self.plans[job].reads * self.stacks[job].bytes_read for job in self.folder.pending())
+
+    def missing(self) -> dict[str, int]:
+        """{shard: bytes} that pending jobs need and that have to be fetched first."""
+        return self.checkpoint.files.missing(self._shards())
+
+    def fetch(self, on_bytes: Callable[[int], None]) -> None:
+        """Fetch `missing`."""
+        self.checkpoint.files.fetch(self._shards(), on_bytes)
+
+    def _shards(self) -> list[str]:
+        """Shards of pending jobs, in the order in which they are needed."""
+        pending = [self.stacks[job] for job in self.folder.pending()]
+        return list(dict.fromkeys(entry.file for stack in pending for entry in stack.all_entries))
 
     def execute(self, on_read: Callable[[int], None], on_done: Callable[[Job], None]) -> None:
         """Run what is pending and write the table."""
@@ -124,11 +141,19 @@ class Session:
         check_layers(self.checkpoint, arch)
         layers = parse.layers(self.request.layers, arch.layers)
         projections = parse.choices("--projections", self.request.projections, PROJECTIONS)
-        return {
-            Job(self.probe.NAME, layer, projection): open_stack(self.checkpoint, arch, layer, projection)
-            for layer in layers
-            for projection in projections
-        }
+        jobs = [Job(self.probe.NAME, layer, projection) for layer in layers for projection in projections]
+        stacks: dict[Job, ExpertStack] = {}
+        missing: list[str] = []
+        for job in jobs:
+            try:
+                stacks[job] = open_stack(self.checkpoint, arch, job.layer, job.projection)
+            except MissingShards as error:
+                missing += error.shards
+        if missing:
+            files = self.checkpoint.files
+            where = f"the cache of {files.name} ({files.unreachable})" if files.unreachable else files.name
+            raise MissingShards(sorted(set(missing)), where)
+        return stacks
 
     def _folder(self) -> RunFolder:
         request, settings = self.request, asdict(self.request.settings)  # type: ignore[call-overload]
@@ -146,7 +171,7 @@ class Session:
             "probe_version": self.probe.VERSION,
         }
         identities = {
-            job: {**identity, "weights": self.checkpoint.weights_fingerprint(stack.entries)}
+            job: {**identity, "weights": self.checkpoint.weights_fingerprint(stack.all_entries)}
             for job, stack in self.stacks.items()
         }
         manifest = make_manifest(

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from tdmoe.files import Files, LocalFiles
-from tdmoe.problems import InputError, WeightError
+from tdmoe.problems import InputError, MissingShards, WeightError
 from tdmoe.safetensors_header import Header, TensorEntry, read_header
 
 CONFIG = "config.json"
@@ -70,6 +70,13 @@ class Checkpoint:
             )
         return header.tensors[name]
 
+    def entries(self, names: Sequence[str]) -> tuple[TensorEntry, ...]:
+        """`entry` of each; where shards are missing, all of them are named."""
+        missing = sorted({self._shard_of[n] for n in names if n in self} - set(self._names))
+        if missing:
+            raise MissingShards(missing, self.files.name)
+        return tuple(self.entry(name) for name in names)
+
     def read_into(self, entry: TensorEntry, start: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of `entry` from byte `start` (relative to the tensor) on; thread-safe."""
         assert start + buffer.nbytes <= entry.nbytes
@@ -120,7 +127,7 @@ class Checkpoint:
     def _header(self, shard: str) -> Header:
         if shard not in self._headers:
             if shard not in self._names:
-                raise InputError(f"{shard}: named in {INDEX} but not in {self.files.name}; download the shard")
+                raise MissingShards([shard], self.files.name)
             self._headers[shard] = read_header(self.files, shard)
         return self._headers[shard]
 

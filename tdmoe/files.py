@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Protocol
@@ -32,6 +32,10 @@ class Files(Protocol):
         """What messages call the checkpoint: a folder's name, a hub id."""
 
     @property
+    def unreachable(self) -> str | None:
+        """Why only a part of the files can be had now; None where all can."""
+
+    @property
     def parallel(self) -> int:
         """How many reads at once are worth having."""
 
@@ -46,6 +50,12 @@ class Files(Protocol):
     def will_need(self, file: str, offset: int, count: int) -> None:
         """A hint that these bytes are read next."""
 
+    def missing(self, files: Iterable[str]) -> dict[str, int]:
+        """{file: bytes} of those that `fetch` would have to bring here first."""
+
+    def fetch(self, files: Iterable[str], on_bytes: Callable[[int], None]) -> None:
+        """Bring `missing` files here; InputError when that fails."""
+
     def identity(self, file: str, spans: Sequence[Span]) -> str:
         """Changes whenever the bytes of `spans` may have changed."""
 
@@ -56,6 +66,7 @@ class Files(Protocol):
 class LocalFiles:
     """A folder."""
 
+    unreachable: str | None = None
     parallel = 4  # one read copies 2 to 4 GB/s out of the page cache, and an SSD wants several in flight
 
     def __init__(self, folder: Path) -> None:
@@ -90,6 +101,12 @@ class LocalFiles:
         for start in range(offset, offset + count, ADVICE_BYTES):
             length = min(ADVICE_BYTES, offset + count - start)
             os.posix_fadvise(handle.descriptor, start, length, os.POSIX_FADV_WILLNEED)
+
+    def missing(self, files: Iterable[str]) -> dict[str, int]:
+        return {}
+
+    def fetch(self, files: Iterable[str], on_bytes: Callable[[int], None]) -> None:
+        pass
 
     def identity(self, file: str, spans: Sequence[Span]) -> str:
         """Time of the file and up to 512 KiB sampled from the spans.

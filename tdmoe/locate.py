@@ -80,7 +80,7 @@ def disk_shape(source: Source, shape: tuple[int, int, int]) -> tuple[int, ...]:
 
 def _entries(checkpoint: Checkpoint, arch: Architecture, template: str, source: Source) -> tuple[TensorEntry, ...]:
     experts = range(arch.experts if source.axes == "OI" else 1)  # a fused name has no {expert} to fill
-    return tuple(checkpoint.entry(template.format(expert=e)) for e in experts)
+    return checkpoint.entries([template.format(expert=e) for e in experts])
 
 
 def _encoding(entry: TensorEntry, source: Source, arch: Architecture) -> Encoding:

@@ -37,6 +37,11 @@ class ExpertStack:
     encoding: Encoding
 
     @property
+    def all_entries(self) -> tuple[TensorEntry, ...]:
+        """Every tensor that the stack is read from."""
+        return (*self.entries, *self.scale_entries, *([self.bias_entry] if self.bias_entry else []))
+
+    @property
     def row_mode(self) -> str:
         """The mode that runs down the rows of an expert as stored."""
         return "input" if self.source.axes == "EIO" else "output"

@@ -155,8 +155,8 @@ TENSOR_CASES = [
 ]
 
 INDEX_CASES = [
-    Case("shard not on disk", delete(SECOND), rf"{SECOND}: named in {INDEX} but not in model; download"),
-    Case("first shard not on disk", delete(FIRST), rf"{FIRST}: named in {INDEX} but not in model; download"),
+    Case("shard not on disk", delete(SECOND), rf"{SECOND}: named in the index but not in model; download"),
+    Case("first shard not on disk", delete(FIRST), rf"{FIRST}: named in the index but not in model; download"),
     Case("part of a layer unnamed", unmapped(SECOND), rf"{SECOND} is on disk but {INDEX} does not name it, download"),
     Case("most of a layer unnamed", unmapped(THIRD), rf"{THIRD} is on disk but {INDEX} does not name it, download"),
     Case("a layer unnamed", unnamed("layers.2."), rf"layer 2: .*{THIRD} is on disk but {INDEX} does not name it"),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from planted import write_stack
 
+from diag.catalog import HUB_IDS
 from diag.models import resolve
 from tdmoe.problems import InputError
 
@@ -55,10 +56,26 @@ def test_a_cached_hub_id_runs_through_symlinks(tmp_path: Path) -> None:
 
 def test_a_hub_id_that_is_not_cached_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match="not in the local Hugging Face cache; download it first"):
-        resolve("acme/absent-model")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="not in the local Hugging Face cache .*fetch it where there is a network: hf"):
+        resolve("acme/absent-model").files()
+
+
+def test_a_folder_wins_over_a_bare_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve("Qwen3-30B-A3B").repo == "Qwen/Qwen3-30B-A3B"
+    write_stack(tmp_path / "Qwen3-30B-A3B", torch.randn(4, 6, 8))
+    assert resolve("Qwen3-30B-A3B").folder is not None
+
+
+@pytest.mark.parametrize(("name", "hub_id"), HUB_IDS.items())
+def test_bare_names_are_hub_ids_without_their_owner(name: str, hub_id: str) -> None:
+    model = resolve(name)
+    assert model.name == name == hub_id.split("/")[1] and model.repo == hub_id
 
 
 def test_anything_else_lists_what_would_do() -> None:
-    with pytest.raises(InputError, match="neither a built-in model .mini., nor a folder, nor a hub id"):
+    with pytest.raises(
+        InputError, match="neither a built-in model .mini., nor a folder, nor a known name .*nor a hub id"
+    ):
         resolve("no such thing")

@@ -1,0 +1,106 @@
+"""Byte ranges of files on the hub, several at a time, through whatever a network does to them."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from threading import Lock
+from typing import TypeVar
+
+from huggingface_hub import hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+HTTPError: type[Exception] = HfHubHTTPError.__mro__[1]  # of the HTTP library that this huggingface_hub uses
+TRANSIENT = (408, 429, 500, 502, 503, 504)
+RETRIES = 6
+LONGEST_PAUSE = 60.0  # seconds
+CHUNK = 1 << 20
+
+Result = TypeVar("Result")
+
+
+def retrying(call: Callable[[], Result], unanswered: int = RETRIES) -> Result:
+    """`call()`, again after a pause while it fails for reasons that pass; `unanswered` times where nobody answers."""
+    for attempt in range(RETRIES):
+        try:
+            return call()
+        except HTTPError as error:
+            if not passes(error) or (status(error) is None and attempt >= unanswered):
+                raise
+            time.sleep(pause(error, attempt))
+    return call()
+
+
+def passes(error: Exception) -> bool:
+    """Whether the same request may succeed later: a lost connection, a busy server."""
+    return status(error) in (None, *TRANSIENT)
+
+
+def status(error: Exception) -> int | None:
+    """The HTTP status, None where there was no answer."""
+    response = getattr(error, "response", None)
+    return None if response is None else int(response.status_code)
+
+
+def pause(error: Exception, attempt: int) -> float:
+    """Seconds to wait: what the server asks for, otherwise 1, 2, 4, ... with jitter, so that clients spread."""
+    response = getattr(error, "response", None)
+    asked = response.headers.get("Retry-After", "") if response is not None else ""
+    wait = float(asked) if asked.isdecimal() else 2.0**attempt * (0.5 + random.random())
+    return min(wait, LONGEST_PAUSE)
+
+
+class RangeReader:
+    """Ranges of the files of one commit."""
+
+    def __init__(self, repo: str, commit: str) -> None:
+        self._repo, self._commit = repo, commit
+        self._locations: dict[str, str] = {}  # where the hub has redirected to, for as long as that is valid
+        self._lock = Lock()
+
+    def read(self, file: str, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer`; a broken transfer goes on at the byte where it broke. EOFError where the file is shorter."""
+        target, done, failures = buffer.cast("B"), 0, 0
+        while done < target.nbytes:
+            try:
+                for chunk in self._stream(file, offset + done, target.nbytes - done):
+                    target[done : done + len(chunk)] = chunk
+                    done, failures = done + len(chunk), 0
+                if done < target.nbytes:
+                    raise EOFError(f"{file}: ends {target.nbytes - done} bytes early")
+            except HTTPError as error:
+                moved = self._forget(file) and status(error) in (401, 403, 404)  # a signed address expires
+                if failures >= RETRIES or not (moved or passes(error)):
+                    raise
+                if not moved:
+                    time.sleep(pause(error, failures))
+                failures += 1
+
+    def _stream(self, file: str, offset: int, count: int) -> Iterator[bytes]:
+        url = hf_hub_url(self._repo, file, revision=self._commit)
+        location = self._locations.get(file, url)
+        headers = {} if location != url else build_hf_headers()  # the token is for the hub alone
+        headers |= {"Range": f"bytes={offset}-{offset + count - 1}", "Accept-Encoding": "identity"}
+        with get_session().stream("GET", location, headers=headers, follow_redirects=True) as response:
+            if response.status_code == 416:
+                return
+            hf_raise_for_status(response)
+            with self._lock:
+                self._locations[file] = str(response.url)
+            skip = offset if response.status_code == 200 else 0  # the server sends the whole file
+            for chunk in response.iter_bytes(CHUNK):
+                part, skip = chunk[skip:], max(0, skip - len(chunk))
+                part = part[:count]
+                count -= len(part)
+                if part:
+                    yield part
+                if not count:
+                    return
+
+    def _forget(self, file: str) -> bool:
+        """Ask the hub anew where `file` lies; whether a location was known."""
+        url = hf_hub_url(self._repo, file, revision=self._commit)
+        with self._lock:
+            return self._locations.pop(file, url) != url
