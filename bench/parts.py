@@ -50,7 +50,7 @@ def seconds_of_parts(model: Path, folder: Path) -> dict[str, float]:
         )
         with Session(request) as session:
             session.folder.open(fresh=True)
-            session.execute(lambda count: None, lambda job: None)
+            session.execute(lambda count: None, lambda job: None, lambda note: None)
             clock("page", cli._write_page)(session)
     return {
         "Grams": clocks["Grams"],

@@ -33,6 +33,7 @@ class Engine(StrEnum):
     """Where jobs run."""
 
     inline = "inline"
+    ray = "ray"
 
 
 ModelOption = Annotated[
@@ -50,7 +51,7 @@ MemoryOption = Annotated[
 ]
 OutOption = Annotated[Path | None, typer.Option("--out", help="run folder [default: runs/MODEL-COMMAND-FINGERPRINT]")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="of every random draw")]
-EngineOption = Annotated[Engine, typer.Option("--engine", help="where jobs run: inline, in this process")]
+EngineOption = Annotated[Engine, typer.Option("--engine", help="where jobs run: one by one in this process, or on Ray")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="print jobs, bytes to read and peak memory, do nothing")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="discard this run's earlier results")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
@@ -100,7 +101,7 @@ def spectra(
         memory=parse.size("--memory", memory),
     )
     options = {"layers": layers, "projections": projections, "device": device, "out": out, "seed": seed, "fresh": fresh}
-    options |= {"revision": revision, "remote": remote}
+    options |= {"engine": engine.value, "revision": revision, "remote": remote}
     _run_probe("spectra", model, settings, options, print_exponents, dry_run=dry_run, quiet=quiet)
 
 

@@ -55,7 +55,11 @@ def execute(session: Session, notes: Iterable[str], *, quiet: bool) -> None:
             session.fetch(lambda count: bar.advance(download, count))
             bar.remove_task(download)
         task = bar.add_task(f"{session.model.name} {session.request.command}", total=session.pending_bytes)
-        session.execute(on_read=lambda count: bar.advance(task, count), on_done=on_done)
+        session.execute(
+            on_read=lambda count: bar.advance(task, count),
+            on_done=on_done,
+            on_note=lambda note: console.print(note, markup=False),
+        )
 
 
 def _job_line(key: str, outcome: Outcome) -> str:

@@ -1,33 +1,95 @@
-"""Where jobs run. `inline`: one after the other in this process; a failed job does not stop the others."""
+"""Where jobs run. `inline`: one after the other in this process; `ray`: diag/on_ray.py."""
 
 from __future__ import annotations
 
-import time
-import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
-from diag.run import Arrays, Job, RunFolder
-from tdmoe.problems import InputError, WeightError
+import torch
 
-Work = Callable[[Job], tuple[list[dict[str, Any]], Arrays]]
+from diag.work import Result, Task, perform
+from tdmoe.architecture import architecture
+from tdmoe.checkpoint import Checkpoint
+from tdmoe.locate import open_stack
+from tdmoe.problems import InputError
 
 
-def run_inline(folder: RunFolder, work: Work, on_done: Callable[[Job], None]) -> None:
-    """Run every pending job of `folder`, saving each result as it is made.
+class Engine(Protocol):
+    """Runs tasks; a failed one does not stop the others."""
 
-    An exception of a job is recorded with its traceback and the run goes on; only Ctrl-C, or a result that cannot be
-    written (OSError: disk full), ends it.
-    """
-    for job in folder.pending():
-        started = time.perf_counter()
-        try:
-            rows, arrays = work(job)
-            folder.finish(job, rows, arrays, time.perf_counter() - started)
-        except OSError:  # of the run folder: a job's own reading raises WeightError
-            raise
-        except Exception as error:
-            known = isinstance(error, InputError | WeightError)
-            message = str(error) if known else f"{type(error).__name__}: {error} (see errors/{job.key}.txt)"
-            folder.fail(job, message, traceback.format_exc())
-        on_done(job)
+    def device(self, text: str) -> str:
+        """--device as a torch device name; InputError where there is none such."""
+
+    def threads(self, device: str) -> int:
+        """Threads that a job computes with; results agree to the last digit only where these do."""
+
+    def run(
+        self,
+        tasks: Sequence[Task],
+        checkpoint: Checkpoint,
+        on_read: Callable[[int], None],
+        on_note: Callable[[str], None],
+    ) -> Iterator[Result]:
+        """What became of each task, as they end. InputError before any work where they cannot run."""
+
+
+def engine(name: str) -> Engine:
+    """The engine of that name; InputError when it is not installed."""
+    if name == "inline":
+        return Inline()
+    from diag.on_ray import RayEngine
+
+    return RayEngine()
+
+
+class Inline:
+    """One task after the other; while one is computed the next one's weights are already asked of the disk."""
+
+    def device(self, text: str) -> str:
+        """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
+        if text == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        index = gpu_index(text)
+        if index is not None and (count := torch.cuda.device_count()) <= index:
+            raise InputError(f"--device {text}: this machine has {count} CUDA devices; use --device cpu")
+        return text
+
+    def threads(self, device: str) -> int:
+        return torch.get_num_threads()
+
+    def run(
+        self,
+        tasks: Sequence[Task],
+        checkpoint: Checkpoint,
+        on_read: Callable[[int], None],
+        on_note: Callable[[str], None],
+    ) -> Iterator[Result]:
+        with ThreadPoolExecutor(1, "tdmoe-ahead") as ahead:
+            for i, task in enumerate(tasks):
+                following = tasks[i + 1] if i + 1 < len(tasks) else None
+                left = task.read_bytes
+
+                def reading(count: int, following: Task | None = following) -> None:
+                    nonlocal left
+                    left -= count
+                    if following is not None and left <= 0 < left + count:  # the disk is idle from here on
+                        ahead.submit(_ask_for, following, checkpoint)
+                    on_read(count)
+
+                yield perform(task, checkpoint, reading)
+
+
+def gpu_index(device: str) -> int | None:
+    """N of cuda:N, 0 of cuda, None of cpu; InputError for anything else."""
+    kind, _, index = device.partition(":")
+    if device == "cpu":
+        return None
+    if kind != "cuda" or (device != "cuda" and not index.isdecimal()):
+        raise InputError(f"--device {device}: is none of auto, cpu, cuda, cuda:N")
+    return int(index or 0)
+
+
+def _ask_for(task: Task, checkpoint: Checkpoint) -> None:
+    stack = open_stack(checkpoint, architecture(checkpoint.config), task.job.layer, task.job.projection)
+    checkpoint.will_need(stack.all_entries)

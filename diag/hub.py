@@ -49,6 +49,7 @@ class HubFiles:
         """Resolve the revision; InputError when there is no such model, no right to it, or neither hub nor cache."""
         self.name = repo
         self.remote = remote
+        self.commit: str
         self.unreachable: str | None = None
         self._local: LocalFiles | None = None
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -32,6 +32,12 @@ class Model:
         from diag.hub import HubFiles
 
         return HubFiles(self.repo, self.revision, remote=self.remote)
+
+    def pinned(self, files: Files) -> Model:
+        """The same for another process: an absolute path, or the commit that `files` come from."""
+        if self.folder is not None:
+            return replace(self, folder=self.folder.absolute())
+        return replace(self, revision=files.commit)
 
 
 def resolve(text: str, revision: str | None = None, *, remote: bool = False) -> Model:

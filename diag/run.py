@@ -228,11 +228,16 @@ class RunFolder:
 
 def make_manifest(**known: Any) -> Row:
     """The part of run.json that does not change while the run goes on."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"schema": SCHEMA, **known, "versions": package_versions(), "started": started}
+
+
+def package_versions() -> dict[str, str]:
+    """Of everything that results may depend on."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"schema": SCHEMA, **known, "versions": versions, "started": started}
+    return versions

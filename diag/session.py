@@ -5,19 +5,17 @@ Nothing is read or written before the whole plan has been checked, so bad input 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-
 from diag import parse
-from diag.engine import run_inline
+from diag.engine import engine
 from diag.models import Model, resolve
 from diag.probes import Probe, Settings, probe
-from diag.run import Arrays, Job, Row, RunFolder, digest, make_manifest
+from diag.run import Job, RunFolder, digest, make_manifest
+from diag.work import Done, Failed, Task
 from tdmoe.architecture import architecture
 from tdmoe.blocks import BlockPlan
 from tdmoe.checkpoint import Checkpoint
@@ -39,6 +37,7 @@ class Request:
     device: str = "auto"
     out: Path | None = None
     seed: int = 0
+    engine: str = "inline"
     fresh: bool = False
     revision: str | None = None
     remote: bool = False
@@ -53,7 +52,8 @@ class Session:
         self.request = request
         self.probe: Probe = probe(request.command)
         self.model: Model = resolve(request.model, request.revision, remote=request.remote)
-        self.device = choose_device(request.device)
+        self.engine = engine(request.engine)
+        self.device = self.engine.device(request.device)
         try:
             self.checkpoint = Checkpoint(self.model.files())
         except OSError as error:
@@ -89,7 +89,7 @@ class Session:
     @property
     def pending_bytes(self) -> int:
         """Bytes that the jobs still to do will take from the disk."""
-        return sum(self.plans[job].reads * self.stacks[job].bytes_read for job in self.folder.pending())
+        return sum(self._task(job).read_bytes for job in self.folder.pending())
 
     def missing(self) -> dict[str, int]:
         """{shard: bytes} that pending jobs need and that have to be fetched first."""
@@ -104,22 +104,36 @@ class Session:
         pending = [self.stacks[job] for job in self.folder.pending()]
         return list(dict.fromkeys(entry.file for stack in pending for entry in stack.all_entries))
 
-    def execute(self, on_read: Callable[[int], None], on_done: Callable[[Job], None]) -> None:
-        """Run what is pending and write the table."""
+    def execute(
+        self, on_read: Callable[[int], None], on_done: Callable[[Job], None], on_note: Callable[[str], None]
+    ) -> None:
+        """Run what is pending, saving each result as it comes, and write the table.
 
-        def work(job: Job) -> tuple[list[Row], Arrays]:
-            seed = int.from_bytes(hashlib.sha256(f"{self.request.seed} {job.key}".encode()).digest()[:4])
-            return self.probe.run(
-                self.stacks[job],
-                self.request.settings,
-                device=self.device,
-                seed=seed,
-                model=self.model.name,
-                on_read=on_read,
-            )
-
-        run_inline(self.folder, work, on_done)
+        InputError where the engine cannot run the jobs; OSError where a result cannot be written (disk full).
+        """
+        tasks = [self._task(job) for job in self.folder.pending()]
+        for result in self.engine.run(tasks, self.checkpoint, on_read, on_note):
+            match result:
+                case Done(job, rows, arrays, seconds):
+                    self.folder.finish(job, rows, arrays, seconds)
+                case Failed(job, message, trace):
+                    self.folder.fail(job, message, trace)
+            on_done(result.job)
         self.folder.write_table(self.probe.NAME, self.probe.COLUMNS)
+
+    def _task(self, job: Job) -> Task:
+        plan, stack = self.plans[job], self.stacks[job]
+        return Task(
+            job,
+            self.model.pinned(self.checkpoint.files),
+            self.request.settings,
+            self.device,
+            self.request.seed,
+            weights=self.folder.identities[job]["weights"],
+            versions=self.folder.manifest["versions"],
+            peak_bytes=plan.peak_bytes,
+            read_bytes=plan.reads * stack.bytes_read,
+        )
 
     def report_input(self) -> dict[str, Any]:
         """The run as plain data, which is all that the reports see."""
@@ -178,12 +192,14 @@ class Session:
             command=request.command,
             command_line=request.command_line,
             model=self.model.name,
+            commit=self.checkpoint.files.commit,
             fingerprint=self.checkpoint.structure_fingerprint(),
             weights=digest([identities[job]["weights"] for job in jobs]),
             config=config,
             seed=request.seed,
             device=self.device,
-            threads=torch.get_num_threads(),
+            engine=request.engine,
+            threads=self.engine.threads(self.device),
         )
         short = digest([identity, config["layers"], config["projections"], manifest["fingerprint"]])[:8]
         out = request.out or Path("runs") / f"{self.model.name}-{request.command}-{short}"
@@ -193,17 +209,3 @@ class Session:
 def _unreadable(model: str, error: OSError) -> InputError:
     reason = f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"
     return InputError(f"--model {model}: {reason}; check the folder and its rights")
-
-
-def choose_device(text: str) -> str:
-    """auto, cpu, cuda or cuda:N as a torch device name; InputError when it is not there."""
-    if text == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if text == "cpu":
-        return text
-    kind, _, index = text.partition(":")
-    if kind != "cuda" or (text != "cuda" and not index.isdecimal()):
-        raise InputError(f"--device {text}: is none of auto, cpu, cuda, cuda:N")
-    if (count := torch.cuda.device_count()) <= int(index or 0):
-        raise InputError(f"--device {text}: this machine has {count} CUDA devices; use --device cpu")
-    return text

@@ -32,6 +32,10 @@ class Files(Protocol):
         """What messages call the checkpoint: a folder's name, a hub id."""
 
     @property
+    def commit(self) -> str | None:
+        """Of the repository that the files are from; None for a folder."""
+
+    @property
     def unreachable(self) -> str | None:
         """Why only a part of the files can be had now; None where all can."""
 
@@ -66,6 +70,7 @@ class Files(Protocol):
 class LocalFiles:
     """A folder."""
 
+    commit: str | None = None
     unreachable: str | None = None
     parallel = 4  # one read copies 2 to 4 GB/s out of the page cache, and an SSD wants several in flight
 

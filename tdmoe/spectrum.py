@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 from torch import Tensor
 
 from tdmoe.blocks import BLOCK_WEIGHTS, BlockReader
@@ -75,8 +76,9 @@ def mode_spectra(
 def singular_values(G_NN: Tensor, total_weights: int) -> NDArray[np.float64]:
     """Descending singular values of an N x (total_weights / N) matrix from its float64 Gram."""
     count = min(G_NN.shape[0], total_weights // G_NN.shape[0])
-    eigenvalues = torch.linalg.eigvalsh(G_NN).flip(0)[:count]
-    values: NDArray[np.float64] = eigenvalues.clamp(min=0.0).sqrt().numpy()
+    # SciPy's LAPACK: twice as fast as torch's on AMD, where MKL takes slow paths, and the same algorithm
+    eigenvalues = eigh(G_NN.numpy(), eigvals_only=True, driver="ev", check_finite=False)[::-1][:count]
+    values: NDArray[np.float64] = np.sqrt(np.maximum(eigenvalues, 0.0))
     return values
 
 
