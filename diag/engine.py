@@ -24,6 +24,9 @@ class Engine(Protocol):
     def threads(self, device: str) -> int:
         """Threads that a job computes with; results agree to the last digit only where these do."""
 
+    def check(self, tasks: Sequence[Task]) -> None:
+        """InputError where a task could never run for want of processors, GPUs or memory."""
+
     def run(
         self,
         tasks: Sequence[Task],
@@ -31,7 +34,7 @@ class Engine(Protocol):
         on_read: Callable[[int], None],
         on_note: Callable[[str], None],
     ) -> Iterator[Result]:
-        """What became of each task, as they end. InputError before any work where they cannot run."""
+        """What became of each task, as they end."""
 
 
 def engine(name: str) -> Engine:
@@ -57,6 +60,9 @@ class Inline:
 
     def threads(self, device: str) -> int:
         return torch.get_num_threads()
+
+    def check(self, tasks: Sequence[Task]) -> None:
+        pass
 
     def run(
         self,
@@ -86,7 +92,7 @@ def gpu_index(device: str) -> int | None:
     if device == "cpu":
         return None
     if kind != "cuda" or (device != "cuda" and not index.isdecimal()):
-        raise InputError(f"--device {device}: is none of auto, cpu, cuda, cuda:N")
+        raise InputError(f"--device {device}: is none of auto, cpu, cuda, cuda:N; give one of these")
     return int(index or 0)
 
 

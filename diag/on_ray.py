@@ -8,6 +8,7 @@ nobody else can reach it, and stopped at the end.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -36,6 +37,7 @@ THREADS = 4  # of a job on CPUs: eigensolves gain little from more, and jobs run
 WORKER_BYTES = 700_000_000  # a Python process with torch, before it does anything
 RESULT_BYTES = 256 << 20  # of the object store: spectra of a thousand jobs
 ATTEMPTS = 4
+CONNECT_SECONDS = 10
 
 Resources = Mapping[str, float]
 
@@ -69,6 +71,17 @@ class RayEngine:
             return int(max(1, min(THREADS, max(node.get("CPU", 1) for node in self._nodes()))))
         return int(max(1, min(node.get("CPU", 1) // node["GPU"] for node in self._nodes() if node.get("GPU"))))
 
+    def check(self, tasks: Sequence[Task]) -> None:
+        """Ray would wait without a word for a machine that can take such a job."""
+        nodes = self._nodes()
+        for task in tasks:
+            needs = _needs(task, self.threads(task.device))
+            if not any(all(node.get(name, 0) >= count for name, count in needs.items()) for node in nodes):
+                raise InputError(
+                    f"--engine ray: {task.job.key} needs {_amounts(needs)}, no machine of the cluster has that "
+                    f"({'; '.join(map(_amounts, nodes))}); lower --memory or OMP_NUM_THREADS, or add a machine"
+                )
+
     def run(
         self,
         tasks: Sequence[Task],
@@ -82,8 +95,6 @@ class RayEngine:
         if not self._address:
             _start()
         try:
-            for task in tasks:
-                self._check_fit(task, threads)
             for task, result in _results(tasks, threads, on_note):
                 on_read(task.read_bytes)
                 yield result
@@ -93,27 +104,22 @@ class RayEngine:
     def _nodes(self) -> list[Resources]:
         if self._address:
             return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return [{"CPU": _cpus(), "GPU": torch.cuda.device_count()}]
+        return [{"CPU": _cpus(), "GPU": torch.cuda.device_count(), "memory": _memory()}]
 
-    def _check_fit(self, task: Task, threads: int) -> None:
-        """InputError where no machine could ever take the job: Ray would wait without a word."""
-        needs = {"CPU": threads, "GPU": int(task.device == "cuda"), "memory": task.peak_bytes + WORKER_BYTES}
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if not any(all(node.get(name, 0) >= count for name, count in needs.items()) for node in nodes):
-            offers = "; ".join(_resources(node) for node in nodes)
-            raise InputError(
-                f"--engine ray: {task.job.key} needs {_resources(needs)}, no machine of the cluster has that "
-                f"({offers}); lower --memory or OMP_NUM_THREADS, or add a machine"
-            )
+
+def _needs(task: Task, threads: int) -> Resources:
+    return {"CPU": threads, "GPU": int(task.device == "cuda"), "memory": task.peak_bytes + WORKER_BYTES}
 
 
 def _results(tasks: Sequence[Task], threads: int, on_note: Callable[[str], None]) -> Iterator[tuple[Task, Result]]:
     """Submit all tasks; one whose worker is lost, for whatever reason, is submitted again a few times."""
     work = ray.remote(max_retries=0)(_work)  # Ray's own retries are silent, and without limit where memory ran out
+    environment = {"env_vars": {"OMP_NUM_THREADS": str(threads)}}  # for BLAS, which reads it when a worker starts
 
     def submit(task: Task) -> Any:
-        needs = {"num_cpus": threads, "num_gpus": int(task.device == "cuda")}
-        return work.options(**needs, memory=task.peak_bytes + WORKER_BYTES, name=task.job.key).remote(task, threads)
+        needs = _needs(task, threads)
+        options = {"num_cpus": needs["CPU"], "num_gpus": needs["GPU"], "memory": needs["memory"]}
+        return work.options(**options, name=task.job.key, runtime_env=environment).remote(task, threads)
 
     running = {submit(task): (task, 1) for task in tasks}
     while running:
@@ -164,8 +170,10 @@ def _opened(model: Model) -> Checkpoint:
 
 def _connect(address: str) -> None:
     try:
+        if where := re.fullmatch(r"(?:ray://)?(.+):(\d+)", address):
+            socket.create_connection((where[1], int(where[2])), CONNECT_SECONDS).close()  # Ray itself tries for minutes
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"RAY_ADDRESS={address}: cannot connect ({_first_line(error)}); check that the cluster runs, with this "
             "version of Ray and Python, or unset RAY_ADDRESS to start one here"
@@ -176,11 +184,12 @@ def _start() -> None:
     ray.init(
         address="local",
         num_cpus=_cpus(),
+        _memory=_memory(),
         object_store_memory=RESULT_BYTES,
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
-        _node_ip_address="127.0.0.1",
+        _node_ip_address="127.0.0.1",  # Ray asks nobody for a password
     )
 
 
@@ -188,7 +197,12 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _resources(amounts: Resources) -> str:
+def _memory() -> int:
+    """Bytes that jobs may take: what this machine has, less an eighth."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8 * 7
+
+
+def _amounts(amounts: Resources) -> str:
     gpus = f"{amounts['GPU']:.0f} GPU, " if amounts.get("GPU") else ""
     return f"{amounts.get('CPU', 0):.0f} CPU, {gpus}{amounts.get('memory', 0) / 1e9:.1f} GB"
 

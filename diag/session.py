@@ -64,6 +64,7 @@ class Session:
                 job: self.probe.plan(stack, request.settings) for job, stack in self.stacks.items()
             }
             self.folder = self._folder()
+            self.engine.check([self._task(job) for job in self.stacks])
         except BaseException as error:
             self.checkpoint.close()
             if isinstance(error, OSError):
@@ -109,7 +110,7 @@ class Session:
     ) -> None:
         """Run what is pending, saving each result as it comes, and write the table.
 
-        InputError where the engine cannot run the jobs; OSError where a result cannot be written (disk full).
+        OSError where a result cannot be written (disk full).
         """
         tasks = [self._task(job) for job in self.folder.pending()]
         for result in self.engine.run(tasks, self.checkpoint, on_read, on_note):
