@@ -12,6 +12,7 @@ from tdmoe.problems import InputError
 # Every spelling that hub configs and transformers 4 and 5 write. Several may stand side by side if they agree.
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 DTYPES = ("dtype", "torch_dtype")
+LAYER_TYPES = "mlp_layer_types"
 EXTRA_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers")
 NESTED = ("text_config", "language_config", "llm_config")  # of multimodal models; thinker_config holds one of them
 MOST = 10_000  # layers or experts: far above any model, and small enough that a wrong config is refused at once
@@ -46,7 +47,9 @@ def architecture(config: Config) -> Architecture:
     model_type, family = _family(config)
     config = language_config(config)
     depth = _count(config, ("num_hidden_layers", "num_layers"))
-    layers = tuple(layer for layer in range(depth) if all(rule(config, layer) for rule in LAYER_RULES))
+    # where the list is there, transformers does not look at the other fields, whose defaults may contradict it
+    rules = LAYER_RULES if config.get(LAYER_TYPES) is None else (_listed(LAYER_TYPES),)
+    layers = tuple(layer for layer in range(depth) if all(rule(config, layer) for rule in rules))
     if not layers:
         raise InputError(
             "config.json: no layer is a Mixture-of-Experts layer (see mlp_only_layers, first_k_dense_replace)"
@@ -118,7 +121,7 @@ def _listed(name: str) -> Callable[[Config, int], bool]:
     def rule(config: Config, layer: int) -> bool:
         kinds = config.get(name)
         if not isinstance(kinds, list):
-            return True
+            raise InputError(f"config.json: {name} is {kinds!r}, a list with an entry for every layer is needed")
         if layer >= len(kinds):
             raise InputError(
                 f"config.json: {name} has {len(kinds)} entries, but layer {layer} exists; "
@@ -165,7 +168,6 @@ LAYER_RULES: tuple[Callable[[Config, int], bool], ...] = (
     _from("num_dense_layers"),
     _moe_layer_freq,
     _moe_layers,
-    _listed("mlp_layer_types"),
     _span,
     _period,
 )

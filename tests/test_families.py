@@ -10,22 +10,9 @@ import pytest
 import tensorly
 import torch
 from safetensors.torch import save_file
-from tiny import (
-    CHECKPOINTS,
-    EXPERTS,
-    FAMILIES,
-    HIDDEN,
-    INDEX,
-    LAYERS,
-    build,
-    plain_checkpoint,
-    read_json,
-    read_tensors,
-    save,
-    single_thread,
-    write_checkpoint,
-)
+from tiny import INDEX, plain_checkpoint, read_json, read_tensors, single_thread, write_checkpoint
 from torch import Tensor
+from zoo import CHECKPOINTS, EXPERTS, FAMILIES, HIDDEN, LAYERS, build, experts_of, load, routed, save, transpose_experts
 
 import tdmoe.blocks
 import tdmoe.gram
@@ -62,6 +49,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
             if name not in models:
                 models[name] = build(FAMILIES[name], seed=SEED)
             save(models[name], path, fused=layout == "fused")
+            if FAMILIES[name].input_major == layout == "original":
+                transpose_experts(path)
         return path
 
     return folder
@@ -74,9 +63,7 @@ def loaded(saved: Saved) -> Callable[[str, str], Any]:
 
     def model(name: str, layout: str) -> Any:
         if (name, layout) not in models:
-            from transformers import AutoModelForCausalLM
-
-            models[name, layout] = AutoModelForCausalLM.from_pretrained(saved(name, layout), dtype=torch.float32)
+            models[name, layout] = load(FAMILIES[name], saved(name, layout))
         return models[name, layout]
 
     return model
@@ -132,7 +119,7 @@ def test_stacks_reproduce_the_models_own_experts(
         index_TK = torch.stack([torch.randperm(EXPERTS, generator=generator)[:2] for _ in range(tokens)])
         weight_TK = torch.rand(tokens, 2, generator=generator)
         with torch.no_grad():
-            expected = model.model.layers[layer].mlp.experts(x_TI, index_TK, weight_TK)
+            expected = routed(experts_of(model)[layer], x_TI, index_TK, weight_TK)
         gate = torch.einsum("tkoi,ti->tko", W["gate"][index_TK], x_TI) + b["gate"][index_TK]
         up = torch.einsum("tkoi,ti->tko", W["up"][index_TK], x_TI) + b["up"][index_TK]
         hidden = family.activation(gate, up)
@@ -148,7 +135,7 @@ def test_stacks_reproduce_the_models_own_experts(
 def test_moe_layers_are_those_whose_mlp_has_experts(
     name: str, layout: str, opened: Callable[..., Checkpoint], loaded: Callable[..., Any]
 ) -> None:
-    with_experts = [i for i, layer in enumerate(loaded(name, layout).model.layers) if hasattr(layer.mlp, "experts")]
+    with_experts = sorted(experts_of(loaded(name, layout)))
     checkpoint = opened(name, layout)
     arch = architecture(checkpoint.config)
     check_layers(checkpoint, arch)
@@ -162,11 +149,11 @@ def test_no_entry_is_a_shared_expert_and_a_layer_spans_shards(
     name: str, layout: str, opened: Callable[..., Checkpoint]
 ) -> None:
     checkpoint = opened(name, layout)
-    if name == "deepseek_v3":
-        assert any("shared_experts" in n for n in checkpoint.names()), "the test model has a shared expert"
+    if name in ("qwen2_moe", "deepseek_v3"):
+        assert any("shared_expert" in n for n in checkpoint.names()), "the test model has a shared expert"
     per_layer: dict[int, set[Path]] = {}
     for stack in stacks(checkpoint):
-        assert len(stack.entries) == (EXPERTS if layout == "per-expert" else 1)
+        assert len(stack.entries) == FAMILIES[name].entries(layout)
         assert not any("shared" in entry.name for entry in stack.entries)
         assert stack.shape == FAMILIES[name].shape(stack.projection)
         per_layer.setdefault(stack.layer, set()).update(entry.file for entry in stack.entries)
@@ -182,7 +169,7 @@ def test_strips_hold_the_same_weights_as_blocks(
     for stack in stacks(opened(name, layout)):
         W_EOI = assemble(stack)
         W_by_rows = W_EOI if stack.row_mode == "output" else W_EOI.transpose(1, 2)
-        assert stack.row_mode == ("input" if name.startswith("gpt_oss") else "output")
+        assert stack.row_mode == ("input" if FAMILIES[name].input_major == layout else "output")
         strips = []
         for start in range(0, W_by_rows.shape[1], rows):
             stop = min(start + rows, W_by_rows.shape[1])
@@ -389,7 +376,7 @@ def test_a_mode_larger_than_the_product_of_the_others(shape: tuple[int, int, int
                 np.testing.assert_allclose(found[mode].sigma, sigma, rtol=0, atol=1e-6 * sigma[0], err_msg=mode)
 
 
-def permuted(folder: Path, target: Path, fused: bool) -> Path:
+def permuted(folder: Path, target: Path) -> Path:
     """The same checkpoint with the experts of every layer in another order."""
     order = torch.randperm(EXPERTS, generator=torch.Generator().manual_seed(5)).tolist()
     assert order != sorted(order)
@@ -397,10 +384,10 @@ def permuted(folder: Path, target: Path, fused: bool) -> Path:
     for name, tensor in read_tensors(folder).items():
         before, found, after = name.partition("experts.")
         number, _, rest = after.partition(".")
-        if fused and found and "shared" not in name:
-            tensor = tensor[order]
-        elif number.isdecimal():
+        if found and number.isdecimal():
             name = f"{before}experts.{order.index(int(number))}.{rest}"
+        elif tensor.ndim == 3 and len(tensor) == EXPERTS:
+            tensor = tensor[order]
         tensors[name] = tensor.contiguous()
     target.mkdir()
     shutil.copy(folder / "config.json", target)
@@ -410,7 +397,7 @@ def permuted(folder: Path, target: Path, fused: bool) -> Path:
 
 @pytest.mark.parametrize(("name", "layout"), CHECKPOINTS)
 def test_the_order_of_the_experts_does_not_matter(name: str, layout: str, saved: Saved, tmp_path: Path) -> None:
-    other = permuted(saved(name, layout), tmp_path / "permuted", layout == "fused")
+    other = permuted(saved(name, layout), tmp_path / "permuted")
     with Checkpoint(saved(name, layout)) as a, Checkpoint(other) as b:
         for first, second in zip(stacks(a), stacks(b), strict=True):
             assert not torch.equal(assemble(first), assemble(second))
@@ -435,8 +422,8 @@ def run_spectra(monkeypatch: pytest.MonkeyPatch, model: Path, out: Path, *option
 def test_both_layouts_give_the_same_table_byte_for_byte(
     name: str, saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (saved(name, "fused") / INDEX).is_file() and (saved(name, "per-expert") / INDEX).is_file()
-    first = run_spectra(monkeypatch, saved(name, "per-expert"), tmp_path / "a")
+    assert (saved(name, "fused") / INDEX).is_file() and (saved(name, "original") / INDEX).is_file()
+    first = run_spectra(monkeypatch, saved(name, "original"), tmp_path / "a")
     second = run_spectra(monkeypatch, saved(name, "fused"), tmp_path / "b")
     assert first == second
     rows = first.decode().splitlines()[1:]
@@ -444,7 +431,7 @@ def test_both_layouts_give_the_same_table_byte_for_byte(
     assert [tuple(row.split(",")[:3]) for row in rows] == [(str(layer), p, mode) for layer, p, mode in jobs]
 
 
-@pytest.mark.parametrize("layout", ["per-expert", "fused"])
+@pytest.mark.parametrize("layout", ["original", "fused"])
 def test_streaming_gives_the_same_exponents_as_memory(
     layout: str, saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -466,5 +453,5 @@ def test_the_original_files_keep_their_published_names(saved: Saved) -> None:
     """Guards the test models themselves: both layouts of transformers 5 are really what is compared."""
     for name, layout in CHECKPOINTS:
         names = read_json(saved(name, layout) / INDEX)["weight_map"]
-        fused = any(n.endswith("experts.gate_up_proj") for n in names)
-        assert fused == (layout == "fused"), (name, layout)
+        fused = any(n.endswith(("experts.gate_up_proj", "input_linear.weight")) for n in names)
+        assert fused == (FAMILIES[name].entries(layout) == 1), (name, layout)

@@ -46,9 +46,9 @@ def processes(mark: str, title: str) -> list[int]:
     found = []
     for folder in Path("/proc").iterdir():
         try:
-            if folder.name.isdecimal() and title.encode() in (folder / "cmdline").read_bytes():
-                if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes():
-                    found.append(int(folder.name))
+            ours = folder.name.isdecimal() and f"{MARK}={mark}".encode() in (folder / "environ").read_bytes()
+            if ours and title.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
         except OSError:  # it has ended meanwhile
             pass
     return found

@@ -1,15 +1,10 @@
-"""Pico models of every family, built in code, and a writer of checkpoints that hold anything a test wants.
-
-A family is one row of FAMILIES. Hidden size, expert width and number of experts all differ, so that no transposed or
-misaddressed tensor fits by accident; the one square row is there because GPT-OSS itself is square.
-"""
+"""Checkpoints that hold anything a test wants, written and read without our own code."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from safetensors.torch import save as serialized
 from torch import Tensor
-from torch.nn.functional import silu
 
 INDEX = "model.safetensors.index.json"
-HIDDEN, WIDTH, EXPERTS, LAYERS = 24, 20, 7, 3
-SHARD_BYTES = 8_000  # less than the experts of one projection of one layer take in bf16 (6,720 and its neighbours)
-
 Config = dict[str, Any]
 
 
@@ -35,101 +26,6 @@ def single_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    return silu(gate) * up
-
-
-def clamped_swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """GPT-OSS: both clamped at 7 (the gate from above only), a sigmoid of slope 1.702, one added to up."""
-    gate, up = gate.clamp(max=7.0), up.clamp(-7.0, 7.0)
-    return (up + 1.0) * gate * torch.sigmoid(1.702 * gate)
-
-
-@dataclass(frozen=True)
-class TinyFamily:
-    """`prefix` is the transformers class name without Config / ForCausalLM; `width_field` its spelling of the width."""
-
-    prefix: str
-    fields: Mapping[str, Any]
-    width_field: str = "moe_intermediate_size"
-    width: int = WIDTH
-    moe_layers: tuple[int, ...] = (0, 1, 2)
-    layouts: tuple[str, ...] = ("per-expert", "fused")
-    activation: Callable[[Tensor, Tensor], Tensor] = swiglu
-
-    def shape(self, projection: str) -> tuple[int, int, int]:
-        """(experts, output, input)."""
-        return (EXPERTS, HIDDEN, self.width) if projection == "down" else (EXPERTS, self.width, HIDDEN)
-
-
-COMMON = {
-    "vocab_size": 64,
-    "hidden_size": HIDDEN,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 2,
-    "num_experts_per_tok": 2,
-    "max_position_embeddings": 64,
-}
-HEADS = {"num_key_value_heads": 1, "head_dim": 12}
-LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 4}
-
-FAMILIES: dict[str, TinyFamily] = {
-    "qwen3_moe": TinyFamily(
-        "Qwen3Moe",
-        {**HEADS, "num_experts": EXPERTS, "intermediate_size": 40, "mlp_only_layers": [1]},
-        moe_layers=(0, 2),
-    ),
-    "mixtral": TinyFamily("Mixtral", {**HEADS, "num_local_experts": EXPERTS}, width_field="intermediate_size"),
-    "gpt_oss": TinyFamily(
-        "GptOss",
-        {**HEADS, "num_local_experts": EXPERTS},
-        width_field="intermediate_size",
-        layouts=("fused",),
-        activation=clamped_swiglu,
-    ),
-    "gpt_oss_square": TinyFamily(
-        "GptOss",
-        {**HEADS, "num_local_experts": EXPERTS},
-        width_field="intermediate_size",
-        width=HIDDEN,
-        layouts=("fused",),
-        activation=clamped_swiglu,
-    ),
-    "deepseek_v3": TinyFamily(
-        "DeepseekV3",
-        {
-            **LATENT,
-            **{"n_routed_experts": EXPERTS, "n_shared_experts": 1, "n_group": 1, "topk_group": 1},
-            **{"num_key_value_heads": 2, "intermediate_size": 40, "first_k_dense_replace": 1},
-        },
-        moe_layers=(1, 2),
-    ),
-}
-CHECKPOINTS = [(name, layout) for name, family in FAMILIES.items() for layout in family.layouts]
-
-
-def build(family: TinyFamily, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> Any:
-    """The transformers model with every parameter drawn at random, biases and router corrections too."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    fields = {**COMMON, **family.fields, family.width_field: family.width}
-    config = getattr(transformers, f"{family.prefix}Config")(**fields)
-    model = getattr(transformers, f"{family.prefix}ForCausalLM")(config)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
-    return model.to(dtype)
-
-
-def save(model: Any, folder: Path, *, fused: bool, shard_size: int = SHARD_BYTES) -> Path:
-    """Write the model in one of the two disk layouts of transformers 5: experts fused, or as first published."""
-    model.save_pretrained(folder, save_original_format=not fused, max_shard_size=shard_size)
-    return folder
 
 
 def write_checkpoint(folder: Path, config: Config | None, tensors: Mapping[str, Tensor], shards: int = 1) -> Path:
