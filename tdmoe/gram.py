@@ -20,12 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from tdmoe.blocks import STRIP_WEIGHTS, BlockReader
+from tdmoe.blocks import STRIP_WEIGHTS
 from tdmoe.precision import full_precision
+from tdmoe.stack import ExpertStack
 
 MODES = ("expert", "output", "input")
 # Size of the squares on the diagonal, whose lower halves are computed in vain; a GPU wants larger products.
@@ -35,6 +37,19 @@ MEASURED_ADDENDS = (0, 4, 16)  # blocks whose rounding error is measured; the wo
 EXACT_WEIGHTS = 1 << 19  # converted to float64 at once: what a cache holds
 POWER_STEPS, POWER_VECTORS = 3, 4
 ERROR_MARGIN = 2.0  # power iteration approaches a norm from below
+
+
+class WeightSource(Protocol):
+    """What Grams are taken of: a BlockReader, or one that changes the weights on the way."""
+
+    @property
+    def stack(self) -> ExpertStack: ...
+
+    def blocks(
+        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> Iterator[tuple[int, Tensor]]: ...
+
+    def strips(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Iterator[Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -50,7 +65,7 @@ class ModeGram:
 
 
 def mode_grams(
-    reader: BlockReader,
+    reader: WeightSource,
     *,
     modes: Sequence[str] = MODES,
     dtype: torch.dtype = torch.float32,
@@ -76,7 +91,7 @@ def mode_grams(
 
 
 def _block_grams(
-    reader: BlockReader, modes: list[str], dtype: torch.dtype, device: torch.device | str, edges: list[int], seed: int
+    reader: WeightSource, modes: list[str], dtype: torch.dtype, device: torch.device | str, edges: list[int], seed: int
 ) -> dict[str, ModeGram]:
     sums = {m: _Sum(reader.stack.shape[MODES.index(m)], len(edges) - 1, dtype, device, seed) for m in modes}
     for start, W_BRC in reader.blocks(edges, dtype, device):
@@ -86,7 +101,7 @@ def _block_grams(
     return {m: s.finish() for m, s in sums.items()}
 
 
-def _expert_gram(reader: BlockReader, dtype: torch.dtype, device: torch.device | str, seed: int) -> ModeGram:
+def _expert_gram(reader: WeightSource, dtype: torch.dtype, device: torch.device | str, seed: int) -> ModeGram:
     total = _Sum(reader.stack.shape[0], 1, dtype, device, seed)
     for Y_EK in reader.strips(dtype, device):
         total.add(0, *Y_EK.split(STRIP_WEIGHTS, dim=1))

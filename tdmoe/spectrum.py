@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 from torch import Tensor
 
 from tdmoe.blocks import BLOCK_WEIGHTS, BlockReader
+from tdmoe.eigen import eigenvalues
 from tdmoe.gram import MODES, ModeGram, mode_grams
 from tdmoe.problems import WeightError
 from tdmoe.stack import ExpertStack
@@ -76,9 +76,7 @@ def mode_spectra(
 def singular_values(G_NN: Tensor, total_weights: int) -> NDArray[np.float64]:
     """Descending singular values of an N x (total_weights / N) matrix from its float64 Gram."""
     count = min(G_NN.shape[0], total_weights // G_NN.shape[0])
-    # SciPy's LAPACK: twice as fast as torch's on AMD, where MKL takes slow paths, and the same algorithm
-    eigenvalues = eigh(G_NN.numpy(), eigvals_only=True, driver="ev", check_finite=False)[::-1][:count]
-    values: NDArray[np.float64] = np.sqrt(np.maximum(eigenvalues, 0.0))
+    values: NDArray[np.float64] = np.sqrt(np.maximum(eigenvalues(G_NN)[:count], 0.0))
     return values
 
 

@@ -1,0 +1,79 @@
+"""How many directions of each mode a Tucker decomposition keeps: storage, and the published search.
+
+A triple of ranks is (expert, output, input). Storage counts the core and one factor for every mode that is cut; a mode
+at full rank stores none, since its orthogonal factor goes into the core. The published codes charge it all the same,
+and their search looks at nothing but the number of parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from tdmoe.problems import InputError
+
+ALIGNMENT = 8  # of output and input ranks: 16 bytes of bf16, what grouped products want
+
+Shape = tuple[int, int, int]
+ExpertMode = Literal["preserve", "compress"]
+Rule = Literal["aligned", "every"]
+
+
+class Ranks(NamedTuple):
+    """Directions kept of each mode."""
+
+    expert: int
+    output: int
+    input: int
+
+    def parameters(self, shape: Shape) -> int:
+        """Stored parameters: prod(ranks), and size * rank for every mode below full rank."""
+        factors = sum(size * rank for size, rank in zip(shape, self, strict=True) if rank < size)
+        return self.expert * self.output * self.input + factors
+
+    def charged(self, shape: Shape, expert_mode: ExpertMode) -> int:
+        """Parameters as the published codes count them: full modes are charged a factor, preserved experts are not."""
+        expert = 0 if expert_mode == "preserve" else shape[0] * self.expert
+        return self.expert * self.output * self.input + expert + shape[1] * self.output + shape[2] * self.input
+
+
+def budget(shape: Shape, ratio: float) -> float:
+    """Parameters that may stay when the fraction `ratio` is removed; InputError outside 0 < ratio < 1."""
+    if not 0.0 < ratio < 1.0:
+        raise InputError(f"ratio is {ratio}; the fraction of parameters to remove must lie between 0 and 1")
+    return (1.0 - ratio) * shape[0] * shape[1] * shape[2]
+
+
+def published_ranks(
+    shape: Shape, ratio: float, *, expert_mode: ExpertMode = "preserve", rule: Rule = "aligned"
+) -> Ranks:
+    """The triple whose charged parameters come nearest to the budget; the weights are never looked at.
+
+    `aligned`: TT-LLM (`src/td_moe.py`, behind every MoE number of Rethinking): output and input in steps of 8, input
+    the nearest step or one beside it, also above the budget. `every`: the re-implementation of TD-MoE's "Algorithm 2"
+    (Tangshengku/TD-MoE): steps of 1, input rounded down, and a preserved expert mode is charged its E x E factor.
+    The first of equals wins.
+    """
+    experts, outputs, inputs = shape
+    allowed = budget(shape, ratio)
+    step = ALIGNMENT if rule == "aligned" else 1
+    beside = (-step, 0, step) if rule == "aligned" else (0,)
+    best: tuple[float, Ranks] | None = None
+    for expert in [experts] if expert_mode == "preserve" else range(1, experts + 1):
+        charge = 0 if expert_mode == "preserve" and rule == "aligned" else experts * expert
+        output = np.arange(step, outputs + 1, step)
+        exact = (allowed - charge - outputs * output) / (expert * output + inputs)
+        for shift in beside:
+            rank = (np.round(exact / step) * step if rule == "aligned" else np.floor(exact)) + shift
+            total = expert * output * rank + charge + outputs * output + inputs * rank
+            distance = np.where((rank >= step) & (rank <= inputs), np.abs(total - allowed), np.inf)
+            j = int(distance.argmin()) if distance.size else 0
+            if distance.size and (best is None or distance[j] < best[0]) and np.isfinite(distance[j]):
+                best = float(distance[j]), Ranks(expert, int(output[j]), int(rank[j]))
+    if best is None:
+        raise InputError(
+            f"ratio {ratio}: no ranks of a {experts} x {outputs} x {inputs} stack in steps of {step} fit; "
+            "lower the ratio"
+        )
+    return best[1]

@@ -1,0 +1,51 @@
+"""Ranks: storage, and the published search against the triples that its authors printed or that their code gives."""
+
+from __future__ import annotations
+
+import pytest
+
+from tdmoe.problems import InputError
+from tdmoe.ranks import Ranks, budget, published_ranks
+
+QWEN3_30B, GPT_OSS_20B = (128, 768, 2048), (32, 2880, 2880)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expert_mode", "rule", "triple", "off"),
+    [
+        (GPT_OSS_20B, "preserve", "aligned", (32, 1720, 2664), 0),  # Rethinking, section 4.3
+        (GPT_OSS_20B, "compress", "aligned", (20, 2496, 2880), 640),  # likewise
+        (QWEN3_30B, "preserve", "aligned", (128, 472, 1928), None),
+        (QWEN3_30B, "compress", "aligned", (79, 760, 1936), None),
+        (QWEN3_30B, "compress", "every", (117, 541, 1842), None),
+        (QWEN3_30B, "preserve", "every", (128, 493, 1848), None),
+        (GPT_OSS_20B, "compress", "every", (30, 1744, 2794), None),
+        (GPT_OSS_20B, "preserve", "every", (32, 1639, 2793), None),
+    ],
+)
+def test_the_published_search_gives_the_published_triples(
+    shape: tuple[int, int, int], expert_mode: str, rule: str, triple: tuple[int, int, int], off: int | None
+) -> None:
+    found = published_ranks(shape, 0.4, expert_mode=expert_mode, rule=rule)
+    assert found == triple
+    if off is not None:
+        assert found.charged(shape, expert_mode) - budget(shape, 0.4) == pytest.approx(off)
+
+
+def test_a_full_mode_stores_no_factor() -> None:
+    """(20, 2496, 2880) of GPT-OSS pays 8.3 million parameters for a 2880 x 2880 factor that nobody needs."""
+    found = Ranks(20, 2496, 2880)
+    assert found.charged(GPT_OSS_20B, "compress") - found.parameters(GPT_OSS_20B) == 2880 * 2880
+    assert Ranks(*QWEN3_30B).parameters(QWEN3_30B) == 128 * 768 * 2048
+    assert Ranks(128, 768, 1192).parameters(QWEN3_30B) == 128 * 768 * 1192 + 2048 * 1192
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1, 1.5, float("nan")])
+def test_a_ratio_outside_0_and_1_is_refused(ratio: float) -> None:
+    with pytest.raises(InputError, match=f"ratio is {ratio}; .* between 0 and 1"):
+        published_ranks(QWEN3_30B, ratio)
+
+
+def test_a_budget_that_no_ranks_meet_is_refused() -> None:
+    with pytest.raises(InputError, match="no ranks of a 4 x 6 x 10 stack in steps of 8 fit"):
+        published_ranks((4, 6, 10), 0.5)
