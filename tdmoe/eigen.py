@@ -26,3 +26,10 @@ def eigenvectors(G_NN: Tensor) -> tuple[Tensor, Tensor]:
         return values_N.flip(0), V_NN.flip(1)
     values, vectors = eigh(G_NN.numpy(), driver="evd", check_finite=False)
     return torch.from_numpy(values[::-1].copy()), torch.from_numpy(np.ascontiguousarray(vectors[:, ::-1]))
+
+
+def largest_eigenvalue(G_NN: Tensor) -> float:
+    """Of a symmetric matrix on the CPU."""
+    last = len(G_NN) - 1
+    values = eigh(G_NN.numpy(), eigvals_only=True, driver="evx", subset_by_index=[last, last], check_finite=False)
+    return float(values[0])

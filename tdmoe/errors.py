@@ -1,0 +1,102 @@
+"""How far a rebuilt expert stack is from the original: in weights, on the layer's inputs, and as an operator.
+
+    weight_error            ||W - W^||_F / ||W||_F
+    functional_error        sqrt(sum_e ||(W_e - W^_e) C^(1/2)||_F^2 / sum_e ||W_e C^(1/2)||_F^2)
+    functional_error_expert the same with every expert's own C_e
+    operator_error          mean over e of ||W_e - W^_e||_2 / ||W_e||_2, and its maximum
+
+C is the mean of x x^T over all routed inputs of the layer, undamped. Spectral norms are exact to rounding: the largest
+eigenvalue of the smaller Gram of each expert. All sums are in float64; one block of experts is held at a time.
+
+Legend: E experts, O outputs, I inputs, B experts of a block, N the smaller of O and I.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tdmoe.blocks import BlockReader
+from tdmoe.eigen import largest_eigenvalue
+from tdmoe.precision import full_precision
+from tdmoe.products import expert_blocks
+
+Rebuild = Callable[[int, int], Tensor]  # experts start..stop-1 as W^_BOI
+
+
+@dataclass(frozen=True)
+class StackErrors:
+    """Relative errors of a stack; None where they need statistics that were not given."""
+
+    weight: float
+    functional: float | None
+    functional_expert: float | None
+    operator: float
+    operator_max: float
+
+
+def stack_errors(
+    reader: BlockReader,
+    rebuild: Rebuild,
+    C_II: Tensor | None = None,
+    C_EII: Callable[[int], Tensor] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+) -> StackErrors:
+    """Errors of W^ against the stack; `C_EII(e)` gives the second moment of expert e's own inputs, one at a time."""
+    lost, whole = _Sums(C_II, C_EII, device), _Sums(C_II, C_EII, device)
+    operator: list[float] = []
+    for start, W_BOI in expert_blocks(reader, torch.float32, device):
+        W_BOI = W_BOI.contiguous()
+        E_BOI = W_BOI - rebuild(start, start + len(W_BOI)).to(W_BOI)
+        lost.add(start, E_BOI)
+        whole.add(start, W_BOI)
+        operator += _ratios(spectral_norms(E_BOI), spectral_norms(W_BOI))
+    return StackErrors(
+        weight=_ratio(lost.plain, whole.plain) ** 0.5,
+        functional=None if C_II is None else _ratio(max(0.0, lost.pooled), whole.pooled) ** 0.5,
+        functional_expert=None if C_EII is None else _ratio(max(0.0, lost.own), whole.own) ** 0.5,
+        operator=float(np.mean(operator)),
+        operator_max=max(operator),
+    )
+
+
+def spectral_norms(E_BOI: Tensor) -> list[float]:
+    """||E_e||_2 of every matrix, from the largest eigenvalue of its smaller Gram."""
+    wide = E_BOI if E_BOI.shape[1] <= E_BOI.shape[2] else E_BOI.transpose(1, 2)
+    with full_precision():
+        return [max(0.0, largest_eigenvalue((M.double() @ M.double().T).cpu())) ** 0.5 for M in wide]
+
+
+class _Sums:
+    """||X||_F^2, ||X C^(1/2)||_F^2 and sum_e ||X_e C_e^(1/2)||_F^2 of blocks as they come."""
+
+    def __init__(self, C_II: Tensor | None, C_EII: Callable[[int], Tensor] | None, device: torch.device | str) -> None:
+        self.C_II = None if C_II is None else C_II.to(device, torch.float32)
+        self.C_EII = C_EII
+        self.plain, self.pooled, self.own = 0.0, 0.0, 0.0
+
+    def add(self, start: int, X_BOI: Tensor) -> None:
+        self.plain += float(X_BOI.square().sum(dtype=torch.float64))
+        with full_precision():
+            if self.C_II is not None:
+                self.pooled += float(((X_BOI @ self.C_II) * X_BOI).sum(dtype=torch.float64))
+            if self.C_EII is not None:
+                for b, X_OI in enumerate(X_BOI):
+                    C_II = self.C_EII(start + b).to(X_OI)
+                    self.own += float(((X_OI @ C_II) * X_OI).sum(dtype=torch.float64))
+
+
+def _ratios(lost: list[float], whole: list[float]) -> list[float]:
+    return [_ratio(e, w) for e, w in zip(lost, whole, strict=True)]
+
+
+def _ratio(lost: float, whole: float) -> float:
+    """0 where nothing was lost, also of nothing; infinite where something was made of nothing."""
+    if lost == 0.0:
+        return 0.0
+    return lost / whole if whole > 0.0 else float("inf")

@@ -1,0 +1,77 @@
+"""Errors of a rebuilt stack against plain dense computations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from planted import open_planted
+from tiny import single_thread
+from torch import Tensor
+
+import tdmoe.blocks
+from tdmoe.blocks import BlockReader
+from tdmoe.errors import spectral_norms, stack_errors
+
+SHAPE = (5, 6, 9)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    with single_thread():
+        yield
+
+
+def draw(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def moment(seed: int) -> Tensor:
+    x_TI = draw(30, SHAPE[2], seed=seed).double()
+    return x_TI.T @ x_TI / 30
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_all_errors_are_those_of_the_dense_formulas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transposed: bool
+) -> None:
+    monkeypatch.setattr(tdmoe.blocks, "BLOCK_WEIGHTS", 2 * SHAPE[1] * SHAPE[2])
+    W = draw(*SHAPE, seed=1)
+    W_hat = W + 0.1 * draw(*SHAPE, seed=2)
+    if transposed:  # more outputs than inputs
+        W, W_hat = W.transpose(1, 2).contiguous(), W_hat.transpose(1, 2).contiguous()
+    pooled = moment(3)[: W.shape[2], : W.shape[2]]
+    own = [moment(10 + e)[: W.shape[2], : W.shape[2]] for e in range(SHAPE[0])]
+    reader = BlockReader(open_planted(tmp_path, W), 10**9)
+    found = stack_errors(reader, lambda a, b: W_hat[a:b], pooled, own.__getitem__)
+    E, W64 = (W_hat - W).double(), W.double()
+
+    def norm(X: Tensor, C: Tensor) -> Tensor:
+        return torch.trace(X @ C @ X.T)
+
+    assert found.weight == pytest.approx(float(E.norm() / W64.norm()), rel=1e-6)
+    lost, whole = (sum(norm(X[e], pooled) for e in range(SHAPE[0])) for X in (E, W64))
+    assert found.functional == pytest.approx(float((lost / whole) ** 0.5), rel=1e-5)
+    lost, whole = (sum(norm(X[e], own[e]) for e in range(SHAPE[0])) for X in (E, W64))
+    assert found.functional_expert == pytest.approx(float((lost / whole) ** 0.5), rel=1e-5)
+    ratios = torch.linalg.matrix_norm(E, 2) / torch.linalg.matrix_norm(W64, 2)
+    assert found.operator == pytest.approx(float(ratios.mean()), rel=1e-6)
+    assert found.operator_max == pytest.approx(float(ratios.max()), rel=1e-6)
+
+
+def test_nothing_lost_is_no_error_and_nothing_kept_is_all_of_it(tmp_path: Path) -> None:
+    W = draw(*SHAPE, seed=4)
+    reader = BlockReader(open_planted(tmp_path, W), 10**9)
+    same = stack_errors(reader, lambda a, b: W[a:b], moment(5))
+    assert (same.weight, same.functional, same.operator, same.operator_max) == (0.0, 0.0, 0.0, 0.0)
+    gone = stack_errors(reader, lambda a, b: torch.zeros_like(W[a:b]))
+    assert (gone.weight, gone.operator, gone.operator_max) == pytest.approx((1.0, 1.0, 1.0))
+    assert gone.functional is None and gone.functional_expert is None, "not calibrated is not zero"
+
+
+def test_spectral_norms_of_either_side() -> None:
+    for X in (draw(3, 4, 11, seed=6), draw(3, 11, 4, seed=7)):
+        expected = torch.linalg.matrix_norm(X.double(), 2)
+        torch.testing.assert_close(torch.tensor(spectral_norms(X), dtype=torch.float64), expected, rtol=1e-9, atol=0)
