@@ -76,6 +76,7 @@ GROUPS = {"n_group": 1, "topk_group": 1}
 NUM, LOCAL, ROUTED = ({name: EXPERTS} for name in ("num_experts", "num_local_experts", "n_routed_experts"))
 DENSE = {"intermediate_size": 40}  # width of dense layers
 NO_MOE_WIDTH = "intermediate_size"
+ROTARY = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5, "mrope_section": [1, 1, 1]}
 VISION = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": HIDDEN}
 
 FAMILIES: dict[str, TinyFamily] = {
@@ -151,7 +152,7 @@ FAMILIES: dict[str, TinyFamily] = {
     "cohere2_moe": TinyFamily("Cohere2Moe", {**HEADS, **NUM}, NO_MOE_WIDTH),
     "mellum": TinyFamily("Mellum", {**HEADS, **NUM, **DENSE}),
     "beam": TinyFamily(
-        "Beam", {**HEADS, **NUM, **DENSE, "mlp_layer_types": ["dense", "sparse", "sparse"]}, moe_layers=(1, 2)
+        "Beam", {**HEADS, **NUM, **GROUPS, **DENSE, "mlp_layer_types": ["dense", "sparse", "sparse"]}, moe_layers=(1, 2)
     ),
     "axk1": TinyFamily("AXK1", {**LATENT, **ROUTED, **GROUPS, **DENSE}, moe_layers=(1, 2)),
     "axk2": TinyFamily("AXK2", {**LATENT, **ROUTED, **GROUPS, **DENSE}, moe_layers=(1, 2)),
@@ -192,7 +193,7 @@ FAMILIES: dict[str, TinyFamily] = {
     ),
     "glm4v_moe": TinyFamily(
         "Glm4vMoe",
-        {**HEADS, **ROUTED, **GROUPS, **DENSE, "first_k_dense_replace": 1},
+        {**HEADS, **ROUTED, **GROUPS, **DENSE, "first_k_dense_replace": 1, "rope_parameters": ROTARY},
         moe_layers=(1, 2),
         vision=VISION,
         model="Glm4vMoeForConditionalGeneration",
