@@ -1,0 +1,60 @@
+"""`import tdmoe.hub` teaches transformers our format: from_pretrained(DIR) loads it and runs it in factor form.
+
+config.json of a compressed checkpoint holds
+
+    "quantization_config": {"quant_method": "tdmoe", "version": 1, "experts": {MODULE: {PROJECTION: SPEC}}}
+
+MODULE is the name of an experts module in the model, SPEC what tdmoe/modules.py makes a layer of. Factors are stored
+under MODULE.PROJECTION.core and so on; everything else as in the original checkpoint.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING, register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from tdmoe.modules import Spec, factorise
+from tdmoe.problems import InputError
+
+METHOD = "tdmoe"
+VERSION = 1
+
+
+class TdmoeConfig(QuantizationConfigMixin):  # type: ignore[misc]
+    """Which experts modules are factored, and how."""
+
+    def __init__(self, experts: dict[str, dict[str, Spec]], version: int = VERSION, **other: Any) -> None:
+        if version != VERSION:
+            raise InputError(
+                f"quantization_config: version is {version}, this tdmoe reads {VERSION}; install another one"
+            )
+        self.quant_method = METHOD
+        self.version = version
+        self.experts = experts
+
+
+class TdmoeQuantizer(HfQuantizer):  # type: ignore[misc]
+    """Replaces the experts modules before the weights are loaded."""
+
+    def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
+        modules = dict(model.named_modules())
+        for name, specs in self.quantization_config.experts.items():
+            if name not in modules:
+                raise InputError(f"quantization_config: {name!r} is no module of {type(model).__name__}")
+            factorise(modules[name], specs)
+        return model
+
+    def is_serializable(self) -> bool:
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        return True
+
+
+if METHOD not in AUTO_QUANTIZER_MAPPING:  # a second import of this module under another name changes nothing
+    register_quantization_config(METHOD)(TdmoeConfig)
+    register_quantizer(METHOD)(TdmoeQuantizer)

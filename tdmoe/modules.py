@@ -1,0 +1,170 @@
+"""Expert layers that run in factor form inside a transformers model; the dense experts are never rebuilt.
+
+A factored projection maps a token's input to its expert's output in three steps, of which only the middle one depends
+on the expert:
+
+    enter   z = U_I^T x          once a token, whatever its experts
+    mix     y_e = G_e z          once a routed token, grouped by expert; G_e = sum_r U_E[e, r] G_r
+    leave   U_O y_e              for gate and up once a routed token; for down once a token, after the weighted sum
+
+Parameters are named as the checkpoint names them: EXPERTS.gate.core, .expert, .output, .input, and so on.
+
+Legend: T tokens, K experts a token is routed to, S = T K routed tokens sorted by expert, E experts, O outputs,
+I inputs, W expert width, R, P, Q the ranks of the expert, output and input mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tdmoe.families import PROJECTIONS
+from tdmoe.problems import InputError
+from tdmoe.ranks import Ranks, Shape
+
+Spec = Mapping[str, Any]  # of a projection: {"kind": "tucker", "ranks": [R, P, Q]} or {"kind": "dense"}
+
+
+class TuckerLinear(nn.Module):
+    """A stack of E linear maps I -> O in Tucker form. A mode at full rank has no factor."""
+
+    def __init__(self, shape: Shape, ranks: Ranks, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        empty = [
+            nn.Parameter(torch.empty(n, r, dtype=dtype)) if r < n else None for n, r in zip(shape, ranks, strict=True)
+        ]
+        self.core = nn.Parameter(torch.empty(*ranks, dtype=dtype))
+        self.expert, self.output, self.input = empty
+
+    def enter(self, x_TI: Tensor) -> Tensor:
+        return x_TI if self.input is None else x_TI @ self.input
+
+    def mix(self, z_SQ: Tensor, counts: list[int]) -> Tensor:
+        """`counts` says how many rows of `z_SQ` go to each expert, in order."""
+        if self.expert is None:
+            return grouped(z_SQ, self.core, counts)
+        hit = [e for e, count in enumerate(counts) if count]
+        cores_EPQ = torch.tensordot(self.expert[hit], self.core, 1)
+        return grouped(z_SQ, cores_EPQ, [counts[e] for e in hit])
+
+    def leave(self, y_SP: Tensor) -> Tensor:
+        return y_SP if self.output is None else y_SP @ self.output.T
+
+
+class DenseLinear(nn.Module):
+    """A stack of E linear maps I -> O that were left as they are, beside others that are factored."""
+
+    def __init__(self, shape: Shape, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(*shape, dtype=dtype))
+
+    def enter(self, x_TI: Tensor) -> Tensor:
+        return x_TI
+
+    def mix(self, z_SI: Tensor, counts: list[int]) -> Tensor:
+        return grouped(z_SI, self.weight, counts)
+
+    def leave(self, y_SO: Tensor) -> Tensor:
+        return y_SO
+
+
+def linear(shape: Shape, spec: Spec, dtype: torch.dtype | None = None) -> TuckerLinear | DenseLinear:
+    """The module of a projection, uninitialised."""
+    if spec["kind"] == "tucker":
+        return TuckerLinear(shape, Ranks(*spec["ranks"]), dtype)
+    return DenseLinear(shape, dtype)
+
+
+def grouped(x_SQ: Tensor, A_EPQ: Tensor, counts: list[int]) -> Tensor:
+    """Rows of x times A_e^T of their expert; on a GPU in one kernel where torch has one for the dtype and alignment."""
+    kernel = getattr(nn.functional, "grouped_mm", None)
+    aligned = x_SQ.dtype == torch.bfloat16 and all(n % 8 == 0 for n in A_EPQ.shape[1:])
+    if kernel is not None and x_SQ.is_cuda and aligned:
+        ends = torch.tensor(counts, device=x_SQ.device).cumsum(0).to(torch.int32)
+        y_SP: Tensor = kernel(x_SQ.contiguous(), A_EPQ.transpose(1, 2), offs=ends)
+        return y_SP
+    pieces = [x @ A_PQ.T for x, A_PQ in zip(x_SQ.split(counts), A_EPQ, strict=True) if len(x)]
+    return torch.cat(pieces) if pieces else x_SQ.new_zeros(0, A_EPQ.shape[1])
+
+
+class FactoredExperts(nn.Module):
+    """What `factorise` makes of an experts module: its activation, biases and config stay, its dense weights are gone.
+
+    It is no subclass of the dense class, whose model would want to initialise dense weights.
+    """
+
+    gate: Any
+    up: Any
+    down: Any
+    factored_experts: int
+    has_bias: bool
+    is_concatenated: bool
+    gate_up_proj_bias: Tensor
+    down_proj_bias: Tensor
+    dense_class: Any
+
+    def forward(self, hidden_states: Tensor, *routing: Tensor, **named: Tensor) -> Tensor:
+        """sum_k w_tk W_down,k act(W_gate,k x_t, W_up,k x_t) of every token, as the dense module computes it."""
+        index_TK, weight_TK = [*routing, *named.values()]
+        x_TI = hidden_states.reshape(-1, hidden_states.shape[-1])
+        experts = self.factored_experts
+        index_S, order_S = index_TK.flatten().sort(stable=True)
+        here = index_S < experts  # expert parallelism marks the tokens of other devices with E
+        index_S, order_S = index_S[here], order_S[here]
+        token_S, weight_S = order_S // index_TK.shape[-1], weight_TK.flatten()[order_S, None]
+        counts = torch.bincount(index_S, minlength=experts).tolist()
+
+        gate_up = [m.leave(m.mix(m.enter(x_TI)[token_S], counts)) for m in (self.gate, self.up)]
+        h_SW = self._activate(torch.cat(gate_up, dim=-1), index_S)
+        y_SP = self.down.mix(self.down.enter(h_SW), counts) * weight_S
+        out_TI: Tensor = self.down.leave(_sum_by_token(y_SP.to(x_TI.dtype), token_S, len(x_TI)))
+        if self.has_bias:
+            biases_SI = self.down_proj_bias[index_S] * weight_S
+            out_TI = out_TI + _sum_by_token(biases_SI.to(out_TI.dtype), token_S, len(x_TI))
+        return out_TI.view_as(hidden_states)
+
+    def extra_repr(self) -> str:
+        return f"in place of {self.dense_class.__name__}"
+
+    def _activate(self, gate_up_SO: Tensor, index_S: Tensor) -> Tensor:
+        """The dense module's own activation, on gate and up in its own order, with its own biases."""
+        if not self.is_concatenated:
+            gate_up_SO = gate_up_SO.unflatten(-1, (2, -1)).transpose(1, 2).flatten(1)
+        if self.has_bias:
+            gate_up_SO = gate_up_SO + self.gate_up_proj_bias[index_S]
+        h_SW: Tensor = self.dense_class._apply_gate(self, gate_up_SO)
+        return h_SW
+
+
+def factorise(module: Any, specs: Mapping[str, Spec]) -> None:
+    """Turn an experts module of transformers into one in factor form, in place; `specs` is by projection.
+
+    Its dense weights are dropped and the new parameters are left uninitialised. A projection without a spec is dense.
+    """
+    if not hasattr(module, "is_transposed") or getattr(module, "has_post_expert_norm", False):
+        raise InputError(
+            f"{type(module).__name__}: runs its experts in a way of its own, not in factor form; use --dense"
+        )
+    experts, hidden, width = _shape(module)
+    dtype, device = module.down_proj.dtype, module.down_proj.device
+    module.factored_experts = experts
+    with torch.device(device):
+        for projection in PROJECTIONS:
+            shape = (experts, hidden, width) if projection == "down" else (experts, width, hidden)
+            setattr(module, projection, linear(shape, specs.get(projection, {"kind": "dense"}), dtype))
+    del module.gate_up_proj, module.down_proj
+    module.dense_class = type(module)
+    module.__class__ = FactoredExperts
+
+
+def _shape(module: Any) -> tuple[int, int, int]:
+    """(experts, hidden, width) of an experts module: down is (E, H, W), or (E, W, H) where weights are input-major."""
+    experts, a, b = module.down_proj.shape
+    return (experts, b, a) if module.is_transposed else (experts, a, b)
+
+
+def _sum_by_token(y_SP: Tensor, token_S: Tensor, tokens: int) -> Tensor:
+    return y_SP.new_zeros(tokens, y_SP.shape[1]).index_add_(0, token_S, y_SP)
