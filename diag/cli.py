@@ -172,6 +172,8 @@ def models(
     from diag import console
 
     if model is None:
+        if revision is not None:
+            raise InputError(f"--revision {revision}: give --model too")
         with console.output_may_close():
             console.print_families()
         raise typer.Exit(0)

@@ -159,10 +159,17 @@ def _cell(row: dict[str, Any] | None) -> str:
     return value if row["alpha_paper"] is None else f"{value} {row['alpha_paper']:.3f}"
 
 
+class _Stdout(Console):
+    """Standard output; a closed pipe is for `output_may_close` to handle, where rich would exit with an error."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _stdout() -> Console:
-    console = Console(highlight=False, markup=False)
+    console = _Stdout(highlight=False, markup=False)
     return (
-        console if console.is_terminal else Console(highlight=False, markup=False, width=max(MIN_WIDTH, console.width))
+        console if console.is_terminal else _Stdout(highlight=False, markup=False, width=max(MIN_WIDTH, console.width))
     )
 
 

@@ -25,7 +25,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import tqdm
 
-from diag.remote import HTTPError, RangeReader, retrying, status
+from diag.remote import HTTPError, RangeReader, retrying, status, timeout
 from tdmoe.checkpoint import CONFIG, INDEX
 from tdmoe.files import LocalFiles, Span
 from tdmoe.problems import InputError
@@ -52,11 +52,17 @@ class HubFiles:
         self.commit: str
         self.unreachable: str | None = None
         self._local: LocalFiles | None = None
+        self._ranges = RangeReader(repo, "")
         try:
-            info = retrying(lambda: HfApi().model_info(repo, revision=revision, files_metadata=True), unanswered=1)
+            info = retrying(lambda: self._ask(revision), unanswered=1)
         except (HTTPError, OSError, HFValidationError) as error:
             self._use_cache(revision, error)
             return
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"--model {repo}: what {constants.ENDPOINT} answers is not a hub's ({_first_line(error)}); check "
+                "HF_ENDPOINT, HF_TOKEN and whether the network wants a login"
+            ) from error
         self.commit = str(info.sha)
         self._files = {
             s.rfilename: _File(s.size or 0, s.lfs.sha256 if s.lfs else None)
@@ -65,7 +71,8 @@ class HubFiles:
         }
         self._ranges = RangeReader(repo, self.commit)
         if not remote:
-            self._download(CONFIG, revision or constants.DEFAULT_REVISION)  # by its name, so that offline finds it
+            # by the revision's name and also when it is cached, so that offline the name leads to this commit
+            self._download(CONFIG, revision or constants.DEFAULT_REVISION, again=True)
             self._download(INDEX, self.commit)
 
     @property
@@ -105,8 +112,12 @@ class HubFiles:
             self._download(file, self.commit, on_bytes)
 
     def close(self) -> None:
+        self._ranges.close()
         if self._local is not None:
             self._local.close()
+
+    def _ask(self, revision: str | None) -> Any:
+        return HfApi().model_info(self.name, revision=revision, files_metadata=True, timeout=timeout())
 
     def _cached(self, file: str) -> bool:
         path = try_to_load_from_cache(self.name, file, revision=self.commit)
@@ -116,8 +127,10 @@ class HubFiles:
             self._local = LocalFiles(Path(path).parent)
         return True
 
-    def _download(self, file: str, revision: str, on_bytes: Callable[[int], None] = lambda count: None) -> None:
-        if file not in self._files or self._cached(file):
+    def _download(
+        self, file: str, revision: str, on_bytes: Callable[[int], None] = lambda count: None, *, again: bool = False
+    ) -> None:
+        if file not in self._files or (self._cached(file) and not again):
             return
         try:
             reporting = _reporting(on_bytes)
@@ -151,9 +164,12 @@ class HubFiles:
         if not isinstance(config, str):
             at = f" at revision {revision}" if revision else ""
             raise InputError(
-                f"--model {self.name}: not in the local Hugging Face cache{at} ({constants.HF_HUB_CACHE}), and {why}; "
-                f"connect, or fetch it where there is a network: hf download {self.name}"
+                f"--model {self.name}: no such folder here, not in the local Hugging Face cache{at} "
+                f"({constants.HF_HUB_CACHE}), and {why}; connect, or fetch it where there is a network: "
+                f"hf download {self.name}"
             ) from error
+        if self.remote:
+            why += ", so that nothing can be read with --remote"
         self.unreachable, self.remote = why, False
         self.commit, self._local = Path(config).parent.name, LocalFiles(Path(config).parent)
         self._files = {file: _File(self._local.size(file), None) for file in self._local.names()}

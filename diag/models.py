@@ -42,6 +42,8 @@ class Model:
 
 def resolve(text: str, revision: str | None = None, *, remote: bool = False) -> Model:
     """What `text` means, without opening it; InputError says what was tried. A folder wins over a bare name."""
+    if revision is not None and not revision.strip():
+        raise InputError("--revision: is empty; give a branch, tag or commit, or leave it out")
     if text in BUILT_IN:
         return _on_disk(text, Path(str(files("diag") / BUILT_IN[text])), revision, remote)
     if folder := _folder(text):

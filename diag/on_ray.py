@@ -1,17 +1,21 @@
 """The engine `ray`: the same jobs on the CPUs and GPUs of one or several machines.
 
 Workers get a Task, open the checkpoint themselves and send back rows and spectra, which are small; only this process
-writes the run folder. A cluster is taken from RAY_ADDRESS, otherwise one is started on the loopback address, where
-nobody else can reach it, and stopped at the end.
+writes the run folder. A cluster is taken from RAY_ADDRESS, otherwise one is started here and stopped at the end; it
+asks for a token that only its own processes know.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
+import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +30,9 @@ from tdmoe.locate import open_stack
 from tdmoe.problems import InputError
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+if not os.environ.get("RAY_ADDRESS"):
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a job without a GPU keeps what it sees; no warning
 try:
     import ray
@@ -37,6 +44,7 @@ THREADS = 4  # of a job on CPUs: eigensolves gain little from more, and jobs run
 WORKER_BYTES = 700_000_000  # a Python process with torch, before it does anything
 RESULT_BYTES = 256 << 20  # of the object store: spectra of a thousand jobs
 ATTEMPTS = 4
+PASSED_ON = ("HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE")  # HF_TOKEN is every machine's own
 CONNECT_SECONDS = 10
 
 Resources = Mapping[str, float]
@@ -92,14 +100,17 @@ class RayEngine:
         if not tasks:
             return
         threads = self.threads(tasks[0].device)
-        if not self._address:
-            _start()
+        folder = None if self._address else tempfile.mkdtemp(prefix="ray-")
         try:
+            if folder is not None:
+                _start(folder)
             for task, result in _results(tasks, threads, on_note):
                 on_read(task.read_bytes)
                 yield result
         finally:
             ray.shutdown()  # disconnects, which ends what still runs; a cluster of our own ends with it
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _nodes(self) -> list[Resources]:
         if self._address:
@@ -114,7 +125,8 @@ def _needs(task: Task, threads: int) -> Resources:
 def _results(tasks: Sequence[Task], threads: int, on_note: Callable[[str], None]) -> Iterator[tuple[Task, Result]]:
     """Submit all tasks; one whose worker is lost, for whatever reason, is submitted again a few times."""
     work = ray.remote(max_retries=0)(_work)  # Ray's own retries are silent, and without limit where memory ran out
-    environment = {"env_vars": {"OMP_NUM_THREADS": str(threads)}}  # for BLAS, which reads it when a worker starts
+    passed = {name: value for name in PASSED_ON if (value := os.environ.get(name)) is not None}
+    environment = {"env_vars": {**passed, "OMP_NUM_THREADS": str(threads)}}  # BLAS reads it when a worker starts
 
     def submit(task: Task) -> Any:
         needs = _needs(task, threads)
@@ -128,7 +140,8 @@ def _results(tasks: Sequence[Task], threads: int, on_note: Callable[[str], None]
         try:
             yield task, ray.get(ready)
         except exceptions.RayTaskError as error:  # before the job began: our package is missing or another version
-            yield task, failure(task.job, error)
+            reason = f"its worker could not start it ({type(error.cause).__name__}: {_first_line(error.cause)})"
+            yield task, Failed(task.job, reason, str(error))
         except exceptions.RayError as error:
             reason = f"its worker was lost ({_first_line(error)})"
             if attempt == ATTEMPTS:
@@ -175,12 +188,13 @@ def _connect(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"RAY_ADDRESS={address}: cannot connect ({_first_line(error)}); check that the cluster runs, with this "
-            "version of Ray and Python, or unset RAY_ADDRESS to start one here"
+            f"RAY_ADDRESS={address}: cannot connect ({_first_line(error)}); check that the cluster runs with this "
+            "version of Ray and Python, that RAY_AUTH_MODE and RAY_AUTH_TOKEN are those it was started with, or unset "
+            "RAY_ADDRESS to start one here"
         ) from error
 
 
-def _start() -> None:
+def _start(folder: str) -> None:
     ray.init(
         address="local",
         num_cpus=_cpus(),
@@ -189,17 +203,30 @@ def _start() -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
-        _node_ip_address="127.0.0.1",  # Ray asks nobody for a password
+        _temp_dir=folder,
     )
 
 
 def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Of this process: its affinity, and the quota of its container."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _cgroup("cpu.max").partition(" ")
+    return max(1, min(cpus, int(quota) // int(period))) if quota.isdecimal() and period.isdecimal() else cpus
 
 
 def _memory() -> int:
-    """Bytes that jobs may take: what this machine has, less an eighth."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8 * 7
+    """Bytes that jobs may take: what this machine or its container has, less an eighth."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _cgroup("memory.max")
+    return min(memory, int(limit) if limit.isdecimal() else memory) // 8 * 7
+
+
+def _cgroup(name: str) -> str:
+    """A limit of the container (cgroup v2), empty where there is none."""
+    try:
+        return Path("/sys/fs/cgroup", name).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _amounts(amounts: Resources) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from threading import Lock
+from threading import Event, Lock
 from typing import TypeVar
 
-from huggingface_hub import hf_hub_url
+from huggingface_hub import constants, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
@@ -19,6 +19,11 @@ LONGEST_PAUSE = 60.0  # seconds
 CHUNK = 1 << 20
 
 Result = TypeVar("Result")
+
+
+def timeout() -> float:
+    """Seconds that a silent server is waited for: the user's HF_HUB_DOWNLOAD_TIMEOUT, 10 by default."""
+    return float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
 
 
 def retrying(call: Callable[[], Result], unanswered: int = RETRIES) -> Result:
@@ -53,37 +58,44 @@ def pause(error: Exception, attempt: int) -> float:
 
 
 class RangeReader:
-    """Ranges of the files of one commit."""
+    """Ranges of the files of one commit, in several threads. After `close` no read waits for another try."""
 
     def __init__(self, repo: str, commit: str) -> None:
         self._repo, self._commit = repo, commit
         self._locations: dict[str, str] = {}  # where the hub has redirected to, for as long as that is valid
         self._lock = Lock()
+        self._closed = Event()
 
     def read(self, file: str, offset: int, buffer: memoryview) -> None:
         """Fill `buffer`; a broken transfer goes on at the byte where it broke. EOFError where the file is shorter."""
         target, done, failures = buffer.cast("B"), 0, 0
+        hub = hf_hub_url(self._repo, file, revision=self._commit)
         while done < target.nbytes:
+            location = self._locations.get(file, hub)
             try:
-                for chunk in self._stream(file, offset + done, target.nbytes - done):
+                for chunk in self._stream(location, hub, file, offset + done, target.nbytes - done):
                     target[done : done + len(chunk)] = chunk
                     done, failures = done + len(chunk), 0
                 if done < target.nbytes:
                     raise EOFError(f"{file}: ends {target.nbytes - done} bytes early")
             except HTTPError as error:
-                moved = self._forget(file) and status(error) in (401, 403, 404)  # a signed address expires
+                moved = location != hub and status(error) in (401, 403, 404)  # a signed address expires
+                self._forget(file, location)
                 if failures >= RETRIES or not (moved or passes(error)):
                     raise
-                if not moved:
-                    time.sleep(pause(error, failures))
+                if not moved and self._closed.wait(pause(error, failures)):
+                    raise
                 failures += 1
 
-    def _stream(self, file: str, offset: int, count: int) -> Iterator[bytes]:
-        url = hf_hub_url(self._repo, file, revision=self._commit)
-        location = self._locations.get(file, url)
-        headers = {} if location != url else build_hf_headers()  # the token is for the hub alone
+    def close(self) -> None:
+        self._closed.set()
+
+    def _stream(self, location: str, hub: str, file: str, offset: int, count: int) -> Iterator[bytes]:
+        headers = {} if location != hub else build_hf_headers()  # the token is for the hub alone
         headers |= {"Range": f"bytes={offset}-{offset + count - 1}", "Accept-Encoding": "identity"}
-        with get_session().stream("GET", location, headers=headers, follow_redirects=True) as response:
+        with get_session().stream(
+            "GET", location, headers=headers, follow_redirects=True, timeout=timeout()
+        ) as response:
             if response.status_code == 416:
                 return
             hf_raise_for_status(response)
@@ -99,8 +111,8 @@ class RangeReader:
                 if not count:
                     return
 
-    def _forget(self, file: str) -> bool:
-        """Ask the hub anew where `file` lies; whether a location was known."""
-        url = hf_hub_url(self._repo, file, revision=self._commit)
+    def _forget(self, file: str, location: str) -> None:
+        """Ask the hub anew where `file` lies, unless another thread has done so meanwhile."""
         with self._lock:
-            return self._locations.pop(file, url) != url
+            if self._locations.get(file) == location:
+                del self._locations[file]

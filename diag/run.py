@@ -93,14 +93,17 @@ class RunFolder:
                 raise InputError(f"--out {self.path}: another process writes to it; wait for it or give another folder")
             self._remove(*(RESULTS if fresh else ()), TEMPORARY, f"*/{TEMPORARY}")
             notes = [note for job in self.jobs if (note := self._take_up(job))] + self._account()
-            if self.pending():  # an earlier table or page would look like this run's
-                self._remove(*OUTPUTS)
             self._save_manifest()
             (self.path / "results").mkdir(exist_ok=True)
         except OSError as error:
             reason = error.strerror or str(error)
             raise InputError(f"--out {self.path}: cannot be written ({reason}); give another folder") from error
         return notes
+
+    def begin(self) -> None:
+        """Delete an earlier table and page if there is anything to do: they would look like this run's."""
+        if self.pending():
+            self._remove(*OUTPUTS)
 
     def close(self) -> None:
         """Let other processes write to the folder."""

@@ -112,6 +112,7 @@ class Session:
 
         OSError where a result cannot be written (disk full).
         """
+        self.folder.begin()
         tasks = [self._task(job) for job in self.folder.pending()]
         for result in self.engine.run(tasks, self.checkpoint, on_read, on_note):
             match result:

@@ -150,19 +150,18 @@ class BlockReader:
         ]
         ahead = len(buffers) - 1 if buffers else len(pieces)
         reads: list[list[Future[None]]] = []
-        with ThreadPoolExecutor(self.stack.checkpoint.files.parallel, "tdmoe-read") as pool:
-            try:
-                for i, piece in enumerate(pieces):
-                    for n in range(len(reads), min(i + ahead + 1, len(pieces))):
-                        experts = range(len(targets[n]))
-                        reads.append([pool.submit(self._read, pieces[n], e, targets[n][e]) for e in experts])
-                    for read in reads[i]:
-                        read.result()
-                    self._on_read(self._bytes(piece))
-                    yield piece, targets[i]
-            finally:
-                for read in (read for group in reads for read in group):
-                    read.cancel()
+        pool = ThreadPoolExecutor(self.stack.checkpoint.files.parallel, "tdmoe-read")
+        try:
+            for i, piece in enumerate(pieces):
+                for n in range(len(reads), min(i + ahead + 1, len(pieces))):
+                    experts = range(len(targets[n]))
+                    reads.append([pool.submit(self._read, pieces[n], e, targets[n][e]) for e in experts])
+                for read in reads[i]:
+                    read.result()
+                self._on_read(self._bytes(piece))
+                yield piece, targets[i]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # after an error, reads may be waiting for a network
         self._resident = whole
 
     def _memory(self, pieces: list[_Piece], *, pinned: bool) -> tuple[Tensor | None, list[Tensor]]:

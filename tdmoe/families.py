@@ -106,7 +106,7 @@ FAMILIES = (
     Family("PhiMoE", ("phimoe",), (MIXTRAL_PER_EXPERT, FUSED), width=("intermediate_size",)),
     Family("MiniMax", ("minimax", "minimax_m2"), (MIXTRAL_PER_EXPERT, FUSED), width=("intermediate_size",)),
     Family("GPT-OSS", ("gpt_oss",), (_packed(GPT_OSS), GPT_OSS), width=("intermediate_size",)),
-    Family("DeepSeek-V2", ("deepseek_v2",)),
+    Family("DeepSeek-V2", ("deepseek", "deepseek_v2")),  # DeepSeek-MoE-16B has the layout of V2
     Family("DeepSeek-V3", ("deepseek_v3", "deepseek_v32")),
     Family("Kimi-K2", ("kimi_k2", "kimi_k25")),  # its own name for the layout of DeepSeek-V3
     Family("Kimi-Linear", ("kimi_linear",), (MIXTRAL_PER_EXPERT, FUSED)),

@@ -40,6 +40,7 @@ def open_stack(checkpoint: Checkpoint, arch: Architecture, layer: int, projectio
             )
     scales: tuple[TensorEntry, ...] = ()
     if not isinstance(encoding, Plain):
+        _refuse_other_scales(checkpoint, entries[0].name, prefix + source.scales)
         scales = _entries(checkpoint, arch, prefix + source.scales, source)
         _check_scales(scales, encoding, source, shape)
     bias = _bias(checkpoint, prefix, source, shape)
@@ -94,6 +95,15 @@ def _encoding(entry: TensorEntry, source: Source, arch: Architecture) -> Encodin
         f"{entry.name}: stored as {entry.dtype}; readable are {', '.join(PLAIN)}, {', '.join(FP8)} with block scales, "
         "and MXFP4 blocks"
     )
+
+
+def _refuse_other_scales(checkpoint: Checkpoint, weight: str, template: str) -> None:
+    """FP8 with one scale a tensor or a channel (compressed-tensors, ModelOpt) names its scales differently."""
+    if template.format(expert=0) not in checkpoint and f"{weight}_scale" in checkpoint:
+        raise InputError(
+            f"{weight}_scale: scales a tensor or a channel (compressed-tensors) are not readable, only scales a block "
+            "(weight_scale_inv); use a bf16 version"
+        )
 
 
 def _check_scales(

@@ -26,6 +26,8 @@ class Fault:
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     body_bytes: int | None = None  # sent before the connection is closed
+    stall: float = 0.0  # seconds of silence before it is closed
+    body: bytes = b"{}"  # of an answer with `status`
     times: int = 1
 
 
@@ -47,6 +49,23 @@ class Hub:
         self.log: list[Sent] = []
         self.lock = threading.Lock()
         self.port = 0
+        self.released = threading.Event()  # ends every stall
+        self.reads_a_signature = 0  # answers that one signed address gives before it expires; 0 for no limit
+        self.signatures: list[int] = []  # answers that each has left
+
+    def sign(self) -> int:
+        with self.lock:
+            self.signatures.append(self.reads_a_signature)
+            return len(self.signatures) - 1
+
+    def expired(self, path: str) -> bool:
+        """Whether the signature of an address was used up; uses it once."""
+        found = re.search(r"signed=(\d+)", path)
+        if not found or not self.reads_a_signature:
+            return False
+        with self.lock:
+            self.signatures[int(found[1])] -= 1
+            return self.signatures[int(found[1])] < 0
 
     @property
     def endpoint(self) -> str:
@@ -102,6 +121,7 @@ def serving() -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.released.set()
         server.shutdown()
         server.server_close()
 
@@ -124,11 +144,13 @@ class _Handler(BaseHTTPRequestHandler):
         request = f"{self.command} {path}"
         fault = self.hub.fault(request)
         if fault and fault.status:
-            self._send(request, fault.status, b"{}", fault.headers)
+            self._send(request, fault.status, fault.body, fault.headers)
         elif api := re.fullmatch(r"/api/models/([^/]+/[^/]+?)(?:/revision/(.+))?", path):
             self._model(request, api[1], api[2] or "main")
         elif file := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             self._file(request, *file.groups(), fault)
+        elif self.hub.expired(self.path):
+            self._send(request, 403, b"{}", {})
         elif stored := re.fullmatch(r"/cdn/([^/]+/[^/]+)/([0-9a-f]{40})/(.+)", path):
             self._body(request, (self.hub.repos[stored[1]][stored[2]] / stored[3]).read_bytes(), {}, fault)
         else:
@@ -167,7 +189,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._body(request, data, headers, fault)
             return
         headers |= {"X-Linked-Size": str(len(data)), "X-Linked-ETag": f'"{hashlib.sha256(data).hexdigest()}"'}
-        headers["Location"] = f"http://localhost:{self.hub.port}/cdn/{repo}/{commit}/{name}"
+        signed = self.hub.sign()
+        headers["Location"] = f"http://localhost:{self.hub.port}/cdn/{repo}/{commit}/{name}?signed={signed}"
         self._send(request, 302, b"", headers)
 
     def _body(self, request: str, data: bytes, headers: dict[str, str], fault: Fault | None) -> None:
@@ -180,6 +203,8 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {first}-{min(last, len(data) - 1)}/{len(data)}"
             data, status = data[first : last + 1], 206
         self._send(request, status, data, headers, fault.body_bytes if fault else None)
+        if fault:
+            self.hub.released.wait(fault.stall)
 
     def _send(
         self, request: str, status: int, body: bytes, headers: dict[str, str], body_bytes: int | None = None

@@ -6,6 +6,10 @@ import errno
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +18,8 @@ import pytest
 from damage import FIRST, SECOND, THIRD, Result, refuses
 from hub_server import Fault, Hub, serving
 from tiny import INDEX, read_json, write_json
+
+from diag.remote import pause
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 REPO = "acme/Tiny-MoE"
@@ -33,8 +39,9 @@ def hub(model: Path, tool: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
         monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", server.endpoint)
         monkeypatch.setenv("HF_TOKEN", SECRET)
-        monkeypatch.setattr("time.sleep", lambda seconds: server.slept.append(seconds))
-        server.slept = []  # type: ignore[attr-defined]
+        server.slept = slept = []  # type: ignore[attr-defined]
+        monkeypatch.setattr("diag.remote.pause", lambda *a: slept.append(pause(*a)) or 0.0)
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", slept.append)
         monkeypatch.setattr("diag.cli._write_page", lambda session: session.folder.path / "report.html")  # slow
         yield server
 
@@ -130,6 +137,94 @@ def test_a_busy_hub_is_asked_again_when_it_says(hub: Hub, run: Callable[..., Res
     assert 7.0 in hub.slept  # type: ignore[attr-defined]
 
 
+def test_signed_addresses_expire_under_many_threads(
+    hub: Hub, run: Callable[..., Result], model: Path, tmp_path: Path
+) -> None:
+    assert run("--model", model, "--out", tmp_path / "a").code == 0
+    hub.reads_a_signature = 3
+    result = run("--model", REPO, "--remote", "--out", tmp_path / "b")
+    assert result.code == 0, result
+    assert table(tmp_path / "a") == table(tmp_path / "b")
+    assert len(hub.signatures) > 6, "addresses had to be asked for again"
+    assert sum(sent.status == 403 for sent in hub.log) > 3
+
+
+def test_a_silent_connection_is_given_up_and_taken_up_again(
+    hub: Hub, run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
+    hub.faults = [Fault("GET /cdn/", body_bytes=5, stall=60), Fault("GET /cdn/.*00003", body_bytes=5, stall=60)]
+    started = time.monotonic()
+    result = run("--model", REPO, "--layers", "2", "--projections", "up", "--remote", "--out", tmp_path / "o")
+    assert result.code == 0, result
+    assert time.monotonic() - started < 30
+
+
+def test_ctrl_c_does_not_wait_for_a_busy_hub(hub: Hub, model: Path, tmp_path: Path) -> None:
+    """Every read of weights is told to come again in a minute."""
+    code = "import signal; from diag.cli import main; signal.signal(signal.SIGINT, signal.default_int_handler); main()"
+    headers = sum(1 for _ in model.glob("*.safetensors"))
+    hub.faults = [
+        Fault("GET /cdn/", body_bytes=None, times=2 * headers),
+        Fault("GET /cdn/", 503, {"Retry-After": "60"}, times=99),
+    ]
+    command = [sys.executable, "-c", code, "spectra", "--model", REPO, "--remote", "--out", str(tmp_path / "o")]
+    variables = {
+        **os.environ,
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_HUB_OFFLINE": "0",
+    }
+    process = subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True)
+    while not any(sent.status == 503 for sent in hub.log):
+        time.sleep(0.01)
+        assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130 and "interrupted; the same command goes on" in err
+
+
+@pytest.mark.parametrize("body", [b"<html>log in</html>", b'{"ok": true}', b"[]"])
+def test_an_answer_that_is_no_hubs_is_refused(
+    hub: Hub, run: Callable[..., Result], tmp_path: Path, body: bytes
+) -> None:
+    hub.faults = [Fault("/api/", 200, body=body, times=99)]
+    message = rf"--model {REPO}: what {hub.endpoint} answers is not a hub's .*; check HF_ENDPOINT, HF_TOKEN"
+    refuses(run("--model", REPO, "--out", tmp_path / "out"), message, tmp_path / "out")
+
+
+def test_offline_a_branch_is_what_it_was_at_the_last_run(
+    hub: Hub, run: Callable[..., Result], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where that commit was in the cache already, under another name."""
+    newer = Path(shutil.copytree(model, tmp_path / "newer"))
+    data = bytearray((newer / THIRD).read_bytes())
+    data[-2] ^= 1
+    (newer / THIRD).write_bytes(data)
+    asked = ("--layers", "2", "--projections", "up")
+    assert run("--model", REPO, *asked, "--out", tmp_path / "a").code == 0
+    commit = hub.publish(REPO, newer, "v2")
+    assert run("--model", REPO, "--revision", "v2", *asked, "--out", tmp_path / "b").code == 0
+    hub.publish(REPO, newer)  # main moves to the commit of v2
+    assert run("--model", REPO, *asked, "--out", tmp_path / "c").code == 0
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert run("--model", REPO, *asked, "--out", tmp_path / "d").code == 0
+    commits = [read_json(tmp_path / name / "run.json")["commit"] for name in "bcd"]
+    assert commits == [commit] * 3
+
+
+def test_a_failed_download_leaves_the_earlier_table_and_page(
+    hub: Hub, run: Callable[..., Result], tmp_path: Path
+) -> None:
+    out = tmp_path / "o"
+    assert run("--model", REPO, "--layers", "2", "--projections", "up", "--out", out).code == 0
+    before = table(out)
+    hub.faults = [Fault(f"GET /cdn/.*{FIRST}$", times=1), Fault(f"GET /cdn/.*{FIRST}$", 403, times=99)]
+    result = run("--model", REPO, "--out", out)
+    assert result.code == 2 and "refuses access" in result.err
+    assert table(out) == before
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -157,7 +252,8 @@ def test_a_refusal_of_the_hub_is_one_message(
         (("--model", REPO, "--revision", "v9"), "no revision 'v9' of it; give a branch"),
         (("--model", "mini", "--revision", "main"), "--revision main: --model mini is on this disk"),
         (("--model", "mini", "--remote"), "--remote: --model mini is on this disk"),
-        (("--model", "acme/.."), "not a valid hub id|no such model"),
+        (("--model", "acme/.."), "not a valid hub id"),
+        (("--model", REPO, "--revision", " "), "--revision: is empty; give a branch"),
     ],
 )
 def test_what_is_not_there(

@@ -13,6 +13,7 @@ from planted import write_stack
 
 from diag.catalog import HUB_IDS
 from diag.models import resolve
+from tdmoe.families import FAMILIES
 from tdmoe.problems import InputError
 
 
@@ -79,3 +80,26 @@ def test_anything_else_lists_what_would_do() -> None:
         InputError, match="neither a built-in model .mini., nor a folder, nor a known name .*nor a hub id"
     ):
         resolve("no such thing")
+
+
+MODEL_TYPES = {  # as in their config.json
+    **dict.fromkeys(("Qwen3-30B-A3B", "Qwen3-30B-A3B-Base", "Qwen3-30B-A3B-Instruct-2507"), "qwen3_moe"),
+    **dict.fromkeys(("Qwen3-235B-A22B", "Qwen3-Coder-30B-A3B-Instruct"), "qwen3_moe"),
+    **{"Qwen3-Next-80B-A3B-Instruct": "qwen3_next", "Qwen3-VL-30B-A3B-Instruct": "qwen3_vl_moe"},
+    **dict.fromkeys(("Qwen1.5-MoE-A2.7B", "Qwen2-57B-A14B"), "qwen2_moe"),
+    **dict.fromkeys(("Mixtral-8x7B-v0.1", "Mixtral-8x7B-Instruct-v0.1", "Mixtral-8x22B-v0.1"), "mixtral"),
+    **dict.fromkeys(("gpt-oss-20b", "gpt-oss-120b"), "gpt_oss"),
+    **dict.fromkeys(("OLMoE-1B-7B-0924", "OLMoE-1B-7B-0125"), "olmoe"),
+    **{"deepseek-moe-16b-base": "deepseek", "DeepSeek-V2-Lite": "deepseek_v2", "DeepSeek-V2": "deepseek_v2"},
+    **dict.fromkeys(("DeepSeek-V3", "DeepSeek-V3-0324", "DeepSeek-R1", "Moonlight-16B-A3B"), "deepseek_v3"),
+    **{"Kimi-K2-Instruct": "kimi_k2", "GLM-4.5-Air": "glm4_moe", "GLM-4.5": "glm4_moe"},
+    **{"Phi-3.5-MoE-instruct": "phimoe", "granite-3.1-3b-a800m-base": "granitemoe"},
+    **{"Llama-4-Scout-17B-16E": "llama4", "Ling-lite": "bailing_moe", "ERNIE-4.5-21B-A3B-PT": "ernie4_5_moe"},
+    **{"dots.llm1.base": "dots1", "Hunyuan-A13B-Instruct": "hunyuan_v1_moe", "MiniMax-M2": "minimax_m2"},
+}
+
+
+def test_every_known_name_is_of_a_family_that_is_read() -> None:
+    supported = {t for family in FAMILIES for t in family.model_types}
+    assert MODEL_TYPES.keys() == HUB_IDS.keys()
+    assert set(MODEL_TYPES.values()) <= supported

@@ -303,3 +303,13 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert "32 x 80 x 192" in result.stdout
     assert "32 x 192 x 80" in result.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_stops_reading_is_no_error(tmp_path: Path) -> None:
+    """As `| head -1` does, before the first line of the table comes."""
+    command_line = [sys.executable, "-m", "diag.cli", *command(tmp_path / "out")]
+    process = subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0, process.stderr and process.stderr.read()
+    assert (tmp_path / "out" / "report.html").is_file()

@@ -80,17 +80,23 @@ def test_usage_errors_of_the_parser(
 
 
 MODEL_CASES = [
-    ("no such model!", r"--model no such model!: neither a built-in model \(mini\), nor a folder, nor a hub id like"),
-    ("nowhere/to/be/found", r"--model nowhere/to/be/found: neither a built-in model .*, nor a folder, nor a hub id"),
+    (
+        "no such model!",
+        r"--model no such model!: neither a built-in model \(mini\), nor a folder, nor a known name .*hub id like",
+    ),
+    (
+        "nowhere/to/be/found",
+        r"--model nowhere/to/be/found: neither a built-in model .*, nor a folder, nor a known name .*, nor a hub id",
+    ),
     (
         "some-org/some-model",
-        r"--model some-org/some-model: not a folder here and not in .*cache; download it first \(hf",
+        r"--model some-org/some-model: no such folder here, not in .*cache .* connect, or fetch it .*hf download",
     ),
     ("-org/..", r"--model -org/\.\.: not a (valid hub id|folder here)"),
     ("x" * 300, r"--model x+: not a usable path .*; give a folder or a model name"),
     ("~no-such-user-here", r"--model ~no-such-user-here: "),
-    ("", r"--model : neither a built-in model .*, nor a folder, nor a hub id"),
-    (".", r"work: has no config\.json; --model needs a Hugging Face checkpoint folder"),
+    ("", r"--model : neither a built-in model .*, nor a folder, nor a known name .*, nor a hub id"),
+    (".", r"work: has no config\.json; --model needs a Hugging Face checkpoint"),
 ]
 
 

@@ -165,6 +165,15 @@ FAMILIES: dict[str, TinyFamily] = {
         NO_MOE_WIDTH,
         originally_fused=True,
     ),
+    "granitemoehybrid": TinyFamily(
+        "GraniteMoeHybrid",
+        {
+            **{"num_key_value_heads": 1, **LOCAL, "shared_intermediate_size": 28, "layer_types": ["mamba"] * LAYERS},
+            **{"mamba_n_heads": 4, "mamba_d_head": 12, "mamba_d_state": 8},
+        },
+        NO_MOE_WIDTH,
+        originally_fused=True,
+    ),
     "jamba": TinyFamily("Jamba", {"num_key_value_heads": 1, **NUM}, NO_MOE_WIDTH, moe_layers=(1,)),
     "lfm2_moe": TinyFamily(
         "Lfm2Moe",
