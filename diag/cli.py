@@ -7,10 +7,11 @@ interrupted. Tables go to stdout, everything else to stderr.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -34,6 +35,13 @@ class Engine(StrEnum):
 
     inline = "inline"
     ray = "ray"
+
+
+class Weighting(StrEnum):
+    """What a routed token counts for."""
+
+    by_count = "count"
+    by_gate = "gate_squared"
 
 
 ModelOption = Annotated[
@@ -120,36 +128,57 @@ def _run_probe(
     from diag.session import Request, Session
 
     request = Request(command, model, settings, command_line=" ".join(["tdmoe-diag", *sys.argv[1:]]), **options)
-    try:
-        with Session(request) as session:
-            if dry_run:
-                console.print_plan(session)
-                raise typer.Exit(0)
-            notes = session.notes() + session.folder.open(fresh=request.fresh)
-            console.execute(session, notes, quiet=quiet)
-            page = _write_page(session)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on where this one stopped", err=True)
-        raise typer.Exit(130) from None
-    except OSError as error:  # of the run folder: everything else is caught where it is read
-        reason = f"{error.filename or session.folder.path}: {error.strerror or error}"
-        typer.echo(f"tdmoe-diag: {reason}; finished jobs are saved, the same command goes on from there", err=True)
-        raise typer.Exit(1) from error
-    failed = [(key, o.message) for key, o in session.folder.outcomes.items() if o.state == "failed"]
+    with _saved_whatever_happens() as saved, Session(request) as session:
+        saved.path = session.folder.path
+        if dry_run:
+            console.print_plan(session)
+            raise typer.Exit(0)
+        notes = session.notes() + session.folder.open(fresh=request.fresh)
+        console.execute(session, notes, quiet=quiet)
+        page = _write_page(session)
     with console.output_may_close():
         show(session)
         console.print_lines([str(session.folder.path / "tables" / f"{command}.csv"), str(page)])
+    _report_failures(session.folder.failures())
+
+
+def _report_failures(failed: list[tuple[str, str]]) -> NoReturn:
+    """Name what failed, and exit with 1 if anything did."""
+    from diag import console
+
     with console.output_may_close():
         for key, message in failed:
             typer.echo(f"failed: {key}: {message}", err=True)
     raise typer.Exit(1 if failed else 0)
 
 
+class _Saved:
+    """Where what is finished lies, for the message when a run ends early."""
+
+    path: Path | None = None
+
+
+@contextmanager
+def _saved_whatever_happens() -> Iterator[_Saved]:
+    """Ctrl-C and a run folder that cannot be written end a run with what is finished saved; raises the exit code."""
+    saved = _Saved()
+    try:
+        yield saved
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on where this one stopped", err=True)
+        raise typer.Exit(130) from None
+    except OSError as error:  # of the run folder: everything else is caught where it is read
+        reason = f"{error.filename or saved.path}: {error.strerror or error}"
+        typer.echo(f"tdmoe-diag: {reason}; finished jobs are saved, the same command goes on from there", err=True)
+        raise typer.Exit(1) from error
+
+
 def _write_page(session: Session) -> Path:
     """Figures and the self-contained page, from the finished run."""
-    from diag.files import write_bytes, write_text
+    from diag.files import write_text
     from reports.figures import figures_for
     from reports.page import render
+    from tdmoe.atomic import write_bytes
 
     run = session.report_input()
     figures = figures_for(run)
@@ -159,6 +188,119 @@ def _write_page(session: Session) -> Path:
     page = session.folder.path / "report.html"
     write_text(page, render(run, figures))
     return page
+
+
+@app.command()
+def calibrate(
+    model: ModelOption,
+    text: Annotated[str, typer.Option("--text", help="built-in text or a UTF-8 file")] = "c4-calibration",
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="of the text, in whole windows")] = 262_144,
+    window: Annotated[
+        int | None, typer.Option("--window", help="tokens the model sees at once [default: 2048, or its positions]")
+    ] = None,
+    weighting: Annotated[
+        Weighting, typer.Option("--weighting", help="of a routed token: 1, or its routing weight squared")
+    ] = Weighting.by_count,
+    per_expert: Annotated[
+        bool, typer.Option("--per-expert", help="a matrix for every expert's down projection, not one a layer")
+    ] = False,
+    layers: LayersOption = None,
+    device: DeviceOption = "auto",
+    out: OutOption = None,
+    revision: RevisionOption = None,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Second moments of what the experts are given, from routed tokens: the metric of activation-aware compression."""
+    from diag import console
+    from diag.calibrating import Calibration, Request, Settings
+
+    settings = Settings(text, tokens, window, weighting.value, per_expert)
+    line = " ".join(["tdmoe-diag", *sys.argv[1:]])
+    request = Request(model, settings, layers, device, out, fresh, revision, line)
+    with _saved_whatever_happens() as saved, Calibration(request) as calibration:
+        saved.path = calibration.folder.path
+        if dry_run:
+            console.print_calibration_plan(calibration)
+            raise typer.Exit(0)
+        notes = calibration.notes() + calibration.folder.open(fresh=fresh)
+        console.execute_calibration(calibration, notes, quiet=quiet)
+    with console.output_may_close():
+        console.print_calibration(calibration)
+        console.print_lines([str(calibration.folder.path)])
+
+
+@app.command()
+def compress(
+    model: ModelOption,
+    to: Annotated[Path, typer.Option("--to", help="folder of the compressed checkpoint")],
+    method: Annotated[
+        str, typer.Option("--method", help="NAME[:key=value,...], as tdmoe:allocation=published,whitening=none")
+    ] = "tdmoe",
+    ratio: Annotated[float, typer.Option("--ratio", help="fraction of the targeted parameters to remove")] = 0.4,
+    statistics: Annotated[
+        Path | None, typer.Option("--statistics", help="run folder of calibrate [default: calibrates by itself]")
+    ] = None,
+    text: Annotated[str, typer.Option("--text", help="to calibrate on: built-in text or a file")] = "c4-calibration",
+    tokens: Annotated[int, typer.Option("--tokens", min=0, help="to calibrate on; 0 for no calibration")] = 262_144,
+    layers: LayersOption = None,
+    projections: ProjectionsOption = "gate,up,down",
+    device: DeviceOption = "auto",
+    memory: MemoryOption = "4GB",
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    revision: RevisionOption = None,
+    engine: EngineOption = Engine.inline,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """A smaller checkpoint that transformers loads and runs in factor form, after `import tdmoe.hub`."""
+    from diag import calibrating, compressing, console, parse
+    from diag.session import Request, Session
+    from tdmoe import methods, spec
+
+    chosen, options = methods.parse(method)
+    line = " ".join(["tdmoe-diag", *sys.argv[1:]])
+    if statistics is not None and not statistics.is_dir():
+        raise InputError(f"--statistics {statistics}: no such folder; give a run folder of calibrate, or leave it out")
+    with _saved_whatever_happens() as saved, ExitStack() as opened:
+        calibration = None
+        if statistics is None and tokens:
+            asked = calibrating.Request(
+                model, calibrating.Settings(text, tokens), layers, device, revision=revision, command_line=line
+            )
+            calibration = opened.enter_context(calibrating.Calibration(asked))
+            statistics = calibration.folder.path
+        settings = compressing.Settings(
+            spec.text(chosen.NAME, options),
+            ratio,
+            str(to.absolute()),
+            str(statistics.absolute()) if statistics else None,
+            parse.size("--memory", memory),
+        )
+        where = {"layers": layers, "projections": projections, "device": device, "out": out, "revision": revision}
+        how = {"seed": seed, "engine": engine.value, "fresh": fresh, "command_line": line}
+        session = opened.enter_context(Session(Request("compress", model, settings, **where, **how)))  # type: ignore[arg-type]
+        saved.path = session.folder.path
+        compressing.check_to(session)
+        if dry_run:
+            console.print_plan(session)
+            raise typer.Exit(0)
+        if calibration is not None:
+            console.execute_calibration(calibration, calibration.notes() + calibration.folder.open(), quiet=quiet)
+        notes = session.notes() + session.folder.open(fresh=fresh)
+        compressing.begin(session)
+        console.execute(session, notes, quiet=quiet)
+        failed = session.folder.failures()
+        if not failed:
+            compressing.finish(session)
+    with console.output_may_close():
+        console.print_compression(session)
+        table = session.folder.path / "tables" / f"{compressing.TABLE}.csv"
+        console.print_lines([str(table), *([] if failed else [str(to)])])
+    _report_failures(failed)
 
 
 @app.command()

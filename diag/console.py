@@ -6,11 +6,19 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from diag import describe, parse
@@ -19,6 +27,9 @@ from diag.run import Job, Outcome
 from diag.session import Session
 from tdmoe.families import PROJECTIONS
 from tdmoe.gram import MODES
+
+if TYPE_CHECKING:
+    from diag.calibrating import Calibration
 
 MIN_WIDTH = 100  # of a table when stdout is a pipe
 
@@ -92,6 +103,59 @@ def print_plan(session: Session) -> None:
 def _download_note(session: Session) -> str:
     missing = session.missing()
     return f" {len(missing)} shards to download first, {_bytes(sum(missing.values()))};" if missing else ""
+
+
+def execute_calibration(calibration: Calibration, notes: Iterable[str], *, quiet: bool) -> None:
+    """Run it under a bar of tokens."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True, quiet=quiet, highlight=False)
+    with Progress(*columns, console=console, transient=True) as bar:
+        for note in notes:
+            console.print(note, markup=False)
+        task = bar.add_task(f"{calibration.model.name} calibrate", total=calibration.windows_WT.numel())
+        calibration.execute(lambda count: bar.advance(task, count))
+
+
+def print_calibration_plan(calibration: Calibration) -> None:
+    """--dry-run: tokens, windows, layers and the size of the sums."""
+    windows, length = calibration.windows_WT.shape
+    print(f"{calibration.model.name}: calibrate, run folder {calibration.folder.path}")
+    print(
+        f"{windows} windows of {length} tokens, {len(calibration.layers)} layers, "
+        f"{_bytes(calibration.sums_bytes)} of sums; nothing was run"
+    )
+
+
+def print_calibration(calibration: Calibration) -> None:
+    """How many tokens the experts of each layer saw."""
+    table = Table()
+    for heading in ("layer", "routed tokens", "experts", "unseen", "least", "most"):
+        table.add_column(heading, justify="right")
+    for row in calibration.folder.rows():
+        columns = ("layer", "routed", "experts", "experts_unseen", "routed_least", "routed_most")
+        table.add_row(*(str(row[column]) for column in columns))
+    print(f"{calibration.model.name}: {calibration.windows_WT.numel():,} tokens of {calibration.settings.text}")
+    _stdout().print(table)
+
+
+def print_compression(session: Session) -> None:
+    """What every stack keeps and loses."""
+    table = Table()
+    columns = ("ranks", "kept_ratio", "weight_error", "functional_error", "operator_error")
+    table.add_column("layer / projection")
+    for heading in ("ranks", "kept", "weight error", "functional", "operator"):
+        table.add_column(heading, justify="right")
+    rows = session.folder.rows()
+    for row in rows:
+        cells = [_number(row[column]) for column in columns]
+        table.add_row(f"{row['layer']} / {row['projection']}", *cells)
+    method = rows[0]["method"] if rows else ""
+    print(f"{session.model.name}: {method}, errors relative to the stack's own norm")
+    _stdout().print(table)
+
+
+def _number(value: Any) -> str:
+    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def print_exponents(session: Session) -> None:

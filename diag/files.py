@@ -1,11 +1,12 @@
-"""Files that are either whole or absent: written beside their place, flushed to disk, then renamed into it."""
+"""Text and JSON files that are either whole or absent, and the lock of a folder."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from tdmoe.atomic import write_bytes
 
 
 def lock(path: Path) -> BinaryIO | None:
@@ -24,26 +25,6 @@ def lock(path: Path) -> BinaryIO | None:
         file.close()
         return None
     return file
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write atomically: a reader, or a crash, sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # the rename itself must reach the disk too
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -47,7 +47,7 @@ def choices(option: str, text: str, allowed: Sequence[str]) -> list[str]:
     asked = [part.strip() for part in text.split(",")]
     for part in asked:
         if part not in allowed:
-            raise InputError(f"{option} {text}: {part!r} is none of {', '.join(allowed)}")
+            raise InputError(f"{option} {text}: {part!r} is none of {', '.join(allowed)}; give any of these")
     return [name for name in allowed if name in asked]
 
 

@@ -23,7 +23,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from diag.files import lock, write_bytes, write_json, write_text
+from diag.files import lock, write_json, write_text
+from tdmoe.atomic import write_bytes
 from tdmoe.problems import InputError
 
 SCHEMA = 1
@@ -100,6 +101,11 @@ class RunFolder:
             raise InputError(f"--out {self.path}: cannot be written ({reason}); give another folder") from error
         return notes
 
+    def forget(self, jobs: Sequence[Job]) -> None:
+        """Do these again, whatever was found of them."""
+        for job in jobs:
+            self.outcomes[job.key] = Outcome()
+
     def begin(self) -> None:
         """Delete an earlier table and page if there is anything to do: they would look like this run's."""
         if self.pending():
@@ -114,6 +120,10 @@ class RunFolder:
     def pending(self) -> list[Job]:
         """Jobs without a usable result, in order."""
         return [job for job in self.jobs if self.outcomes[job.key].state != "done"]
+
+    def failures(self) -> list[tuple[str, str]]:
+        """(job, message) of those that failed."""
+        return [(key, str(o.message)) for key, o in self.outcomes.items() if o.state == "failed"]
 
     def finish(self, job: Job, rows: list[Row], arrays: Arrays, seconds: float) -> None:
         """Save a finished job: its JSON file last, so that where there is one the result is whole."""

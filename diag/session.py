@@ -82,7 +82,7 @@ class Session:
         """What looks odd about the checkpoint but does not stop a run."""
         files = self.checkpoint.files
         notes = [f"{files.unreachable}: the cached copy of {files.name} is used"] if files.unreachable else []
-        declared, stored = self._arch.dtype, {s.encoding.name for s in self.stacks.values()}
+        declared, stored = self.arch.dtype, {s.encoding.name for s in self.stacks.values()}
         if declared is None or stored == {declared}:
             return notes
         return [*notes, f"config.json declares {declared}, the experts are stored as {', '.join(sorted(stored))}"]
@@ -121,7 +121,7 @@ class Session:
                 case Failed(job, message, trace):
                     self.folder.fail(job, message, trace)
             on_done(result.job)
-        self.folder.write_table(self.probe.NAME, self.probe.COLUMNS)
+        self.folder.write_table(self.probe.TABLE, self.probe.COLUMNS)
 
     def _task(self, job: Job) -> Task:
         plan, stack = self.plans[job], self.stacks[job]
@@ -148,12 +148,12 @@ class Session:
         return {
             **self.folder.manifest,
             "jobs": jobs,
-            "tables": {self.probe.NAME: self.folder.rows()},
+            "tables": {self.probe.TABLE: self.folder.rows()},
             "arrays": {job.key: self.folder.arrays(job) for job in done},
         }
 
     def _open_stacks(self) -> dict[Job, ExpertStack]:
-        self._arch = arch = architecture(self.checkpoint.config)
+        self.arch = arch = architecture(self.checkpoint.config)
         check_layers(self.checkpoint, arch)
         layers = parse.layers(self.request.layers, arch.layers)
         projections = parse.choices("--projections", self.request.projections, PROJECTIONS)

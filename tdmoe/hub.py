@@ -2,10 +2,10 @@
 
 config.json of a compressed checkpoint holds
 
-    "quantization_config": {"quant_method": "tdmoe", "version": 1, "experts": {MODULE: {PROJECTION: SPEC}}}
+    "quantization_config": {"quant_method": "tdmoe", "version": 1, "experts": {LAYER: {PROJECTION: SPEC}}}
 
-MODULE is the name of an experts module in the model, SPEC what tdmoe/modules.py makes a layer of. Factors are stored
-under MODULE.PROJECTION.core and so on; everything else as in the original checkpoint.
+SPEC is what tdmoe/modules.py makes a projection of. Factors are stored under the name of the layer's experts module,
+as EXPERTS.PROJECTION.core and so on; everything else as in the original checkpoint.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING, register_quanti
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from tdmoe.calibration import experts_modules
+from tdmoe.layout import METHOD, VERSION
 from tdmoe.modules import Spec, factorise
 from tdmoe.problems import InputError
-
-METHOD = "tdmoe"
-VERSION = 1
 
 
 class TdmoeConfig(QuantizationConfigMixin):  # type: ignore[misc]
@@ -40,11 +39,14 @@ class TdmoeQuantizer(HfQuantizer):  # type: ignore[misc]
     """Replaces the experts modules before the weights are loaded."""
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:
-        modules = dict(model.named_modules())
-        for name, specs in self.quantization_config.experts.items():
-            if name not in modules:
-                raise InputError(f"quantization_config: {name!r} is no module of {type(model).__name__}")
-            factorise(modules[name], specs)
+        modules = experts_modules(model)
+        for layer, specs in self.quantization_config.experts.items():
+            if int(layer) not in modules:
+                kind = type(model).__name__
+                raise InputError(
+                    f"quantization_config: layer {layer} of {kind} has no experts; it has {sorted(modules)}"
+                )
+            factorise(modules[int(layer)], specs)
         return model
 
     def is_serializable(self) -> bool:

@@ -70,6 +70,23 @@ def check_layers(checkpoint: Checkpoint, arch: Architecture) -> None:
             _layout(checkpoint, arch, layer)  # raises, naming what was looked for
 
 
+def experts_module(checkpoint: Checkpoint, arch: Architecture, layer: int) -> str:
+    """Name of the layer's experts module in transformers 5, which is where its fused layout keeps them."""
+    prefix, _ = _layout(checkpoint, arch, layer)
+    fused = next(s["gate"] for s in arch.family.layouts if s["gate"].template.endswith("experts.gate_up_proj"))
+    return prefix + fused.template.removesuffix(".gate_up_proj")
+
+
+def expert_tensors(checkpoint: Checkpoint, arch: Architecture, layer: int) -> set[str]:
+    """Every weight and scale of the layer's experts, as named on disk; biases are not among them."""
+    return {
+        entry.name
+        for projection in PROJECTIONS
+        for stack in [open_stack(checkpoint, arch, layer, projection)]
+        for entry in (*stack.entries, *stack.scale_entries)
+    }
+
+
 def disk_shape(source: Source, shape: tuple[int, int, int]) -> tuple[int, ...]:
     """Shape of the tensor (of one expert's, for axes "OI") that holds a projection of `shape` (E, O, I)."""
     experts, outputs, inputs = shape

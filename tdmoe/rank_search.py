@@ -45,10 +45,15 @@ class ErrorTable:
         """Stored parameters of every triple, full modes without a factor."""
         return grid_parameters(self.shape, self.grid)
 
-    def best(self, budget: float) -> tuple[Ranks, float]:
-        """(ranks, squared error) of the least error within `budget` parameters; of equals the smallest."""
+    def best(self, budget: float, *, cut_experts: bool = False) -> tuple[Ranks, float]:
+        """(ranks, squared error) of the least error within `budget` parameters; of equals the smallest.
+
+        `cut_experts` leaves out the full expert rank.
+        """
         parameters = self.parameters()
         errors = np.where(parameters <= budget, self.squared_abc, np.inf)
+        if cut_experts:
+            errors[-1] = np.inf
         if not np.isfinite(errors.min()):
             raise InputError(
                 f"no ranks of a {' x '.join(map(str, self.shape))} stack fit {budget:,.0f} parameters; the least are "

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,25 @@ class TuckerExperts:
     def parameters(self) -> int:
         """Stored numbers."""
         return sum(t.numel() for t in (self.core_RPQ, self.expert_ER, self.output_OP, self.input_IQ) if t is not None)
+
+    @property
+    def ranks(self) -> Ranks:
+        """The shape of the core."""
+        return Ranks(*self.core_RPQ.shape)
+
+    def to(self, dtype: torch.dtype) -> TuckerExperts:
+        """With core and factors rounded to `dtype`."""
+        factors = (self.expert_ER, self.output_OP, self.input_IQ)
+        return TuckerExperts(self.core_RPQ.to(dtype), *(None if f is None else f.to(dtype) for f in factors))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By the names of the parameters of `modules.TuckerLinear`, on the CPU."""
+        named = {"core": self.core_RPQ, "expert": self.expert_ER, "output": self.output_OP, "input": self.input_IQ}
+        return {name: tensor.cpu().contiguous() for name, tensor in named.items() if tensor is not None}
+
+    def spec(self) -> dict[str, Any]:
+        """What `modules.linear` makes the module from."""
+        return {"kind": "tucker", "ranks": list(self.ranks)}
 
     def experts(self, start: int, stop: int) -> Tensor:
         """W^_BOI of experts start..stop-1, in the dtype of the core."""

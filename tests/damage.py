@@ -27,7 +27,7 @@ GATE = EXPERT.format(1, 0, "gate")
 # Every message must also say what to do, or at least what would have been right.
 REMEDY = re.compile(
     r"\b(download|check|correct|keep|run|give|use|write|[Cc]onvert|needs?|needed|implies|supported|readable|see|must|"
-    r"it has|like)\b"
+    r"it has|like|lower|calibrate|works)\b"
 )
 SECONDS = 8  # a refusal reads headers only
 

@@ -1,4 +1,4 @@
-"""The probes. One file each, one row here; a module is imported when its command runs."""
+"""What is done to every stack. One file each, one row here; a module is imported when its command runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-PROBES = {"spectra": "diag.probes.spectra"}
+PROBES = {"spectra": "diag.probes.spectra", "compress": "diag.compressing"}
 
 
 class Settings(Protocol):
@@ -23,6 +23,7 @@ class Probe(Protocol):
     """What a probe's module offers. VERSION is raised when results change; rows have exactly COLUMNS, in order."""
 
     NAME: str
+    TABLE: str
     VERSION: int
     COLUMNS: tuple[str, ...]
 

@@ -20,7 +20,7 @@ from tdmoe.problems import InputError
 from tdmoe.spectrum import Spectrum, mode_spectra
 from tdmoe.stack import ExpertStack
 
-NAME = "spectra"
+NAME = TABLE = "spectra"
 VERSION = 1  # of the code below: results of another version are not reused
 COLUMNS = (
     *("layer", "projection", "mode", "n", "alpha", "alpha_stderr", "r2", "fit_first", "fit_last", "alpha_null"),

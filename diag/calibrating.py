@@ -1,0 +1,228 @@
+"""`tdmoe-diag calibrate`: second moments of routed inputs, saved as the arrays of a run folder, a job a layer.
+
+All layers are collected in one pass over the text. What has been summed is saved now and then, so that a run that was
+stopped goes on with the next windows; the sums are float64 and added in order, so it ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from diag import parse
+from diag.engine import Inline
+from diag.models import resolve
+from diag.run import Job, RunFolder, digest, make_manifest
+from diag.texts import load_text
+from diag.transformer import load_model, load_tokenizer
+from diag.windows import token_windows, window_of
+from tdmoe.architecture import Architecture, architecture
+from tdmoe.atomic import write_bytes
+from tdmoe.calibration import PRIOR, LayerMoments, Moments, Weighting, collecting
+from tdmoe.checkpoint import Checkpoint
+from tdmoe.locate import check_layers
+from tdmoe.problems import InputError
+from tdmoe.safetensors_header import TensorEntry
+
+NAME = "calibrate"
+VERSION = 1
+TABLE = "calibration"
+COLUMNS = (
+    *("layer", "projection", "tokens", "routed", "experts", "experts_unseen", "routed_least", "routed_most"),
+    *("shrinkage_largest", "status"),
+)
+PARTIAL = "partial.safetensors"
+SAVE_SECONDS = 60.0
+BATCH_TOKENS = 8192  # through the model at once
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What changes the statistics."""
+
+    text: str = "c4-calibration"
+    tokens: int = 262_144
+    window: int | None = None
+    weighting: Weighting = "count"
+    per_expert: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command as typed."""
+
+    model: str
+    settings: Settings
+    layers: str | None = None
+    device: str = "auto"
+    out: Path | None = None
+    fresh: bool = False
+    revision: str | None = None
+    command_line: str = ""
+
+
+class Calibration:
+    """A checked plan. Use as a context manager; it holds the checkpoint open."""
+
+    def __init__(self, request: Request) -> None:
+        """Check model, text and layers; InputError before the model is loaded."""
+        self.request, self.settings = request, request.settings
+        self.model = resolve(request.model, request.revision)
+        self.device = Inline().device(request.device)
+        try:
+            text = load_text(self.settings.text)
+        except ValueError as error:
+            raise InputError(f"--text {self.settings.text}: {error}") from error
+        self.checkpoint = Checkpoint(self.model.files())
+        try:
+            self.arch: Architecture = architecture(self.checkpoint.config)
+            check_layers(self.checkpoint, self.arch)
+            self.layers = parse.layers(request.layers, self.arch.layers)
+            tokenizer = load_tokenizer(self.model, self.checkpoint.files)
+            window = window_of(_Config(self.checkpoint.config), self.settings.window)
+            self.windows_WT = token_windows(tokenizer, text, self.settings.tokens, window)
+            self.folder = self._folder(text)
+        except BaseException:
+            self.checkpoint.close()
+            raise
+
+    def __enter__(self) -> Calibration:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.folder.close()
+        self.checkpoint.close()
+
+    def notes(self) -> list[str]:
+        """What differs from what was asked."""
+        found, asked = self.windows_WT.numel(), self.settings.tokens
+        if asked - found < self.windows_WT.shape[1]:
+            return []
+        return [f"--text {self.settings.text}: holds {found:,} tokens in whole windows, fewer than --tokens {asked:,}"]
+
+    @property
+    def sums_bytes(self) -> int:
+        """Of all layers together, on the device."""
+        downs = self.arch.experts if self.settings.per_expert else 1
+        return 8 * len(self.layers) * (self.arch.hidden**2 + downs * self.arch.width**2 + 2 * self.arch.experts)
+
+    def execute(self, on_tokens: Callable[[int], None]) -> None:
+        """Run the model over what is left of the text, and save every layer's sums and the table."""
+        if self.folder.pending():
+            self.folder.begin()
+            started = time.perf_counter()
+            moments = self._collect(on_tokens)
+            for job in self.folder.jobs:
+                sums, seconds = moments.layers[job.layer], time.perf_counter() - started
+                self.folder.finish(job, [self._row(job, sums, moments.tokens)], to_arrays(sums), seconds)
+            (self.folder.path / PARTIAL).unlink(missing_ok=True)
+        self.folder.write_table(TABLE, COLUMNS)
+
+    def _collect(self, on_tokens: Callable[[int], None]) -> Moments:
+        model = load_model(self.model, self.checkpoint.files, self.device)
+        moments = self._partial()
+        on_tokens(moments.tokens)
+        batch = max(1, BATCH_TOKENS // self.windows_WT.shape[1])
+        options: dict[str, Any] = {"weighting": self.settings.weighting, "per_expert": self.settings.per_expert}
+        saved = time.monotonic()
+        with torch.no_grad(), collecting(model, moments, layers=self.layers, **options):
+            done = moments.tokens // self.windows_WT.shape[1]
+            for window_BT in self.windows_WT[done:].split(batch):
+                model(input_ids=window_BT.to(self.device), use_cache=False)
+                moments.tokens += window_BT.numel()
+                on_tokens(window_BT.numel())
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    self._save_partial(moments)
+                    saved = time.monotonic()
+        return moments
+
+    def _save_partial(self, moments: Moments) -> None:
+        tensors = {
+            f"{layer}.{name}": tensor.cpu().contiguous()
+            for layer, sums in moments.layers.items()
+            for name, tensor in vars(sums).items()
+        }
+        about = {"tokens": str(moments.tokens), "identity": json.dumps(self._identity)}
+        write_bytes(self.folder.path / PARTIAL, save(tensors, about))
+
+    def _partial(self) -> Moments:
+        """Sums of an earlier run that was stopped, if they are of the same thing."""
+        path = self.folder.path / PARTIAL
+        if not path.is_file() or self.request.fresh:
+            return Moments()
+        with safe_open(path, "pt", device=self.device) as file:
+            about = file.metadata() or {}
+            if about.get("identity") != json.dumps(self._identity):
+                return Moments()
+            layers: dict[int, dict[str, Tensor]] = {}
+            for key in file.keys():  # noqa: SIM118  not a dict
+                layer, _, name = key.partition(".")
+                layers.setdefault(int(layer), {})[name] = file.get_tensor(key)
+        return Moments({layer: LayerMoments(**tensors) for layer, tensors in layers.items()}, int(about["tokens"]))
+
+    def _row(self, job: Job, sums: LayerMoments, tokens: int) -> dict[str, Any]:
+        counts_E = sums.tokens_E
+        largest = max(sums.shrinkage(e, PRIOR) for e in range(len(counts_E))) if self.settings.per_expert else None
+        return {
+            **{"layer": job.layer, "projection": job.projection, "tokens": tokens, "routed": int(counts_E.sum())},
+            **{"experts": len(counts_E), "experts_unseen": int((counts_E == 0).sum())},
+            **{"routed_least": int(counts_E.min()), "routed_most": int(counts_E.max())},
+            **{"shrinkage_largest": largest, "status": "ok" if counts_E.any() else "not_calibrated"},
+        }
+
+    def _folder(self, text: str) -> RunFolder:
+        config = {**asdict(self.settings), "window": self.windows_WT.shape[1], "layers": parse.spans(self.layers)}
+        fingerprint = self.checkpoint.structure_fingerprint()
+        self._identity = {
+            "model": self.model.name,
+            "device": self.device.partition(":")[0],
+            "settings": digest({**config, "windows": len(self.windows_WT), "text": digest(text)}),
+            "probe_version": VERSION,
+            "weights": self.checkpoint.weights_fingerprint(self._a_tensor_a_shard()),
+        }
+        manifest = make_manifest(
+            command=NAME,
+            command_line=self.request.command_line,
+            model=self.model.name,
+            commit=self.checkpoint.files.commit,
+            fingerprint=fingerprint,
+            config=config,
+            device=self.device,
+        )
+        short = digest(self._identity)[:8]
+        out = self.request.out or Path("runs") / f"{self.model.name}-{NAME}-{short}"
+        return RunFolder(out, manifest, {Job(NAME, layer, "experts"): self._identity for layer in self.layers})
+
+    def _a_tensor_a_shard(self) -> list[TensorEntry]:
+        """Enough to notice that a shard was changed: its time and header count too."""
+        by_shard = {entry.file: entry for entry in map(self.checkpoint.entry, self.checkpoint.names())}
+        return list(by_shard.values())
+
+
+class _Config:
+    """config.json as attributes, which is how transformers shows it."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        from tdmoe.architecture import language_config
+
+        self.__dict__ = dict(language_config(config))
+
+
+def to_arrays(sums: LayerMoments) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    """As a run folder keeps them."""
+    return {name: tensor.cpu().numpy() for name, tensor in vars(sums).items()}
+
+
+def from_arrays(arrays: dict[str, np.ndarray[Any, np.dtype[np.float64]]]) -> LayerMoments:
+    """`to_arrays` undone."""
+    return LayerMoments(**{name: torch.from_numpy(array) for name, array in arrays.items()})

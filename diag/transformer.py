@@ -1,0 +1,57 @@
+"""The transformers model and tokenizer of a --model, for what needs a forward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diag.models import Model
+from tdmoe.files import Files
+from tdmoe.problems import InputError
+
+VOCABULARIES = ("tokenizer", "vocab", "spiece", "sentencepiece", "tekken", "tiktoken", "merges")
+
+
+def load_tokenizer(model: Model, files: Files) -> Any:
+    """InputError when the checkpoint has none."""
+    import transformers
+
+    arguments, options = _place(model, files)
+    if not any(name.startswith(VOCABULARIES) and name != "tokenizer_config.json" for name in files.names()):
+        # transformers makes one up that knows no words
+        raise InputError(f"--model {model.name}: has no tokenizer; its tokenizer.json or vocabulary files are needed")
+    try:
+        return transformers.AutoTokenizer.from_pretrained(*arguments, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"--model {model.name}: has no tokenizer that transformers can load ({_line(error)})"
+        ) from error
+
+
+def load_model(model: Model, files: Files, device: str) -> Any:
+    """In its own dtype, for inference, its weights frozen. InputError where transformers cannot load it."""
+    import transformers
+
+    import tdmoe.hub  # noqa: F401  checkpoints in our own format load too
+
+    arguments, options = _place(model, files)
+    before = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.disable_progress_bar()
+    try:
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(*arguments, dtype="auto", **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(f"--model {model.name}: transformers cannot load it ({_line(error)})") from error
+    finally:
+        if before:
+            transformers.logging.enable_progress_bar()
+    return loaded.to(device).eval().requires_grad_(False)
+
+
+def _place(model: Model, files: Files) -> tuple[tuple[str], dict[str, str]]:
+    """Where transformers finds it: a folder, or a commit in the cache."""
+    if model.folder is not None:
+        return (str(model.folder),), {}
+    return (model.repo,), {"revision": str(files.commit)}
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

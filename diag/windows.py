@@ -1,0 +1,37 @@
+"""A text as windows of tokens: tokenised once, nothing added, cut without overlap, the rest dropped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tdmoe.problems import InputError
+
+WINDOW = 2048  # tokens; shorter where a model has fewer positions
+
+
+def token_windows(tokenizer: Any, text: str, tokens: int, window: int) -> Tensor:
+    """(W, T): as many whole windows of `window` tokens as `tokens` and the text allow.
+
+    InputError when that is not one window.
+    """
+    if tokens < window:
+        raise InputError(f"--tokens {tokens}: a window takes {window} tokens; give at least that")
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    count = min(tokens, len(ids)) // window
+    if count == 0:
+        raise InputError(f"--text: holds {len(ids)} tokens, a window takes {window}; give a longer text")
+    return torch.tensor(ids[: count * window], dtype=torch.long).view(count, window)
+
+
+def window_of(config: Any, asked: int | None = None) -> int:
+    """Tokens of a window: what is asked, otherwise 2048 or as many as the model has positions for."""
+    text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    most = getattr(text_config, "max_position_embeddings", None) or WINDOW
+    if asked is None:
+        return min(WINDOW, most)
+    if not 2 <= asked <= most:
+        raise InputError(f"--window {asked}: this model takes 2 to {most} tokens; give one of these")
+    return asked

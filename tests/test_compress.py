@@ -1,0 +1,316 @@
+"""`tdmoe-diag compress`: from the built-in model to a checkpoint that transformers loads and runs in factor form."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from damage import Result, refuses
+from safetensors.torch import load_file
+from tiny import read_json, read_tensors, single_thread, write_json
+from torch import Tensor
+from zoo import FAMILIES, build, experts_of, load, save
+
+import diag.compressing
+import tdmoe.compress
+from tdmoe.architecture import architecture
+from tdmoe.calibration import experts_modules
+from tdmoe.checkpoint import Checkpoint
+from tdmoe.families import PROJECTIONS
+from tdmoe.locate import open_stack
+
+MINI = Path(__file__).parents[1] / "diag" / "assets" / "mini"
+QUICK = ("--tokens", "2048", "--layers", "1-2", "--ratio", "0.4", "--quiet")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    with single_thread():
+        yield
+
+
+@pytest.fixture
+def compress(tool: Callable[..., Result]) -> Callable[..., Result]:
+    return lambda *arguments: tool("compress", "--model", "mini", *arguments)
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "tables" / "compression.csv").open()))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def load_mini(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    import tdmoe.hub  # noqa: F401
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def test_the_checkpoint_is_smaller_loads_and_computes_what_its_factors_say(
+    compress: Callable[..., Result], tmp_path: Path
+) -> None:
+    to, out = tmp_path / "small", tmp_path / "run"
+    result = compress("--to", to, "--out", out, *QUICK)
+    assert result.code == 0, result
+    table = rows(out)
+    assert [(row["layer"], row["projection"]) for row in table] == [(x, p) for x in ("1", "2") for p in PROJECTIONS]
+    original, stored = read_tensors(MINI), read_tensors(to)
+    model = load_mini(to)
+    assert type(model.model.layers[1].mlp.experts).__name__ == "FactoredExperts"
+    assert type(model.model.layers[0].mlp.experts).__name__ == "Qwen3MoeExperts"
+    dense = load_mini(MINI)
+    with Checkpoint(MINI) as checkpoint:
+        arch = architecture(checkpoint.config)
+        for row in table:
+            layer, projection = int(row["layer"]), row["projection"]
+            prefix = f"model.layers.{layer}.mlp.experts.{projection}."
+            factors = {name.removeprefix(prefix): t for name, t in stored.items() if name.startswith(prefix)}
+            assert sum(t.numel() for t in factors.values()) == int(row["parameters"])
+            assert int(row["stored_bits"]) == 16 * int(row["parameters"]) <= 0.6 * 16 * 32 * 80 * 192
+            W = rebuilt(factors)
+            W_EOI = open_stack(checkpoint, arch, layer, projection).weights(0, 32).float()
+            assert float((W - W_EOI).norm() / W_EOI.norm()) == pytest.approx(float(row["weight_error"]), rel=1e-4)
+            assert 0 < float(row["functional_error"]) < 1 and row["status"] == "ok"
+            fill(experts_modules(dense)[layer], projection, W)
+    ids = torch.randint(10, 4000, (2, 40), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, found = dense(ids).logits, model(ids).logits
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    untouched = [name for name in original if "experts" not in name or "layers.0." in name or "layers.3." in name]
+    assert all(torch.equal(original[name], stored[name]) for name in untouched)
+    saved = sum(t.nbytes for t in original.values()) - sum(t.nbytes for t in stored.values())
+    assert saved == sum(32 * 80 * 192 * 2 - int(row["stored_bits"]) // 8 for row in table)
+    about = read_json(to / "tdmoe.json")
+    assert about["state"] == "complete" and about["stacks"][0]["ranks"] == table[0]["ranks"]
+    assert {"tokenizer.json", "tokenizer_config.json", "generation_config.json"} <= {p.name for p in to.iterdir()}
+
+
+def rebuilt(factors: dict[str, Tensor]) -> Tensor:
+    """W_EOI of stored factors, plainly."""
+    W = factors["core"].float()
+    for axis, mode in enumerate(("expert", "output", "input")):
+        if mode in factors:
+            W = torch.movedim(torch.tensordot(factors[mode].float(), W, dims=([1], [axis])), 0, axis)
+    return W
+
+
+def fill(module: Any, projection: str, W_EOI: Tensor) -> None:
+    with torch.no_grad():
+        if projection == "down":
+            module.down_proj.copy_(W_EOI)
+        else:
+            first = 0 if projection == "gate" else W_EOI.shape[1]
+            module.gate_up_proj[:, first : first + W_EOI.shape[1]].copy_(W_EOI)
+
+
+def test_whitening_and_exact_ranks_do_what_they_are_for(compress: Callable[..., Result], tmp_path: Path) -> None:
+    """On the trained model: the correct metric below none below its inverse, exact ranks below published ones."""
+    functional = {}
+    for name, spec in {
+        "published": "tdmoe:whitening=none,allocation=published,decomposition=hosvd",
+        "inverse": "tdmoe:whitening_direction=inverse,allocation=published,decomposition=hosvd",
+        "correct": "tdmoe:allocation=published,decomposition=hosvd",
+        "exact": "tdmoe:decomposition=hosvd",
+        "hooi": "tdmoe",
+        "st": "tdmoe:decomposition=st_hosvd",
+        "compress": "tdmoe:expert_mode=compress",
+    }.items():
+        out = tmp_path / name
+        result = compress(
+            "--method", spec, "--to", tmp_path / f"{name}-to", "--out", out, *QUICK, "--projections", "gate"
+        )
+        assert result.code == 0, result
+        functional[name] = [float(row["functional_error"]) for row in rows(out)]
+        if name == "compress":
+            assert all(int(row["ranks"].split("x")[0]) < 32 for row in rows(out))
+    for a, b in (("correct", "published"), ("published", "inverse"), ("exact", "correct"), ("exact", "compress")):
+        assert all(x < y for x, y in zip(functional[a], functional[b], strict=True)), (a, b)
+    assert all(x <= y * (1 + 1e-3) for x, y in zip(functional["hooi"], functional["exact"], strict=True))
+    assert all(x <= y * (1 + 1e-3) for x, y in zip(functional["hooi"], functional["st"], strict=True))
+
+
+def test_killed_and_started_again_it_ends_with_the_same_bytes(
+    compress: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = compress("--to", tmp_path / "whole", "--out", tmp_path / "a", *QUICK)
+    assert whole.code == 0
+    original, calls = diag.compressing.write_stack, []
+
+    def stop(*arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        original(*arguments)
+
+    monkeypatch.setattr(diag.compressing, "write_stack", stop)
+    to, out = tmp_path / "to", tmp_path / "b"
+    assert compress("--to", to, "--out", out, *QUICK).code == 130
+    assert read_json(to / "tdmoe.json")["state"] == "unfinished" and not (to / "config.json").exists()
+    (to / "experts-L001-gate.safetensors").unlink()  # done, but lost since
+    again = compress("--to", to, "--out", out, *QUICK)
+    assert again.code == 0 and len(calls) == 3 + 5, "one shard of six was still there"
+    ours, theirs = files(to), files(tmp_path / "whole")
+    for name in theirs.keys() - {"tdmoe.json"}:
+        assert ours[name] == theirs[name], name
+    assert ours.keys() == theirs.keys()
+
+
+def test_without_calibration_the_functional_errors_are_empty(compress: Callable[..., Result], tmp_path: Path) -> None:
+    options = ("--layers", "0", "--projections", "up", "--tokens", "0", "--method", "tdmoe:whitening=none")
+    assert compress("--to", tmp_path / "to", "--out", tmp_path / "o", *options).code == 0
+    (row,) = rows(tmp_path / "o")
+    assert row["functional_error"] == "" and row["status"] == "not_calibrated" and float(row["weight_error"]) > 0
+    stored = load_file(tmp_path / "to" / "experts-L000-gate.safetensors")
+    assert list(stored) == ["model.layers.0.mlp.experts.gate.weight"], "the other projections stay dense"
+    assert load_mini(tmp_path / "to") is not None
+
+
+def test_statistics_of_an_earlier_calibration_are_used(
+    compress: Callable[..., Result], tool: Callable[..., Result], tmp_path: Path
+) -> None:
+    where = tmp_path / "statistics"
+    calibrated = tool("calibrate", "--model", "mini", "--tokens", "2048", "--per-expert", "--out", where)
+    assert calibrated.code == 0
+    options = ("--statistics", where, "--layers", "1", "--projections", "down,gate")
+    assert compress("--to", tmp_path / "to", "--out", tmp_path / "o", *options).code == 0
+    found = {row["projection"]: row for row in rows(tmp_path / "o")}
+    assert float(found["down"]["functional_error_expert"]) > 0 and found["gate"]["functional_error_expert"] == ""
+
+
+@pytest.mark.parametrize("name", ["mixtral", "gpt_oss", "granitemoe", "deepseek_v3", "lfm2_moe", "olmoe"])
+def test_other_families_end_in_the_format_that_loads(name: str, tool: Callable[..., Result], tmp_path: Path) -> None:
+    family = FAMILIES[name]
+    model = save(build(family), tmp_path / "dense", fused=family.layouts[0] == "fused", shard_size=20_000)
+    options = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--layers", str(family.moe_layers[0]))
+    result = tool("compress", "--model", model, "--to", tmp_path / "to", "--ratio", "0.3", *options)
+    assert result.code == 0, result
+    small, dense = load(family, tmp_path / "to").eval(), load(family, model).eval()
+    layer = family.moe_layers[0]
+    for projection in PROJECTIONS:
+        fill_any(experts_of(dense)[layer], projection, linear_weights(experts_of(small)[layer], projection))
+    ids = torch.randint(3, 60, (1, 12), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected, found = (m(ids, use_cache=False).logits for m in (dense, small))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+def linear_weights(module: Any, projection: str) -> Tensor:
+    return rebuilt({name: p.detach() for name, p in getattr(module, projection).named_parameters()})
+
+
+def fill_any(module: Any, projection: str, W_EOI: Tensor) -> None:
+    """Also into interleaved and input-major experts."""
+    W = W_EOI.transpose(1, 2) if module.is_transposed else W_EOI
+    with torch.no_grad():
+        if projection == "down":
+            module.down_proj.copy_(W)
+            return
+        width, axis = W_EOI.shape[1], 2 if module.is_transposed else 1
+        index = torch.arange(width) + (0 if projection == "gate" else width)
+        if not module.is_concatenated:
+            index = 2 * torch.arange(width) + (projection == "up")
+        module.gate_up_proj.index_copy_(axis, index, W)
+
+
+# Wrong input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--ratio", "1.5"), r"ratio is 1.5; .* must lie between 0 and 1"),
+        (("--ratio", "0.999"), r"--ratio 0.999: leaves .* parameters of a 32 x 80 x 192 stack, .*; lower the ratio"),
+        (("--method", "nope"), "--method nope: is no method; give one of tdmoe"),
+        (("--method", "tdmoe:rank=3"), "--method tdmoe:rank=3: has no option 'rank'; it has whitening,"),
+        (("--method", "tdmoe:whitening=maybe"), "whitening is 'maybe'; give one of none, input"),
+        (("--method", "tdmoe:damping=x"), "damping is 'x', a number is needed"),
+        (("--method", "tdmoe:damping=-1"), "damping is -1.0; at least 0 is needed"),
+        (("--method", "tdmoe:whitening"), "'whitening' is no option; write NAME:key=value"),
+        (("--tokens", "0"), "whitening=input needs statistics; give --tokens, or whitening=none"),
+        (("--statistics", "nowhere"), "--statistics nowhere: no such folder; give"),
+        (("--text", "nowhere"), "--text nowhere: no text 'nowhere'"),
+        (("--projections", "left"), "'left' is none of gate, up, down"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_work(
+    compress: Callable[..., Result], tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    refuses(compress("--to", tmp_path / "to", *arguments, "--out", tmp_path / "out"), message, tmp_path / "out")
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_folder_that_is_not_ours_is_left_alone(compress: Callable[..., Result], tmp_path: Path) -> None:
+    to = tmp_path / "to"
+    to.mkdir()
+    (to / "precious.txt").write_text("mine")
+    options = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--layers", "0", "--projections", "up")
+    message = "--to .*: is not empty and holds no compressed checkpoint; give a new folder"
+    refuses(compress("--to", to, *options, "--out", tmp_path / "out"), message, tmp_path / "out")
+    (to / "precious.txt").unlink()
+    assert compress("--to", to, *options, "--out", tmp_path / "a").code == 0
+    other = compress("--to", to, *options, "--ratio", "0.3", "--out", tmp_path / "out")
+    refuses(other, "--to .*: holds a checkpoint made from other weights or with other settings; give", tmp_path / "out")
+    (to / "notes.txt").write_text("mine")
+    assert compress("--to", to, *options, "--ratio", "0.3", "--fresh", "--out", tmp_path / "b").code == 0
+    assert (to / "notes.txt").read_text() == "mine" and float(rows(tmp_path / "b")[0]["kept_ratio"]) > 0.6
+
+
+def test_statistics_of_another_model_are_refused(
+    compress: Callable[..., Result], tool: Callable[..., Result], tmp_path: Path
+) -> None:
+    where = tmp_path / "statistics"
+    assert tool("calibrate", "--model", "mini", "--tokens", "512", "--layers", "0", "--out", where).code == 0
+    manifest = read_json(where / "run.json")
+    write_json(where / "run.json", manifest | {"fingerprint": "0"})
+    message = r"--statistics .*: are of mini \(fingerprint 0\), not of this model; calibrate this one"
+    refuses(
+        compress("--to", tmp_path / "to", "--statistics", where, "--out", tmp_path / "out"), message, tmp_path / "out"
+    )
+    write_json(where / "run.json", manifest | {"command": "spectra"})
+    message = "holds a run of 'spectra'; give one of 'calibrate'"
+    refuses(
+        compress("--to", tmp_path / "to", "--statistics", where, "--out", tmp_path / "out"), message, tmp_path / "out"
+    )
+
+
+def test_a_quantised_checkpoint_is_refused(tool: Callable[..., Result], tmp_path: Path) -> None:
+    from test_encodings import mxfp4_checkpoint
+    from tiny import write_checkpoint
+
+    model = write_checkpoint(tmp_path / "m", *mxfp4_checkpoint())
+    options = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--out", tmp_path / "out")
+    message = "layer 0 gate: stored as mxfp4; compressing needs a bf16, fp16 or fp32 version"
+    refuses(tool("compress", "--model", model, "--to", tmp_path / "to", *options), message, tmp_path / "out")
+
+
+def test_a_fresh_process_generates_from_it(compress: Callable[..., Result], tmp_path: Path) -> None:
+    assert compress("--to", tmp_path / "to", "--out", tmp_path / "o", *QUICK).code == 0
+    code = (
+        "import sys, tdmoe.hub; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
+        "t = T.from_pretrained(sys.argv[1]); m = M.from_pretrained(sys.argv[1]); "
+        "print(len(m.generate(**t('The city of', return_tensors='pt'), max_new_tokens=5)[0]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "to"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and int(done.stdout) > 5, done.stderr
+    assert json.loads((tmp_path / "to" / "config.json").read_text())["quantization_config"]["quant_method"] == "tdmoe"
+
+
+def test_a_shard_is_split_by_size(
+    compress: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tdmoe.compress, "REST_BYTES", 1_000_000)
+    options = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--layers", "0", "--projections", "up")
+    assert compress("--to", tmp_path / "to", "--out", tmp_path / "o", *options).code == 0
+    assert len(list((tmp_path / "to").glob("rest-*.safetensors"))) > 3
+    assert load_mini(tmp_path / "to") is not None
