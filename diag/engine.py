@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from diag.device import gpu_index
 from diag.work import Result, Task, perform
 from tdmoe.architecture import architecture
 from tdmoe.checkpoint import Checkpoint
@@ -84,16 +85,6 @@ class Inline:
                     on_read(count)
 
                 yield perform(task, checkpoint, reading)
-
-
-def gpu_index(device: str) -> int | None:
-    """N of cuda:N, 0 of cuda, None of cpu; InputError for anything else."""
-    kind, _, index = device.partition(":")
-    if device == "cpu":
-        return None
-    if kind != "cuda" or (device != "cuda" and not index.isdecimal()):
-        raise InputError(f"--device {device}: is none of auto, cpu, cuda, cuda:N; give one of these")
-    return int(index or 0)
 
 
 def _ask_for(task: Task, checkpoint: Checkpoint) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from diag.engine import gpu_index
+from diag.device import gpu_index
 from diag.models import Model
 from diag.run import package_versions
 from diag.work import Failed, Result, Task, failure, perform
