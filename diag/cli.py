@@ -239,6 +239,7 @@ def compress(
         str, typer.Option("--method", help="NAME[:key=value,...], as tdmoe:allocation=published,whitening=none")
     ] = "tdmoe",
     ratio: Annotated[float, typer.Option("--ratio", help="fraction of the targeted parameters to remove")] = 0.4,
+    dense: Annotated[bool, typer.Option("--dense", help="write the rebuilt weights too, into TO/dense")] = False,
     statistics: Annotated[
         Path | None, typer.Option("--statistics", help="run folder of calibrate [default: calibrates by itself]")
     ] = None,
@@ -295,7 +296,7 @@ def compress(
         console.execute(session, notes, quiet=quiet)
         failed = session.folder.failures()
         if not failed:
-            compressing.finish(session)
+            compressing.finish(session, dense=dense)
     with console.output_may_close():
         console.print_compression(session)
         table = session.folder.path / "tables" / f"{compressing.TABLE}.csv"

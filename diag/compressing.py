@@ -21,10 +21,10 @@ from diag.calibrating import NAME as CALIBRATE
 from diag.calibrating import from_arrays
 from diag.files import write_json
 from diag.run import Job, Row, digest
-from tdmoe import methods
+from tdmoe import assemble, methods
 from tdmoe.blocks import BlockPlan, BlockReader, plan_blocks
 from tdmoe.checkpoint import CONFIG, INDEX, Checkpoint
-from tdmoe.compress import assemble, compress_stack, stored_dtype, write_stack
+from tdmoe.compress import compress_stack, stored_dtype, write_stack
 from tdmoe.layout import shard_name
 from tdmoe.problems import InputError
 from tdmoe.stack import ExpertStack
@@ -41,7 +41,11 @@ COLUMNS = (
     *("operator_error_max", "kept_ratio"),
 )
 ABOUT = "tdmoe.json"
-OURS = ("experts-L*.safetensors", "rest-*.safetensors", INDEX, CONFIG, ABOUT)
+DENSE = "dense"  # folder of the rebuilt checkpoint in --to
+OURS = (
+    *("experts-L*.safetensors", "rest-*.safetensors", INDEX, CONFIG, ABOUT),
+    *(f"{DENSE}/{name}" for name in ("model-*.safetensors", INDEX, CONFIG)),
+)
 
 
 @dataclass(frozen=True)
@@ -126,13 +130,15 @@ def begin(session: Session) -> None:
     session.folder.forget([job for job in session.stacks if not (to / shard_name(job.layer, job.projection)).is_file()])
 
 
-def finish(session: Session) -> None:
+def finish(session: Session, *, dense: bool) -> None:
     """Copy the rest and write the manifest, once every job is done."""
     to = Path(session.request.settings.to)  # type: ignore[attr-defined]
     stacks: dict[int, list[str]] = {}
     for job in session.stacks:
         stacks.setdefault(job.layer, []).append(job.projection)
-    assemble(to, session.checkpoint, session.arch, stacks)
+    assemble.factored(to, session.checkpoint, session.arch, stacks)
+    if dense:
+        assemble.dense(to / DENSE, to, session.checkpoint, session.arch, stacks)
     manifest = session.folder.manifest
     config = {key: value for key, value in manifest["config"].items() if key not in ("to", "statistics", "memory")}
     about = {

@@ -124,6 +124,15 @@ class ExpertStack:
         W_BRC = self.decode(stored_BRX, self.read_scales(), start).to(self.encoding.natural)
         return W_BRC.transpose(1, 2).contiguous() if self.row_mode == "input" else W_BRC
 
+    def view_in(self, whole: Tensor) -> Tensor:
+        """This projection's part of a tensor as stored, with axes (E, O, I), or (O, I) where an expert is a tensor."""
+        part = _cut(self.source.part, self.shape[1])
+        if self.source.axes == "OI":
+            return whole
+        if self.source.axes == "EIO":
+            return whole[:, :, part.start : part.stop : part.step].transpose(1, 2)
+        return whole[:, part.start : part.stop : part.step]
+
     def bias(self) -> Tensor | None:
         """(E, O), or None where the family has no biases."""
         if self.bias_entry is None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from zoo import FAMILIES, build, experts_of, load, save
 
 import diag.compressing
-import tdmoe.compress
+import tdmoe.writer
 from tdmoe.architecture import architecture
 from tdmoe.calibration import experts_modules
 from tdmoe.checkpoint import Checkpoint
@@ -193,7 +193,7 @@ def test_other_families_end_in_the_format_that_loads(name: str, tool: Callable[.
     family = FAMILIES[name]
     model = save(build(family), tmp_path / "dense", fused=family.layouts[0] == "fused", shard_size=20_000)
     options = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--layers", str(family.moe_layers[0]))
-    result = tool("compress", "--model", model, "--to", tmp_path / "to", "--ratio", "0.3", *options)
+    result = tool("compress", "--model", model, "--to", tmp_path / "to", "--ratio", "0.3", "--dense", *options)
     assert result.code == 0, result
     small, dense = load(family, tmp_path / "to").eval(), load(family, model).eval()
     layer = family.moe_layers[0]
@@ -203,6 +203,14 @@ def test_other_families_end_in_the_format_that_loads(name: str, tool: Callable[.
     with torch.no_grad():
         expected, found = (m(ids, use_cache=False).logits for m in (dense, small))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    exported = load(family, tmp_path / "to" / "dense").eval()  # as any other program would, with rounded weights
+    with torch.no_grad():
+        found = exported(ids, use_cache=False).logits
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.02 * float(expected.abs().max()))
+    original, rebuilt_ = read_tensors(model), read_tensors(tmp_path / "to" / "dense")
+    assert {n: (t.shape, t.dtype) for n, t in original.items()} == {n: (t.shape, t.dtype) for n, t in rebuilt_.items()}
+    changed = {name for name, tensor in original.items() if not torch.equal(tensor, rebuilt_[name])}
+    assert changed and all(f"layers.{layer}." in name and "bias" not in name for name in changed)
 
 
 def linear_weights(module: Any, projection: str) -> Tensor:
@@ -309,7 +317,7 @@ def test_a_fresh_process_generates_from_it(compress: Callable[..., Result], tmp_
 def test_a_shard_is_split_by_size(
     compress: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tdmoe.compress, "REST_BYTES", 1_000_000)
+    monkeypatch.setattr(tdmoe.writer, "SHARD_BYTES", 1_000_000)
     options = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--layers", "0", "--projections", "up")
     assert compress("--to", tmp_path / "to", "--out", tmp_path / "o", *options).code == 0
     assert len(list((tmp_path / "to").glob("rest-*.safetensors"))) > 3

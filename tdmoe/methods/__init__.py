@@ -79,3 +79,11 @@ def parse(text: str) -> tuple[Method, Any]:
     name, values = spec.split(text)
     found = method(name)
     return found, spec.options(found.Options, values, f"--method {text}")
+
+
+def restore(specification: dict[str, Any], tensors: dict[str, Tensor]) -> Factored:
+    """What `tensors()` and `spec()` of a Factored were taken from."""
+    from tdmoe.tucker import TuckerExperts
+
+    assert specification["kind"] == "tucker"
+    return TuckerExperts(tensors["core"], *(tensors.get(name) for name in ("expert", "output", "input")))

@@ -1,0 +1,116 @@
+"""A compressed checkpoint completed around the shards of its stacks: in factor form, or rebuilt dense.
+
+    factored   the factors as they are, everything else copied; tdmoe/hub.py loads it
+    dense      every tensor with the name, shape and dtype of the original, for programs that know no factors; as large
+               as the original, and only what was lost is gone
+
+Legend: E experts, O outputs, I inputs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from tdmoe.architecture import Architecture
+from tdmoe.checkpoint import Checkpoint
+from tdmoe.encodings import PLAIN
+from tdmoe.families import PROJECTIONS
+from tdmoe.layout import quantization_config, shard_name
+from tdmoe.locate import expert_tensors, experts_module, open_stack
+from tdmoe.methods import restore
+from tdmoe.safetensors_header import TensorEntry
+from tdmoe.stack import ExpertStack
+from tdmoe.writer import (
+    Pieces,
+    copied,
+    copy_small_files,
+    tensor_bytes,
+    write_config,
+    write_index,
+    write_shards,
+    write_tensors,
+)
+
+Stacks = Mapping[int, list[str]]  # {layer: projections that were compressed}
+
+
+def factored(to: Path, checkpoint: Checkpoint, arch: Architecture, stacks: Stacks) -> None:
+    """Complete `to`, where the shards of `stacks` lie.
+
+    Projections of a touched layer that were not compressed are stored dense under our names; all other tensors are
+    copied byte by byte, tokenizer and generation config too.
+    """
+    specs: dict[int, dict[str, Any]] = {}
+    replaced: set[str] = set()
+    weight_map: dict[str, str] = {}
+    for layer, projections in sorted(stacks.items()):
+        replaced |= expert_tensors(checkpoint, arch, layer)
+        specs[layer] = {p: read_shard(to, layer, p)[0] for p in projections}
+        for projection in PROJECTIONS:
+            if projection not in projections:
+                _keep(to, checkpoint, arch, layer, projection)
+            shard = shard_name(layer, projection)
+            with safe_open(to / shard, "pt") as file:
+                weight_map |= dict.fromkeys(file.keys(), shard)
+    rest = [checkpoint.entry(name) for name in checkpoint.names() if name not in replaced]
+    weight_map |= write_shards(to, "rest", rest, lambda entry: copied(checkpoint, entry))
+    copy_small_files(to, checkpoint)
+    write_config(to, {**checkpoint.config, "quantization_config": quantization_config(specs)})
+    write_index(to, weight_map)
+
+
+def dense(to: Path, shards: Path, checkpoint: Checkpoint, arch: Architecture, stacks: Stacks) -> None:
+    """Write the rebuilt checkpoint into `to`, from the shards of `stacks` in `shards`. One tensor is held at a time."""
+    sources: dict[str, list[tuple[ExpertStack, int]]] = {}
+    for layer, projections in stacks.items():
+        for projection in projections:
+            stack = open_stack(checkpoint, arch, layer, projection)
+            for number, entry in enumerate(stack.entries):
+                sources.setdefault(entry.name, []).append((stack, number))
+
+    def pieces(entry: TensorEntry) -> Pieces:
+        if entry.name not in sources:
+            yield from copied(checkpoint, entry)
+            return
+        whole = torch.empty(entry.shape, dtype=PLAIN[entry.dtype])
+        checkpoint.read_into(entry, 0, memoryview(whole.view(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
+        for stack, number in sources[entry.name]:
+            experts = rebuilt(shards, stack)
+            if len(stack.entries) == 1:
+                stack.view_in(whole).copy_(experts(0, stack.shape[0]))
+            else:
+                stack.view_in(whole).copy_(experts(number, number + 1)[0])
+        yield tensor_bytes(whole)
+
+    entries = [checkpoint.entry(name) for name in checkpoint.names()]
+    weight_map = write_shards(to, "model", entries, pieces)
+    copy_small_files(to, checkpoint)
+    write_config(to, checkpoint.config)
+    write_index(to, weight_map)
+
+
+def rebuilt(shards: Path, stack: ExpertStack) -> Callable[[int, int], Tensor]:
+    """W^_BOI of experts start..stop-1 of a compressed stack, in float32."""
+    spec, tensors = read_shard(shards, stack.layer, stack.projection)
+    return restore(spec, {name: tensor.float() for name, tensor in tensors.items()}).experts
+
+
+def read_shard(to: Path, layer: int, projection: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Spec and factors of a compressed stack, by the names of its module's parameters."""
+    with safe_open(to / shard_name(layer, projection), "pt") as file:
+        spec: dict[str, Any] = json.loads(file.metadata()["spec"])
+        return spec, {name.rpartition(".")[2]: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _keep(to: Path, checkpoint: Checkpoint, arch: Architecture, layer: int, projection: str) -> None:
+    """A shard of a stack that was not compressed."""
+    stack = open_stack(checkpoint, arch, layer, projection)
+    name = f"{experts_module(checkpoint, arch, layer)}.{projection}.weight"
+    write_tensors(to / shard_name(layer, projection), {name: stack.weights(0, stack.shape[0])}, {"kind": "dense"})
