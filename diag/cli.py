@@ -246,6 +246,9 @@ def compress(
     text: Annotated[str, typer.Option("--text", help="to calibrate on: built-in text or a file")] = "c4-calibration",
     tokens: Annotated[int, typer.Option("--tokens", min=0, help="to calibrate on; 0 for no calibration")] = 262_144,
     layers: LayersOption = None,
+    schedule: Annotated[
+        str | None, typer.Option("--schedule", help="layers from the middle outwards: middle-out:N, middle-out-code:N")
+    ] = None,
     projections: ProjectionsOption = "gate,up,down",
     device: DeviceOption = "auto",
     memory: MemoryOption = "4GB",
@@ -267,6 +270,8 @@ def compress(
     if statistics is not None and not statistics.is_dir():
         raise InputError(f"--statistics {statistics}: no such folder; give a run folder of calibrate, or leave it out")
     with _saved_whatever_happens() as saved, ExitStack() as opened:
+        if schedule is not None:
+            layers = _scheduled(model, revision, schedule, layers)
         calibration = None
         if statistics is None and tokens:
             asked = calibrating.Request(
@@ -302,6 +307,19 @@ def compress(
         table = session.folder.path / "tables" / f"{compressing.TABLE}.csv"
         console.print_lines([str(table), *([] if failed else [str(to)])])
     _report_failures(failed)
+
+
+def _scheduled(model: str, revision: str | None, schedule: str, layers: str | None) -> str:
+    """The layers that a schedule means for this model."""
+    from diag import parse
+    from diag.models import resolve
+    from tdmoe.architecture import architecture
+    from tdmoe.checkpoint import Checkpoint
+
+    if layers is not None:
+        raise InputError(f"--schedule {schedule}: chooses the layers; give it or --layers, not both")
+    with Checkpoint(resolve(model, revision).files()) as checkpoint:
+        return parse.schedule(schedule, architecture(checkpoint.config).layers)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from tdmoe.problems import InputError
+from tdmoe.schedule import middle_out
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -29,6 +30,16 @@ def layers(text: str | None, available: Sequence[int]) -> list[int]:
             f"it has {spans(available)}"
         )
     return sorted(chosen)
+
+
+def schedule(text: str, available: Sequence[int]) -> str:
+    """`middle-out:N` or `middle-out-code:N` as the text of --layers that means the same layers."""
+    match = re.fullmatch(r"middle-out(-code)?:(\d{1,6})", text.strip())
+    if not match:
+        raise InputError(
+            f"--schedule {text}: write middle-out:N, or middle-out-code:N for the order of the paper's code"
+        )
+    return spans(sorted(middle_out(available, int(match[2]), "code" if match[1] else "paper")))
 
 
 def spans(numbers: Sequence[int]) -> str:

@@ -167,12 +167,12 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(
 
 
 def test_without_calibration_the_functional_errors_are_empty(compress: Callable[..., Result], tmp_path: Path) -> None:
-    options = ("--layers", "0", "--projections", "up", "--tokens", "0", "--method", "tdmoe:whitening=none")
+    options = ("--schedule", "middle-out:1", "--projections", "up", "--tokens", "0", "--method", "tdmoe:whitening=none")
     assert compress("--to", tmp_path / "to", "--out", tmp_path / "o", *options).code == 0
     (row,) = rows(tmp_path / "o")
     assert row["functional_error"] == "" and row["status"] == "not_calibrated" and float(row["weight_error"]) > 0
-    stored = load_file(tmp_path / "to" / "experts-L000-gate.safetensors")
-    assert list(stored) == ["model.layers.0.mlp.experts.gate.weight"], "the other projections stay dense"
+    stored = load_file(tmp_path / "to" / "experts-L002-gate.safetensors")
+    assert list(stored) == ["model.layers.2.mlp.experts.gate.weight"], "the other projections stay dense"
     assert load_mini(tmp_path / "to") is not None
 
 
@@ -248,6 +248,8 @@ def fill_any(module: Any, projection: str, W_EOI: Tensor) -> None:
         (("--tokens", "0"), "whitening=input needs statistics; give --tokens, or whitening=none"),
         (("--statistics", "nowhere"), "--statistics nowhere: no such folder; give"),
         (("--text", "nowhere"), "--text nowhere: no text 'nowhere'"),
+        (("--schedule", "middle-out:1", "--layers", "1"), "chooses the layers; give it or --layers, not both"),
+        (("--schedule", "middle-out:3"), "3 layers; middle-out takes 1 to 2 of 4"),
         (("--projections", "left"), "'left' is none of gate, up, down"),
     ],
 )

@@ -13,7 +13,7 @@ QWEN3_30B, GPT_OSS_20B = (128, 768, 2048), (32, 2880, 2880)
 @pytest.mark.parametrize(
     ("shape", "expert_mode", "rule", "triple", "off"),
     [
-        (GPT_OSS_20B, "preserve", "aligned", (32, 1720, 2664), 0),  # Rethinking, section 4.3
+        (GPT_OSS_20B, "preserve", "aligned", (32, 1720, 2664), 0),  # Rethinking, appendix C.2
         (GPT_OSS_20B, "compress", "aligned", (20, 2496, 2880), 640),  # likewise
         (QWEN3_30B, "preserve", "aligned", (128, 472, 1928), None),
         (QWEN3_30B, "compress", "aligned", (79, 760, 1936), None),
