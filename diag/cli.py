@@ -300,10 +300,9 @@ def compress(
         compressing.begin(session)
         console.execute(session, notes, quiet=quiet)
         failed = session.folder.failures()
-        if not failed:
-            compressing.finish(session, dense=dense)
+        bits_saved = None if failed else compressing.finish(session, dense=dense)
     with console.output_may_close():
-        console.print_compression(session)
+        console.print_compression(session, bits_saved)
         table = session.folder.path / "tables" / f"{compressing.TABLE}.csv"
         console.print_lines([str(table), *([] if failed else [str(to)])])
     _report_failures(failed)

@@ -130,8 +130,11 @@ def begin(session: Session) -> None:
     session.folder.forget([job for job in session.stacks if not (to / shard_name(job.layer, job.projection)).is_file()])
 
 
-def finish(session: Session, *, dense: bool) -> None:
-    """Copy the rest and write the manifest, once every job is done."""
+def finish(session: Session, *, dense: bool) -> float:
+    """Copy the rest and write the manifest, once every job is done; returns the bits saved.
+
+    bits saved = (dense - stored) / dense over all tensors but the input embeddings, against the original's own bits.
+    """
     to = Path(session.request.settings.to)  # type: ignore[attr-defined]
     stacks: dict[int, list[str]] = {}
     for job in session.stacks:
@@ -141,14 +144,19 @@ def finish(session: Session, *, dense: bool) -> None:
         assemble.dense(to / DENSE, to, session.checkpoint, session.arch, stacks)
     manifest = session.folder.manifest
     config = {key: value for key, value in manifest["config"].items() if key not in ("to", "statistics", "memory")}
+    before = bits(session.checkpoint)
+    with Checkpoint(to) as compressed:
+        saved = (before - bits(compressed)) / before
     about = {
         "identity": _identity(session),
         "state": "complete",
+        "bits_saved": saved,
         "stacks": session.folder.rows(),
         "config": config,
         **{key: manifest[key] for key in ("model", "commit", "seed", "versions", "device")},
     }
     write_json(to / ABOUT, about)
+    return saved
 
 
 def bits(checkpoint: Checkpoint) -> int:

@@ -138,8 +138,8 @@ def print_calibration(calibration: Calibration) -> None:
     _stdout().print(table)
 
 
-def print_compression(session: Session) -> None:
-    """What every stack keeps and loses."""
+def print_compression(session: Session, bits_saved: float | None) -> None:
+    """What every stack keeps and loses, and what that is of the whole model."""
     table = Table()
     columns = ("ranks", "kept_ratio", "weight_error", "functional_error", "operator_error")
     table.add_column("layer / projection")
@@ -152,6 +152,8 @@ def print_compression(session: Session) -> None:
     method = rows[0]["method"] if rows else ""
     print(f"{session.model.name}: {method}, errors relative to the stack's own norm")
     _stdout().print(table)
+    if bits_saved is not None:
+        print(f"{bits_saved:.1%} of the model's bits saved, its input embeddings not counted")
 
 
 def _number(value: Any) -> str:
