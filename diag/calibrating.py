@@ -32,7 +32,6 @@ from tdmoe.calibration import PRIOR, LayerMoments, Moments, Weighting, collectin
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.locate import check_layers
 from tdmoe.problems import InputError
-from tdmoe.safetensors_header import TensorEntry
 
 NAME = "calibrate"
 VERSION = 1
@@ -42,7 +41,7 @@ COLUMNS = (
     *("shrinkage_largest", "status"),
 )
 PARTIAL = "partial.safetensors"
-SAVE_SECONDS = 60.0
+SAVE_SECONDS = 20.0
 BATCH_TOKENS = 8192  # through the model at once
 
 
@@ -188,7 +187,7 @@ class Calibration:
             "device": self.device.partition(":")[0],
             "settings": digest({**config, "windows": len(self.windows_WT), "text": digest(text)}),
             "probe_version": VERSION,
-            "weights": self.checkpoint.weights_fingerprint(self._a_tensor_a_shard()),
+            "weights": model_identity(self.checkpoint),
         }
         manifest = make_manifest(
             command=NAME,
@@ -203,10 +202,11 @@ class Calibration:
         out = self.request.out or Path("runs") / f"{self.model.name}-{NAME}-{short}"
         return RunFolder(out, manifest, {Job(NAME, layer, "experts"): self._identity for layer in self.layers})
 
-    def _a_tensor_a_shard(self) -> list[TensorEntry]:
-        """Enough to notice that a shard was changed: its time and header count too."""
-        by_shard = {entry.file: entry for entry in map(self.checkpoint.entry, self.checkpoint.names())}
-        return list(by_shard.values())
+
+def model_identity(checkpoint: Checkpoint) -> str:
+    """Identity of all weights, from a tensor of every shard: its time and header count too."""
+    by_shard = {entry.file: entry for entry in map(checkpoint.entry, checkpoint.names())}
+    return checkpoint.weights_fingerprint(list(by_shard.values()))
 
 
 class _Config:

@@ -267,23 +267,26 @@ def compress(
 
     chosen, options = methods.parse(method)
     line = " ".join(["tdmoe-diag", *sys.argv[1:]])
-    if statistics is not None and not statistics.is_dir():
-        raise InputError(f"--statistics {statistics}: no such folder; give a run folder of calibrate, or leave it out")
     with _saved_whatever_happens() as saved, ExitStack() as opened:
         if schedule is not None:
             layers = _scheduled(model, revision, schedule, layers)
-        calibration = None
-        if statistics is None and tokens:
+        calibration, moments = None, None
+        if statistics is not None:
+            moments = compressing.saved_moments(statistics)
+        elif tokens:
             asked = calibrating.Request(
                 model, calibrating.Settings(text, tokens), layers, device, revision=revision, command_line=line
             )
             calibration = opened.enter_context(calibrating.Calibration(asked))
             statistics = calibration.folder.path
+            moments = compressing.moments_digest(calibration.folder.identities.values())
         settings = compressing.Settings(
             spec.text(chosen.NAME, options),
             ratio,
             str(to.absolute()),
             str(statistics.absolute()) if statistics else None,
+            moments,
+            calibration is not None,
             parse.size("--memory", memory),
         )
         where = {"layers": layers, "projections": projections, "device": device, "out": out, "revision": revision}
@@ -292,6 +295,8 @@ def compress(
         saved.path = session.folder.path
         compressing.check_to(session)
         if dry_run:
+            if calibration is not None:
+                console.print_calibration_plan(calibration)
             console.print_plan(session)
             raise typer.Exit(0)
         if calibration is not None:

@@ -6,22 +6,24 @@ errors. It is taken up where it was left if that is the same, and refused otherw
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from diag.calibrating import NAME as CALIBRATE
-from diag.calibrating import from_arrays
+from diag.calibrating import from_arrays, model_identity
 from diag.files import write_json
 from diag.run import Job, Row, digest
 from tdmoe import assemble, methods
+from tdmoe.architecture import architecture
 from tdmoe.blocks import BlockPlan, BlockReader, plan_blocks
 from tdmoe.checkpoint import CONFIG, INDEX, Checkpoint
 from tdmoe.compress import compress_stack, stored_dtype, write_stack
@@ -38,24 +40,31 @@ VERSION = 1
 COLUMNS = (
     *("layer", "projection", "method", "ratio", "ranks", "parameters", "stored_bits", "weight_error"),
     *("functional_error", "functional_error_expert", "operator_error", "seconds", "status"),
-    *("operator_error_max", "kept_ratio"),
+    *("operator_error_max", "kept_ratio", "shard_sha256"),
 )
+UNIDENTIFIED = ("memory", "to", "statistics", "calibrates")  # settings that do not change the factors
 ABOUT = "tdmoe.json"
+IDENTITY = ("model", "device", "settings", "probe_version", "weights")  # of a calibration's results
 DENSE = "dense"  # folder of the rebuilt checkpoint in --to
 OURS = (
-    *("experts-L*.safetensors", "rest-*.safetensors", INDEX, CONFIG, ABOUT),
+    *("experts-L*.safetensors", "rest-*.safetensors", INDEX, CONFIG),
     *(f"{DENSE}/{name}" for name in ("model-*.safetensors", INDEX, CONFIG)),
 )
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`method` is a canonical spec, `statistics` a run folder of `calibrate` (None: not calibrated)."""
+    """`method` is a canonical spec, `statistics` a run folder of `calibrate` (None: not calibrated).
+
+    `moments` is the digest of what that folder holds, or will hold where `calibrates`: it is made first.
+    """
 
     method: str
     ratio: float
     to: str
     statistics: str | None = None
+    moments: str | None = None
+    calibrates: bool = False
     memory: int = 4_000_000_000
 
 
@@ -64,7 +73,10 @@ def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
     method, options = methods.parse(settings.method)
     method.check(stack.shape, options, settings.ratio, calibrated=settings.statistics is not None)
     stored_dtype(stack)
-    if settings.statistics is not None and Path(settings.statistics, "run.json").is_file():  # else it is made first
+    family = architecture(stack.checkpoint.config).family
+    if not family.factor_form:
+        raise InputError(f"{family.name}: its experts run in a way of their own that has no factor form; not supported")
+    if settings.statistics is not None and not settings.calibrates:
         _check_statistics(Path(settings.statistics), stack)
     blocks = plan_blocks(stack, settings.memory)
     core = 4 * int(np.prod(stack.shape))  # float32: the largest product is the stack itself
@@ -87,7 +99,7 @@ def run(
     reader = BlockReader(stack, settings.memory, on_read)
     statistics = None if settings.statistics is None else _statistics(Path(settings.statistics), stack)
     made = compress_stack(reader, method, options, settings.ratio, statistics, device=device)
-    write_stack(Path(settings.to), stack, made.factored)
+    sha256 = write_stack(Path(settings.to), stack, made.factored)
     dense = int(np.prod(stack.shape))
     row = {
         **{"layer": stack.layer, "projection": stack.projection, "method": settings.method, "ratio": settings.ratio},
@@ -96,23 +108,25 @@ def run(
         **{"functional_error": made.errors.functional, "functional_error_expert": made.errors.functional_expert},
         **{"operator_error": made.errors.operator, "operator_error_max": made.errors.operator_max},
         **{"kept_ratio": made.factored.parameters / dense, "seconds": round(made.seconds, 3)},
-        "status": "ok" if statistics is not None else "not_calibrated",
+        **{"status": "ok" if statistics is not None else "not_calibrated", "shard_sha256": sha256},
     }
     return [{column: row[column] for column in COLUMNS}], {}
 
 
 def check_to(session: Session) -> None:
-    """InputError unless --to is empty, not there, or what the same command left."""
-    to = Path(session.request.settings.to)  # type: ignore[attr-defined]
-    if to.exists() and not to.is_dir():
-        raise InputError(f"--to {to}: is a file; give a folder")
-    if not to.is_dir() or not any(to.iterdir()) or session.request.fresh:
+    """InputError unless --to is empty, not there, or what the same command left (with --fresh: what any left)."""
+    to = _to(session)
+    if session.model.folder is not None and to.resolve() == session.model.folder.resolve():
+        raise InputError(f"--to {to}: is the model itself; give another folder")
+    there = next(path for path in (to, *to.parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"--to {to}: {there} is a file; give a folder")
+    if not to.is_dir() or not any(to.iterdir()):
         return
-    try:
-        earlier = json.loads((to / ABOUT).read_text(encoding="utf-8"))["identity"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"--to {to}: is not empty and holds no compressed checkpoint; give a new folder") from error
-    if earlier != _identity(session):
+    about = _about(session)
+    if about is None:
+        raise InputError(f"--to {to}: is not empty and holds no compressed checkpoint; give a new folder")
+    if about["identity"] != _identity(session) and not session.request.fresh:
         raise InputError(
             f"--to {to}: holds a checkpoint made from other weights or with other settings; give another folder, or "
             "--fresh to replace it"
@@ -120,14 +134,48 @@ def check_to(session: Session) -> None:
 
 
 def begin(session: Session) -> None:
-    """Mark --to as ours, and do again what is done in the run folder but not there."""
-    to = Path(session.request.settings.to)  # type: ignore[attr-defined]
-    if session.request.fresh and to.is_dir():
-        for pattern in OURS:
+    """Do again what is done in the run folder but not whole in --to; mark --to as ours, and unfinished where it is."""
+    to, fresh = _to(session), session.request.fresh
+    damaged = [job for job in session.stacks if not _whole(to, session, job)]
+    session.folder.forget(damaged)
+    if fresh or damaged or is_complete(session) is None:
+        write_json(to / ABOUT, {"identity": _identity(session), "state": "unfinished"})
+        for pattern in OURS if fresh else (INDEX, f"{DENSE}/{INDEX}"):
             for path in to.glob(pattern):
                 path.unlink()
-    write_json(to / ABOUT, {"identity": _identity(session), "state": "unfinished"})
-    session.folder.forget([job for job in session.stacks if not (to / shard_name(job.layer, job.projection)).is_file()])
+
+
+def is_complete(session: Session, *, dense: bool = False) -> float | None:
+    """The bits saved, if --to holds all of what is asked for already."""
+    about = _about(session)
+    if about is None or about["identity"] != _identity(session) or about.get("state") != "complete":
+        return None
+    if not (_to(session) / INDEX).is_file() or (dense and not (_to(session) / DENSE / INDEX).is_file()):
+        return None
+    return float(about["bits_saved"])
+
+
+def _to(session: Session) -> Path:
+    return Path(session.request.settings.to)  # type: ignore[attr-defined]
+
+
+def _about(session: Session) -> dict[str, Any] | None:
+    """What --to says of itself; None where it is not ours."""
+    try:
+        about = json.loads((_to(session) / ABOUT).read_text(encoding="utf-8"))
+        return about if isinstance(about["identity"], str) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _whole(to: Path, session: Session, job: Job) -> bool:
+    """Whether the shard of a finished job is there as it was written."""
+    rows, shard = session.folder.outcomes[job.key].rows, to / shard_name(job.layer, job.projection)
+    if not rows or not shard.is_file():
+        return False
+    with shard.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return found == str(rows[0]["shard_sha256"])
 
 
 def finish(session: Session, *, dense: bool) -> float:
@@ -135,7 +183,9 @@ def finish(session: Session, *, dense: bool) -> float:
 
     bits saved = (dense - stored) / dense over all tensors but the input embeddings, against the original's own bits.
     """
-    to = Path(session.request.settings.to)  # type: ignore[attr-defined]
+    if (known := is_complete(session, dense=dense)) is not None:
+        return known
+    to = _to(session)
     stacks: dict[int, list[str]] = {}
     for job in session.stacks:
         stacks.setdefault(job.layer, []).append(job.projection)
@@ -143,7 +193,7 @@ def finish(session: Session, *, dense: bool) -> float:
     if dense:
         assemble.dense(to / DENSE, to, session.checkpoint, session.arch, stacks)
     manifest = session.folder.manifest
-    config = {key: value for key, value in manifest["config"].items() if key not in ("to", "statistics", "memory")}
+    config = {key: value for key, value in manifest["config"].items() if key not in UNIDENTIFIED}
     before = bits(session.checkpoint)
     with Checkpoint(to) as compressed:
         saved = (before - bits(compressed)) / before
@@ -169,27 +219,50 @@ def _identity(session: Session) -> str:
     return digest([session.folder.identities[job] for job in session.stacks])
 
 
-def _check_statistics(folder: Path, stack: ExpertStack) -> None:
-    """InputError where the folder holds no calibration of this layer of this model."""
+def moments_digest(identities: Iterable[Mapping[str, Any]]) -> str:
+    """Of what statistics were collected from and how, by the identities of a calibration's jobs."""
+    return digest([{key: identity[key] for key in sorted(IDENTITY)} for identity in identities])
+
+
+def saved_moments(folder: Path) -> str:
+    """`moments_digest` of a finished calibration; InputError where the folder holds none."""
     try:
         manifest = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        command, fingerprint = manifest["command"], manifest["fingerprint"]
+        command, states = manifest["command"], {job["state"] for job in manifest["jobs"]}
+        if command != CALIBRATE:
+            raise InputError(f"--statistics {folder}: holds a run of '{command}'; give one of '{CALIBRATE}'")
+        if states != {"done"}:
+            raise InputError(f"--statistics {folder}: is not finished; run its calibrate command again")
+        return moments_digest(_result(folder, job["key"]) for job in manifest["jobs"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"--statistics {folder}: is no run folder of tdmoe-diag calibrate") from error
-    if command != CALIBRATE:
-        raise InputError(f"--statistics {folder}: holds a run of '{command}'; give one of 'calibrate'")
-    if fingerprint != stack.checkpoint.structure_fingerprint():
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"--statistics {folder}: is no run folder of tdmoe-diag calibrate; give one") from error
+
+
+def _check_statistics(folder: Path, stack: ExpertStack) -> None:
+    """InputError where the folder holds no calibration of this layer of these weights."""
+    try:
+        found = _result(folder, Job(CALIBRATE, stack.layer, "experts").key)
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"--statistics {folder}: are of {manifest.get('model')} (fingerprint {fingerprint}), not of this model; "
-            "calibrate this one"
+            f"--statistics {folder}: has nothing of layer {stack.layer}; calibrate that layer too"
+        ) from error
+    if found["weights"] != model_identity(stack.checkpoint):
+        raise InputError(
+            f"--statistics {folder}: were collected on other weights ({found['model']}), or on another copy of them; "
+            "calibrate this model"
         )
+
+
+def _result(folder: Path, key: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "results" / f"{key}.json").read_text(encoding="utf-8"))
+    return found
 
 
 def _statistics(folder: Path, stack: ExpertStack) -> methods.StackStatistics:
     path = folder / "results" / f"{Job(CALIBRATE, stack.layer, 'experts').key}.safetensors"
-    if not path.is_file():
-        raise InputError(f"--statistics {folder}: has nothing of layer {stack.layer}; calibrate that layer too")
-    sums = from_arrays(dict(_arrays(path)))
+    sums = from_arrays(dict(_arrays(path, path.stat().st_mtime_ns)))
     if stack.projection != "down":
         return methods.StackStatistics(sums.input_moment())
     own = sums.down_moment_of if sums.down_II.ndim == 3 else None
@@ -197,6 +270,6 @@ def _statistics(folder: Path, stack: ExpertStack) -> methods.StackStatistics:
 
 
 @lru_cache(maxsize=1)
-def _arrays(path: Path) -> Mapping[str, NDArray[np.float64]]:
+def _arrays(path: Path, time: int) -> Mapping[str, NDArray[np.float64]]:
     """One layer's, for its three projections."""
     return load_file(path)

@@ -179,7 +179,8 @@ class Session:
             "layers": parse.spans(sorted({job.layer for job in jobs})),
             "projections": ",".join(dict.fromkeys(job.projection for job in jobs)),
         }
-        del settings["memory"]  # moves the last digits only: an aborted run may go on with less of it
+        for name in self.probe.UNIDENTIFIED:
+            del settings[name]
         identity = {
             "model": self.model.name,
             "device": self.device.partition(":")[0],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -63,6 +64,12 @@ def perform(task: Task, checkpoint: Checkpoint, on_read: Callable[[int], None] |
             model=task.model.name,
             on_read=on_read,
         )
+        for row in rows:
+            for column, value in row.items():
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise WeightError(
+                        f"{task.job.key}: {column} came out as {value}; look at the weights of this stack"
+                    )
         return Done(task.job, rows, arrays, time.perf_counter() - started)
     except Exception as error:
         return failure(task.job, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from tdmoe.errors import StackErrors, stack_errors
 from tdmoe.layout import shard_name
 from tdmoe.locate import experts_module
 from tdmoe.methods import Factored, Method, StackStatistics
-from tdmoe.problems import InputError
+from tdmoe.problems import InputError, WeightError
 from tdmoe.stack import ExpertStack
 from tdmoe.writer import write_tensors
 
@@ -60,8 +61,14 @@ def compress_stack(
     return Compressed(factored, errors, time.perf_counter() - started, factored.parameters * dtype.itemsize * 8)
 
 
-def write_stack(to: Path, stack: ExpertStack, made: Factored) -> None:
-    """The shard of a stack."""
+def write_stack(to: Path, stack: ExpertStack, made: Factored) -> str:
+    """Write the shard of a stack; returns its SHA-256. WeightError where a factor overflowed the stored dtype."""
     module = experts_module(stack.checkpoint, architecture(stack.checkpoint.config), stack.layer)
     tensors = {f"{module}.{stack.projection}.{name}": tensor for name, tensor in made.tensors().items()}
-    write_tensors(to / shard_name(stack.layer, stack.projection), tensors, made.spec())
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise WeightError(f"{name}: overflows {tensor.dtype}; compress a bf16 or fp32 version of the checkpoint")
+    path = to / shard_name(stack.layer, stack.projection)
+    write_tensors(path, tensors, made.spec())
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

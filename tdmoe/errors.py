@@ -3,7 +3,7 @@
     weight_error            ||W - W^||_F / ||W||_F
     functional_error        sqrt(sum_e ||(W_e - W^_e) C^(1/2)||_F^2 / sum_e ||W_e C^(1/2)||_F^2)
     functional_error_expert the same with every expert's own C_e
-    operator_error          mean over e of ||W_e - W^_e||_2 / ||W_e||_2, and its maximum
+    operator_error          mean over e of ||W_e - W^_e||_2 / ||W_e||_2, and its maximum, over experts that are not zero
 
 C is the mean of x x^T over all routed inputs of the layer, undamped. Spectral norms are exact to rounding: the largest
 eigenvalue of the smaller Gram of each expert. All sums are in float64; one block of experts is held at a time.
@@ -55,13 +55,13 @@ def stack_errors(
         E_BOI = W_BOI - rebuild(start, start + len(W_BOI)).to(W_BOI)
         lost.add(start, E_BOI)
         whole.add(start, W_BOI)
-        operator += _ratios(spectral_norms(E_BOI), spectral_norms(W_BOI))
+        operator += [e / w for e, w in zip(spectral_norms(E_BOI), spectral_norms(W_BOI), strict=True) if w > 0.0]
     return StackErrors(
         weight=_ratio(lost.plain, whole.plain) ** 0.5,
         functional=None if C_II is None else _ratio(max(0.0, lost.pooled), whole.pooled) ** 0.5,
         functional_expert=None if C_EII is None else _ratio(max(0.0, lost.own), whole.own) ** 0.5,
-        operator=float(np.mean(operator)),
-        operator_max=max(operator),
+        operator=float(np.mean(operator or [0.0])),
+        operator_max=max(operator, default=0.0),
     )
 
 
@@ -89,10 +89,6 @@ class _Sums:
                 for b, X_OI in enumerate(X_BOI):
                     C_II = self.C_EII(start + b).to(X_OI)
                     self.own += float(((X_OI @ C_II) * X_OI).sum(dtype=torch.float64))
-
-
-def _ratios(lost: list[float], whole: list[float]) -> list[float]:
-    return [_ratio(e, w) for e, w in zip(lost, whole, strict=True)]
 
 
 def _ratio(lost: float, whole: float) -> float:

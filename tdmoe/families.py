@@ -91,6 +91,7 @@ class Family:
     model_types: tuple[str, ...]
     layouts: tuple[Layout, ...] = (PER_EXPERT, FUSED)
     width: tuple[str, ...] = ("moe_intermediate_size",)
+    factor_form: bool = True  # whether tdmoe/modules.py can run it: transformers gives its experts a token's routing
 
 
 FAMILIES = (
@@ -142,6 +143,7 @@ FAMILIES = (
         ("llama4",),
         (_fused("feed_forward.experts.gate_up_proj", "feed_forward.experts.down_proj", "EIO"),),
         width=("intermediate_size",),
+        factor_form=False,  # every token goes through every expert
     ),
     Family(
         "Jamba",

@@ -9,6 +9,7 @@ from tdmoe.architecture import Architecture
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.encodings import FP8, MX_GROUP, MXFP4, PLAIN, SCALES, BlockFP8, Encoding, Plain
 from tdmoe.families import LAYER_PREFIXES, PROJECTIONS, Layout, Source
+from tdmoe.layout import METHOD
 from tdmoe.problems import InputError
 from tdmoe.safetensors_header import TensorEntry
 from tdmoe.stack import ExpertStack, parts
@@ -207,6 +208,9 @@ def _fits(checkpoint: Checkpoint, arch: Architecture, prefix: str, layout: Layou
 
 
 def _refuse_layer(checkpoint: Checkpoint, arch: Architecture, layer: int, prefixes: list[str]) -> None:
+    quantization = checkpoint.config.get("quantization_config")
+    if isinstance(quantization, dict) and quantization.get("quant_method") == METHOD:
+        raise InputError(f"{checkpoint.files.name}: is compressed already and holds factors; give the original")
     for name in checkpoint.names():
         if any(name.startswith(prefix) for prefix in prefixes) and ".experts." in name:
             for ending, kind in PACKED.items():

@@ -66,7 +66,10 @@ def write_config(to: Path, config: Mapping[str, Any]) -> None:
 
 def write_index(to: Path, weight_map: Mapping[str, str]) -> None:
     """The last file of a checkpoint: where there is one, all shards are there."""
-    size = sum((to / shard).stat().st_size for shard in set(weight_map.values()))
+    size = 0
+    for shard in sorted(set(weight_map.values())):
+        with (to / shard).open("rb") as file:
+            size += (to / shard).stat().st_size - 8 - int.from_bytes(file.read(8), "little")
     index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
     write_bytes(to / INDEX, (json.dumps(index, indent=2) + "\n").encode())
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from damage import Result, refuses
 from safetensors.torch import load_file
-from tiny import read_json, read_tensors, single_thread, write_json
+from tiny import plain_checkpoint, read_json, read_tensors, single_thread, write_checkpoint, write_json
 from torch import Tensor
 from zoo import FAMILIES, build, experts_of, load, save
 
@@ -150,11 +150,11 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(
     assert whole.code == 0
     original, calls = diag.compressing.write_stack, []
 
-    def stop(*arguments: Any) -> None:
+    def stop(*arguments: Any) -> str:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        original(*arguments)
+        return original(*arguments)
 
     monkeypatch.setattr(diag.compressing, "write_stack", stop)
     to, out = tmp_path / "to", tmp_path / "b"
@@ -246,10 +246,13 @@ def fill_any(module: Any, projection: str, W_EOI: Tensor) -> None:
         (("--method", "tdmoe:rank=3"), "--method tdmoe:rank=3: has no option 'rank'; it has whitening,"),
         (("--method", "tdmoe:whitening=maybe"), "whitening is 'maybe'; give one of none, input"),
         (("--method", "tdmoe:damping=x"), "damping is 'x', a number is needed"),
-        (("--method", "tdmoe:damping=-1"), "damping is -1.0; at least 0 is needed"),
+        (("--method", "tdmoe:damping=-1"), "damping is -1.0; a number of at least 0 is needed"),
+        (("--method", "tdmoe:damping=nan"), "damping is nan; a number of at least 0 is needed"),
+        (("--method", "tdmoe:whitening=none,damping=0.1"), "damping is that of the correct metric only; give"),
+        (("--method", "tdmoe:whitening=none,whitening_direction=inverse"), "says nothing where whitening=none; give"),
         (("--method", "tdmoe:whitening"), "'whitening' is no option; write NAME:key=value"),
         (("--tokens", "0"), "whitening=input needs statistics; give --tokens, or whitening=none"),
-        (("--statistics", "nowhere"), "--statistics nowhere: no such folder; give"),
+        (("--statistics", "nowhere"), "--statistics nowhere: is no run folder of tdmoe-diag calibrate; give"),
         (("--text", "nowhere"), "--text nowhere: no text 'nowhere'"),
         (("--schedule", "middle-out:1", "--layers", "1"), "chooses the layers; give it or --layers, not both"),
         (("--schedule", "middle-out:3"), "3 layers; middle-out takes 1 to 2 of 4"),
@@ -284,22 +287,99 @@ def test_statistics_of_another_model_are_refused(
 ) -> None:
     where = tmp_path / "statistics"
     assert tool("calibrate", "--model", "mini", "--tokens", "512", "--layers", "0", "--out", where).code == 0
+    command = ("--to", tmp_path / "to", "--statistics", where, "--out", tmp_path / "out")
+    refuses(compress(*command), "--statistics .*: has nothing of layer 1; calibrate that layer too", tmp_path / "out")
+    path = where / "results" / "calibrate-L000-experts.json"
+    found = read_json(path)
+    write_json(path, found | {"weights": "0"})
+    message = r"--statistics .*: were collected on other weights \(mini\), or on another copy of them; calibrate this"
+    refuses(compress(*command, "--layers", "0"), message, tmp_path / "out")
+    write_json(path, found)
     manifest = read_json(where / "run.json")
-    write_json(where / "run.json", manifest | {"fingerprint": "0"})
-    message = r"--statistics .*: are of mini \(fingerprint 0\), not of this model; calibrate this one"
-    refuses(
-        compress("--to", tmp_path / "to", "--statistics", where, "--out", tmp_path / "out"), message, tmp_path / "out"
-    )
+    write_json(where / "run.json", manifest | {"jobs": [{"key": "calibrate-L000-experts", "state": "pending"}]})
+    refuses(compress(*command, "--layers", "0"), "is not finished; run its calibrate command again", tmp_path / "out")
     write_json(where / "run.json", manifest | {"command": "spectra"})
-    message = "holds a run of 'spectra'; give one of 'calibrate'"
+    refuses(compress(*command), "holds a run of 'spectra'; give one of 'calibrate'", tmp_path / "out")
+
+
+def test_other_statistics_are_another_compression(
+    compress: Callable[..., Result], tool: Callable[..., Result], tmp_path: Path
+) -> None:
+    """In the same folder, under the same name."""
+    where, small = tmp_path / "s", ("--layers", "0", "--projections", "gate", "--out", tmp_path / "o")
+    calibrate = ("calibrate", "--model", "mini", "--layers", "0", "--window", "128", "--out", where)
+    assert tool(*calibrate, "--tokens", "2048").code == 0
+    assert compress("--to", tmp_path / "to", "--statistics", where, *small).code == 0
+    before = rows(tmp_path / "o")[0]
+    assert tool(*calibrate, "--tokens", "512", "--text", "wikitext2").code == 0
+    changed = compress("--to", tmp_path / "to", "--statistics", where, *small)
+    assert changed.code == 2 and "made from other weights or with other settings" in changed.err
+    again = compress("--to", tmp_path / "to", "--statistics", where, "--fresh", *small)
+    assert again.code == 0 and rows(tmp_path / "o")[0]["functional_error"] != before["functional_error"]
+
+
+def test_a_dead_expert_is_compressed_like_any_other(tool: Callable[..., Result], tmp_path: Path) -> None:
+    config, tensors = plain_checkpoint(experts=6, hidden=24, width=16, moe_layers=(0,))
+    tensors = {name: t * 0 if ".experts.3." in name else t for name, t in tensors.items()}
+    model = write_checkpoint(tmp_path / "m", config, tensors)
+    options = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--ratio", "0.3", "--out", tmp_path / "o")
+    result = tool("compress", "--model", model, "--to", tmp_path / "to", *options)
+    assert result.code == 0, result
+    assert all(0 < float(row["operator_error_max"]) < 1 for row in rows(tmp_path / "o"))
+
+
+def test_a_damaged_shard_is_made_again_and_a_complete_run_is_left_alone(
+    compress: Callable[..., Result], tmp_path: Path
+) -> None:
+    to, options = tmp_path / "to", ("--tokens", "0", "--method", "tdmoe:whitening=none", "--layers", "0")
+    command = ("--to", to, "--out", tmp_path / "o", *options)
+    assert compress(*command).code == 0
+    before, times = files(to), {path.name: path.stat().st_mtime_ns for path in to.iterdir()}
+    assert compress(*command).code == 0
+    assert {path.name: path.stat().st_mtime_ns for path in to.iterdir()} == times, "nothing was written again"
+    shard = to / "experts-L000-up.safetensors"
+    shard.write_bytes(shard.read_bytes()[:100])
+    assert compress(*command).code == 0
+    after = files(to)
+    assert {n: b for n, b in after.items() if n != "tdmoe.json"} == {
+        n: b for n, b in before.items() if n != "tdmoe.json"
+    }
+    assert compress(*command, "--dense").code == 0 and (to / "dense" / "model-00001.safetensors").is_file()
+
+
+def test_the_model_itself_and_foreign_folders_are_never_written_to(
+    tool: Callable[..., Result], compress: Callable[..., Result], tmp_path: Path
+) -> None:
+    options = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--fresh", "--out", tmp_path / "out")
+    model = write_checkpoint(tmp_path / "m", *plain_checkpoint(experts=6, hidden=24, width=16, moe_layers=(0,)))
+    before = files(model)
+    refuses(tool("compress", "--model", model, "--to", model, *options), "is the model itself", tmp_path / "out")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "config.json").write_text("{}")
+    refuses(compress("--to", foreign, *options), "holds no compressed checkpoint; give a new", tmp_path / "out")
+    assert files(model) == before and files(foreign) == {"config.json": b"{}"}
+    message = "--to .*: .*config.json is a file; give a folder"
+    refuses(compress("--to", foreign / "config.json" / "z", *options), message, tmp_path / "out")
+
+
+def test_what_has_no_factor_form_or_is_compressed_already_is_refused(
+    tool: Callable[..., Result], compress: Callable[..., Result], tmp_path: Path
+) -> None:
+    options = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--out", tmp_path / "out")
+    model = save(build(FAMILIES["llama4"]), tmp_path / "llama", fused=True)
+    message = "Llama-4: its experts run in a way of their own that has no factor form; not supported"
+    refuses(tool("compress", "--model", model, "--to", tmp_path / "to", *options), message, tmp_path / "out")
+    done = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--out", tmp_path / "o", "--layers", "0")
+    assert compress("--to", tmp_path / "small", *done).code == 0
+    message = "small: is compressed already and holds factors; give the original"
     refuses(
-        compress("--to", tmp_path / "to", "--statistics", where, "--out", tmp_path / "out"), message, tmp_path / "out"
+        tool("compress", "--model", tmp_path / "small", "--to", tmp_path / "to", *options), message, tmp_path / "out"
     )
 
 
 def test_a_quantised_checkpoint_is_refused(tool: Callable[..., Result], tmp_path: Path) -> None:
     from test_encodings import mxfp4_checkpoint
-    from tiny import write_checkpoint
 
     model = write_checkpoint(tmp_path / "m", *mxfp4_checkpoint())
     options = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--out", tmp_path / "out")

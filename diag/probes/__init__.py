@@ -26,6 +26,7 @@ class Probe(Protocol):
     TABLE: str
     VERSION: int
     COLUMNS: tuple[str, ...]
+    UNIDENTIFIED: tuple[str, ...]  # settings that a result may differ in and be used again
 
     def plan(self, stack: Any, settings: Any) -> Any:
         """The job's BlockPlan; InputError where settings do not fit the stack. Called for every job before any work."""

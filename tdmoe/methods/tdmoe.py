@@ -8,6 +8,7 @@ re-implementations), `decomposition=hosvd`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -43,8 +44,13 @@ def check(shape: Shape, options: Options, ratio: float, *, calibrated: bool) -> 
     allowed = budget(shape, ratio)
     if options.whitening == "input" and not calibrated:
         raise InputError("--method tdmoe: whitening=input needs statistics; give --tokens, or whitening=none")
-    if options.damping < 0:
-        raise InputError(f"--method tdmoe: damping is {options.damping}; at least 0 is needed")
+    if not (math.isfinite(options.damping) and options.damping >= 0):
+        raise InputError(f"--method tdmoe: damping is {options.damping}; a number of at least 0 is needed")
+    none, inverse = options.whitening == "none", options.whitening_direction == "inverse"
+    if none and inverse:
+        raise InputError("--method tdmoe: whitening_direction says nothing where whitening=none; give one of them")
+    if (none or inverse) and options.damping != DAMPING:
+        raise InputError("--method tdmoe: damping is that of the correct metric only; give one of them")
     if options.allocation == "exact":
         least = int(grid_parameters(shape, _grid(shape, options)).min())
         if least > allowed:
