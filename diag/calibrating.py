@@ -88,7 +88,7 @@ class Calibration:
             check_layers(self.checkpoint, self.arch)
             self.layers = parse.layers(request.layers, self.arch.layers)
             tokenizer = load_tokenizer(self.model, self.checkpoint.files)
-            window = window_of(_Config(self.checkpoint.config), self.settings.window)
+            window = window_of(self.checkpoint.config, self.settings.window)
             self.windows_WT = token_windows(tokenizer, text, self.settings.tokens, window)
             self.folder = self._folder(text)
         except BaseException:
@@ -207,15 +207,6 @@ def model_identity(checkpoint: Checkpoint) -> str:
     """Identity of all weights, from a tensor of every shard: its time and header count too."""
     by_shard = {entry.file: entry for entry in map(checkpoint.entry, checkpoint.names())}
     return checkpoint.weights_fingerprint(list(by_shard.values()))
-
-
-class _Config:
-    """config.json as attributes, which is how transformers shows it."""
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        from tdmoe.architecture import language_config
-
-        self.__dict__ = dict(language_config(config))
 
 
 def to_arrays(sums: LayerMoments) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tdmoe.architecture import language_config
 from tdmoe.problems import InputError
 
 WINDOW = 2048  # tokens; shorter where a model has fewer positions
@@ -26,10 +28,9 @@ def token_windows(tokenizer: Any, text: str, tokens: int, window: int) -> Tensor
     return torch.tensor(ids[: count * window], dtype=torch.long).view(count, window)
 
 
-def window_of(config: Any, asked: int | None = None) -> int:
-    """Tokens of a window: what is asked, otherwise 2048 or as many as the model has positions for."""
-    text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    most = getattr(text_config, "max_position_embeddings", None) or WINDOW
+def window_of(config: Mapping[str, Any], asked: int | None = None) -> int:
+    """Tokens of a window: what is asked, otherwise 2048 or as many as config.json has positions for."""
+    most = language_config(config).get("max_position_embeddings") or WINDOW
     if asked is None:
         return min(WINDOW, most)
     if not 2 <= asked <= most:
