@@ -28,13 +28,13 @@ from diag.transformer import load_model, load_tokenizer
 from diag.windows import token_windows, window_of
 from tdmoe.architecture import Architecture, architecture
 from tdmoe.atomic import write_bytes
-from tdmoe.calibration import PRIOR, LayerMoments, Moments, Weighting, collecting
+from tdmoe.calibration import LayerMoments, Moments, PerExpert, Weighting, collecting
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.locate import check_layers
 from tdmoe.problems import InputError
 
 NAME = "calibrate"
-VERSION = 1
+VERSION = 2
 TABLE = "calibration"
 COLUMNS = (
     *("layer", "projection", "tokens", "routed", "experts", "experts_unseen", "routed_least", "routed_most"),
@@ -53,7 +53,8 @@ class Settings:
     tokens: int = 262_144
     window: int | None = None
     weighting: Weighting = "count"
-    per_expert: bool = False
+    per_expert: PerExpert = "none"
+    outputs: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,11 @@ class Calibration:
     @property
     def sums_bytes(self) -> int:
         """Of all layers together, on the device."""
-        downs = self.arch.experts if self.settings.per_expert else 1
-        return 8 * len(self.layers) * (self.arch.hidden**2 + downs * self.arch.width**2 + 2 * self.arch.experts)
+        experts, hidden, width = self.arch.experts, self.arch.hidden**2, self.arch.width**2
+        inputs = hidden * (experts if self.settings.per_expert == "all" else 1)
+        downs = width * (experts if self.settings.per_expert != "none" else 1)
+        outputs = hidden + 2 * width if self.settings.outputs else 0
+        return 8 * len(self.layers) * (inputs + downs + outputs + 3 * experts)
 
     def execute(self, on_tokens: Callable[[int], None]) -> None:
         """Run the model over what is left of the text, and save every layer's sums and the table."""
@@ -131,14 +135,14 @@ class Calibration:
         model = load_model(self.model, self.checkpoint.files, self.device)
         moments = self._partial()
         on_tokens(moments.tokens)
-        batch = max(1, BATCH_TOKENS // self.windows_WT.shape[1])
-        options: dict[str, Any] = {"weighting": self.settings.weighting, "per_expert": self.settings.per_expert}
+        length = self.windows_WT.shape[1]
+        batch = 1 if self.settings.outputs else max(1, BATCH_TOKENS // length)  # a backward pass keeps activations
+        names = ("weighting", "per_expert", "outputs")
+        options = {name: getattr(self.settings, name) for name in names}
         saved = time.monotonic()
-        with torch.no_grad(), collecting(model, moments, layers=self.layers, **options):
-            done = moments.tokens // self.windows_WT.shape[1]
-            for window_BT in self.windows_WT[done:].split(batch):
-                model(input_ids=window_BT.to(self.device), use_cache=False)
-                moments.tokens += window_BT.numel()
+        with collecting(model, moments, layers=self.layers, **options) as run:
+            for window_BT in self.windows_WT[moments.tokens // length :].split(batch):
+                run(window_BT)
                 on_tokens(window_BT.numel())
                 if time.monotonic() - saved > SAVE_SECONDS:
                     self._save_partial(moments)
@@ -150,6 +154,7 @@ class Calibration:
             f"{layer}.{name}": tensor.cpu().contiguous()
             for layer, sums in moments.layers.items()
             for name, tensor in vars(sums).items()
+            if tensor is not None
         }
         about = {"tokens": str(moments.tokens), "identity": json.dumps(self._identity)}
         write_bytes(self.folder.path / PARTIAL, save(tensors, about))
@@ -171,7 +176,8 @@ class Calibration:
 
     def _row(self, job: Job, sums: LayerMoments, tokens: int) -> dict[str, Any]:
         counts_E = sums.tokens_E
-        largest = max(sums.shrinkage(e, PRIOR) for e in range(len(counts_E))) if self.settings.per_expert else None
+        own = [p for p in ("gate", "down") if sums.has_own(p)]  # gate stands for up: they share their inputs
+        largest = max((sums.shrinkage(p, e) for p in own for e in range(len(counts_E))), default=None)
         return {
             **{"layer": job.layer, "projection": job.projection, "tokens": tokens, "routed": int(counts_E.sum())},
             **{"experts": len(counts_E), "experts_unseen": int((counts_E == 0).sum())},
@@ -211,7 +217,7 @@ def model_identity(checkpoint: Checkpoint) -> str:
 
 def to_arrays(sums: LayerMoments) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
     """As a run folder keeps them."""
-    return {name: tensor.cpu().numpy() for name, tensor in vars(sums).items()}
+    return {name: tensor.cpu().numpy() for name, tensor in vars(sums).items() if tensor is not None}
 
 
 def from_arrays(arrays: dict[str, np.ndarray[Any, np.dtype[np.float64]]]) -> LayerMoments:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -44,6 +44,14 @@ class Weighting(StrEnum):
     by_gate = "gate_squared"
 
 
+class PerExpert(StrEnum):
+    """Of which inputs every expert has a matrix of its own."""
+
+    none = "none"
+    down = "down"
+    all = "all"
+
+
 ModelOption = Annotated[
     str, typer.Option("--model", help="mini (built in), a checkpoint folder, a hub id, or a name that `models` lists")
 ]
@@ -62,6 +70,12 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, help="of every random 
 EngineOption = Annotated[Engine, typer.Option("--engine", help="where jobs run: one by one in this process, or on Ray")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="print jobs, bytes to read and peak memory, do nothing")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="discard this run's earlier results")]
+WeightingOption = Annotated[
+    Weighting, typer.Option("--weighting", help="of a routed token: 1, or its routing weight squared")
+]
+PerExpertOption = Annotated[
+    PerExpert, typer.Option("--per-expert", help="a matrix for every expert's own inputs: of down, or of all three")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
 
 
@@ -198,11 +212,10 @@ def calibrate(
     window: Annotated[
         int | None, typer.Option("--window", help="tokens the model sees at once [default: 2048, or its positions]")
     ] = None,
-    weighting: Annotated[
-        Weighting, typer.Option("--weighting", help="of a routed token: 1, or its routing weight squared")
-    ] = Weighting.by_count,
-    per_expert: Annotated[
-        bool, typer.Option("--per-expert", help="a matrix for every expert's down projection, not one a layer")
+    weighting: WeightingOption = Weighting.by_count,
+    per_expert: PerExpertOption = PerExpert.none,
+    outputs: Annotated[
+        bool, typer.Option("--outputs", help="the loss' gradients at the outputs too, for whitening=output or both")
     ] = False,
     layers: LayersOption = None,
     device: DeviceOption = "auto",
@@ -216,7 +229,7 @@ def calibrate(
     from diag import console
     from diag.calibrating import Calibration, Request, Settings
 
-    settings = Settings(text, tokens, window, weighting.value, per_expert)
+    settings = Settings(text, tokens, window, weighting.value, per_expert.value, outputs)
     line = " ".join(["tdmoe-diag", *sys.argv[1:]])
     request = Request(model, settings, layers, device, out, fresh, revision, line)
     with _saved_whatever_happens() as saved, Calibration(request) as calibration:
@@ -238,13 +251,38 @@ def compress(
     method: Annotated[
         str, typer.Option("--method", help="NAME[:key=value,...], as tdmoe:allocation=published,whitening=none")
     ] = "tdmoe",
-    ratio: Annotated[float, typer.Option("--ratio", help="fraction of the targeted parameters to remove")] = 0.4,
+    ratio: Annotated[float, typer.Option("--ratio", help="fraction of the parameters to remove")] = 0.4,
+    ratio_of: Annotated[str | None, typer.Option("--ratio-of", help="what --ratio counts: targeted, model")] = None,
+    whitening: Annotated[str | None, typer.Option("--whitening", help="metric: none, input, output, both")] = None,
+    whitening_direction: Annotated[
+        str | None, typer.Option("--whitening-direction", help="correct, or inverse as in public code")
+    ] = None,
+    allocation: Annotated[
+        str | None, typer.Option("--allocation", help="ranks: exact, published, published_every")
+    ] = None,
+    expert_mode: Annotated[str | None, typer.Option("--expert-mode", help="auto, preserve, compress")] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option("--objective", help="error that exact ranks minimise: functional, weight, operator"),
+    ] = None,
+    decomposition: Annotated[str | None, typer.Option("--decomposition", help="hooi, hosvd, st_hosvd")] = None,
+    gate_up: Annotated[
+        str | None, typer.Option("--gate-up", help="apart, or joint: as one stack that shares its input factor")
+    ] = None,
+    refit: Annotated[
+        str | None, typer.Option("--refit", help="none, or expert: the core again under each expert's own inputs")
+    ] = None,
+    across: Annotated[
+        str | None, typer.Option("--across", help="budget of the stacks: uniform, global, activation")
+    ] = None,
     dense: Annotated[bool, typer.Option("--dense", help="write the rebuilt weights too, into TO/dense")] = False,
     statistics: Annotated[
         Path | None, typer.Option("--statistics", help="run folder of calibrate [default: calibrates by itself]")
     ] = None,
     text: Annotated[str, typer.Option("--text", help="to calibrate on: built-in text or a file")] = "c4-calibration",
     tokens: Annotated[int, typer.Option("--tokens", min=0, help="to calibrate on; 0 for no calibration")] = 262_144,
+    weighting: WeightingOption = Weighting.by_count,
+    per_expert: PerExpertOption = PerExpert.none,
     layers: LayersOption = None,
     schedule: Annotated[
         str | None, typer.Option("--schedule", help="layers from the middle outwards: middle-out:N, middle-out-code:N")
@@ -262,54 +300,57 @@ def compress(
 ) -> None:
     """A smaller checkpoint that transformers loads and runs in factor form, after `import tdmoe.hub`."""
     from diag import calibrating, compressing, console, parse
-    from diag.session import Request, Session
+    from diag.compress_run import Command, Compression
     from tdmoe import methods, spec
 
-    chosen, options = methods.parse(method)
-    line = " ".join(["tdmoe-diag", *sys.argv[1:]])
-    with _saved_whatever_happens() as saved, ExitStack() as opened:
+    flags = {
+        **{"ratio_of": ratio_of, "whitening": whitening, "whitening_direction": whitening_direction},
+        **{"allocation": allocation, "expert_mode": expert_mode, "objective": objective},
+        **{"decomposition": decomposition, "gate_up": gate_up, "refit": refit, "across": across},
+    }
+    chosen, options = methods.parse(method, flags)
+    needs = chosen.needs(options)
+    if needs.own and per_expert is PerExpert.none:
+        per_expert = PerExpert.down
+    collected = calibrating.Settings(text, tokens, None, weighting.value, per_expert.value, needs.outputs)
+    with _saved_whatever_happens() as saved:
         if schedule is not None:
             layers = _scheduled(model, revision, schedule, layers)
-        calibration, moments = None, None
-        if statistics is not None:
-            moments = compressing.saved_moments(statistics)
-        elif tokens:
-            asked = calibrating.Request(
-                model, calibrating.Settings(text, tokens), layers, device, revision=revision, command_line=line
-            )
-            calibration = opened.enter_context(calibrating.Calibration(asked))
-            statistics = calibration.folder.path
-            moments = compressing.moments_digest(calibration.folder.identities.values())
-        settings = compressing.Settings(
+        command = Command(
+            model,
             spec.text(chosen.NAME, options),
+            options,
             ratio,
-            str(to.absolute()),
-            str(statistics.absolute()) if statistics else None,
-            moments,
-            calibration is not None,
+            to,
             parse.size("--memory", memory),
+            statistics,
+            collected if tokens and statistics is None else None,
+            {"layers": layers, "projections": projections, "device": device, "out": out, "revision": revision},
+            {
+                **{"seed": seed, "engine": engine.value, "fresh": fresh},
+                "command_line": " ".join(["tdmoe-diag", *sys.argv[1:]]),
+            },
         )
-        where = {"layers": layers, "projections": projections, "device": device, "out": out, "revision": revision}
-        how = {"seed": seed, "engine": engine.value, "fresh": fresh, "command_line": line}
-        session = opened.enter_context(Session(Request("compress", model, settings, **where, **how)))  # type: ignore[arg-type]
-        saved.path = session.folder.path
-        compressing.check_to(session)
-        if dry_run:
-            if calibration is not None:
-                console.print_calibration_plan(calibration)
-            console.print_plan(session)
-            raise typer.Exit(0)
-        if calibration is not None:
-            console.execute_calibration(calibration, calibration.notes() + calibration.folder.open(), quiet=quiet)
-        notes = session.notes() + session.folder.open(fresh=fresh)
-        compressing.begin(session)
-        console.execute(session, notes, quiet=quiet)
-        failed = session.folder.failures()
-        bits_saved = None if failed else compressing.finish(session, dense=dense)
+        with Compression(command) as compression:
+            saved.path = compression.session.folder.path
+            if dry_run:
+                console.print_compression_plan(compression)
+                raise typer.Exit(0)
+            failed = console.execute_before_compression(compression, quiet=quiet)
+            if failed:
+                _report_failures(failed)
+            compression.settle()
+            session = compression.session
+            saved.path = session.folder.path
+            notes = session.notes() + session.folder.open(fresh=fresh)
+            compressing.begin(session)
+            console.execute(session, notes, quiet=quiet)
+            failed = session.folder.failures()
+            bits_saved = None if failed else compressing.finish(session, dense=dense)
     with console.output_may_close():
         console.print_compression(session, bits_saved)
-        table = session.folder.path / "tables" / f"{compressing.TABLE}.csv"
-        console.print_lines([str(table), *([] if failed else [str(to)])])
+        tables = [s.folder.path / "tables" / f"{s.probe.TABLE}.csv" for s in (compression.frontiers, session) if s]
+        console.print_lines([*map(str, tables), *([] if failed else [str(to)])])
     _report_failures(failed)
 
 

@@ -10,39 +10,45 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from diag.calibrating import NAME as CALIBRATE
 from diag.calibrating import from_arrays, model_identity
 from diag.files import write_json
+from diag.probes import Settings as ProbeSettings
 from diag.run import Job, Row, digest
-from tdmoe import assemble, methods
+from tdmoe import assemble, joint, methods
 from tdmoe.architecture import architecture
-from tdmoe.blocks import BlockPlan, BlockReader, plan_blocks
+from tdmoe.blocks import BlockPlan
+from tdmoe.calibration import LayerMoments
 from tdmoe.checkpoint import CONFIG, INDEX, Checkpoint
 from tdmoe.compress import compress_stack, stored_dtype, write_stack
+from tdmoe.families import JOINT, MEMBERS
+from tdmoe.joint import Stack
 from tdmoe.layout import shard_name
 from tdmoe.problems import InputError
-from tdmoe.stack import ExpertStack
+from tdmoe.ranks import Ranks
 
 if TYPE_CHECKING:
     from diag.session import Session
 
 NAME = "compress"
 TABLE = "compression"
-VERSION = 1
+VERSION = 2
 COLUMNS = (
     *("layer", "projection", "method", "ratio", "ranks", "parameters", "stored_bits", "weight_error"),
     *("functional_error", "functional_error_expert", "operator_error", "seconds", "status"),
     *("operator_error_max", "kept_ratio", "shard_sha256"),
 )
-UNIDENTIFIED = ("memory", "to", "statistics", "calibrates")  # settings that do not change the factors
+UNIDENTIFIED = ("memory", "to", "statistics", "calibrates", "allotted")  # settings that do not change the factors
 ABOUT = "tdmoe.json"
 IDENTITY = ("model", "device", "settings", "probe_version", "weights")  # of a calibration's results
 DENSE = "dense"  # folder of the rebuilt checkpoint in --to
@@ -53,10 +59,11 @@ OURS = (
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(ProbeSettings):
     """`method` is a canonical spec, `statistics` a run folder of `calibrate` (None: not calibrated).
 
-    `moments` is the digest of what that folder holds, or will hold where `calibrates`: it is made first.
+    `moments` is the digest of what that folder holds, or will hold where `calibrates`: it is made first. `allotted` has
+    (fraction to remove, ranks or nothing) of every job, where the budget is not the same for all.
     """
 
     method: str
@@ -66,19 +73,47 @@ class Settings:
     moments: str | None = None
     calibrates: bool = False
     memory: int = 4_000_000_000
+    allotted: Mapping[str, tuple[float, tuple[int, ...]]] | None = None
+
+    def stacks(self, projections: list[str]) -> list[str]:
+        """Gate and up as one, where the method joins them."""
+        _, options = methods.parse(self.method)
+        if getattr(options, "gate_up", "apart") == "apart":
+            return projections
+        if missing := [name for name in MEMBERS[JOINT] if name not in projections]:
+            raise InputError(f"--gate-up joint: needs gate and up; add {missing[0]} to --projections")
+        return [JOINT, *(name for name in projections if name not in MEMBERS[JOINT])]
+
+    def of(self, key: str) -> dict[str, Any]:
+        """Its share of the budget."""
+        return {} if self.allotted is None else {"allotted": json.loads(json.dumps(self.allotted[key]))}
+
+    def allotment(self, stack: Stack) -> methods.Allotment:
+        """What the stack may keep."""
+        if self.allotted is None:
+            return methods.Allotment(self.ratio)
+        ratio, ranks = self.allotted[Job(NAME, stack.layer, stack.projection).key]
+        return methods.Allotment(ratio, Ranks(*ranks) if ranks else None)
 
 
-def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
+def plan(stack: Stack, settings: Settings) -> BlockPlan:
     """InputError where method, ratio, stack and statistics do not fit."""
     method, options = methods.parse(settings.method)
-    method.check(stack.shape, options, settings.ratio, calibrated=settings.statistics is not None)
+    allotment = settings.allotment(stack)
+    if allotment.ranks is None:
+        method.check(stack.shape, options, allotment.ratio)
     stored_dtype(stack)
     family = architecture(stack.checkpoint.config).family
     if not family.factor_form:
         raise InputError(f"{family.name}: its experts run in a way of their own that has no factor form; not supported")
+    needs = method.needs(options)
+    if settings.statistics is None and needs.statistics:
+        raise InputError(
+            f"--method {settings.method}: needs statistics; give --tokens or --statistics, or whitening=none"
+        )
     if settings.statistics is not None and not settings.calibrates:
-        _check_statistics(Path(settings.statistics), stack)
-    blocks = plan_blocks(stack, settings.memory)
+        _check_statistics(Path(settings.statistics), stack, needs)
+    blocks = joint.plan(stack, settings.memory)
     core = 4 * int(np.prod(stack.shape))  # float32: the largest product is the stack itself
     return BlockPlan(
         blocks.resident, blocks.block_experts, blocks.strip_rows, blocks.buffers, blocks.reads, blocks.peak_bytes + core
@@ -86,7 +121,7 @@ def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
 
 
 def run(
-    stack: ExpertStack,
+    stack: Stack,
     settings: Settings,
     *,
     device: str,
@@ -96,9 +131,9 @@ def run(
 ) -> tuple[list[Row], Mapping[str, NDArray[np.float64]]]:
     """The row of `compression.csv`; the factors go to --to."""
     method, options = methods.parse(settings.method)
-    reader = BlockReader(stack, settings.memory, on_read)
-    statistics = None if settings.statistics is None else _statistics(Path(settings.statistics), stack)
-    made = compress_stack(reader, method, options, settings.ratio, statistics, device=device)
+    reader = joint.reader(stack, settings.memory, on_read)
+    statistics = statistics_of(settings, stack)
+    made = compress_stack(reader, method, options, settings.allotment(stack), statistics, device=device)
     sha256 = write_stack(Path(settings.to), stack, made.factored)
     dense = int(np.prod(stack.shape))
     row = {
@@ -113,8 +148,11 @@ def run(
     return [{column: row[column] for column in COLUMNS}], {}
 
 
-def check_to(session: Session) -> None:
-    """InputError unless --to is empty, not there, or what the same command left (with --fresh: what any left)."""
+def check_to(session: Session, *, settled: bool = True) -> None:
+    """InputError unless --to is empty, not there, or what the same command left (with --fresh: what any left).
+
+    Until every stack's share of the budget is `settled`, it may be what any command left.
+    """
     to = _to(session)
     if session.model.folder is not None and to.resolve() == session.model.folder.resolve():
         raise InputError(f"--to {to}: is the model itself; give another folder")
@@ -126,7 +164,7 @@ def check_to(session: Session) -> None:
     about = _about(session)
     if about is None:
         raise InputError(f"--to {to}: is not empty and holds no compressed checkpoint; give a new folder")
-    if about["identity"] != _identity(session) and not session.request.fresh:
+    if settled and about["identity"] != _identity(session) and not session.request.fresh:
         raise InputError(
             f"--to {to}: holds a checkpoint made from other weights or with other settings; give another folder, or "
             "--fresh to replace it"
@@ -209,6 +247,18 @@ def finish(session: Session, *, dense: bool) -> float:
     return saved
 
 
+def size(stack: Stack) -> int:
+    """Parameters of the dense stack."""
+    return int(np.prod(stack.shape))
+
+
+def parameters(session: Session) -> int:
+    """Parameters of the whole model but its input embeddings."""
+    checkpoint = session.checkpoint
+    entries = (checkpoint.entry(name) for name in checkpoint.names() if "embed_tokens" not in name)
+    return sum(int(np.prod(entry.shape)) for entry in entries)
+
+
 def bits(checkpoint: Checkpoint) -> int:
     """Stored bits of everything but the input embeddings."""
     entries = (checkpoint.entry(name) for name in checkpoint.names() if "embed_tokens" not in name)
@@ -240,8 +290,8 @@ def saved_moments(folder: Path) -> str:
         raise InputError(f"--statistics {folder}: is no run folder of tdmoe-diag calibrate; give one") from error
 
 
-def _check_statistics(folder: Path, stack: ExpertStack) -> None:
-    """InputError where the folder holds no calibration of this layer of these weights."""
+def _check_statistics(folder: Path, stack: Stack, needs: methods.Needs) -> None:
+    """InputError where the folder holds no calibration of this layer of these weights, or not all that is needed."""
     try:
         found = _result(folder, Job(CALIBRATE, stack.layer, "experts").key)
     except (OSError, ValueError) as error:
@@ -253,6 +303,12 @@ def _check_statistics(folder: Path, stack: ExpertStack) -> None:
             f"--statistics {folder}: were collected on other weights ({found['model']}), or on another copy of them; "
             "calibrate this model"
         )
+    if needs.outputs and "gate_output_OO" not in found["arrays"]:
+        raise InputError(f"--statistics {folder}: hold no gradients at outputs; calibrate with --outputs")
+    with safe_open(_sums_path(folder, stack.layer), "np") as file:
+        own = len(file.get_slice("down_II").get_shape()) == 3
+    if needs.own and not own:
+        raise InputError(f"--statistics {folder}: hold no inputs of each expert alone; calibrate with --per-expert")
 
 
 def _result(folder: Path, key: str) -> dict[str, Any]:
@@ -260,13 +316,26 @@ def _result(folder: Path, key: str) -> dict[str, Any]:
     return found
 
 
-def _statistics(folder: Path, stack: ExpertStack) -> methods.StackStatistics:
-    path = folder / "results" / f"{Job(CALIBRATE, stack.layer, 'experts').key}.safetensors"
-    sums = from_arrays(dict(_arrays(path, path.stat().st_mtime_ns)))
-    if stack.projection != "down":
-        return methods.StackStatistics(sums.input_moment())
-    own = sums.down_moment_of if sums.down_II.ndim == 3 else None
-    return methods.StackStatistics(sums.down_moment(), own)
+def statistics_of(settings: Settings, stack: Stack) -> methods.StackStatistics | None:
+    """What was calibrated of the stack; gate and up share their inputs, and as one stack their gradients' blocks."""
+    if settings.statistics is None:
+        return None
+    sums = layer_sums(Path(settings.statistics), stack.layer)
+    members = MEMBERS[stack.projection]
+    outputs = [D_OO for member in members if (D_OO := sums.output_moment(member)) is not None]
+    own = partial(sums.moment_of, members[0]) if sums.has_own(members[0]) else None
+    D_OO = torch.block_diag(*outputs) if outputs else None
+    return methods.StackStatistics(sums.moment(members[0]), own, D_OO)
+
+
+def _sums_path(folder: Path, layer: int) -> Path:
+    return folder / "results" / f"{Job(CALIBRATE, layer, 'experts').key}.safetensors"
+
+
+def layer_sums(folder: Path, layer: int) -> LayerMoments:
+    """Sums of a layer of a calibration."""
+    path = _sums_path(folder, layer)
+    return from_arrays(dict(_arrays(path, path.stat().st_mtime_ns)))
 
 
 @lru_cache(maxsize=1)

@@ -30,6 +30,7 @@ from tdmoe.gram import MODES
 
 if TYPE_CHECKING:
     from diag.calibrating import Calibration
+    from diag.compress_run import Compression
 
 MIN_WIDTH = 100  # of a table when stdout is a pipe
 
@@ -103,6 +104,26 @@ def print_plan(session: Session) -> None:
 def _download_note(session: Session) -> str:
     missing = session.missing()
     return f" {len(missing)} shards to download first, {_bytes(sum(missing.values()))};" if missing else ""
+
+
+def execute_before_compression(compression: Compression, *, quiet: bool) -> list[tuple[str, str]]:
+    """Calibrate and find the frontiers, where asked for; what failed of it."""
+    calibration, frontiers = compression.calibration, compression.frontiers
+    if calibration is not None:
+        execute_calibration(calibration, calibration.notes() + calibration.folder.open(), quiet=quiet)
+    if frontiers is None:
+        return []
+    execute(frontiers, frontiers.folder.open(fresh=frontiers.request.fresh), quiet=quiet)
+    return frontiers.folder.failures()
+
+
+def print_compression_plan(compression: Compression) -> None:
+    """--dry-run: what is made first, then the stacks."""
+    if compression.calibration is not None:
+        print_calibration_plan(compression.calibration)
+    if compression.frontiers is not None:
+        print_plan(compression.frontiers)
+    print_plan(compression.session)
 
 
 def execute_calibration(calibration: Calibration, notes: Iterable[str], *, quiet: bool) -> None:

@@ -12,7 +12,7 @@ from diag.device import gpu_index
 from diag.work import Result, Task, perform
 from tdmoe.architecture import architecture
 from tdmoe.checkpoint import Checkpoint
-from tdmoe.locate import open_stack
+from tdmoe.joint import open_named
 from tdmoe.problems import InputError
 
 
@@ -88,5 +88,5 @@ class Inline:
 
 
 def _ask_for(task: Task, checkpoint: Checkpoint) -> None:
-    stack = open_stack(checkpoint, architecture(checkpoint.config), task.job.layer, task.job.projection)
+    stack = open_named(checkpoint, architecture(checkpoint.config), task.job.layer, task.job.projection)
     checkpoint.will_need(stack.all_entries)

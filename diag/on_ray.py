@@ -26,7 +26,7 @@ from diag.run import package_versions
 from diag.work import Failed, Result, Task, failure, perform
 from tdmoe.architecture import architecture
 from tdmoe.checkpoint import Checkpoint
-from tdmoe.locate import open_stack
+from tdmoe.joint import open_named
 from tdmoe.problems import InputError
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -167,7 +167,7 @@ def _check_same(task: Task, checkpoint: Checkpoint) -> None:
     here = package_versions()
     if other := [f"{name} {here.get(name)} (not {v})" for name, v in task.versions.items() if here.get(name) != v]:
         raise InputError(f"has {', '.join(other)}; install the same versions on every machine of the cluster")
-    stack = open_stack(checkpoint, architecture(checkpoint.config), task.job.layer, task.job.projection)
+    stack = open_named(checkpoint, architecture(checkpoint.config), task.job.layer, task.job.projection)
     if checkpoint.weights_fingerprint(stack.all_entries) != task.weights:
         raise InputError(
             f"the weights of {task.job.key} are not those that the run was planned on; every machine of the cluster "

@@ -20,9 +20,9 @@ from tdmoe.architecture import architecture
 from tdmoe.blocks import BlockPlan
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.families import PROJECTIONS
-from tdmoe.locate import check_layers, open_stack
+from tdmoe.joint import Stack, open_named
+from tdmoe.locate import check_layers
 from tdmoe.problems import InputError, MissingShards
-from tdmoe.stack import ExpertStack
 
 
 @dataclass(frozen=True)
@@ -152,17 +152,18 @@ class Session:
             "arrays": {job.key: self.folder.arrays(job) for job in done},
         }
 
-    def _open_stacks(self) -> dict[Job, ExpertStack]:
+    def _open_stacks(self) -> dict[Job, Stack]:
         self.arch = arch = architecture(self.checkpoint.config)
         check_layers(self.checkpoint, arch)
         layers = parse.layers(self.request.layers, arch.layers)
         projections = parse.choices("--projections", self.request.projections, PROJECTIONS)
-        jobs = [Job(self.probe.NAME, layer, projection) for layer in layers for projection in projections]
-        stacks: dict[Job, ExpertStack] = {}
+        names = self.request.settings.stacks(projections)
+        jobs = [Job(self.probe.NAME, layer, name) for layer in layers for name in names]
+        stacks: dict[Job, Stack] = {}
         missing: list[str] = []
         for job in jobs:
             try:
-                stacks[job] = open_stack(self.checkpoint, arch, job.layer, job.projection)
+                stacks[job] = open_named(self.checkpoint, arch, job.layer, job.projection)
             except MissingShards as error:
                 missing += error.shards
         if missing:
@@ -179,8 +180,7 @@ class Session:
             "layers": parse.spans(sorted({job.layer for job in jobs})),
             "projections": ",".join(dict.fromkeys(job.projection for job in jobs)),
         }
-        for name in self.probe.UNIDENTIFIED:
-            del settings[name]
+        settings = {name: value for name, value in settings.items() if name not in self.probe.UNIDENTIFIED}
         identity = {
             "model": self.model.name,
             "device": self.device.partition(":")[0],
@@ -188,7 +188,11 @@ class Session:
             "probe_version": self.probe.VERSION,
         }
         identities = {
-            job: {**identity, "weights": self.checkpoint.weights_fingerprint(stack.all_entries)}
+            job: {
+                **identity,
+                **request.settings.of(job.key),
+                "weights": self.checkpoint.weights_fingerprint(stack.all_entries),
+            }
             for job, stack in self.stacks.items()
         }
         manifest = make_manifest(

@@ -14,7 +14,7 @@ from diag.probes import Settings, probe
 from diag.run import Arrays, Job, Row
 from tdmoe.architecture import architecture
 from tdmoe.checkpoint import Checkpoint
-from tdmoe.locate import open_stack
+from tdmoe.joint import open_named
 from tdmoe.problems import InputError, WeightError
 
 
@@ -55,7 +55,7 @@ def perform(task: Task, checkpoint: Checkpoint, on_read: Callable[[int], None] |
     """Do a job. Whatever it raises becomes a Failed with its traceback, so that the others go on."""
     started = time.perf_counter()
     try:
-        stack = open_stack(checkpoint, architecture(checkpoint.config), task.job.layer, task.job.projection)
+        stack = open_named(checkpoint, architecture(checkpoint.config), task.job.layer, task.job.projection)
         rows, arrays = probe(task.job.probe).run(
             stack,
             task.settings,

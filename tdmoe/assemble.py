@@ -10,7 +10,8 @@ Legend: E experts, O outputs, I inputs.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from torch import Tensor
 from tdmoe.architecture import Architecture
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.encodings import PLAIN
-from tdmoe.families import PROJECTIONS
+from tdmoe.errors import Rebuild as Rebuilt
+from tdmoe.families import MEMBERS, PROJECTIONS
 from tdmoe.layout import quantization_config, shard_name
 from tdmoe.locate import expert_tensors, experts_module, open_stack
-from tdmoe.methods import restore
+from tdmoe.methods import Factored, restore
 from tdmoe.safetensors_header import TensorEntry
 from tdmoe.stack import ExpertStack
 from tdmoe.writer import (
@@ -53,9 +55,11 @@ def factored(to: Path, checkpoint: Checkpoint, arch: Architecture, stacks: Stack
     for layer, projections in sorted(stacks.items()):
         replaced |= expert_tensors(checkpoint, arch, layer)
         specs[layer] = {p: read_shard(to, layer, p)[0] for p in projections}
-        for projection in PROJECTIONS:
-            if projection not in projections:
-                _keep(to, checkpoint, arch, layer, projection)
+        covered = {member for projection in projections for member in MEMBERS[projection]}
+        kept = [projection for projection in PROJECTIONS if projection not in covered]
+        for projection in kept:
+            _keep(to, checkpoint, arch, layer, projection)
+        for projection in (*projections, *kept):
             shard = shard_name(layer, projection)
             with safe_open(to / shard, "pt") as file:
                 weight_map |= dict.fromkeys(file.keys(), shard)
@@ -68,12 +72,15 @@ def factored(to: Path, checkpoint: Checkpoint, arch: Architecture, stacks: Stack
 
 def dense(to: Path, shards: Path, checkpoint: Checkpoint, arch: Architecture, stacks: Stacks) -> None:
     """Write the rebuilt checkpoint into `to`, from the shards of `stacks` in `shards`. One tensor is held at a time."""
-    sources: dict[str, list[tuple[ExpertStack, int]]] = {}
+    sources: dict[str, list[tuple[ExpertStack, int, Rebuilt]]] = {}
     for layer, projections in stacks.items():
         for projection in projections:
-            stack = open_stack(checkpoint, arch, layer, projection)
-            for number, entry in enumerate(stack.entries):
-                sources.setdefault(entry.name, []).append((stack, number))
+            members = MEMBERS[projection]
+            for position, member in enumerate(members):
+                stack = open_stack(checkpoint, arch, layer, member)
+                experts = _rebuilt(shards, layer, projection, position, len(members))
+                for number, entry in enumerate(stack.entries):
+                    sources.setdefault(entry.name, []).append((stack, number, experts))
 
     def pieces(entry: TensorEntry) -> Pieces:
         if entry.name not in sources:
@@ -81,8 +88,7 @@ def dense(to: Path, shards: Path, checkpoint: Checkpoint, arch: Architecture, st
             return
         whole = torch.empty(entry.shape, dtype=PLAIN[entry.dtype])
         checkpoint.read_into(entry, 0, memoryview(whole.view(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
-        for stack, number in sources[entry.name]:
-            experts = rebuilt(shards, stack)
+        for stack, number, experts in sources[entry.name]:
             if len(stack.entries) == 1:
                 stack.view_in(whole).copy_(experts(0, stack.shape[0]))
             else:
@@ -96,10 +102,21 @@ def dense(to: Path, shards: Path, checkpoint: Checkpoint, arch: Architecture, st
     write_index(to, weight_map)
 
 
-def rebuilt(shards: Path, stack: ExpertStack) -> Callable[[int, int], Tensor]:
-    """W^_BOI of experts start..stop-1 of a compressed stack, in float32."""
-    spec, tensors = read_shard(shards, stack.layer, stack.projection)
-    return restore(spec, {name: tensor.float() for name, tensor in tensors.items()}).experts
+def _rebuilt(shards: Path, layer: int, projection: str, position: int, members: int) -> Rebuilt:
+    """W^_BOI of experts start..stop-1 of one of the projections that are stored together, in float32."""
+
+    def experts(start: int, stop: int) -> Tensor:
+        changed = (shards / shard_name(layer, projection)).stat().st_mtime_ns
+        W_BOI = _whole(shards, layer, projection, changed).experts(start, stop)
+        return W_BOI.chunk(members, dim=1)[position]
+
+    return experts
+
+
+@lru_cache(maxsize=2)  # an expert at a time asks for it
+def _whole(shards: Path, layer: int, projection: str, changed: int) -> Factored:
+    spec, tensors = read_shard(shards, layer, projection)
+    return restore(spec, {name: tensor.float() for name, tensor in tensors.items()})
 
 
 def read_shard(to: Path, layer: int, projection: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

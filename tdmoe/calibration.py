@@ -8,17 +8,27 @@ Weighting `count`: every routed token counts once, a_tk = 1 and a_t = sum_k a_tk
 times sum x x^T, so the pooled gate/up matrix does not see the routing at all; only `gate_squared`, a_tk = g_tk^2 with g
 the routing weight (the token's share of the loss at the layer's output), does. Llama-4 has g in the inputs already.
 
+The output-side metric is the second moment of the loss' gradient at a projection's output,
+
+    D = sum_tk d_tk d_tk^T / (number of routed tokens),   d_tk = dL/dy_tk
+
+with L the summed next-token cross-entropy in nats, so that tr(D dW C dW^T) approximates what an error dW does to L
+(K-FAC, Martens & Grosse 2015, with the empirical Fisher). Weights stay frozen: only the activations' gradients of the
+windows at hand are kept, and those of the projections are made again layer by layer from the gradient at the output of
+the experts module, with dL/dy_tk = g_tk dL/dy_t.
+
 Statistics are collected by hooks on the experts modules of a transformers model, whatever implementation runs them, and
 the inputs of down are computed again from the module's own weights. Sums are float64; memory does not grow with tokens.
 
-Legend: T tokens, K experts a token is routed to, E experts, I inputs of the projection, S rows that one expert gets.
+Legend: T tokens, K experts a token is routed to, E experts, I inputs and O outputs of the projection, H hidden size,
+W expert width, S rows that one expert gets.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,6 +38,7 @@ from torch import Tensor
 from tdmoe.problems import InputError
 
 Weighting = Literal["count", "gate_squared"]
+PerExpert = Literal["none", "down", "all"]
 MODULE = re.compile(r"layers\.(\d+)\..*\bexperts$")
 PRIOR = 1.0  # tokens a feature that the pooled matrix counts for beside an expert's own
 ROWS = 4096  # whose products are added in float64 at once
@@ -35,37 +46,53 @@ ROWS = 4096  # whose products are added in float64 at once
 
 @dataclass
 class LayerMoments:
-    """Sums of one layer; `tokens_E` and `weight_E` say how many routed tokens, and how much of a, each expert had."""
+    """Sums of one layer. `tokens_E`, `weight_E` and `gate_E`: routed tokens of each expert, their a, and their g.
+
+    Sums of inputs are (I, I) pooled or (E, I, I) per expert; those of output gradients are there where collected.
+    """
 
     input_II: Tensor
-    down_II: Tensor  # (I, I) pooled, (E, I, I) per expert
+    down_II: Tensor
     tokens_E: Tensor
     weight_E: Tensor
+    gate_E: Tensor
+    gate_output_OO: Tensor | None = None
+    up_output_OO: Tensor | None = None
+    down_output_OO: Tensor | None = None
 
-    def input_moment(self) -> Tensor:
-        """C of gate and up."""
-        return self.input_II / _positive(self.weight_E.sum())
+    def moment(self, projection: str) -> Tensor:
+        """C of a projection, pooled over the experts."""
+        sums = self._sums(projection)
+        return (sums if sums.ndim == 2 else sums.sum(0)) / _positive(self.weight_E.sum())
 
-    def down_moment(self) -> Tensor:
-        """C of down, pooled over the experts."""
-        sums_II = self.down_II if self.down_II.ndim == 2 else self.down_II.sum(0)
-        return sums_II / _positive(self.weight_E.sum())
+    def has_own(self, projection: str) -> bool:
+        """Whether sums of each expert's own inputs were collected."""
+        return self._sums(projection).ndim == 3
 
-    def down_moment_of(self, expert: int, prior: float = PRIOR) -> Tensor:
-        """(1 - s) C_e + s C of one expert's down, C the pooled one and s its `shrinkage`."""
-        assert self.down_II.ndim == 3, "collected with per_expert=True"
-        share = self.shrinkage(expert, prior)
-        own_II = self.down_II[expert] / self.weight_E[expert].clamp(min=torch.finfo(torch.float64).tiny)
-        return (1.0 - share) * own_II + share * self.down_moment()
+    def moment_of(self, projection: str, expert: int, prior: float = PRIOR) -> Tensor:
+        """(1 - s) C_e + s C of one expert's inputs, C the pooled one and s the `shrinkage`."""
+        sums_EII = self._sums(projection)
+        assert sums_EII.ndim == 3, "collected per expert"
+        share = self.shrinkage(projection, expert, prior)
+        own_II = sums_EII[expert] / self.weight_E[expert].clamp(min=torch.finfo(torch.float64).tiny)
+        return (1.0 - share) * own_II + share * self.moment(projection)
 
-    def shrinkage(self, expert: int, prior: float = PRIOR) -> float:
+    def shrinkage(self, projection: str, expert: int, prior: float = PRIOR) -> float:
         """m / (n + m), n the tokens of the expert and m = `prior` * I the tokens that the pool counts for.
 
         Linear shrinkage (Ledoit & Wolf 2004) with the intensity of a conjugate prior: a C_e from fewer tokens than
         features is singular; an expert that saw none has the pooled matrix, one that saw many keeps its own.
         """
-        m, n = prior * self.down_II.shape[-1], float(self.tokens_E[expert])
+        m, n = prior * self._sums(projection).shape[-1], float(self.tokens_E[expert])
         return m / (n + m) if n + m > 0 else 1.0
+
+    def output_moment(self, projection: str) -> Tensor | None:
+        """D of a projection; None where it was not collected."""
+        sums_OO = {"gate": self.gate_output_OO, "up": self.up_output_OO, "down": self.down_output_OO}[projection]
+        return None if sums_OO is None else sums_OO / _positive(self.tokens_E.sum())
+
+    def _sums(self, projection: str) -> Tensor:
+        return self.down_II if projection == "down" else self.input_II
 
 
 @dataclass
@@ -92,66 +119,141 @@ def collecting(
     *,
     layers: Iterable[int] | None = None,
     weighting: Weighting = "count",
-    per_expert: bool = False,
-) -> Iterator[None]:
-    """While open, every forward pass of `model` adds to `moments`; hooks are removed at the end, whatever happens."""
+    per_expert: PerExpert = "none",
+    outputs: bool = False,
+) -> Iterator[Callable[[Tensor], None]]:
+    """Yields a function that runs token windows (B, T) through `model`, which adds to `moments`.
+
+    `outputs` runs them backwards too. Hooks are removed and the model is as before at the end, whatever happens.
+    """
     modules = experts_modules(model)
     chosen = set(modules if layers is None else layers)
     if missing := sorted(chosen - set(modules)):
         raise InputError(f"layer {missing[0]}: has no experts in this model; it has {sorted(modules)}")
-    handles = []
-    try:
+    device = next(model.parameters()).device
+    with ExitStack() as undo:
         for layer in sorted(chosen):
-            collector = _Collector(moments, layer, modules[layer], weighting, per_expert)
-            handles.append(modules[layer].register_forward_pre_hook(collector, with_kwargs=True))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+            collector = _Collector(moments, layer, modules[layer], weighting, per_expert, outputs)
+            undo.callback(modules[layer].register_forward_hook(collector, with_kwargs=True).remove)
+        if outputs:
+            undo.enter_context(_frozen(model))
+
+        def run(window_BT: Tensor) -> None:
+            window_BT = window_BT.to(device)
+            with torch.set_grad_enabled(outputs):
+                logits_BTV = model(input_ids=window_BT, use_cache=False).logits
+                if outputs:
+                    scores, targets = logits_BTV[:, :-1].float().flatten(0, 1), window_BT[:, 1:].flatten()
+                    torch.nn.functional.cross_entropy(scores, targets, reduction="sum").backward()
+            moments.tokens += window_BT.numel()
+
+        yield run
 
 
 def calibrate(model: Any, windows: Iterable[Tensor], moments: Moments | None = None, **options: Any) -> Moments:
-    """Run token windows (B, T) through the model without gradients; goes on from `moments` where they are given."""
+    """Run token windows (B, T) through the model; goes on from `moments` if given. Options: `collecting`."""
     moments = moments or Moments()
-    device = next(model.parameters()).device
-    with torch.no_grad(), collecting(model, moments, **options):
+    with collecting(model, moments, **options) as run:
         for window_BT in windows:
-            model(input_ids=window_BT.to(device), use_cache=False)
-            moments.tokens += window_BT.numel()
+            run(window_BT)
     return moments
 
 
-class _Collector:
-    """A forward pre-hook of one experts module."""
+@contextmanager
+def _frozen(model: Any) -> Iterator[None]:
+    """No weight asks for a gradient, but what the first layer is given does."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    embeddings = model.get_input_embeddings()
+    handle = embeddings.register_forward_hook(lambda module, inputs, output: output.requires_grad_())
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        handle.remove()
+        for parameter in trainable:
+            parameter.requires_grad_(True)
 
-    def __init__(self, moments: Moments, layer: int, module: Any, weighting: Weighting, per_expert: bool) -> None:
-        self.module, self.weighting = module, weighting
+
+class _Collector:
+    """A forward hook of one experts module."""
+
+    def __init__(
+        self,
+        moments: Moments,
+        layer: int,
+        module: Any,
+        weighting: Weighting,
+        per_expert: PerExpert,
+        outputs: bool,
+    ) -> None:
+        self.weighting, self.outputs = weighting, outputs
         hidden, width, experts = _sizes(module)
+        if outputs and not hasattr(module, "_apply_gate"):
+            raise InputError(
+                f"{type(module).__name__}: runs its experts in a way of its own; gradients at their outputs are not "
+                "supported"
+            )
         if layer not in moments.layers:
             device = module.down_proj.device
 
             def zeros(*shape: int) -> Tensor:
                 return torch.zeros(shape, dtype=torch.float64, device=device)
 
-            down = (experts, width, width) if per_expert else (width, width)
-            moments.layers[layer] = LayerMoments(zeros(hidden, hidden), zeros(*down), zeros(experts), zeros(experts))
+            moments.layers[layer] = LayerMoments(
+                zeros(*(experts,) * (per_expert == "all"), hidden, hidden),
+                zeros(*(experts,) * (per_expert != "none"), width, width),
+                *(zeros(experts) for _ in range(3)),
+                *((zeros(n, n) for n in (width, width, hidden)) if outputs else ()),
+            )
         self.sums = moments.layers[layer]
 
-    @torch.no_grad()
-    def __call__(self, module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        x_TI, index_TK, weight_TK = _routing(module, arguments, named)
-        a_TK = weight_TK.double().square() if self.weighting == "gate_squared" else torch.ones_like(weight_TK.double())
-        a_TK = a_TK * (index_TK < len(self.sums.tokens_E))  # expert parallelism marks others' tokens with E
-        _add(self.sums.input_II, x_TI, a_TK.sum(1))
+    def __call__(self, module: Any, arguments: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
+        with torch.no_grad():
+            x_TI, index_TK, weight_TK = (t.detach() for t in _routing(module, arguments, named))
+            self._add_inputs(module, x_TI, index_TK, weight_TK)
+        if self.outputs:
+            output.register_hook(lambda d_TH: self._add_outputs(module, x_TI, index_TK, weight_TK, d_TH))
+
+    def _add_inputs(self, module: Any, x_TI: Tensor, index_TK: Tensor, weight_TK: Tensor) -> None:
+        sums, g_TK = self.sums, weight_TK.double()
+        a_TK = g_TK.square() if self.weighting == "gate_squared" else torch.ones_like(g_TK)
+        a_TK = a_TK * (index_TK < len(sums.tokens_E))  # expert parallelism marks others' tokens with E
+        if sums.input_II.ndim == 2:
+            _add(sums.input_II, x_TI, a_TK.sum(1))
+        for expert, token_S, slot_S in self._routed(index_TK):
+            a_S, x_SI = a_TK[token_S, slot_S], x_TI[token_S]
+            if sums.input_II.ndim == 3:
+                _add(sums.input_II[expert], x_SI, a_S)
+            h_SW = _activate(module, _gate_up(module, x_SI, expert))
+            _add(sums.down_II if sums.down_II.ndim == 2 else sums.down_II[expert], h_SW, a_S)
+            sums.tokens_E[expert] += len(token_S)
+            sums.weight_E[expert] += a_S.sum()
+            sums.gate_E[expert] += g_TK[token_S, slot_S].sum()
+
+    def _add_outputs(self, module: Any, x_TI: Tensor, index_TK: Tensor, weight_TK: Tensor, d_TH: Tensor) -> None:
+        sums, d_TH = self.sums, d_TH.reshape(-1, d_TH.shape[-1])
+        assert sums.gate_output_OO is not None and sums.up_output_OO is not None and sums.down_output_OO is not None
+        for expert, token_S, slot_S in self._routed(index_TK):
+            d_SH = d_TH[token_S] * weight_TK[token_S, slot_S, None].to(d_TH)
+            W = module.down_proj[expert]
+            d_SW = d_SH @ (W.T if _input_major(module) else W)
+            with torch.enable_grad():
+                gate_up_SO = _gate_up(module, x_TI[token_S], expert).detach().requires_grad_()
+                (d_SO,) = torch.autograd.grad(_activate(module, gate_up_SO), gate_up_SO, d_SW)
+            concatenated = getattr(module, "is_concatenated", True)
+            gate_SW, up_SW = d_SO.chunk(2, -1) if concatenated else (d_SO[:, ::2], d_SO[:, 1::2])
+            one_S = torch.ones(len(token_S), device=d_SH.device)
+            _add(sums.gate_output_OO, gate_SW, one_S)
+            _add(sums.up_output_OO, up_SW, one_S)
+            _add(sums.down_output_OO, d_SH, one_S)
+
+    def _routed(self, index_TK: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(expert, its tokens, their slots)."""
         for expert in index_TK.unique().tolist():
-            if expert >= len(self.sums.tokens_E):
-                continue
-            token_S, slot_S = (index_TK == expert).nonzero(as_tuple=True)
-            a_S = a_TK[token_S, slot_S]
-            down_II = self.sums.down_II if self.sums.down_II.ndim == 2 else self.sums.down_II[expert]
-            _add(down_II, _down_input(module, x_TI[token_S], expert), a_S)
-            self.sums.tokens_E[expert] += len(token_S)
-            self.sums.weight_E[expert] += a_S.sum()
+            if expert < len(self.sums.tokens_E):
+                token_S, slot_S = (index_TK == expert).nonzero(as_tuple=True)
+                yield expert, token_S, slot_S
 
 
 def _sizes(module: Any) -> tuple[int, int, int]:
@@ -182,12 +284,15 @@ def _routing(module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> 
     return x[routed_S], index_SK, torch.ones_like(index_SK, dtype=torch.float64)
 
 
-def _down_input(module: Any, x_SI: Tensor, expert: int) -> Tensor:
-    """act(gate(x)) * up(x) by the module's own weights and activation."""
+def _gate_up(module: Any, x_SI: Tensor, expert: int) -> Tensor:
+    """Gate and up of one expert, in the module's own order, by its own weights and biases."""
     W = module.gate_up_proj[expert]
-    gate_up_SO = x_SI @ W if _input_major(module) else x_SI @ W.T
-    if getattr(module, "has_bias", False):
-        gate_up_SO = gate_up_SO + module.gate_up_proj_bias[expert]
+    gate_up_SO: Tensor = x_SI @ (W if _input_major(module) else W.T)
+    return gate_up_SO + module.gate_up_proj_bias[expert] if getattr(module, "has_bias", False) else gate_up_SO
+
+
+def _activate(module: Any, gate_up_SO: Tensor) -> Tensor:
+    """act(gate) * up by the module's own activation."""
     if hasattr(module, "_apply_gate"):
         h_SW: Tensor = module._apply_gate(gate_up_SO)
         return h_SW

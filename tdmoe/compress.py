@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from tdmoe.architecture import architecture
-from tdmoe.blocks import BlockReader
 from tdmoe.encodings import Plain
 from tdmoe.errors import StackErrors, stack_errors
+from tdmoe.families import MEMBERS
+from tdmoe.joint import Reader, Stack
 from tdmoe.layout import shard_name
 from tdmoe.locate import experts_module
-from tdmoe.methods import Factored, Method, StackStatistics
+from tdmoe.methods import Allotment, Factored, Method, StackStatistics
 from tdmoe.problems import InputError, WeightError
-from tdmoe.stack import ExpertStack
 from tdmoe.writer import write_tensors
 
 
@@ -32,7 +32,7 @@ class Compressed:
     stored_bits: int
 
 
-def stored_dtype(stack: ExpertStack) -> torch.dtype:
+def stored_dtype(stack: Stack) -> torch.dtype:
     """That of the checkpoint; InputError where it is quantised, since what stays dense could not be read any more."""
     if not isinstance(stack.encoding, Plain):
         raise InputError(
@@ -43,10 +43,10 @@ def stored_dtype(stack: ExpertStack) -> torch.dtype:
 
 
 def compress_stack(
-    reader: BlockReader,
+    reader: Reader,
     method: Method,
     options: Any,
-    ratio: float,
+    allotment: Allotment,
     statistics: StackStatistics | None,
     *,
     device: str,
@@ -54,14 +54,15 @@ def compress_stack(
     """One stack, start to end; the errors are those of the rounded factors."""
     started = time.perf_counter()
     dtype = stored_dtype(reader.stack)
-    factored = method.compress(reader, options, ratio, statistics, device=device).to(dtype)
+    factored = method.compress(reader, options, allotment, statistics, device=device).to(dtype)
     wide = factored.to(torch.float32)
     C_II, own = (None, None) if statistics is None else (statistics.C_II, statistics.own)
-    errors = stack_errors(reader, wide.experts, C_II, own, device=device)
+    matrices = len(MEMBERS[reader.stack.projection])
+    errors = stack_errors(reader, wide.experts, C_II, own, device=device, matrices=matrices)
     return Compressed(factored, errors, time.perf_counter() - started, factored.parameters * dtype.itemsize * 8)
 
 
-def write_stack(to: Path, stack: ExpertStack, made: Factored) -> str:
+def write_stack(to: Path, stack: Stack, made: Factored) -> str:
     """Write the shard of a stack; returns its SHA-256. WeightError where a factor overflowed the stored dtype."""
     module = experts_module(stack.checkpoint, architecture(stack.checkpoint.config), stack.layer)
     tensors = {f"{module}.{stack.projection}.{name}": tensor for name, tensor in made.tensors().items()}

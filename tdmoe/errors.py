@@ -20,48 +20,55 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tdmoe.blocks import BlockReader
 from tdmoe.eigen import largest_eigenvalue
 from tdmoe.precision import full_precision
 from tdmoe.products import expert_blocks
+from tdmoe.source import WeightSource
 
 Rebuild = Callable[[int, int], Tensor]  # experts start..stop-1 as W^_BOI
 
 
 @dataclass(frozen=True)
 class StackErrors:
-    """Relative errors of a stack; None where they need statistics that were not given."""
+    """Relative errors of a stack; None where not asked for, or where statistics are needed."""
 
     weight: float
     functional: float | None
     functional_expert: float | None
-    operator: float
-    operator_max: float
+    operator: float | None
+    operator_max: float | None
 
 
 def stack_errors(
-    reader: BlockReader,
+    reader: WeightSource,
     rebuild: Rebuild,
     C_II: Tensor | None = None,
     C_EII: Callable[[int], Tensor] | None = None,
     *,
     device: torch.device | str = "cpu",
+    operator: bool = True,
+    matrices: int = 1,
 ) -> StackErrors:
-    """Errors of W^ against the stack; `C_EII(e)` gives the second moment of expert e's own inputs, one at a time."""
+    """Errors of W^ against the stack; `C_EII(e)` gives the second moment of expert e's own inputs, one at a time.
+
+    `matrices` says how many equal matrices the outputs of an expert hold (gate and up together: 2), for the norms.
+    """
     lost, whole = _Sums(C_II, C_EII, device), _Sums(C_II, C_EII, device)
-    operator: list[float] = []
+    norms: list[float] = []
     for start, W_BOI in expert_blocks(reader, torch.float32, device):
         W_BOI = W_BOI.contiguous()
         E_BOI = W_BOI - rebuild(start, start + len(W_BOI)).to(W_BOI)
         lost.add(start, E_BOI)
         whole.add(start, W_BOI)
-        operator += [e / w for e, w in zip(spectral_norms(E_BOI), spectral_norms(W_BOI), strict=True) if w > 0.0]
+        if operator:
+            both = (spectral_norms(X.unflatten(1, (matrices, -1)).flatten(0, 1)) for X in (E_BOI, W_BOI))
+            norms += [e / w for e, w in zip(*both, strict=True) if w > 0.0]
     return StackErrors(
         weight=_ratio(lost.plain, whole.plain) ** 0.5,
         functional=None if C_II is None else _ratio(max(0.0, lost.pooled), whole.pooled) ** 0.5,
         functional_expert=None if C_EII is None else _ratio(max(0.0, lost.own), whole.own) ** 0.5,
-        operator=float(np.mean(operator or [0.0])),
-        operator_max=max(operator, default=0.0),
+        operator=float(np.mean(norms or [0.0])) if operator else None,
+        operator_max=max(norms, default=0.0) if operator else None,
     )
 
 

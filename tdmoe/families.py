@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 PROJECTIONS = ("gate", "up", "down")
+JOINT = "gate_up"  # gate and up as one stack, see tdmoe/joint.py
+MEMBERS = {**{p: (p,) for p in PROJECTIONS}, JOINT: ("gate", "up")}
 # Where decoder layers start: language models, and language models inside multimodal ones.
 LAYER_PREFIXES = (
     "model.layers.{layer}.",

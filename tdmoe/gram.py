@@ -20,14 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from tdmoe.blocks import STRIP_WEIGHTS
 from tdmoe.precision import full_precision
-from tdmoe.stack import ExpertStack
+from tdmoe.source import WeightSource
 
 MODES = ("expert", "output", "input")
 # Size of the squares on the diagonal, whose lower halves are computed in vain; a GPU wants larger products.
@@ -37,19 +36,6 @@ MEASURED_ADDENDS = (0, 4, 16)  # blocks whose rounding error is measured; the wo
 EXACT_WEIGHTS = 1 << 19  # converted to float64 at once: what a cache holds
 POWER_STEPS, POWER_VECTORS = 3, 4
 ERROR_MARGIN = 2.0  # power iteration approaches a norm from below
-
-
-class WeightSource(Protocol):
-    """What Grams are taken of: a BlockReader, or one that changes the weights on the way."""
-
-    @property
-    def stack(self) -> ExpertStack: ...
-
-    def blocks(
-        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-    ) -> Iterator[tuple[int, Tensor]]: ...
-
-    def strips(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Iterator[Tensor]: ...
 
 
 @dataclass(frozen=True)

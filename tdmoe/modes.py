@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tdmoe.blocks import BLOCK_WEIGHTS, BlockReader
+from tdmoe.blocks import BLOCK_WEIGHTS
 from tdmoe.eigen import eigenvectors
 from tdmoe.gram import MODES, mode_grams
 from tdmoe.precision import full_precision
+from tdmoe.source import WeightSource
 from tdmoe.whitening import Metric
 
 Metrics = Mapping[str, Metric]  # by mode, "input" or "output"; a mode without one is not whitened
@@ -38,7 +39,7 @@ class Basis:
 
 
 def mode_bases(
-    reader: BlockReader,
+    reader: WeightSource,
     metrics: Metrics,
     *,
     dtype: torch.dtype = torch.float32,
@@ -64,7 +65,7 @@ def basis(G_NN: Tensor) -> Basis:
 class WhitenedReader:
     """A BlockReader of T: every block is whitened as it comes, in the order on disk."""
 
-    def __init__(self, reader: BlockReader, metrics: Metrics) -> None:
+    def __init__(self, reader: WeightSource, metrics: Metrics) -> None:
         self.stack, self._reader = reader.stack, reader
         row_mode = reader.stack.row_mode
         column_mode = "input" if row_mode == "output" else "output"

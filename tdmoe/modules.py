@@ -7,7 +7,8 @@ on the expert:
     mix     y_e = G_e z          once a routed token, grouped by expert; G_e = sum_r U_E[e, r] G_r
     leave   U_O y_e              for gate and up once a routed token; for down once a token, after the weighted sum
 
-Parameters are named as the checkpoint names them: EXPERTS.gate.core, .expert, .output, .input, and so on.
+Gate and up may be one projection, `gate_up`, with the outputs of gate first. Parameters are named as the checkpoint
+names them: EXPERTS.gate.core, .expert, .output, .input, and so on.
 
 Legend: T tokens, K experts a token is routed to, S = T K routed tokens sorted by expert, E experts, O outputs,
 I inputs, W expert width, R, P, Q the ranks of the expert, output and input mode.
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tdmoe.families import PROJECTIONS
+from tdmoe.families import JOINT, PROJECTIONS
 from tdmoe.problems import InputError
 from tdmoe.ranks import Ranks, Shape
 
@@ -98,6 +99,7 @@ class FactoredExperts(nn.Module):
 
     gate: Any
     up: Any
+    gate_up: Any  # in place of the two, or None
     down: Any
     factored_experts: int
     has_bias: bool
@@ -117,7 +119,8 @@ class FactoredExperts(nn.Module):
         token_S, weight_S = order_S // index_TK.shape[-1], weight_TK.flatten()[order_S, None]
         counts = torch.bincount(index_S, minlength=experts).tolist()
 
-        gate_up = [m.leave(m.mix(m.enter(x_TI)[token_S], counts)) for m in (self.gate, self.up)]
+        readers = (self.gate, self.up) if self.gate_up is None else (self.gate_up,)
+        gate_up = [m.leave(m.mix(m.enter(x_TI)[token_S], counts)) for m in readers]
         h_SW = self._activate(torch.cat(gate_up, dim=-1), index_S)
         y_SP = self.down.mix(self.down.enter(h_SW), counts) * weight_S
         out_TI: Tensor = self.down.leave(_sum_by_token(y_SP.to(x_TI.dtype), token_S, len(x_TI)))
@@ -152,8 +155,10 @@ def factorise(module: Any, specs: Mapping[str, Spec]) -> None:
     dtype, device = module.down_proj.dtype, module.down_proj.device
     module.factored_experts = experts
     with torch.device(device):
-        for projection in PROJECTIONS:
-            shape = (experts, hidden, width) if projection == "down" else (experts, width, hidden)
+        module.gate_up = None
+        for projection in (JOINT, "down") if JOINT in specs else PROJECTIONS:
+            outputs = {"down": hidden, JOINT: 2 * width}.get(projection, width)
+            shape = (experts, outputs, width if projection == "down" else hidden)
             setattr(module, projection, linear(shape, specs.get(projection, {"kind": "dense"}), dtype))
     del module.gate_up_proj, module.down_proj
     module.dense_class = type(module)

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from tdmoe.blocks import BlockReader
 from tdmoe.precision import full_precision
+from tdmoe.source import WeightSource
 
 
 def expert_blocks(
-    reader: BlockReader, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    reader: WeightSource, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Iterator[tuple[int, Tensor]]:
     """(first expert, W_BOI) of every block, whatever the order on disk; valid until the next one is asked for."""
     for start, W_BRC in reader.blocks([0, reader.stack.shape[0]], dtype, device):
@@ -28,7 +28,7 @@ def expert_blocks(
 
 
 def mode_products(
-    reader: BlockReader,
+    reader: WeightSource,
     A_ER: Tensor | None,
     A_OP: Tensor | None,
     A_IQ: Tensor | None,

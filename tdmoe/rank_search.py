@@ -22,15 +22,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tdmoe.blocks import BlockReader
 from tdmoe.gram import MODES
 from tdmoe.modes import Basis, Metrics
 from tdmoe.problems import InputError
 from tdmoe.products import mode_products
 from tdmoe.ranks import ALIGNMENT, Ranks, Shape
+from tdmoe.source import WeightSource
 
 Vector = NDArray[np.float64]
 Grid = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Triples from the smallest storage to the largest, the error falling: parameters (n,), ranks (n, 3), errors (n,).
+
+    `squared_n` is the squared error over ||T||^2.
+    """
+
+    parameters_n: NDArray[np.int64]
+    ranks_n3: NDArray[np.int64]
+    squared_n: Vector
+
+    def thinned(self, step: int) -> Frontier:
+        """The last point of every `step` parameters, and the first and the last of all."""
+        last = np.diff(self.parameters_n // step, append=-1) != 0
+        last[0] = True
+        return Frontier(self.parameters_n[last], self.ranks_n3[last], self.squared_n[last])
 
 
 @dataclass(frozen=True)
@@ -45,15 +63,16 @@ class ErrorTable:
         """Stored parameters of every triple, full modes without a factor."""
         return grid_parameters(self.shape, self.grid)
 
-    def best(self, budget: float, *, cut_experts: bool = False) -> tuple[Ranks, float]:
-        """(ranks, squared error) of the least error within `budget` parameters; of equals the smallest.
-
-        `cut_experts` leaves out the full expert rank.
-        """
-        parameters = self.parameters()
-        errors = np.where(parameters <= budget, self.squared_abc, np.inf)
+    def allowed(self, budget: float, *, cut_experts: bool = False) -> Vector:
+        """`squared_abc`, infinite where a triple exceeds `budget`; `cut_experts` leaves out the full expert rank."""
+        errors = np.where(self.parameters() <= budget, self.squared_abc, np.inf)
         if cut_experts:
             errors[-1] = np.inf
+        return errors
+
+    def best(self, budget: float, *, cut_experts: bool = False) -> tuple[Ranks, float]:
+        """(ranks, squared error) of the least error within `budget` parameters; of equals the smallest."""
+        parameters, errors = self.parameters(), self.allowed(budget, cut_experts=cut_experts)
         if not np.isfinite(errors.min()):
             raise InputError(
                 f"no ranks of a {' x '.join(map(str, self.shape))} stack fit {budget:,.0f} parameters; the least are "
@@ -63,18 +82,15 @@ class ErrorTable:
         a, b, c = min(least, key=lambda at: parameters[tuple(at)])
         return self._ranks(a, b, c), float(errors[a, b, c])
 
-    def frontier(self) -> list[tuple[int, Ranks, float]]:
-        """(parameters, ranks, squared error) of every triple that no other beats in both, parameters rising."""
-        parameters = self.parameters().ravel()
-        order = np.lexsort((self.squared_abc.ravel(), parameters))
-        errors = self.squared_abc.ravel()[order]
-        earlier = np.concatenate([[np.inf], np.minimum.accumulate(errors)[:-1]])
-        kept = order[errors < earlier]
+    def frontier(self, *, cut_experts: bool = False) -> Frontier:
+        """Every triple that no other beats in both storage and error."""
+        parameters, errors = self.parameters().ravel(), self.allowed(np.inf, cut_experts=cut_experts).ravel()
+        order = np.lexsort((errors, parameters))
+        earlier = np.concatenate([[np.inf], np.minimum.accumulate(errors[order])[:-1]])
+        kept = order[errors[order] < earlier]
         at = np.unravel_index(kept, self.squared_abc.shape)
-        return [
-            (int(parameters[k]), self._ranks(a, b, c), float(self.squared_abc[a, b, c]))
-            for k, a, b, c in zip(kept, *at, strict=True)
-        ]
+        ranks = np.stack([points[i] for points, i in zip(self.grid, at, strict=True)], axis=1)
+        return Frontier(parameters[kept], ranks, errors[kept])
 
     def _ranks(self, a: int, b: int, c: int) -> Ranks:
         return Ranks(*(int(points[i]) for points, i in zip(self.grid, (a, b, c), strict=True)))
@@ -94,8 +110,11 @@ def grid_parameters(shape: Shape, grid: Grid) -> NDArray[np.int64]:
     return np.asarray(a * b * c + factors, dtype=np.int64)
 
 
-def interesting(bases: Mapping[str, Basis], shape: Shape, grid: Grid, budget: float) -> Grid:
-    """The part of the grid, from a least rank of each mode up, outside of which no triple within `budget` can win."""
+def interesting(bases: Mapping[str, Basis], shape: Shape, grid: Grid, budget: float, *, slack: float = 1.0) -> Grid:
+    """The part of the grid, from a least rank of each mode up, outside of which no triple within `budget` can win.
+
+    `slack`: nor come within that factor of the least squared error.
+    """
     tails = _tails(bases, grid)
     fits = grid_parameters(shape, grid) <= budget
     if not fits.any():
@@ -103,13 +122,13 @@ def interesting(bases: Mapping[str, Basis], shape: Shape, grid: Grid, budget: fl
     t_a, t_b, t_c = np.ix_(*tails)
     lowest = np.maximum(np.maximum(t_a, t_b), t_c)
     bound = np.where(fits, t_a + t_b + t_c, np.inf).min()
-    possible = np.argwhere(fits & (lowest <= bound * (1 + 1e-6)))
+    possible = np.argwhere(fits & (lowest <= slack * bound * (1 + 1e-6)))
     least = possible.min(axis=0)
     return grid[0][least[0] :], grid[1][least[1] :], grid[2][least[2] :]
 
 
 def error_table(
-    reader: BlockReader,
+    reader: WeightSource,
     metrics: Metrics,
     bases: Mapping[str, Basis],
     grid: Grid,
@@ -128,11 +147,8 @@ def error_table(
 
     def corner(Y: Tensor, modes: tuple[str, ...]) -> Vector:
         """Energy of Y beyond every point of the grid, over `modes`; the other axes are summed."""
-        other = [i for i, m in enumerate(MODES) if m not in modes]
-        energy = Y.square().sum(dim=other, dtype=torch.float64) if other else Y.square()
-        binned = energy.double().cpu().numpy()
-        for axis, mode in enumerate(modes):
-            binned = np.add.reduceat(binned, cells[mode], axis)
+        binned = _binned(Y, modes, cells)
+        for axis in range(len(modes)):
             binned = np.flip(np.flip(binned, axis).cumsum(axis), axis)
             binned = np.concatenate([binned, np.zeros_like(binned.take([0], axis))], axis)
         return binned / norm
@@ -167,6 +183,30 @@ def _tails(bases: Mapping[str, Basis], grid: Grid) -> list[Vector]:
         tail = bases[mode].tail()
         found.append((tail[torch.from_numpy(points)] / tail[0]).cpu().numpy())
     return found
+
+
+def _binned(Y_RPQ: Tensor, modes: tuple[str, ...], cells: Mapping[str, NDArray[np.int64]]) -> Vector:
+    """Energy of Y between the points of the grid, over `modes`; the other axes are summed. A slice at a time."""
+    slices = []
+    for Y_PQ in Y_RPQ:
+        energy = Y_PQ.square().double()
+        for axis, mode in enumerate(MODES[1:]):
+            energy = _add_up(energy, cells[mode], axis) if mode in modes else energy.sum(axis, keepdim=True)
+        slices.append(energy.cpu().numpy())
+    stacked: Vector = np.stack(slices)
+    axis_out = tuple(i for i, m in enumerate(MODES) if m not in modes)
+    if MODES[0] in modes:
+        stacked = np.add.reduceat(stacked, cells[MODES[0]], 0)
+    return np.asarray(stacked.sum(axis_out))
+
+
+def _add_up(energy: Tensor, starts: NDArray[np.int64], axis: int) -> Tensor:
+    """Sums over the pieces of `axis` that begin at `starts`."""
+    sizes = torch.from_numpy(np.diff(starts, append=energy.shape[axis])).to(energy.device)
+    cell_N = torch.repeat_interleave(torch.arange(len(starts), device=energy.device), sizes)
+    shape = [*energy.shape]
+    shape[axis] = len(starts)
+    return energy.new_zeros(shape).index_add_(axis, cell_N, energy)
 
 
 def _cells(points: NDArray[np.int64]) -> NDArray[np.int64]:

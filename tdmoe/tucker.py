@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tdmoe.blocks import BlockReader
 from tdmoe.gram import MODES
 from tdmoe.modes import Basis, Metrics, basis
 from tdmoe.precision import full_precision
 from tdmoe.products import matrix_products, mode_products
 from tdmoe.ranks import Ranks
+from tdmoe.source import WeightSource
 
 TOLERANCE = 1e-4  # of ||T - T^||^2 that a sweep must gain for another one
 SWEEPS = 10
@@ -92,7 +92,7 @@ def hosvd(bases: Mapping[str, Basis], ranks: Ranks) -> dict[str, Tensor]:
 
 
 def st_hosvd(
-    reader: BlockReader,
+    reader: WeightSource,
     metrics: Metrics,
     ranks: Ranks,
     *,
@@ -116,7 +116,7 @@ def cutting_order(shape: Sequence[int], ranks: Ranks) -> list[str]:
 
 
 def hooi(
-    reader: BlockReader,
+    reader: WeightSource,
     metrics: Metrics,
     start: Factors,
     norm_squared: float,
@@ -153,7 +153,7 @@ def hooi(
 
 
 def finish(
-    reader: BlockReader,
+    reader: WeightSource,
     metrics: Metrics,
     factors: Factors,
     *,
@@ -172,7 +172,7 @@ def finish(
 
 
 def projected_gram(
-    reader: BlockReader,
+    reader: WeightSource,
     metrics: Metrics,
     factors: Factors,
     mode: str,
@@ -212,7 +212,7 @@ def unfolding_gram(Y_RPQ: Tensor, axis: int) -> Tensor:
 
 
 def _squared_error(
-    reader: BlockReader,
+    reader: WeightSource,
     metrics: Metrics,
     factors: Factors,
     norm_squared: float,

@@ -50,7 +50,7 @@ def test_it_saves_the_moments_of_every_layer(calibrate: Callable[..., Result], t
                 model(window)
     x = torch.cat([call.reshape(-1, 192) for call in seen]).double()
     assert len(x) == 1024
-    torch.testing.assert_close(sums.input_moment(), x.T @ x / len(x), rtol=1e-3, atol=1e-6 * float(x.square().mean()))
+    torch.testing.assert_close(sums.moment("gate"), x.T @ x / len(x), rtol=1e-3, atol=1e-6 * float(x.square().mean()))
     assert sums.down_II.shape == (80, 80) and sums.tokens_E.sum() == 4096
 
 
@@ -80,9 +80,12 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
 
 def test_per_expert_and_gate_weighting_are_other_runs(calibrate: Callable[..., Result], tmp_path: Path) -> None:
     out = tmp_path / "o"
-    assert calibrate(*SMALL, "--layers", "1", "--per-expert", "--weighting", "gate_squared", "--out", out).code == 0
+    assert (
+        calibrate(*SMALL, "--layers", "1", "--per-expert", "down", "--weighting", "gate_squared", "--out", out).code
+        == 0
+    )
     manifest = json.loads((out / "run.json").read_text())
-    assert manifest["config"]["per_expert"] and manifest["config"]["weighting"] == "gate_squared"
+    assert manifest["config"]["per_expert"] == "down" and manifest["config"]["weighting"] == "gate_squared"
     row = next(csv.DictReader((out / "tables" / "calibration.csv").open()))
     assert 0 < float(row["shrinkage_largest"]) < 1
     other = calibrate(*SMALL, "--layers", "1", "--out", out)

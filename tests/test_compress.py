@@ -170,7 +170,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(
 
 
 def test_without_calibration_the_functional_errors_are_empty(compress: Callable[..., Result], tmp_path: Path) -> None:
-    options = ("--schedule", "middle-out:1", "--projections", "up", "--tokens", "0", "--method", "tdmoe:whitening=none")
+    options = ("--schedule", "middle-out:1", "--projections", "up", "--tokens", "0", "--whitening", "none")
     assert compress("--to", tmp_path / "to", "--out", tmp_path / "o", *options).code == 0
     (row,) = rows(tmp_path / "o")
     assert row["functional_error"] == "" and row["status"] == "not_calibrated" and float(row["weight_error"]) > 0
@@ -183,7 +183,7 @@ def test_statistics_of_an_earlier_calibration_are_used(
     compress: Callable[..., Result], tool: Callable[..., Result], tmp_path: Path
 ) -> None:
     where = tmp_path / "statistics"
-    calibrated = tool("calibrate", "--model", "mini", "--tokens", "2048", "--per-expert", "--out", where)
+    calibrated = tool("calibrate", "--model", "mini", "--tokens", "2048", "--per-expert", "down", "--out", where)
     assert calibrated.code == 0
     options = ("--statistics", where, "--layers", "1", "--projections", "down,gate")
     assert compress("--to", tmp_path / "to", "--out", tmp_path / "o", *options).code == 0
@@ -244,14 +244,14 @@ def fill_any(module: Any, projection: str, W_EOI: Tensor) -> None:
         (("--ratio", "0.999"), r"--ratio 0.999: leaves .* parameters of a 32 x 80 x 192 stack, .*; lower the ratio"),
         (("--method", "nope"), "--method nope: is no method; give one of tdmoe"),
         (("--method", "tdmoe:rank=3"), "--method tdmoe:rank=3: has no option 'rank'; it has whitening,"),
-        (("--method", "tdmoe:whitening=maybe"), "whitening is 'maybe'; give one of none, input"),
+        (("--method", "tdmoe:whitening=maybe"), "whitening is 'maybe'; give one of none, input, output, both"),
         (("--method", "tdmoe:damping=x"), "damping is 'x', a number is needed"),
         (("--method", "tdmoe:damping=-1"), "damping is -1.0; a number of at least 0 is needed"),
         (("--method", "tdmoe:damping=nan"), "damping is nan; a number of at least 0 is needed"),
         (("--method", "tdmoe:whitening=none,damping=0.1"), "damping is that of the correct metric only; give"),
         (("--method", "tdmoe:whitening=none,whitening_direction=inverse"), "says nothing where whitening=none; give"),
         (("--method", "tdmoe:whitening"), "'whitening' is no option; write NAME:key=value"),
-        (("--tokens", "0"), "whitening=input needs statistics; give --tokens, or whitening=none"),
+        (("--tokens", "0"), "--method tdmoe: needs statistics; give --tokens or --statistics, or whitening=none"),
         (("--statistics", "nowhere"), "--statistics nowhere: is no run folder of tdmoe-diag calibrate; give"),
         (("--text", "nowhere"), "--text nowhere: no text 'nowhere'"),
         (("--schedule", "middle-out:1", "--layers", "1"), "chooses the layers; give it or --layers, not both"),
@@ -322,8 +322,8 @@ def test_a_dead_expert_is_compressed_like_any_other(tool: Callable[..., Result],
     config, tensors = plain_checkpoint(experts=6, hidden=24, width=16, moe_layers=(0,))
     tensors = {name: t * 0 if ".experts.3." in name else t for name, t in tensors.items()}
     model = write_checkpoint(tmp_path / "m", config, tensors)
-    options = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--ratio", "0.3", "--out", tmp_path / "o")
-    result = tool("compress", "--model", model, "--to", tmp_path / "to", *options)
+    options = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--ratio", "0.3")
+    result = tool("compress", "--model", model, "--to", tmp_path / "to", *options, "--out", tmp_path / "o")
     assert result.code == 0, result
     assert all(0 < float(row["operator_error_max"]) < 1 for row in rows(tmp_path / "o"))
 

@@ -9,14 +9,24 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-PROBES = {"spectra": "diag.probes.spectra", "compress": "diag.compressing"}
+PROBES = {"spectra": "diag.probes.spectra", "compress": "diag.compressing", "frontier": "diag.frontier"}
 
 
-class Settings(Protocol):
-    """A frozen dataclass of everything that changes a probe's results; `memory` bounds the weights held at once."""
+class Settings:
+    """Base of a probe's settings, a frozen dataclass of everything that changes its results.
 
-    @property
-    def memory(self) -> int: ...
+    `memory` bounds the weights that are held at once.
+    """
+
+    memory: int
+
+    def stacks(self, projections: list[str]) -> list[str]:
+        """What a layer's jobs are about, of the projections that were asked for."""
+        return projections
+
+    def of(self, key: str) -> dict[str, Any]:
+        """What is settled for that job alone; part of its result's identity."""
+        return {}
 
 
 class Probe(Protocol):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diag import probes
 from diag.null import gaussian_singular_values
 from diag.powerlaw import RankFit, fit_density_exponent, fit_indices, fit_rank_exponent, jackknife_stderr
 from tdmoe.blocks import BlockPlan, BlockReader, plan_blocks
@@ -53,7 +54,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(probes.Settings):
     """What changes a result: `fit_range`, a fraction of the indices; `jackknife`, groups of experts (0 for none)."""
 
     fit_range: tuple[float, float] = (0.0, 1.0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import Any, Protocol, cast
 
@@ -11,19 +11,41 @@ import torch
 from torch import Tensor
 
 from tdmoe import spec
-from tdmoe.blocks import BlockReader
 from tdmoe.problems import InputError
-from tdmoe.ranks import Shape
+from tdmoe.rank_search import Frontier
+from tdmoe.ranks import Ranks, Shape
+from tdmoe.source import WeightSource
 
 METHODS = {"tdmoe": "tdmoe.methods.tdmoe"}
 
 
 @dataclass(frozen=True)
 class StackStatistics:
-    """Second moments of a stack's inputs: of all routed tokens, and of one expert's own where those were collected."""
+    """Second moments of a stack's inputs: of all routed tokens, and of one expert's own where those were collected.
+
+    `D_OO` is that of the loss' gradient at its outputs, where collected.
+    """
 
     C_II: Tensor
     own: Callable[[int], Tensor] | None = None
+    D_OO: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What of a calibration a method's options use: any of it, gradients at outputs, each expert's own inputs."""
+
+    statistics: bool = False
+    outputs: bool = False
+    own: bool = False
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """A stack's share of the budget: the fraction of its parameters to remove, and ranks where these are given too."""
+
+    ratio: float
+    ranks: Ranks | None = None
 
 
 class Factored(Protocol):
@@ -53,18 +75,32 @@ class Method(Protocol):
     DISPLAY: str
     Options: type[Any]
 
-    def check(self, shape: Shape, options: Any, ratio: float, *, calibrated: bool) -> None:
+    def needs(self, options: Any) -> Needs:
+        """What has to be collected for them."""
+
+    def check(self, shape: Shape, options: Any, ratio: float) -> None:
         """InputError where options, ratio and stack do not fit. Called for every stack before any work."""
 
     def compress(
         self,
-        reader: BlockReader,
+        reader: WeightSource,
         options: Any,
-        ratio: float,
+        allotment: Allotment,
         statistics: StackStatistics | None,
         *,
         device: str,
     ) -> Factored: ...
+
+    def has_table(self, options: Any) -> bool:
+        """Whether a point of the frontier says which ranks are best, and not only how much storage."""
+
+    def frontier_options(self, options: Any) -> Any:
+        """With what changes nothing about the frontier at its default; InputError where the method has none."""
+
+    def frontier(
+        self, reader: WeightSource, options: Any, statistics: StackStatistics | None, *, device: str
+    ) -> tuple[Frontier, float]:
+        """Storage against error of the stack, and its squared norm."""
 
 
 def method(name: str) -> Method:
@@ -74,10 +110,18 @@ def method(name: str) -> Method:
     return cast(Method, import_module(METHODS[name]))
 
 
-def parse(text: str) -> tuple[Method, Any]:
-    """Method and options of a spec."""
+def parse(text: str, flags: Mapping[str, str | None] | None = None) -> tuple[Method, Any]:
+    """Method and options of a spec, and of options of the same names given as `flags` beside it (None: not given)."""
     name, values = spec.split(text)
     found = method(name)
+    for key, value in (flags or {}).items():
+        if value is None:
+            continue
+        flag = f"--{key.replace('_', '-')} {value}"
+        if values.setdefault(key, value) != value:
+            raise InputError(f"{flag}: --method says {key}={values[key]}; give one of them")
+        if key not in {field.name for field in fields(found.Options)}:
+            raise InputError(f"{flag}: {name} has no such option; leave it out")
     return found, spec.options(found.Options, values, f"--method {text}")
 
 

@@ -14,104 +14,178 @@ from typing import Any, Literal
 
 import torch
 
-from tdmoe.blocks import BLOCK_WEIGHTS, BlockReader
-from tdmoe.methods import StackStatistics
+from tdmoe.blocks import BLOCK_WEIGHTS
+from tdmoe.methods import Allotment, Needs, StackStatistics
 from tdmoe.modes import Basis, Metrics, mode_bases
 from tdmoe.problems import InputError
-from tdmoe.rank_search import Grid, error_table, grid_parameters, interesting, rank_grid
+from tdmoe.rank_choice import best_ranks, measured_error
+from tdmoe.rank_search import Frontier, Grid, error_table, grid_parameters, rank_grid
 from tdmoe.ranks import Ranks, Shape, budget, published_ranks
+from tdmoe.refit import refit_core
+from tdmoe.source import WeightSource
 from tdmoe.tucker import TuckerExperts, finish, hooi, hosvd, st_hosvd
-from tdmoe.whitening import DAMPING, inverse_metric, metric
+from tdmoe.whitening import DAMPING, Metric, inverse_metric, metric
 
 NAME = "tdmoe"
 DISPLAY = "TD-MoE"
+FRONTIER_STEPS = 5000  # of a stack's parameters between two points that are kept of its frontier
 
 
 @dataclass(frozen=True)
 class Options:
-    """`expert_mode` auto lets the exact search decide, and preserves experts under a published allocation."""
+    """`expert_mode` auto lets the exact search decide, and preserves experts under a published allocation.
 
-    whitening: Literal["none", "input"] = "input"
+    `objective` functional is meant in the metric where there are no statistics: whitening=none then goes by weights.
+    `gate_up` joint decomposes the two as one stack (E, 2O, I). `refit` expert solves the core again under each expert's
+    own metric. `across` and `ratio_of` say how the budget is shared among stacks, and of what it is counted.
+    """
+
+    whitening: Literal["none", "input", "output", "both"] = "input"
     whitening_direction: Literal["correct", "inverse"] = "correct"
     allocation: Literal["exact", "published", "published_every"] = "exact"
     expert_mode: Literal["auto", "preserve", "compress"] = "auto"
+    objective: Literal["functional", "weight", "operator"] = "functional"
     decomposition: Literal["hooi", "hosvd", "st_hosvd"] = "hooi"
+    gate_up: Literal["apart", "joint"] = "apart"
+    refit: Literal["none", "expert"] = "none"
+    across: Literal["uniform", "global", "activation"] = "uniform"
+    weigh: Literal["functional", "sensitivity"] = "functional"
+    ratio_of: Literal["targeted", "model"] = "targeted"
     damping: float = DAMPING
 
 
-def check(shape: Shape, options: Options, ratio: float, *, calibrated: bool) -> None:
-    """InputError where the ratio leaves no ranks, or whitening has no statistics."""
+def needs(options: Options) -> Needs:
+    """What of the calibration these options use."""
+    sensitivity = options.across == "global" and options.weigh == "sensitivity"
+    outputs = options.whitening in ("output", "both") or sensitivity
+    own = options.refit == "expert"
+    return Needs(options.whitening != "none" or options.across == "activation" or outputs or own, outputs, own)
+
+
+def check(shape: Shape, options: Options, ratio: float) -> None:
+    """InputError where options contradict each other, or the ratio leaves no ranks."""
     allowed = budget(shape, ratio)
-    if options.whitening == "input" and not calibrated:
-        raise InputError("--method tdmoe: whitening=input needs statistics; give --tokens, or whitening=none")
     if not (math.isfinite(options.damping) and options.damping >= 0):
         raise InputError(f"--method tdmoe: damping is {options.damping}; a number of at least 0 is needed")
     none, inverse = options.whitening == "none", options.whitening_direction == "inverse"
-    if none and inverse:
-        raise InputError("--method tdmoe: whitening_direction says nothing where whitening=none; give one of them")
-    if (none or inverse) and options.damping != DAMPING:
-        raise InputError("--method tdmoe: damping is that of the correct metric only; give one of them")
-    if options.allocation == "exact":
-        least = int(grid_parameters(shape, _grid(shape, options)).min())
-        if least > allowed:
-            raise InputError(
-                f"--ratio {ratio}: leaves {allowed:,.0f} parameters of a {' x '.join(map(str, shape))} stack, the "
-                f"least ranks take {least:,}; lower the ratio"
-            )
-    else:
+    published, uniform = options.allocation != "exact", options.across != "global"
+    for wrong, what, why in (
+        (none and inverse, "whitening_direction", "says nothing where whitening=none"),
+        ((none or inverse) and options.damping != DAMPING, "damping", "is that of the correct metric only"),
+        (published and options.objective != "functional", "objective", "says nothing where ranks are published ones"),
+        (published and options.across == "global", "across=global", "chooses ranks by their error, not published ones"),
+        (uniform and options.weigh != "functional", "weigh", "says nothing unless across=global"),
+        (
+            options.weigh == "sensitivity" and (inverse or options.whitening not in ("input", "both")),
+            "weigh=sensitivity",
+            "is the effect of errors on outputs, which needs the correct metric and whitening=input or both",
+        ),
+    ):
+        if wrong:
+            raise InputError(f"--method tdmoe: {what} {why}; give one of them")
+    if published:
         _published(shape, options, ratio)
+    elif (least := int(grid_parameters(shape, _grid(shape, options)).min())) > allowed:
+        raise InputError(
+            f"--ratio {ratio}: leaves {allowed:,.0f} parameters of a {' x '.join(map(str, shape))} stack, the least "
+            f"ranks take {least:,}; lower the ratio"
+        )
 
 
 def compress(
-    reader: BlockReader,
+    reader: WeightSource,
     options: Options,
-    ratio: float,
+    allotment: Allotment,
     statistics: StackStatistics | None,
     *,
     device: str,
 ) -> TuckerExperts:
-    """Ranks, then factors; products in float32, for a stack of a single block in float64."""
-    shape = reader.stack.shape
-    small = shape[0] * shape[1] * shape[2] <= BLOCK_WEIGHTS
-    how: dict[str, Any] = {"dtype": torch.float64 if small else torch.float32, "device": device}
+    """Ranks, then factors, then the core again where asked; for a stack of a single block in float64."""
+    how = _how(reader, device)
     metrics = _metrics(options, statistics, device)
+    if allotment.ranks == reader.stack.shape:
+        return finish(reader, metrics, {}, **how)
     bases = mode_bases(reader, metrics, **how)
-    ranks = _ranks(reader, metrics, bases, options, ratio, how)
+    ranks = allotment.ranks or _ranks(reader, metrics, bases, options, allotment.ratio, statistics, how)
     if options.decomposition == "st_hosvd":
         factors = st_hosvd(reader, metrics, ranks, first=bases, **how)
     else:
         factors = hosvd(bases, ranks)
     if options.decomposition == "hooi":
         factors, _ = hooi(reader, metrics, factors, float(bases["input"].energy_N.sum()), **how)
-    return finish(reader, metrics, factors, **how)
+    made = finish(reader, metrics, factors, **how)
+    own = None if statistics is None else statistics.own
+    if options.refit == "none" or own is None or (made.expert_ER is None and made.input_IQ is None):
+        return made  # under a common metric, or with whole matrices, the core is the best one already
+    return refit_core(reader, made, own, **how)
+
+
+def frontier_options(options: Options) -> Options:
+    """With what changes nothing about the frontier at its default."""
+    kept = ("whitening", "whitening_direction", "expert_mode", "gate_up", "damping")
+    return Options(**{name: getattr(options, name) for name in kept})
+
+
+def frontier(
+    reader: WeightSource, options: Options, statistics: StackStatistics | None, *, device: str
+) -> tuple[Frontier, float]:
+    """The Pareto frontier of ranks, a point every 1/FRONTIER_STEPS of the parameters at most, and ||T||^2."""
+    how, metrics = _how(reader, device), _metrics(options, statistics, device)
+    bases = mode_bases(reader, metrics, **how)
+    table = error_table(reader, metrics, bases, _grid(reader.stack.shape, options), **how)
+    found = table.frontier(cut_experts=options.expert_mode == "compress")
+    step = max(1, math.prod(reader.stack.shape) // FRONTIER_STEPS)
+    return found.thinned(step), float(bases["input"].energy_N.sum())
+
+
+def _how(reader: WeightSource, device: str) -> dict[str, Any]:
+    small = math.prod(reader.stack.shape) <= BLOCK_WEIGHTS
+    return {"dtype": torch.float64 if small else torch.float32, "device": device}
 
 
 def _metrics(options: Options, statistics: StackStatistics | None, device: str) -> Metrics:
-    if options.whitening == "none":
-        return {}
-    assert statistics is not None, "checked before"
-    C_II = statistics.C_II.to(device)
-    inverse = options.whitening_direction == "inverse"
-    return {"input": inverse_metric(C_II) if inverse else metric(C_II, options.damping)}
+    modes = {"none": (), "both": ("input", "output")}.get(options.whitening, (options.whitening,))
+    found: dict[str, Metric] = {}
+    for mode in modes:
+        assert statistics is not None, "checked before"
+        C_NN = statistics.C_II if mode == "input" else statistics.D_OO
+        assert C_NN is not None, "checked before"
+        inverse = options.whitening_direction == "inverse"
+        found[mode] = inverse_metric(C_NN.to(device)) if inverse else metric(C_NN.to(device), options.damping)
+    return found
 
 
 def _ranks(
-    reader: BlockReader,
+    reader: WeightSource,
     metrics: Metrics,
     bases: dict[str, Basis],
     options: Options,
     ratio: float,
+    statistics: StackStatistics | None,
     how: dict[str, Any],
 ) -> Ranks:
     shape = reader.stack.shape
     if options.allocation != "exact":
         return _published(shape, options, ratio)
-    allowed, grid = budget(shape, ratio), _grid(shape, options)
-    if options.expert_mode != "compress":
-        grid = interesting(bases, shape, grid, allowed)  # its bounds count on the full mode
-    return error_table(reader, metrics, bases, grid, **how).best(
-        allowed, cut_experts=options.expert_mode == "compress"
-    )[0]
+    measure = None
+    if not (has_table(options) or (statistics is None and options.objective == "functional")):
+        C_II = None if statistics is None else statistics.C_II
+        measure = measured_error(reader, metrics, bases, options.objective, C_II, **how)
+    cut_experts = options.expert_mode == "compress"
+    grid = _grid(shape, options)
+    return best_ranks(
+        reader, metrics, bases, grid, budget(shape, ratio), cut_experts=cut_experts, measure=measure, **how
+    )
+
+
+def has_table(options: Options) -> bool:
+    """Whether the error that the ranks minimise is that of the metric in which the stack is decomposed.
+
+    With gradients in the metric the functional error is meant in it.
+    """
+    if options.objective == "functional":
+        return options.whitening in ("input", "both") and options.whitening_direction == "correct"
+    return options.objective == "weight" and options.whitening == "none"
 
 
 def _grid(shape: Shape, options: Options) -> Grid:

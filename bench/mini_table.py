@@ -1,0 +1,156 @@
+"""What each choice of TD-MoE costs on the built-in model: every variant compressed by the command, loaded and scored.
+
+    python -m bench.mini_table --text TRAIN.txt.gz      writes bench/MINI.md; about half an hour on two cores
+
+Calibrated on the first tokens of the text that the model was trained on, evaluated on texts that it has not seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.machine import hardware, today
+from diag.recipe.measure import cut_windows, score, summary
+from diag.recipe.train import encode
+from diag.texts import load_text
+
+MINI = Path(__file__).parents[1] / "diag" / "assets" / "mini"
+TOKENS, WINDOW = 262_144, 512
+TEXTS = ("enwik8", "wikitext2")
+RATIOS = ("0.2", "0.4")
+GATE_UP = ("--projections", "gate,up")
+ONE_SHOT = "decomposition=hosvd"
+VARIANTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("published: no whitening, budget ranks", f"tdmoe:whitening=none,allocation=published,{ONE_SHOT}", GATE_UP),
+    ("inverse whitening", f"tdmoe:whitening_direction=inverse,allocation=published,{ONE_SHOT}", GATE_UP),
+    ("correct whitening", f"tdmoe:allocation=published,{ONE_SHOT}", GATE_UP),
+    ("exact ranks", f"tdmoe:whitening=none,{ONE_SHOT}", GATE_UP),
+    ("both", f"tdmoe:{ONE_SHOT}", GATE_UP),
+    ("both + HOOI", "tdmoe", GATE_UP),
+    ("+ shared input factor", "tdmoe:gate_up=joint", GATE_UP),
+    ("+ core refit", "tdmoe:gate_up=joint,refit=expert", GATE_UP),
+    ("+ gradients in the metric", "tdmoe:whitening=both,gate_up=joint,refit=expert", GATE_UP),
+    ("+ down, global allocation, same bits", "tdmoe:gate_up=joint,refit=expert,across=global,ratio_of=model", ()),
+    (
+        "the same by sensitivity",
+        "tdmoe:gate_up=joint,refit=expert,across=global,weigh=sensitivity,ratio_of=model",
+        (),
+    ),
+    (
+        "the same by gradients in the metric",
+        "tdmoe:whitening=both,gate_up=joint,refit=expert,across=global,weigh=sensitivity,ratio_of=model",
+        (),
+    ),
+    ("exact ranks by weight error", f"tdmoe:whitening=none,objective=weight,{ONE_SHOT}", GATE_UP),
+    ("both + HOOI, ranks by operator error", "tdmoe:objective=operator", GATE_UP),
+    ("both + HOOI, experts cut", "tdmoe:expert_mode=compress", GATE_UP),
+    ("all three projections, uniform", "tdmoe", ()),
+    ("all three projections, global by sensitivity", "tdmoe:across=global,weigh=sensitivity", ()),
+)
+COLUMNS = ("rho", "variant", "bits saved", "weight", "functional", "operator", *(f"{t} ppl" for t in TEXTS))
+
+
+def main() -> None:
+    """Every variant at every ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", required=True, help="training text of the model, for calibration")
+    parser.add_argument("--only", default="", help="variants whose name holds this")
+    parser.add_argument("--cap", type=int, help="windows of each text, for a quick look")
+    arguments = parser.parse_args()
+    windows = {name: _windows(name, arguments.cap) for name in TEXTS}
+    rows = [["0", "dense", "0.0 %", "", "", "", *_perplexities(MINI, windows)]]
+    _show(rows[0])
+    with tempfile.TemporaryDirectory() as folder:
+        where = Path(folder)
+        calibrate = ("--text", arguments.text, "--tokens", str(TOKENS), "--per-expert", "all", "--outputs")
+        _tool(where, "calibrate", "--model", "mini", *calibrate, "--out", "statistics", "--quiet")
+        for ratio in RATIOS:
+            for name, spec, options in VARIANTS:
+                if arguments.only in name:
+                    rows.append([ratio, name, *_measured(where, spec, ratio, options, windows)])
+                    _show(rows[-1])
+    text = [
+        "# TD-MoE on the built-in model",
+        "",
+        f"`python -m bench.mini_table`, {today()}, {hardware()}. All four layers; calibrated on the first {TOKENS:,} "
+        f"tokens of the training text (enwik8), evaluated on {len(windows['enwik8'])} and "
+        f"{len(windows['wikitext2'])} windows of {WINDOW} tokens. Errors are means over stacks.",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        f"| --- | --- |{' ---: |' * (len(COLUMNS) - 2)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+    ]
+    if not arguments.only and arguments.cap is None:
+        (Path(__file__).parent / "MINI.md").write_text("\n".join(text), encoding="utf-8")
+
+
+def _measured(where: Path, spec: str, ratio: str, options: tuple[str, ...], windows: dict[str, Any]) -> list[str]:
+    to, out = where / "to", where / "out"
+    asked = ratio
+    if "ratio_of=model" in spec:  # as many bits as that ratio of gate and up
+        asked = str(float(ratio) * _share_of_gate_and_up())
+    _tool(
+        where,
+        *("compress", "--model", "mini", "--method", spec, "--ratio", asked, "--statistics", "statistics"),
+        *("--to", "to", "--out", "out", "--fresh", "--quiet", *options),
+    )
+    table = list(csv.DictReader((out / "tables" / "compression.csv").open()))
+    saved = json.loads((to / "tdmoe.json").read_text())["bits_saved"]
+    counts = [2 if row["projection"] == "gate_up" else 1 for row in table]
+    means = [
+        sum(float(row[column]) * n for row, n in zip(table, counts, strict=True)) / sum(counts)
+        for column in ("weight_error", "functional_error", "operator_error")
+    ]
+    return [f"{100 * saved:.1f} %", *(f"{mean:.3f}" for mean in means), *_perplexities(to, windows)]
+
+
+def _share_of_gate_and_up() -> float:
+    from safetensors import safe_open
+
+    with safe_open(MINI / "model.safetensors", "pt") as file:
+        sizes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    counts = {name: int(torch.Size(shape).numel()) for name, shape in sizes.items() if "embed_tokens" not in name}
+    return sum(n for name, n in counts.items() if "experts." in name and "down" not in name) / sum(counts.values())
+
+
+def _windows(name: str, cap: int | None) -> torch.Tensor:
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(MINI)
+    return cut_windows(encode(tokenizer, load_text(name)), WINDOW, cap)
+
+
+def _perplexities(folder: Path, windows: dict[str, Any]) -> list[str]:
+    import transformers
+
+    import tdmoe.hub  # noqa: F401
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    found = (summary(score(model, ids_WT, model.config.num_experts_per_tok)[0], 1) for ids_WT in windows.values())
+    return [f"{f['perplexity']:.2f} ± {f['perplexity_stderr']:.2f}" for f in found]
+
+
+def _tool(where: Path, *arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "diag.cli", *arguments], cwd=where, text=True, capture_output=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"tdmoe-diag {' '.join(arguments)}:\n{done.stderr}")
+
+
+def _show(row: list[str]) -> None:
+    print(" | ".join(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""One `compress` command: calibration, the budget of every stack, the stacks, and the checkpoint around them.
+
+Everything that headers can tell is checked before the first of these begins. What one step needs of the one before is
+in that one's own run folder, so that each goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from diag import calibrating, compressing, frontier
+from diag.calibrating import Calibration
+from diag.compressing import Settings, layer_sums
+from diag.run import Job
+from diag.session import Request, Session
+from tdmoe import methods, spec
+from tdmoe.across import importance, share_by_importance, share_globally
+from tdmoe.calibration import LayerMoments
+from tdmoe.families import MEMBERS
+from tdmoe.problems import InputError
+from tdmoe.ranks import budget
+
+
+@dataclass(frozen=True)
+class Command:
+    """A `compress` command as typed. `calibration` is that to be made; None where `statistics` are given, or none."""
+
+    model: str
+    method: str
+    options: Any
+    ratio: float
+    to: Path
+    memory: int
+    statistics: Path | None
+    calibration: calibrating.Settings | None
+    where: dict[str, Any]  # layers, projections, device, out, revision
+    how: dict[str, Any]  # seed, engine, fresh, command_line
+
+
+class Compression:
+    """A checked plan. Use as a context manager; `session` is the run of the stacks themselves."""
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        self._opened = ExitStack()
+        self.calibration: Calibration | None = None
+        self.frontiers: Session | None = None
+        try:
+            self._settings = self._calibrated()
+            self.session = self._session("compress", self._settings)
+            self.ratio = self._targeted_ratio()
+            if self._shared:
+                if command.options.across == "global":
+                    method = methods.parse(command.method)[0]
+                    text = spec.text(method.NAME, method.frontier_options(command.options))
+                    where = {**command.where, "out": None}
+                    self.frontiers = self._session("frontier", replace(self._settings, method=text), where)
+                compressing.check_to(self.session, settled=False)
+            else:
+                self._settle(None if self.ratio == command.ratio else dict.fromkeys(self._keys, (self.ratio, ())))
+        except BaseException:
+            self._opened.close()
+            raise
+
+    def __enter__(self) -> Compression:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def settle(self) -> None:
+        """Give every stack its share of the budget, once calibration and frontiers are there."""
+        if self._shared:
+            self._settle(self._by_frontiers() if self.frontiers is not None else self._by_importance())
+
+    @property
+    def _shared(self) -> bool:
+        return getattr(self.command.options, "across", "uniform") != "uniform"
+
+    @property
+    def _keys(self) -> list[str]:
+        return [job.key for job in self.session.stacks]
+
+    def _calibrated(self) -> Settings:
+        command = self.command
+        folder, moments = command.statistics, None
+        if folder is not None:
+            moments = compressing.saved_moments(folder)
+        elif command.calibration is not None:
+            names = ("layers", "device", "revision")
+            request = calibrating.Request(
+                command.model,
+                command.calibration,
+                command_line=command.how["command_line"],
+                **{name: command.where[name] for name in names},
+            )
+            self.calibration = self._opened.enter_context(Calibration(request))
+            folder = self.calibration.folder.path
+            moments = compressing.moments_digest(self.calibration.folder.identities.values())
+        return Settings(
+            command.method,
+            command.ratio,
+            str(command.to.absolute()),
+            None if folder is None else str(folder.absolute()),
+            moments,
+            self.calibration is not None,
+            command.memory,
+        )
+
+    def _session(self, name: str, settings: Settings, where: dict[str, Any] | None = None) -> Session:
+        request = Request(name, self.command.model, settings, **(where or self.command.where), **self.command.how)
+        return self._opened.enter_context(Session(request))
+
+    def _settle(self, allotted: dict[str, tuple[float, tuple[int, ...]]] | None) -> None:
+        if allotted is not None:
+            self.session = self._session("compress", replace(self._settings, allotted=allotted))
+        compressing.check_to(self.session)
+
+    def _targeted_ratio(self) -> float:
+        """The fraction of the targeted stacks to remove; InputError where they are not that much of the model."""
+        ratio = self.command.ratio
+        if getattr(self.command.options, "ratio_of", "targeted") == "targeted":
+            return ratio
+        whole = compressing.parameters(self.session)
+        share = self._dense() / whole
+        budget((1, 1, 1), ratio)
+        if ratio >= share:
+            raise InputError(
+                f"--ratio {ratio} --ratio-of model: the chosen experts are {share:.1%} of the model; give less"
+            )
+        return ratio / share
+
+    def _dense(self) -> int:
+        return sum(compressing.size(stack) for stack in self.session.stacks.values())
+
+    def _by_frontiers(self) -> dict[str, tuple[float, tuple[int, ...]]]:
+        assert self.frontiers is not None
+        method, options = methods.parse(self.command.method)
+        jobs = list(self.frontiers.stacks)
+        found = [frontier.from_arrays(self.frontiers.folder.arrays(job)) for job in jobs]
+        weights = [1.0] * len(found)
+        if options.weigh == "sensitivity":
+            weights = [self._sensitivity(job, options) * norm for job, (_, norm) in zip(jobs, found, strict=True)]
+        chosen = share_globally([f for f, _ in found], weights, (1 - self.ratio) * self._dense())
+        allotted = {}
+        for (job, stack), (points, _), at in zip(self.session.stacks.items(), found, chosen, strict=True):
+            kept = (float(points.parameters_n[at]) + 0.5) / compressing.size(stack)
+            ranks = tuple(int(rank) for rank in points.ranks_n3[at])
+            given = method.has_table(options) or kept >= 1
+            allotted[job.key] = (max(1 - kept, 1e-9), ranks if given else ())
+        return allotted
+
+    def _sensitivity(self, job: Job, options: Any) -> float:
+        """Nats that a unit of a stack's squared functional error costs the calibration text, by its gradients.
+
+        1/2 sum_t (d_t^T dy_t)^2 (the loss' curvature by the empirical Fisher); gradients alike in all directions unless
+        they are in the metric already.
+        """
+        sums = self._sums(job.layer)
+        routed = float(sums.tokens_E.sum())
+        if options.whitening == "both":
+            return routed / 2
+        outputs = [sums.output_moment(member) for member in MEMBERS[job.projection]]
+        means = [float(D_OO.diagonal().mean()) for D_OO in outputs if D_OO is not None]
+        return routed / 2 * sum(means) / len(means)
+
+    def _by_importance(self) -> dict[str, tuple[float, tuple[int, ...]]]:
+        layers: dict[int, list[Job]] = {}
+        for job in self.session.stacks:
+            layers.setdefault(job.layer, []).append(job)
+        sums = [self._sums(layer) for layer in layers]
+        importances = [importance(s.tokens_E.numpy(), s.gate_E.numpy()) for s in sums]
+        sizes = [sum(compressing.size(self.session.stacks[job]) for job in jobs) for jobs in layers.values()]
+        kept = share_by_importance(importances, sizes, (1 - self.ratio) * sum(sizes))
+        return {job.key: (1 - k, ()) for k, jobs in zip(kept, layers.values(), strict=True) for job in jobs}
+
+    def _sums(self, layer: int) -> LayerMoments:
+        assert self._settings.statistics is not None, "checked before"
+        return layer_sums(Path(self._settings.statistics), layer)

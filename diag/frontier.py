@@ -1,0 +1,70 @@
+"""The Pareto frontier of ranks of every stack: what `compress --across global` shares one budget by.
+
+Squared errors are those of the HOSVD in the metric of the method's spec, exact for every aligned triple.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diag.compressing import Settings, plan, statistics_of
+from diag.run import Row
+from tdmoe import methods
+from tdmoe.across import lower_hull
+from tdmoe.joint import Stack, reader
+from tdmoe.rank_search import Frontier
+
+__all__ = ["Settings", "plan"]
+
+NAME = "frontier"
+TABLE = "frontier"
+VERSION = 1
+COLUMNS = (
+    *("layer", "projection", "method", "rank_expert", "rank_output", "rank_input", "parameters", "kept_ratio"),
+    *("error", "on_hull", "status"),
+)
+UNIDENTIFIED = ("memory", "to", "statistics", "calibrates", "allotted", "ratio")
+
+
+def run(
+    stack: Stack,
+    settings: Settings,
+    *,
+    device: str,
+    seed: int,
+    model: str,
+    on_read: Callable[[int], None] | None = None,
+) -> tuple[list[Row], Mapping[str, NDArray[np.float64]]]:
+    """A row a point: `error` is relative to the stack's norm, in the metric of the method."""
+    method, options = methods.parse(settings.method)
+    source = reader(stack, settings.memory, on_read)
+    found, norm_squared = method.frontier(source, options, statistics_of(settings, stack), device=device)
+    corners = set(lower_hull(found.parameters_n.astype(np.float64), found.squared_n).tolist())
+    dense = int(np.prod(stack.shape))
+    rows = [
+        {
+            **{"layer": stack.layer, "projection": stack.projection, "method": settings.method},
+            **dict(zip(COLUMNS[3:6], ranks, strict=True)),
+            **{"parameters": parameters, "kept_ratio": parameters / dense, "error": squared**0.5},
+            **{"on_hull": i in corners, "status": "ok"},
+        }
+        for i, (parameters, ranks, squared) in enumerate(
+            zip(found.parameters_n.tolist(), found.ranks_n3.tolist(), found.squared_n.tolist(), strict=True)
+        )
+    ]
+    arrays = {
+        "parameters": found.parameters_n.astype(np.float64),
+        "ranks": found.ranks_n3.astype(np.float64),
+        "squared": found.squared_n,
+        "norm_squared": np.asarray([norm_squared]),
+    }
+    return rows, arrays
+
+
+def from_arrays(arrays: Mapping[str, NDArray[np.float64]]) -> tuple[Frontier, float]:
+    """What `run` saved."""
+    parameters, ranks = (arrays[name].astype(np.int64) for name in ("parameters", "ranks"))
+    return Frontier(parameters, ranks, arrays["squared"]), float(arrays["norm_squared"][0])
