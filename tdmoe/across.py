@@ -5,7 +5,8 @@
 
 `global` is one Lagrange multiplier over the lower convex hulls of (parameters, w err^2): the pieces of all hulls in the
 order of what a parameter gains, until the budget is spent (Shoham & Gersho 1988). What is left below the next piece is
-spent on points of the frontiers between the hulls' corners.
+spent on points of the frontiers between the hulls' corners, also on those that one stack can take if another one gives
+up a point, for as long as the sum falls.
 
 Legend: n points of a frontier, L layers, E experts.
 """
@@ -47,10 +48,9 @@ def share_globally(frontiers: Sequence[Frontier], weights: Sequence[float], budg
         if needed > left:
             break
         chosen[stack], left = end, left - needed
-    while (best := _best_step(parameters, costs, chosen, left)) is not None:
-        stack, end = best
-        left -= int(parameters[stack][end] - parameters[stack][chosen[stack]])
-        chosen[stack] = end
+    while (better := _step(parameters, costs, chosen, left) or _exchange(parameters, costs, chosen, left)) is not None:
+        chosen = better
+        left = budget - sum(int(p[at]) for p, at in zip(parameters, chosen, strict=True))
     return chosen
 
 
@@ -67,17 +67,34 @@ def lower_hull(x_n: Vector, y_n: Vector) -> NDArray[np.int64]:
     return np.asarray(corners)
 
 
-def _best_step(
-    parameters: Sequence[NDArray[np.int64]], costs: Sequence[Vector], chosen: Sequence[int], left: float
-) -> tuple[int, int] | None:
-    """(stack, point) of the step that gains most of all that still fit."""
-    best: tuple[float, int, int] | None = None
-    for stack, (p, cost, at) in enumerate(zip(parameters, costs, chosen, strict=True)):
-        end = int(np.searchsorted(p, p[at] + left, side="right")) - 1
-        gain = float(cost[at] - cost[end])
-        if end > at and (best is None or gain > best[0]):
-            best = gain, stack, end
-    return None if best is None else best[1:]
+def _step(
+    parameters: Sequence[NDArray[np.int64]], costs: Sequence[Vector], chosen: list[int], left: float
+) -> list[int] | None:
+    """The one step up that gains most of all that still fit."""
+    ends = [int(np.searchsorted(p, p[at] + left, side="right")) - 1 for p, at in zip(parameters, chosen, strict=True)]
+    gains = [float(cost[at] - cost[end]) for cost, at, end in zip(costs, chosen, ends, strict=True)]
+    best = int(np.argmax(gains))
+    if gains[best] <= 0.0:
+        return None
+    return [*chosen[:best], ends[best], *chosen[best + 1 :]]
+
+
+def _exchange(
+    parameters: Sequence[NDArray[np.int64]], costs: Sequence[Vector], chosen: list[int], left: float
+) -> list[int] | None:
+    """The step down of one stack and up of another that gain most together; None if no two gain anything."""
+    best: tuple[float, list[int]] | None = None
+    for stack, at in enumerate(chosen):
+        if at == 0:
+            continue
+        lower = [*chosen[:stack], at - 1, *chosen[stack + 1 :]]
+        freed = int(parameters[stack][at] - parameters[stack][at - 1])
+        if (higher := _step(parameters, costs, lower, left + freed)) is None:
+            continue
+        gain = sum(float(cost[a] - cost[b]) for cost, a, b in zip(costs, chosen, higher, strict=True))
+        if gain > 0.0 and (best is None or gain > best[0]):
+            best = gain, higher
+    return None if best is None else best[1]
 
 
 def importance(tokens_E: Vector, gate_E: Vector) -> float:

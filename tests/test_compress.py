@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from damage import Result, refuses
+from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 from tiny import plain_checkpoint, read_json, read_tensors, single_thread, write_checkpoint, write_json
 from torch import Tensor
@@ -20,6 +21,7 @@ from zoo import FAMILIES, build, experts_of, load, save
 
 import diag.compressing
 import tdmoe.writer
+from diag.calibrating import from_arrays
 from tdmoe.architecture import architecture
 from tdmoe.calibration import experts_modules
 from tdmoe.checkpoint import Checkpoint
@@ -143,6 +145,104 @@ def test_whitening_and_exact_ranks_do_what_they_are_for(compress: Callable[..., 
     assert all(x <= y * (1 + 1e-3) for x, y in zip(functional["hooi"], functional["st"], strict=True))
 
 
+@pytest.fixture(scope="module")
+def statistics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of everything that an option may ask for."""
+    out = tmp_path_factory.mktemp("statistics") / "s"
+    collected = ("--per-expert", "all", "--outputs", "--quiet")
+    command = (sys.executable, "-m", "diag.cli", "calibrate", "--model", "mini", "--tokens", "4096", *collected)
+    subprocess.run([*command, "--out", str(out)], check=True)
+    return out
+
+
+def test_a_global_budget_is_met_and_better_spent(
+    compress: Callable[..., Result], statistics: Path, tmp_path: Path
+) -> None:
+    """Within 0.1 % of the total, below the uniform sum of squared errors; ratio_of=model counts the whole model."""
+    options = ("--statistics", statistics, "--method", "tdmoe:alignment=1,decomposition=hosvd", "--quiet")
+    found = {}
+    for across in ("uniform", "global", "activation"):
+        command = ("--across", across, "--ratio", "0.2", "--ratio-of", "model", "--out", tmp_path / across)
+        assert compress(*options, *command, "--to", tmp_path / f"{across}-to").code == 0
+        found[across] = rows(tmp_path / across)
+        saved = read_json(tmp_path / f"{across}-to" / "tdmoe.json")["bits_saved"]
+        if across == "global":
+            assert 0.2 <= saved <= 0.2 + 0.001 * 0.8, "of the whole model, all of it bf16"
+        assert 0.2 <= saved < 0.21
+    squared = {across: sum(float(row["functional_error"]) ** 2 for row in table) for across, table in found.items()}
+    assert squared["global"] < 0.8 * min(squared["uniform"], squared["activation"])
+    kept = {row["kept_ratio"] for row in found["activation"] if row["projection"] == "gate"}
+    assert len(kept) >= 3, "layers have shares of their own"
+    frontier = next(Path("runs").glob("mini-frontier-*")) / "tables" / "frontier.csv"
+    points = list(csv.DictReader(frontier.open()))
+    for row in found["global"]:
+        mine = [p for p in points if (p["layer"], p["projection"]) == (row["layer"], row["projection"])]
+        (point,) = [p for p in mine if "x".join(p[f"rank_{m}"] for m in ("expert", "output", "input")) == row["ranks"]]
+        assert point["parameters"] == row["parameters"]
+        assert float(point["error"]) == pytest.approx(float(row["functional_error"]), abs=0.01)  # damped, not rounded
+        errors = [float(p["error"]) for p in mine]
+        assert errors == sorted(errors, reverse=True) and errors[-1] == 0.0
+
+
+def test_gate_and_up_share_their_input_factor(
+    compress: Callable[..., Result], statistics: Path, tmp_path: Path
+) -> None:
+    options = ("--statistics", statistics, "--layers", "1", "--quiet", "--ratio", "0.4")
+    errors = {}
+    for name, extra in {
+        "apart": ("--projections", "gate,up"),
+        "joint": ("--gate-up", "joint", "--projections", "gate,up"),
+        "refit": ("--gate-up", "joint", "--refit", "expert", "--dense"),
+    }.items():
+        result = compress(*options, *extra, "--to", tmp_path / name, "--out", tmp_path / f"{name}-o")
+        assert result.code == 0, result
+        errors[name] = rows(tmp_path / f"{name}-o")
+    assert [row["projection"] for row in errors["refit"]] == ["gate_up", "down"]
+    (joint,), (refit, _) = errors["joint"], errors["refit"]
+    assert int(joint["parameters"]) <= sum(int(row["parameters"]) for row in errors["apart"])
+    assert joint["ranks"] == refit["ranks"] and joint["parameters"] == refit["parameters"]
+    assert float(refit["functional_error_expert"]) < 0.9 * float(joint["functional_error_expert"])
+    stored = read_tensors(tmp_path / "refit")
+    names = [name for name in stored if "layers.1.mlp.experts" in name]
+    short = {name.removeprefix("model.layers.1.mlp.experts.") for name in names}
+    assert {"gate_up.core", "gate_up.input", "down.core"} <= short and not any(n.startswith("gate.") for n in short)
+    assert sum(stored[name].numel() for name in names) == sum(int(row["parameters"]) for row in errors["refit"])
+    small, dense = load_mini(tmp_path / "refit"), load_mini(tmp_path / "refit" / "dense")
+    ids = torch.randint(10, 4000, (1, 40), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, found = dense(ids).logits, small(ids).logits
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.01 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("projection", ["gate", "down"])
+def test_each_metric_is_best_at_its_own_error(
+    compress: Callable[..., Result], statistics: Path, tmp_path: Path, projection: str
+) -> None:
+    """Full Tucker on the trained model; the error in both metrics is measured here from what is stored."""
+    with Checkpoint(MINI) as checkpoint:
+        W_EOI = open_stack(checkpoint, architecture(checkpoint.config), 2, projection).weights(0, 32).double()
+    sums = from_arrays(dict(load_arrays(statistics / "results" / "calibrate-L002-experts.safetensors")))
+    C_II, D_OO = sums.moment(projection), sums.output_moment(projection)
+    assert D_OO is not None
+    errors = {}
+    for whitening in ("none", "input", "output", "both"):
+        to = tmp_path / whitening
+        options = ("--statistics", statistics, "--layers", "2", "--projections", projection, "--quiet")
+        spec = ("--method", "tdmoe:decomposition=hosvd,objective=weight" if whitening == "none" else "tdmoe")
+        assert compress(*options, *spec, "--whitening", whitening, "--to", to, "--out", tmp_path / "o").code == 0
+        prefix = f"model.layers.2.mlp.experts.{projection}."
+        factors = load_file(to / f"experts-L002-{projection}.safetensors")
+        E_EOI = rebuilt({name.removeprefix(prefix): t for name, t in factors.items()}).double() - W_EOI
+        one = torch.eye(W_EOI.shape[1], dtype=torch.float64)
+        errors[whitening] = [
+            float(torch.einsum("eoi,ij,epj,op->", E_EOI, C, E_EOI, D))
+            for C, D in ((torch.eye(len(C_II)), one), (C_II, one), (torch.eye(len(C_II)), D_OO), (C_II, D_OO))
+            for C, D in [(C.double(), D)]
+        ]
+    for own, whitening in enumerate(errors):
+        assert all(errors[whitening][own] <= other[own] * (1 + 1e-3) for other in errors.values()), whitening
+
+
 def test_killed_and_started_again_it_ends_with_the_same_bytes(
     compress: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +351,25 @@ def fill_any(module: Any, projection: str, W_EOI: Tensor) -> None:
         (("--method", "tdmoe:whitening=none,damping=0.1"), "damping is that of the correct metric only; give"),
         (("--method", "tdmoe:whitening=none,whitening_direction=inverse"), "says nothing where whitening=none; give"),
         (("--method", "tdmoe:whitening"), "'whitening' is no option; write NAME:key=value"),
+        (("--method", "tdmoe:alignment=0"), "alignment is 0; a step of ranks of at least 1 is needed"),
+        (("--whitening", "maybe"), "whitening is 'maybe'; give one of none"),
+        (
+            ("--whitening", "none", "--method", "tdmoe:whitening=both"),
+            "--whitening none: --method says whitening=both",
+        ),
+        (("--allocation", "published", "--objective", "operator"), "objective says nothing where ranks are published"),
+        (("--allocation", "published", "--across", "global"), "across=global chooses ranks by their error, .*; give"),
+        (("--method", "tdmoe:weigh=sensitivity"), "weigh says nothing unless across=global; give"),
+        (
+            ("--method", "tdmoe:weigh=sensitivity,whitening=none", "--across", "global"),
+            "weigh=sensitivity is the effect of errors on outputs, .*; give",
+        ),
+        (("--gate-up", "joint", "--projections", "gate,down"), "--gate-up joint: needs gate and up; add up to"),
+        (
+            ("--ratio", "0.97", "--ratio-of", "model"),
+            "--ratio 0.97 --ratio-of model: the chosen experts are .*; give less",
+        ),
+        (("--tokens", "0", "--method", "tdmoe:whitening=none", "--across", "activation"), "needs statistics; give"),
         (("--tokens", "0"), "--method tdmoe: needs statistics; give --tokens or --statistics, or whitening=none"),
         (("--statistics", "nowhere"), "--statistics nowhere: is no run folder of tdmoe-diag calibrate; give"),
         (("--text", "nowhere"), "--text nowhere: no text 'nowhere'"),
@@ -295,6 +414,10 @@ def test_statistics_of_another_model_are_refused(
     message = r"--statistics .*: were collected on other weights \(mini\), or on another copy of them; calibrate this"
     refuses(compress(*command, "--layers", "0"), message, tmp_path / "out")
     write_json(path, found)
+    outputs = compress(*command, "--layers", "0", "--whitening", "both")
+    refuses(outputs, "--statistics .*: hold no gradients at outputs; calibrate with --outputs", tmp_path / "out")
+    own = compress(*command, "--layers", "0", "--refit", "expert")
+    refuses(own, "--statistics .*: hold no inputs of each expert alone; calibrate with --per-expert", tmp_path / "out")
     manifest = read_json(where / "run.json")
     write_json(where / "run.json", manifest | {"jobs": [{"key": "calibrate-L000-experts", "state": "pending"}]})
     refuses(compress(*command, "--layers", "0"), "is not finished; run its calibrate command again", tmp_path / "out")

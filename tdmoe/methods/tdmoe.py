@@ -20,7 +20,7 @@ from tdmoe.modes import Basis, Metrics, mode_bases
 from tdmoe.problems import InputError
 from tdmoe.rank_choice import best_ranks, measured_error
 from tdmoe.rank_search import Frontier, Grid, error_table, grid_parameters, rank_grid
-from tdmoe.ranks import Ranks, Shape, budget, published_ranks
+from tdmoe.ranks import ALIGNMENT, Ranks, Shape, budget, published_ranks
 from tdmoe.refit import refit_core
 from tdmoe.source import WeightSource
 from tdmoe.tucker import TuckerExperts, finish, hooi, hosvd, st_hosvd
@@ -38,6 +38,7 @@ class Options:
     `objective` functional is meant in the metric where there are no statistics: whitening=none then goes by weights.
     `gate_up` joint decomposes the two as one stack (E, 2O, I). `refit` expert solves the core again under each expert's
     own metric. `across` and `ratio_of` say how the budget is shared among stacks, and of what it is counted.
+    `alignment` is the step of output and input ranks (8: 16 bytes of bf16, which grouped products on a GPU want).
     """
 
     whitening: Literal["none", "input", "output", "both"] = "input"
@@ -52,6 +53,7 @@ class Options:
     weigh: Literal["functional", "sensitivity"] = "functional"
     ratio_of: Literal["targeted", "model"] = "targeted"
     damping: float = DAMPING
+    alignment: int = ALIGNMENT
 
 
 def needs(options: Options) -> Needs:
@@ -67,12 +69,15 @@ def check(shape: Shape, options: Options, ratio: float) -> None:
     allowed = budget(shape, ratio)
     if not (math.isfinite(options.damping) and options.damping >= 0):
         raise InputError(f"--method tdmoe: damping is {options.damping}; a number of at least 0 is needed")
+    if options.alignment < 1:
+        raise InputError(f"--method tdmoe: alignment is {options.alignment}; a step of ranks of at least 1 is needed")
     none, inverse = options.whitening == "none", options.whitening_direction == "inverse"
     published, uniform = options.allocation != "exact", options.across != "global"
     for wrong, what, why in (
         (none and inverse, "whitening_direction", "says nothing where whitening=none"),
         ((none or inverse) and options.damping != DAMPING, "damping", "is that of the correct metric only"),
         (published and options.objective != "functional", "objective", "says nothing where ranks are published ones"),
+        (published and options.alignment != ALIGNMENT, "alignment", "says nothing where ranks are published ones"),
         (published and options.across == "global", "across=global", "chooses ranks by their error, not published ones"),
         (uniform and options.weigh != "functional", "weigh", "says nothing unless across=global"),
         (
@@ -122,7 +127,7 @@ def compress(
 
 def frontier_options(options: Options) -> Options:
     """With what changes nothing about the frontier at its default."""
-    kept = ("whitening", "whitening_direction", "expert_mode", "gate_up", "damping")
+    kept = ("whitening", "whitening_direction", "expert_mode", "gate_up", "damping", "alignment")
     return Options(**{name: getattr(options, name) for name in kept})
 
 
@@ -189,7 +194,7 @@ def has_table(options: Options) -> bool:
 
 
 def _grid(shape: Shape, options: Options) -> Grid:
-    return rank_grid(shape, preserve_experts=options.expert_mode == "preserve")
+    return rank_grid(shape, preserve_experts=options.expert_mode == "preserve", alignment=options.alignment)
 
 
 def _published(shape: Shape, options: Options, ratio: float) -> Ranks:
