@@ -86,9 +86,9 @@ def main() -> None:
         "# TD-MoE on the built-in model",
         "",
         f"`python -m bench.mini_table`, {today()}, {hardware()}. All four layers; calibrated on the first {TOKENS:,} "
-        f"tokens of the training text (enwik8), evaluated on the first {arguments.windows} windows of {WINDOW} tokens of "
-        "texts held out. Errors are means over stacks: `functional` in the metric of all routed inputs, `own functional` "
-        "in that of each expert's own.",
+        f"tokens of the training text (enwik8), evaluated on the first {arguments.windows} windows of {WINDOW} tokens "
+        "of texts held out. Errors are means over stacks: `functional` in the metric of all routed inputs, "
+        "`own functional` in that of each expert's own.",
         "",
         f"| {' | '.join(COLUMNS)} |",
         f"| --- | --- |{' ---: |' * (len(COLUMNS) - 2)}",
