@@ -346,9 +346,9 @@ def compress(
             compressing.begin(session)
             console.execute(session, notes, quiet=quiet)
             failed = session.folder.failures()
-            bits_saved = None if failed else compressing.finish(session, dense=dense)
+            bits = None if failed else compressing.finish(session, dense=dense)
     with console.output_may_close():
-        console.print_compression(session, bits_saved)
+        console.print_compression(session, bits)
         tables = [s.folder.path / "tables" / f"{s.probe.TABLE}.csv" for s in (compression.frontiers, session) if s]
         console.print_lines([*map(str, tables), *([] if failed else [str(to)])])
     _report_failures(failed)

@@ -22,6 +22,7 @@ from tdmoe.calibration import LayerMoments
 from tdmoe.families import MEMBERS
 from tdmoe.problems import InputError
 from tdmoe.ranks import budget
+from tdmoe.unquantised import parameters
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class Compression:
         ratio = self.command.ratio
         if getattr(self.command.options, "ratio_of", "targeted") == "targeted":
             return ratio
-        whole = compressing.parameters(self.session)
+        whole = parameters(self.session.checkpoint, embeddings=False)
         share = self._dense() / whole
         budget((1, 1, 1), ratio)
         if ratio >= share:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,12 +30,13 @@ from tdmoe.architecture import architecture
 from tdmoe.blocks import BlockPlan
 from tdmoe.calibration import LayerMoments
 from tdmoe.checkpoint import CONFIG, INDEX, Checkpoint
-from tdmoe.compress import compress_stack, stored_dtype, write_stack
+from tdmoe.compress import compress_stack, write_stack
 from tdmoe.families import JOINT, MEMBERS
 from tdmoe.joint import Stack
 from tdmoe.layout import shard_name
 from tdmoe.problems import InputError
 from tdmoe.ranks import Ranks
+from tdmoe.unquantised import QUANTIZATION, parameters
 
 if TYPE_CHECKING:
     from diag.session import Session
@@ -96,16 +97,29 @@ class Settings(ProbeSettings):
         return methods.Allotment(ratio, Ranks(*ranks) if ranks else None)
 
 
+@dataclass(frozen=True)
+class Saved:
+    """(dense - stored) / dense over all tensors but the input embeddings: against the original's bits, and bf16's."""
+
+    bits_saved: float
+    bits_saved_bf16: float
+
+
 def plan(stack: Stack, settings: Settings) -> BlockPlan:
     """InputError where method, ratio, stack and statistics do not fit."""
     method, options = methods.parse(settings.method)
     allotment = settings.allotment(stack)
     if allotment.ranks is None:
         method.check(stack.shape, options, allotment.ratio)
-    stored_dtype(stack)
     family = architecture(stack.checkpoint.config).family
     if not family.factor_form:
         raise InputError(f"{family.name}: its experts run in a way of their own that has no factor form; not supported")
+    quantization = stack.checkpoint.config.get(QUANTIZATION) or {}
+    if (kind := quantization.get("quant_method")) not in (None, "fp8", "mxfp4"):
+        raise InputError(
+            f"{CONFIG}: quantization_config.quant_method is {kind!r}; compressing reads fp8 with block scales and "
+            "mxfp4, use a bf16 version of the checkpoint"
+        )
     needs = method.needs(options)
     if settings.statistics is None and needs.statistics:
         raise InputError(
@@ -183,14 +197,14 @@ def begin(session: Session) -> None:
                 path.unlink()
 
 
-def is_complete(session: Session, *, dense: bool = False) -> float | None:
-    """The bits saved, if --to holds all of what is asked for already."""
+def is_complete(session: Session, *, dense: bool = False) -> Saved | None:
+    """What is saved, if --to holds all of what is asked for already."""
     about = _about(session)
     if about is None or about["identity"] != _identity(session) or about.get("state") != "complete":
         return None
     if not (_to(session) / INDEX).is_file() or (dense and not (_to(session) / DENSE / INDEX).is_file()):
         return None
-    return float(about["bits_saved"])
+    return Saved(float(about["bits_saved"]), float(about["bits_saved_bf16"]))
 
 
 def _to(session: Session) -> Path:
@@ -216,11 +230,8 @@ def _whole(to: Path, session: Session, job: Job) -> bool:
     return found == str(rows[0]["shard_sha256"])
 
 
-def finish(session: Session, *, dense: bool) -> float:
-    """Copy the rest and write the manifest, once every job is done; returns the bits saved.
-
-    bits saved = (dense - stored) / dense over all tensors but the input embeddings, against the original's own bits.
-    """
+def finish(session: Session, *, dense: bool) -> Saved:
+    """Copy the rest and write the manifest, once every job is done."""
     if (known := is_complete(session, dense=dense)) is not None:
         return known
     to = _to(session)
@@ -232,13 +243,13 @@ def finish(session: Session, *, dense: bool) -> float:
         assemble.dense(to / DENSE, to, session.checkpoint, session.arch, stacks)
     manifest = session.folder.manifest
     config = {key: value for key, value in manifest["config"].items() if key not in UNIDENTIFIED}
-    before = bits(session.checkpoint)
+    before = bits(session.checkpoint), 16 * parameters(session.checkpoint, embeddings=False)
     with Checkpoint(to) as compressed:
-        saved = (before - bits(compressed)) / before
+        saved = Saved(*((whole - bits(compressed)) / whole for whole in before))
     about = {
         "identity": _identity(session),
         "state": "complete",
-        "bits_saved": saved,
+        **asdict(saved),
         "stacks": session.folder.rows(),
         "config": config,
         **{key: manifest[key] for key in ("model", "commit", "seed", "versions", "device")},
@@ -250,13 +261,6 @@ def finish(session: Session, *, dense: bool) -> float:
 def size(stack: Stack) -> int:
     """Parameters of the dense stack."""
     return int(np.prod(stack.shape))
-
-
-def parameters(session: Session) -> int:
-    """Parameters of the whole model but its input embeddings."""
-    checkpoint = session.checkpoint
-    entries = (checkpoint.entry(name) for name in checkpoint.names() if "embed_tokens" not in name)
-    return sum(int(np.prod(entry.shape)) for entry in entries)
 
 
 def bits(checkpoint: Checkpoint) -> int:

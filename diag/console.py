@@ -31,6 +31,7 @@ from tdmoe.gram import MODES
 if TYPE_CHECKING:
     from diag.calibrating import Calibration
     from diag.compress_run import Compression
+    from diag.compressing import Saved
 
 MIN_WIDTH = 100  # of a table when stdout is a pipe
 
@@ -159,7 +160,7 @@ def print_calibration(calibration: Calibration) -> None:
     _stdout().print(table)
 
 
-def print_compression(session: Session, bits_saved: float | None) -> None:
+def print_compression(session: Session, saved: Saved | None) -> None:
     """What every stack keeps and loses, and what that is of the whole model."""
     table = Table()
     columns = ("ranks", "kept_ratio", "weight_error", "functional_error", "operator_error")
@@ -173,8 +174,14 @@ def print_compression(session: Session, bits_saved: float | None) -> None:
     method = rows[0]["method"] if rows else ""
     print(f"{session.model.name}: {method}, errors relative to the stack's own norm")
     _stdout().print(table)
-    if bits_saved is not None:
-        print(f"{bits_saved:.1%} of the model's bits saved, its input embeddings not counted")
+    if saved is None:
+        return
+    if abs(saved.bits_saved - saved.bits_saved_bf16) < 1e-9:
+        print(f"{saved.bits_saved:.1%} of the model's bits saved, its input embeddings not counted")
+        return
+    print(f"{saved.bits_saved_bf16:.1%} of the bits of the model in bf16 saved, its input embeddings not counted")
+    sign, change = ("fewer", saved.bits_saved) if saved.bits_saved >= 0 else ("MORE", -saved.bits_saved)
+    print(f"but it is quantised: {change:.1%} {sign} bits than it takes as it is")
 
 
 def _number(value: Any) -> str:

@@ -15,13 +15,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from tdmoe.architecture import Architecture
 from tdmoe.checkpoint import Checkpoint
-from tdmoe.encodings import PLAIN
+from tdmoe.encodings import Plain
 from tdmoe.errors import Rebuild as Rebuilt
 from tdmoe.families import MEMBERS, PROJECTIONS
 from tdmoe.layout import quantization_config, shard_name
@@ -29,9 +28,9 @@ from tdmoe.locate import expert_tensors, experts_module, open_stack
 from tdmoe.methods import Factored, restore
 from tdmoe.safetensors_header import TensorEntry
 from tdmoe.stack import ExpertStack
+from tdmoe.unquantised import QUANTIZATION, decoded, pieces, presented, unquantised
 from tdmoe.writer import (
     Pieces,
-    copied,
     copy_small_files,
     tensor_bytes,
     write_config,
@@ -47,7 +46,8 @@ def factored(to: Path, checkpoint: Checkpoint, arch: Architecture, stacks: Stack
     """Complete `to`, where the shards of `stacks` lie.
 
     Projections of a touched layer that were not compressed are stored dense under our names; all other tensors are
-    copied byte by byte, tokenizer and generation config too.
+    copied byte by byte, tokenizer and generation config too. Of a quantised checkpoint all that is not factored becomes
+    bf16: transformers takes one quantisation, and that is ours.
     """
     specs: dict[int, dict[str, Any]] = {}
     replaced: set[str] = set()
@@ -63,15 +63,19 @@ def factored(to: Path, checkpoint: Checkpoint, arch: Architecture, stacks: Stack
             shard = shard_name(layer, projection)
             with safe_open(to / shard, "pt") as file:
                 weight_map |= dict.fromkeys(file.keys(), shard)
-    rest = [checkpoint.entry(name) for name in checkpoint.names() if name not in replaced]
-    weight_map |= write_shards(to, "rest", rest, lambda entry: copied(checkpoint, entry))
+    rest = {u.entry.name: u for u in unquantised(checkpoint) if u.source.name not in replaced}
+    entries = [u.entry for u in rest.values()]
+    weight_map |= write_shards(to, "rest", entries, lambda entry: pieces(checkpoint, arch, rest[entry.name]))
     copy_small_files(to, checkpoint)
-    write_config(to, {**checkpoint.config, "quantization_config": quantization_config(specs)})
+    write_config(to, {**checkpoint.config, QUANTIZATION: quantization_config(specs)})
     write_index(to, weight_map)
 
 
 def dense(to: Path, shards: Path, checkpoint: Checkpoint, arch: Architecture, stacks: Stacks) -> None:
-    """Write the rebuilt checkpoint into `to`, from the shards of `stacks` in `shards`. One tensor is held at a time."""
+    """Write the rebuilt checkpoint into `to`, from the shards of `stacks` in `shards`. One tensor is held at a time.
+
+    That of a quantised checkpoint is in bf16.
+    """
     sources: dict[str, list[tuple[ExpertStack, int, Rebuilt]]] = {}
     for layer, projections in stacks.items():
         for projection in projections:
@@ -82,23 +86,24 @@ def dense(to: Path, shards: Path, checkpoint: Checkpoint, arch: Architecture, st
                 for number, entry in enumerate(stack.entries):
                     sources.setdefault(entry.name, []).append((stack, number, experts))
 
-    def pieces(entry: TensorEntry) -> Pieces:
-        if entry.name not in sources:
-            yield from copied(checkpoint, entry)
+    written = {u.entry.name: u for u in unquantised(checkpoint)}
+
+    def filled(entry: TensorEntry) -> Pieces:
+        found = written[entry.name]
+        if found.source.name not in sources:
+            yield from pieces(checkpoint, arch, found)
             return
-        whole = torch.empty(entry.shape, dtype=PLAIN[entry.dtype])
-        checkpoint.read_into(entry, 0, memoryview(whole.view(-1).view(torch.uint8).numpy()))  # type: ignore[arg-type]
-        for stack, number, experts in sources[entry.name]:
+        whole = decoded(checkpoint, arch, found)
+        for stack, number, experts in sources[found.source.name]:
             if len(stack.entries) == 1:
                 stack.view_in(whole).copy_(experts(0, stack.shape[0]))
             else:
                 stack.view_in(whole).copy_(experts(number, number + 1)[0])
-        yield tensor_bytes(whole)
+        yield tensor_bytes(presented(found, whole))
 
-    entries = [checkpoint.entry(name) for name in checkpoint.names()]
-    weight_map = write_shards(to, "model", entries, pieces)
+    weight_map = write_shards(to, "model", [u.entry for u in written.values()], filled)
     copy_small_files(to, checkpoint)
-    write_config(to, checkpoint.config)
+    write_config(to, {key: value for key, value in checkpoint.config.items() if key != QUANTIZATION})
     write_index(to, weight_map)
 
 
@@ -130,4 +135,7 @@ def _keep(to: Path, checkpoint: Checkpoint, arch: Architecture, layer: int, proj
     """A shard of a stack that was not compressed."""
     stack = open_stack(checkpoint, arch, layer, projection)
     name = f"{experts_module(checkpoint, arch, layer)}.{projection}.weight"
-    write_tensors(to / shard_name(layer, projection), {name: stack.weights(0, stack.shape[0])}, {"kind": "dense"})
+    weights = stack.weights(0, stack.shape[0])
+    if not isinstance(stack.encoding, Plain):
+        weights = weights.bfloat16()
+    write_tensors(to / shard_name(layer, projection), {name: weights}, {"kind": "dense"})

@@ -18,7 +18,7 @@ from tdmoe.joint import Reader, Stack
 from tdmoe.layout import shard_name
 from tdmoe.locate import experts_module
 from tdmoe.methods import Allotment, Factored, Method, StackStatistics
-from tdmoe.problems import InputError, WeightError
+from tdmoe.problems import WeightError
 from tdmoe.writer import write_tensors
 
 
@@ -33,13 +33,8 @@ class Compressed:
 
 
 def stored_dtype(stack: Stack) -> torch.dtype:
-    """That of the checkpoint; InputError where it is quantised, since what stays dense could not be read any more."""
-    if not isinstance(stack.encoding, Plain):
-        raise InputError(
-            f"layer {stack.layer} {stack.projection}: stored as {stack.encoding.name}; compressing needs a bf16, fp16 "
-            "or fp32 version of the checkpoint"
-        )
-    return stack.encoding.natural
+    """That of the checkpoint, bf16 where it is quantised."""
+    return stack.encoding.natural if isinstance(stack.encoding, Plain) else torch.bfloat16
 
 
 def compress_stack(

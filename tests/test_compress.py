@@ -501,13 +501,12 @@ def test_what_has_no_factor_form_or_is_compressed_already_is_refused(
     )
 
 
-def test_a_quantised_checkpoint_is_refused(tool: Callable[..., Result], tmp_path: Path) -> None:
-    from test_encodings import mxfp4_checkpoint
-
-    model = write_checkpoint(tmp_path / "m", *mxfp4_checkpoint())
-    options = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--out", tmp_path / "out")
-    message = "layer 0 gate: stored as mxfp4; compressing needs a bf16, fp16 or fp32 version"
-    refuses(tool("compress", "--model", model, "--to", tmp_path / "to", *options), message, tmp_path / "out")
+def test_a_quantisation_that_is_not_read_is_refused(tool: Callable[..., Result], tmp_path: Path) -> None:
+    config, tensors = plain_checkpoint(experts=6, hidden=24, width=16, moe_layers=(0,))
+    model = write_checkpoint(tmp_path / "m", config | {"quantization_config": {"quant_method": "awq"}}, tensors)
+    options = ("--tokens", "0", "--whitening", "none", "--out", tmp_path / "out", "--to", tmp_path / "to")
+    message = "quantization_config.quant_method is 'awq'; compressing reads fp8 .*, use a bf16 version"
+    refuses(tool("compress", "--model", model, *options), message, tmp_path / "out")
 
 
 def test_a_fresh_process_generates_from_it(compress: Callable[..., Result], tmp_path: Path) -> None:
