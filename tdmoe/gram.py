@@ -57,12 +57,13 @@ def mode_grams(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     bounds: list[int] | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> dict[str, ModeGram]:
     """Grams of the asked modes. One pass over the blocks (output, input), one over strips (expert).
 
     `bounds` = [0, ..., E] splits the experts into groups whose Grams are returned too (output and input modes only:
-    the expert Gram of fewer experts is a submatrix). `seed` starts the power iteration of the error.
+    the expert Gram of fewer experts is a submatrix). `seed` starts the power iteration of the error;
+    None leaves that unmeasured (NaN).
     `dtype` is that of the factors: float32, float64, or on a GPU bfloat16 for tensor cores (sums in float32).
     Cost: E O I (E + O + I) / 2 multiply-adds, the upper triangles only; memory as in `plan_blocks`.
     """
@@ -77,7 +78,12 @@ def mode_grams(
 
 
 def _block_grams(
-    reader: WeightSource, modes: list[str], dtype: torch.dtype, device: torch.device | str, edges: list[int], seed: int
+    reader: WeightSource,
+    modes: list[str],
+    dtype: torch.dtype,
+    device: torch.device | str,
+    edges: list[int],
+    seed: int | None,
 ) -> dict[str, ModeGram]:
     sums = {m: _Sum(reader.stack.shape[MODES.index(m)], len(edges) - 1, dtype, device, seed) for m in modes}
     for start, W_BRC in reader.blocks(edges, dtype, device):
@@ -87,7 +93,7 @@ def _block_grams(
     return {m: s.finish() for m, s in sums.items()}
 
 
-def _expert_gram(reader: WeightSource, dtype: torch.dtype, device: torch.device | str, seed: int) -> ModeGram:
+def _expert_gram(reader: WeightSource, dtype: torch.dtype, device: torch.device | str, seed: int | None) -> ModeGram:
     total = _Sum(reader.stack.shape[0], 1, dtype, device, seed)
     for Y_EK in reader.strips(dtype, device):
         total.add(0, *Y_EK.split(STRIP_WEIGHTS, dim=1))
@@ -97,17 +103,19 @@ def _expert_gram(reader: WeightSource, dtype: torch.dtype, device: torch.device 
 class _Sum:
     """Sum of Y Y^T over matrices Y_NK: upper triangle in float64, per group; the error of some addends is measured."""
 
-    def __init__(self, size: int, groups: int, dtype: torch.dtype, device: torch.device | str, seed: int) -> None:
+    def __init__(
+        self, size: int, groups: int, dtype: torch.dtype, device: torch.device | str, seed: int | None
+    ) -> None:
         self.seed = seed
         self.G_gNN = torch.zeros(groups, size, size, dtype=torch.float64, device=device)
         self.exact = dtype == torch.float64
         self.count = 0  # addends that are not zero
-        self.relative_error = 0.0
+        self.relative_error = 0.0 if self.exact or seed is not None else float("nan")
 
     def add(self, group: int, *factors: Tensor) -> None:
         """Add the products of `factors`, each one matrix (N, K) or several (B, N, K)."""
         target = self.G_gNN[group]
-        if self.exact or self.count not in MEASURED_ADDENDS:
+        if self.exact or self.seed is None or self.count not in MEASURED_ADDENDS:
             self._add(target, factors)
             self.count += 1
             return

@@ -48,10 +48,10 @@ def mode_bases(
 ) -> dict[str, Basis]:
     """HOSVD bases (De Lathauwer et al. 2000) of the whitened stack, products in `dtype`, Grams in float64."""
     own = [m for m in modes if not set(metrics) - {m}]  # untouched by another mode's metric
-    raw = mode_grams(reader, modes=own, dtype=dtype, device=device) if own else {}
+    raw = mode_grams(reader, modes=own, dtype=dtype, device=device, seed=None) if own else {}
     grams = {m: metrics[m].gram(g.gram.to(metrics[m].S_NN)) if m in metrics else g.gram for m, g in raw.items()}
     if mixed := [m for m in modes if m not in own]:
-        whitened = mode_grams(WhitenedReader(reader, metrics), modes=mixed, dtype=dtype, device=device)
+        whitened = mode_grams(WhitenedReader(reader, metrics), modes=mixed, dtype=dtype, device=device, seed=None)
         grams |= {m: g.gram for m, g in whitened.items()}
     return {m: basis(grams[m].to(device)) for m in modes}
 

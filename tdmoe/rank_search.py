@@ -187,26 +187,21 @@ def _tails(bases: Mapping[str, Basis], grid: Grid) -> list[Vector]:
 
 def _binned(Y_RPQ: Tensor, modes: tuple[str, ...], cells: Mapping[str, NDArray[np.int64]]) -> Vector:
     """Energy of Y between the points of the grid, over `modes`; the other axes are summed. A slice at a time."""
-    slices = []
-    for Y_PQ in Y_RPQ:
-        energy = Y_PQ.square().double()
-        for axis, mode in enumerate(MODES[1:]):
-            energy = _add_up(energy, cells[mode], axis) if mode in modes else energy.sum(axis, keepdim=True)
-        slices.append(energy.cpu().numpy())
-    stacked: Vector = np.stack(slices)
-    axis_out = tuple(i for i, m in enumerate(MODES) if m not in modes)
-    if MODES[0] in modes:
-        stacked = np.add.reduceat(stacked, cells[MODES[0]], 0)
-    return np.asarray(stacked.sum(axis_out))
+    experts, outputs, inputs = MODES
+    rows_aP, columns_cQ = (
+        _indicator(cells[m], size, Y_RPQ.device) if m in modes else torch.ones(1, size, device=Y_RPQ.device).double()
+        for m, size in zip((outputs, inputs), Y_RPQ.shape[1:], strict=True)
+    )
+    slices = torch.stack([rows_aP @ Y_PQ.square().double() @ columns_cQ.T for Y_PQ in Y_RPQ]).cpu().numpy()
+    stacked = np.add.reduceat(slices, cells[experts], 0) if experts in modes else slices
+    return np.asarray(stacked.sum(tuple(i for i, m in enumerate(MODES) if m not in modes)))
 
 
-def _add_up(energy: Tensor, starts: NDArray[np.int64], axis: int) -> Tensor:
-    """Sums over the pieces of `axis` that begin at `starts`."""
-    sizes = torch.from_numpy(np.diff(starts, append=energy.shape[axis])).to(energy.device)
-    cell_N = torch.repeat_interleave(torch.arange(len(starts), device=energy.device), sizes)
-    shape = [*energy.shape]
-    shape[axis] = len(starts)
-    return energy.new_zeros(shape).index_add_(axis, cell_N, energy)
+def _indicator(starts: NDArray[np.int64], size: int, device: torch.device) -> Tensor:
+    """(cells, size): which directions lie in the cells that begin at `starts`; as a product it sums fastest."""
+    sizes = torch.from_numpy(np.diff(starts, append=size))
+    cell_N = torch.repeat_interleave(torch.arange(len(starts)), sizes)
+    return torch.nn.functional.one_hot(cell_N, len(starts)).T.double().to(device)
 
 
 def _cells(points: NDArray[np.int64]) -> NDArray[np.int64]:

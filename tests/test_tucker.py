@@ -24,6 +24,7 @@ from tdmoe.locate import open_stack
 from tdmoe.modes import Metrics, mode_bases
 from tdmoe.problems import InputError
 from tdmoe.products import expert_blocks, mode_products
+from tdmoe.rank_choice import best_ranks, candidates, measured_error
 from tdmoe.rank_search import error_table, interesting, rank_grid
 from tdmoe.ranks import Ranks
 from tdmoe.tucker import TuckerExperts, cutting_order, finish, hooi, hosvd, st_hosvd
@@ -200,13 +201,52 @@ def test_pruning_never_loses_the_best_triple(reader: BlockReader, W_EOI: Tensor,
 def test_the_frontier_has_no_triple_that_another_beats(reader: BlockReader) -> None:
     bases = mode_bases(reader, {}, dtype=DOUBLE)
     table = error_table(reader, {}, bases, rank_grid(SHAPE, alignment=2), dtype=DOUBLE)
-    frontier = table.frontier()
-    parameters, errors = [p for p, _, _ in frontier], [e for _, _, e in frontier]
+    found = table.frontier()
+    parameters, errors = found.parameters_n.tolist(), found.squared_n.tolist()
     assert parameters == sorted(set(parameters)) and errors == sorted(set(errors), reverse=True)
-    for p, ranks, error in frontier:
-        assert (p, error) == (ranks.parameters(SHAPE), table.best(p)[1])
+    for p, ranks, error in zip(parameters, found.ranks_n3.tolist(), errors, strict=True):
+        assert (p, error) == (Ranks(*ranks).parameters(SHAPE), table.best(p)[1])
     for at in np.ndindex(table.squared_abc.shape):
         assert table.best(table.parameters()[at])[1] <= table.squared_abc[at]
+    assert errors[-1] == 0.0 and found.ranks_n3[-1].tolist() == list(SHAPE)
+    cut = table.frontier(cut_experts=True)
+    assert (cut.ranks_n3[:, 0] < SHAPE[0]).all() and cut.squared_n[-1] > 0
+    thin = found.thinned(100)
+    assert thin.parameters_n[[0, -1]].tolist() == [parameters[0], parameters[-1]]
+    assert len(set(thin.parameters_n[1:] // 100)) == len(thin.parameters_n) - 1 < len(parameters)
+
+
+@pytest.mark.parametrize("objective", ["weight", "functional", "operator"])
+def test_ranks_by_measured_error_are_the_best_of_their_candidates(
+    reader: BlockReader, W_EOI: Tensor, objective: str
+) -> None:
+    """Every candidate made again here and measured plainly; the first one is that of the table."""
+    C_II = second_moment(SHAPE[2], 3)
+    metrics = {"input": metric(C_II)}
+    bases, budget = mode_bases(reader, metrics, dtype=DOUBLE), 0.6 * W_EOI.numel()
+    grid = rank_grid(SHAPE, alignment=2)
+    how = {"dtype": DOUBLE, "device": "cpu"}
+    measure = measured_error(reader, metrics, bases, objective, C_II, **how)
+    chosen = best_ranks(reader, metrics, bases, grid, budget, measure=measure, **how)
+    table = error_table(reader, metrics, bases, grid, dtype=DOUBLE)
+    among = candidates(table, budget)
+    assert among[0] == table.best(budget)[0] == best_ranks(reader, metrics, bases, grid, budget, **how)
+    assert 3 <= len(among) <= 8 and all(ranks.parameters(SHAPE) <= budget for ranks in among)
+    for a, b in itertools.combinations(among, 2):
+        assert any(abs(x - y) >= 0.1 * n for x, y, n in zip(a, b, SHAPE, strict=True))
+
+    def plainly(ranks: Ranks) -> float:
+        W_hat = all_experts(finish(reader, metrics, hosvd(bases, ranks), dtype=DOUBLE))
+        norms = torch.linalg.matrix_norm(W_EOI - W_hat, 2) / torch.linalg.matrix_norm(W_EOI, 2)
+        return {
+            "weight": float((W_EOI - W_hat).norm() / W_EOI.norm()),
+            "functional": functional_error(W_EOI, W_hat, C_II),
+            "operator": float(norms.mean()),
+        }[objective]
+
+    errors = {ranks: plainly(ranks) for ranks in among}
+    assert errors[chosen] == pytest.approx(min(errors.values()), rel=1e-4)
+    assert measure(chosen) == pytest.approx(errors[chosen], rel=1e-4)
 
 
 def test_a_budget_below_every_triple_is_refused(reader: BlockReader) -> None:
@@ -316,6 +356,23 @@ def test_correct_whitening_is_never_worse_where_the_input_mode_is_cut(seed: int,
     assert errors["correct"] <= errors["none"] * (1 + 1e-9)
     assert errors["correct"] <= errors["inverse"] * (1 + 1e-9)
     assert errors["inverse"] > errors["none"], "the law tells the two directions apart"
+
+
+@pytest.mark.parametrize("rank", [2, 5, 9])
+def test_the_output_metric_is_best_where_the_output_mode_is_cut(rank: int, reader: BlockReader, W_EOI: Tensor) -> None:
+    """||L^T (W - W^)|| below that of no metric and of its inverse; the inverse is worse than none."""
+    D_OO = second_moment(SHAPE[1], 7)
+    errors = {}
+    for name, found in {
+        "none": {},
+        "correct": {"output": metric(D_OO, damping=0.0)},
+        "inverse": {"output": inverse_metric(D_OO, floor=1e-12)},
+    }.items():
+        ranks = Ranks(SHAPE[0], rank, SHAPE[2])
+        stored = finish(reader, found, hosvd(mode_bases(reader, found, dtype=DOUBLE), ranks), dtype=DOUBLE)
+        E_EOI = W_EOI - all_experts(stored)
+        errors[name] = float(torch.einsum("eoi,op,epi->", E_EOI, D_OO, E_EOI))
+    assert errors["correct"] <= errors["none"] * (1 + 1e-9) < errors["inverse"]
 
 
 def test_the_metric_of_a_singular_second_moment() -> None:

@@ -116,7 +116,7 @@ def compress(
         factors = st_hosvd(reader, metrics, ranks, first=bases, **how)
     else:
         factors = hosvd(bases, ranks)
-    if options.decomposition == "hooi":
+    if options.decomposition == "hooi" and len(factors) > 1:  # one factor alone is the best one already
         factors, _ = hooi(reader, metrics, factors, float(bases["input"].energy_N.sum()), **how)
     made = finish(reader, metrics, factors, **how)
     own = None if statistics is None else statistics.own
