@@ -346,7 +346,7 @@ def compress(
             compressing.begin(session)
             console.execute(session, notes, quiet=quiet)
             failed = session.folder.failures()
-            bits = None if failed else compressing.finish(session, dense=dense)
+            bits = None if failed else console.finish_compression(session, dense=dense, quiet=quiet)
     with console.output_may_close():
         console.print_compression(session, bits)
         tables = [s.folder.path / "tables" / f"{s.probe.TABLE}.csv" for s in (compression.frontiers, session) if s]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,10 +128,10 @@ def plan(stack: Stack, settings: Settings) -> BlockPlan:
     if settings.statistics is not None and not settings.calibrates:
         _check_statistics(Path(settings.statistics), stack, needs)
     blocks = joint.plan(stack, settings.memory)
-    core = 4 * int(np.prod(stack.shape))  # float32: the largest product is the stack itself
-    return BlockPlan(
-        blocks.resident, blocks.block_experts, blocks.strip_rows, blocks.buffers, blocks.reads, blocks.peak_bytes + core
-    )
+    products = 2 * 4 * size(stack)  # float32: the stack projected on some modes, and on one more
+    experts, _, inputs = stack.shape
+    own = experts * inputs**2 * (8 + 4) if needs.own else 0  # statistics of each expert, and their projections
+    return replace(blocks, peak_bytes=blocks.peak_bytes + products + own)
 
 
 def run(
@@ -230,17 +230,17 @@ def _whole(to: Path, session: Session, job: Job) -> bool:
     return found == str(rows[0]["shard_sha256"])
 
 
-def finish(session: Session, *, dense: bool) -> Saved:
-    """Copy the rest and write the manifest, once every job is done."""
+def finish(session: Session, *, dense: bool, on_written: Callable[[int], None] = lambda count: None) -> Saved:
+    """Copy the rest and write the manifest, once every job is done; `on_written` is told the bytes as they go."""
     if (known := is_complete(session, dense=dense)) is not None:
         return known
     to = _to(session)
     stacks: dict[int, list[str]] = {}
     for job in session.stacks:
         stacks.setdefault(job.layer, []).append(job.projection)
-    assemble.factored(to, session.checkpoint, session.arch, stacks)
+    assemble.factored(to, session.checkpoint, session.arch, stacks, on_written)
     if dense:
-        assemble.dense(to / DENSE, to, session.checkpoint, session.arch, stacks)
+        assemble.dense(to / DENSE, to, session.checkpoint, session.arch, stacks, on_written)
     manifest = session.folder.manifest
     config = {key: value for key, value in manifest["config"].items() if key not in UNIDENTIFIED}
     before = bits(session.checkpoint), 16 * parameters(session.checkpoint, embeddings=False)

@@ -118,6 +118,17 @@ def execute_before_compression(compression: Compression, *, quiet: bool) -> list
     return frontiers.folder.failures()
 
 
+def finish_compression(session: Session, *, dense: bool, quiet: bool) -> Saved:
+    """Write the rest of the checkpoint under a count of bytes."""
+    from diag.compressing import finish
+
+    columns = (TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
+    console = Console(stderr=True, quiet=quiet, highlight=False)
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("writing the rest of the checkpoint", total=None)
+        return finish(session, dense=dense, on_written=lambda count: bar.advance(task, count))
+
+
 def print_compression_plan(compression: Compression) -> None:
     """--dry-run: what is made first, then the stacks."""
     if compression.calibration is not None:

@@ -10,7 +10,7 @@ Legend: E experts, O outputs, I inputs.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,12 @@ from tdmoe.writer import (
 )
 
 Stacks = Mapping[int, list[str]]  # {layer: projections that were compressed}
+OnWritten = Callable[[int], None]  # told the bytes of a shard as they are written
 
 
-def factored(to: Path, checkpoint: Checkpoint, arch: Architecture, stacks: Stacks) -> None:
+def factored(
+    to: Path, checkpoint: Checkpoint, arch: Architecture, stacks: Stacks, on_written: OnWritten = lambda count: None
+) -> None:
     """Complete `to`, where the shards of `stacks` lie.
 
     Projections of a touched layer that were not compressed are stored dense under our names; all other tensors are
@@ -65,13 +68,22 @@ def factored(to: Path, checkpoint: Checkpoint, arch: Architecture, stacks: Stack
                 weight_map |= dict.fromkeys(file.keys(), shard)
     rest = {u.entry.name: u for u in unquantised(checkpoint) if u.source.name not in replaced}
     entries = [u.entry for u in rest.values()]
-    weight_map |= write_shards(to, "rest", entries, lambda entry: pieces(checkpoint, arch, rest[entry.name]))
+    weight_map |= write_shards(
+        to, "rest", entries, lambda entry: pieces(checkpoint, arch, rest[entry.name]), on_written
+    )
     copy_small_files(to, checkpoint)
     write_config(to, {**checkpoint.config, QUANTIZATION: quantization_config(specs)})
     write_index(to, weight_map)
 
 
-def dense(to: Path, shards: Path, checkpoint: Checkpoint, arch: Architecture, stacks: Stacks) -> None:
+def dense(
+    to: Path,
+    shards: Path,
+    checkpoint: Checkpoint,
+    arch: Architecture,
+    stacks: Stacks,
+    on_written: OnWritten = lambda count: None,
+) -> None:
     """Write the rebuilt checkpoint into `to`, from the shards of `stacks` in `shards`. One tensor is held at a time.
 
     That of a quantised checkpoint is in bf16.
@@ -101,7 +113,7 @@ def dense(to: Path, shards: Path, checkpoint: Checkpoint, arch: Architecture, st
                 stack.view_in(whole).copy_(experts(number, number + 1)[0])
         yield tensor_bytes(presented(found, whole))
 
-    weight_map = write_shards(to, "model", [u.entry for u in written.values()], filled)
+    weight_map = write_shards(to, "model", [u.entry for u in written.values()], filled, on_written)
     copy_small_files(to, checkpoint)
     write_config(to, {key: value for key, value in checkpoint.config.items() if key != QUANTIZATION})
     write_index(to, weight_map)

@@ -47,14 +47,24 @@ def copied(checkpoint: Checkpoint, entry: TensorEntry) -> Pieces:
 
 
 def write_shards(
-    to: Path, name: str, entries: Iterable[TensorEntry], pieces: Callable[[TensorEntry], Pieces]
+    to: Path,
+    name: str,
+    entries: Iterable[TensorEntry],
+    pieces: Callable[[TensorEntry], Pieces],
+    on_written: Callable[[int], None],
 ) -> dict[str, str]:
     """{tensor: shard} of shards NAME-00001.safetensors, ...; `pieces` gives the bytes of each tensor."""
+
+    def counted(entry: TensorEntry) -> Pieces:
+        for piece in pieces(entry):
+            yield piece
+            on_written(len(piece))
+
     weight_map: dict[str, str] = {}
     for number, group in enumerate(_groups(entries), start=1):
         shard = f"{name}-{number:05d}.safetensors"
         header = _header([(e.name, e.dtype, e.shape, e.nbytes) for e in group], {"format": "pt"})
-        write_pieces(to / shard, chain([header], chain.from_iterable(map(pieces, group))))
+        write_pieces(to / shard, chain([header], chain.from_iterable(map(counted, group))))
         weight_map |= {entry.name: shard for entry in group}
     return weight_map
 
