@@ -59,17 +59,20 @@ RevisionOption = Annotated[str | None, typer.Option("--revision", help="branch, 
 RemoteOption = Annotated[
     bool, typer.Option("--remote", help="read byte ranges of tensors straight from the hub, store nothing")
 ]
-LayersOption = Annotated[str | None, typer.Option("--layers", help="MoE layers, as 0,12,24-30 [default: all]")]
+LayersOption = Annotated[str | None, typer.Option("--layers", help="MoE layers, as 0,12,24-30 (default: all)")]
 ProjectionsOption = Annotated[str, typer.Option("--projections", help="any of gate,up,down")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1")]
 MemoryOption = Annotated[
     str, typer.Option("--memory", help="weights held in memory at once; a smaller stack is read once")
 ]
-OutOption = Annotated[Path | None, typer.Option("--out", help="run folder [default: runs/MODEL-COMMAND-FINGERPRINT]")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="run folder (default: runs/MODEL-COMMAND-FINGERPRINT)")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="of every random draw")]
 EngineOption = Annotated[Engine, typer.Option("--engine", help="where jobs run: one by one in this process, or on Ray")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="print jobs, bytes to read and peak memory, do nothing")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="discard this run's earlier results")]
+WindowOption = Annotated[
+    int | None, typer.Option("--window", help="tokens the model sees at once (default: 2048, or its positions)")
+]
 WeightingOption = Annotated[
     Weighting, typer.Option("--weighting", help="of a routed token: 1, or its routing weight squared")
 ]
@@ -209,9 +212,7 @@ def calibrate(
     model: ModelOption,
     text: Annotated[str, typer.Option("--text", help="built-in text or a UTF-8 file")] = "c4-calibration",
     tokens: Annotated[int, typer.Option("--tokens", min=1, help="of the text, in whole windows")] = 262_144,
-    window: Annotated[
-        int | None, typer.Option("--window", help="tokens the model sees at once [default: 2048, or its positions]")
-    ] = None,
+    window: WindowOption = None,
     weighting: WeightingOption = Weighting.by_count,
     per_expert: PerExpertOption = PerExpert.none,
     outputs: Annotated[
@@ -252,35 +253,50 @@ def compress(
         str, typer.Option("--method", help="NAME[:key=value,...], as tdmoe:allocation=published,whitening=none")
     ] = "tdmoe",
     ratio: Annotated[float, typer.Option("--ratio", help="fraction of the parameters to remove")] = 0.4,
-    ratio_of: Annotated[str | None, typer.Option("--ratio-of", help="what --ratio counts: targeted, model")] = None,
-    whitening: Annotated[str | None, typer.Option("--whitening", help="metric: none, input, output, both")] = None,
+    ratio_of: Annotated[
+        str | None, typer.Option("--ratio-of", help="what --ratio counts: targeted, model (default: targeted)")
+    ] = None,
+    whitening: Annotated[
+        str | None, typer.Option("--whitening", help="metric: none, input, output, both (default: input)")
+    ] = None,
     whitening_direction: Annotated[
-        str | None, typer.Option("--whitening-direction", help="correct, or inverse as in public code")
+        str | None,
+        typer.Option("--whitening-direction", help="correct, or inverse as in public code (default: correct)"),
     ] = None,
     allocation: Annotated[
-        str | None, typer.Option("--allocation", help="ranks: exact, published, published_every")
+        str | None, typer.Option("--allocation", help="ranks: exact, published, published_every (default: exact)")
     ] = None,
-    expert_mode: Annotated[str | None, typer.Option("--expert-mode", help="auto, preserve, compress")] = None,
+    expert_mode: Annotated[
+        str | None, typer.Option("--expert-mode", help="auto, preserve, compress (default: auto)")
+    ] = None,
     objective: Annotated[
         str | None,
-        typer.Option("--objective", help="error that exact ranks minimise: functional, weight, operator"),
+        typer.Option(
+            "--objective", help="error that exact ranks minimise: functional, weight, operator (default: functional)"
+        ),
     ] = None,
-    decomposition: Annotated[str | None, typer.Option("--decomposition", help="hooi, hosvd, st_hosvd")] = None,
+    decomposition: Annotated[
+        str | None, typer.Option("--decomposition", help="hooi, hosvd, st_hosvd (default: hooi)")
+    ] = None,
     gate_up: Annotated[
-        str | None, typer.Option("--gate-up", help="apart, or joint: as one stack that shares its input factor")
+        str | None,
+        typer.Option("--gate-up", help="apart, or joint: as one stack that shares its input factor (default: apart)"),
     ] = None,
     refit: Annotated[
-        str | None, typer.Option("--refit", help="none, or expert: the core again under each expert's own inputs")
+        str | None,
+        typer.Option("--refit", help="none, or expert: the core again under each expert's own inputs (default: none)"),
     ] = None,
     across: Annotated[
-        str | None, typer.Option("--across", help="budget of the stacks: uniform, global, activation")
+        str | None,
+        typer.Option("--across", help="budget of the stacks: uniform, global, activation (default: uniform)"),
     ] = None,
     dense: Annotated[bool, typer.Option("--dense", help="write the rebuilt weights too, into TO/dense")] = False,
     statistics: Annotated[
-        Path | None, typer.Option("--statistics", help="run folder of calibrate [default: calibrates by itself]")
+        Path | None, typer.Option("--statistics", help="run folder of calibrate (default: calibrates by itself)")
     ] = None,
     text: Annotated[str, typer.Option("--text", help="to calibrate on: built-in text or a file")] = "c4-calibration",
     tokens: Annotated[int, typer.Option("--tokens", min=0, help="to calibrate on; 0 for no calibration")] = 262_144,
+    window: WindowOption = None,
     weighting: WeightingOption = Weighting.by_count,
     per_expert: PerExpertOption = PerExpert.none,
     layers: LayersOption = None,
@@ -312,7 +328,7 @@ def compress(
     needs = chosen.needs(options)
     if needs.own and per_expert is PerExpert.none:
         per_expert = PerExpert.down
-    collected = calibrating.Settings(text, tokens, None, weighting.value, per_expert.value, needs.outputs)
+    collected = calibrating.Settings(text, tokens, window, weighting.value, per_expert.value, needs.outputs)
     with _saved_whatever_happens() as saved:
         if schedule is not None:
             layers = _scheduled(model, revision, schedule, layers)
@@ -370,7 +386,7 @@ def _scheduled(model: str, revision: str | None, schedule: str, layers: str | No
 @app.command()
 def models(
     model: Annotated[
-        str | None, typer.Option("--model", help="tell of this one: a name, a folder or a hub id [default: list all]")
+        str | None, typer.Option("--model", help="tell of this one: a name, a folder or a hub id (default: list all)")
     ] = None,
     revision: RevisionOption = None,
 ) -> None:
