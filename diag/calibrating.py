@@ -42,6 +42,7 @@ COLUMNS = (
 )
 PARTIAL = "partial.safetensors"
 SAVE_SECONDS = 20.0
+FEW = 10  # tokens a feature below which a second moment is told to be rough
 BATCH_TOKENS = 8192  # through the model at once
 
 
@@ -105,10 +106,16 @@ class Calibration:
 
     def notes(self) -> list[str]:
         """What differs from what was asked."""
-        found, asked = self.windows_WT.numel(), self.settings.tokens
-        if asked - found < self.windows_WT.shape[1]:
-            return []
-        return [f"--text {self.settings.text}: holds {found:,} tokens in whole windows, fewer than --tokens {asked:,}"]
+        found, asked, notes = self.windows_WT.numel(), self.settings.tokens, []
+        if asked - found >= self.windows_WT.shape[1]:
+            text = self.settings.text
+            notes.append(f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {asked:,}")
+        if found < FEW * self.arch.hidden:
+            notes.append(
+                f"{found:,} tokens are few for second moments of {self.arch.hidden:,} features; "
+                f"{FEW * self.arch.hidden:,} would be enough"
+            )
+        return notes
 
     @property
     def sums_bytes(self) -> int:

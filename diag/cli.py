@@ -290,6 +290,9 @@ def compress(
         str | None,
         typer.Option("--across", help="budget of the stacks: uniform, global, activation (default: uniform)"),
     ] = None,
+    frontier: Annotated[
+        bool, typer.Option("--frontier", help="write every stack's Pareto frontier of ranks, as --across global does")
+    ] = False,
     dense: Annotated[bool, typer.Option("--dense", help="write the rebuilt weights too, into TO/dense")] = False,
     statistics: Annotated[
         Path | None, typer.Option("--statistics", help="run folder of calibrate (default: calibrates by itself)")
@@ -339,6 +342,7 @@ def compress(
             ratio,
             to,
             parse.size("--memory", memory),
+            frontier,
             statistics,
             collected if tokens and statistics is None else None,
             {"layers": layers, "projections": projections, "device": device, "out": out, "revision": revision},

@@ -27,7 +27,10 @@ from tdmoe.unquantised import parameters
 
 @dataclass(frozen=True)
 class Command:
-    """A `compress` command as typed. `calibration` is that to be made; None where `statistics` are given, or none."""
+    """A `compress` command as typed. `frontier`: also where the budget does not need it.
+
+    `calibration` is that to be made; None where `statistics` are given, or none.
+    """
 
     model: str
     method: str
@@ -35,6 +38,7 @@ class Command:
     ratio: float
     to: Path
     memory: int
+    frontier: bool
     statistics: Path | None
     calibration: calibrating.Settings | None
     where: dict[str, Any]  # layers, projections, device, out, revision
@@ -53,12 +57,12 @@ class Compression:
             self._settings = self._calibrated()
             self.session = self._session("compress", self._settings)
             self.ratio = self._targeted_ratio()
+            if command.frontier or getattr(command.options, "across", "uniform") == "global":
+                method = methods.parse(command.method)[0]
+                text = spec.text(method.NAME, method.frontier_options(command.options))
+                where = {**command.where, "out": None}
+                self.frontiers = self._session("frontier", replace(self._settings, method=text), where)
             if self._shared:
-                if command.options.across == "global":
-                    method = methods.parse(command.method)[0]
-                    text = spec.text(method.NAME, method.frontier_options(command.options))
-                    where = {**command.where, "out": None}
-                    self.frontiers = self._session("frontier", replace(self._settings, method=text), where)
                 compressing.check_to(self.session, settled=False)
             else:
                 self._settle(None if self.ratio == command.ratio else dict.fromkeys(self._keys, (self.ratio, ())))
@@ -75,7 +79,7 @@ class Compression:
     def settle(self) -> None:
         """Give every stack its share of the budget, once calibration and frontiers are there."""
         if self._shared:
-            self._settle(self._by_frontiers() if self.frontiers is not None else self._by_importance())
+            self._settle(self._by_frontiers() if self.command.options.across == "global" else self._by_importance())
 
     @property
     def _shared(self) -> bool:

@@ -37,7 +37,11 @@ def load_model(model: Model, files: Files, device: str) -> Any:
     before = transformers.logging.is_progress_bar_enabled()
     transformers.logging.disable_progress_bar()
     try:
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(*arguments, dtype="auto", **options)
+        config = transformers.AutoConfig.from_pretrained(*arguments, **options)
+        causal = type(config) in transformers.AutoModelForCausalLM._model_mapping
+        named = getattr(transformers, (config.architectures or [""])[0], None)  # for models of images and text
+        kind = transformers.AutoModelForCausalLM if causal or named is None else named
+        loaded = kind.from_pretrained(*arguments, dtype="auto", **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(f"--model {model.name}: transformers cannot load it ({_line(error)})") from error
     finally:

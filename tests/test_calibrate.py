@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from damage import Result, refuses
+from zoo import FAMILIES, build, save
 
 import diag.calibrating
 from diag.calibrating import Calibration, Request, Settings, from_arrays
+from diag.models import resolve
+from diag.transformer import load_model
+from tdmoe.calibration import calibrate as calibrate_model
 from tdmoe.calibration import experts_modules
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -102,6 +106,17 @@ def test_a_short_text_is_used_whole_and_said_so(calibrate: Callable[..., Result]
     (tmp_path / "short.txt").write_text("The quick brown fox jumps over the lazy dog. " * 40)
     result = calibrate("--text", tmp_path / "short.txt", "--window", "64", "--layers", "0", "--out", tmp_path / "o")
     assert result.code == 0 and "tokens in whole windows, fewer than --tokens 262,144" in result.err
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl_moe", "glm4v_moe", "qwen3_moe"])
+def test_models_of_images_and_text_load_too(name: str, tmp_path: Path) -> None:
+    folder = save(build(FAMILIES[name]), tmp_path / "m", fused=True)
+    model = resolve(str(folder))
+    loaded = load_model(model, model.files(), "cpu")
+    assert sorted(experts_modules(loaded)) == list(FAMILIES[name].moe_layers)
+    loaded.set_experts_implementation("eager")  # grouped products in bf16 want sizes that are multiples of 8
+    moments = calibrate_model(loaded, [torch.arange(3, 40)[None]])
+    assert moments.tokens == 37 and all(sums.tokens_E.sum() > 0 for sums in moments.layers.values())
 
 
 @pytest.mark.parametrize(
