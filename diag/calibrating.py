@@ -7,6 +7,7 @@ stopped goes on with the next windows; the sums are float64 and added in order, 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -42,6 +43,7 @@ COLUMNS = (
 )
 PARTIAL = "partial.safetensors"
 SAVE_SECONDS = 20.0
+SAVE_SPACING = 20.0  # times what a save takes, before the next one
 FEW = 10  # tokens a feature below which a second moment is told to be rough
 BATCH_TOKENS = 8192  # through the model at once
 
@@ -92,6 +94,7 @@ class Calibration:
             tokenizer = load_tokenizer(self.model, self.checkpoint.files)
             window = window_of(self.checkpoint.config, self.settings.window)
             self.windows_WT = token_windows(tokenizer, text, self.settings.tokens, window)
+            self._check_room()
             self.folder = self._folder(text)
         except BaseException:
             self.checkpoint.close()
@@ -116,6 +119,19 @@ class Calibration:
                 f"{FEW * self.arch.hidden:,} would be enough"
             )
         return notes
+
+    def _check_room(self) -> None:
+        """InputError where the sums alone do not fit the device."""
+        if self.device == "cpu":
+            room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        else:
+            room = torch.cuda.get_device_properties(self.device).total_memory
+        if self.sums_bytes > room:
+            raise InputError(
+                f"--per-expert {self.settings.per_expert}: the sums of {len(self.layers)} layers take "
+                f"{self.sums_bytes / 1e9:.0f} GB, {self.device} has {room / 1e9:.0f} GB; calibrate some --layers at a "
+                "time, or with --per-expert down or none"
+            )
 
     @property
     def sums_bytes(self) -> int:
@@ -146,14 +162,16 @@ class Calibration:
         batch = 1 if self.settings.outputs else max(1, BATCH_TOKENS // length)  # a backward pass keeps activations
         names = ("weighting", "per_expert", "outputs")
         options = {name: getattr(self.settings, name) for name in names}
-        saved = time.monotonic()
+        saved, pause = time.monotonic(), SAVE_SECONDS
         with collecting(model, moments, layers=self.layers, **options) as run:
             for window_BT in self.windows_WT[moments.tokens // length :].split(batch):
                 run(window_BT)
                 on_tokens(window_BT.numel())
-                if time.monotonic() - saved > SAVE_SECONDS:
+                if time.monotonic() - saved > pause:
+                    started = time.monotonic()
                     self._save_partial(moments)
                     saved = time.monotonic()
+                    pause = max(SAVE_SECONDS, SAVE_SPACING * (saved - started))
         return moments
 
     def _save_partial(self, moments: Moments) -> None:

@@ -329,8 +329,17 @@ def compress(
     }
     chosen, options = methods.parse(method, flags)
     needs = chosen.needs(options)
+    asked = (text, tokens, window, weighting, per_expert)
+    if statistics is not None and asked != ("c4-calibration", 262_144, None, Weighting.by_count, PerExpert.none):
+        raise InputError(
+            f"--statistics {statistics}: were collected already; leave out --text, --tokens, --window, --weighting and "
+            "--per-expert, or give these without --statistics"
+        )
+    inputs = {"gate", "up"} & set(projections.split(","))
     if needs.own and per_expert is PerExpert.none:
-        per_expert = PerExpert.down
+        per_expert = PerExpert.all if inputs else PerExpert.down
+    if needs.own and inputs and per_expert is PerExpert.down:
+        raise InputError("--per-expert down: --refit expert needs gate's and up's too; give all, or --projections down")
     collected = calibrating.Settings(text, tokens, window, weighting.value, per_expert.value, needs.outputs)
     with _saved_whatever_happens() as saved:
         if schedule is not None:
@@ -369,7 +378,8 @@ def compress(
             bits = None if failed else console.finish_compression(session, dense=dense, quiet=quiet)
     with console.output_may_close():
         console.print_compression(session, bits)
-        tables = [s.folder.path / "tables" / f"{s.probe.TABLE}.csv" for s in (compression.frontiers, session) if s]
+        runs = (compression.frontiers, compression.sensitivity, session)
+        tables = [path for run in runs if run for path in sorted((run.folder.path / "tables").glob("*.csv"))]
         console.print_lines([*map(str, tables), *([] if failed else [str(to)])])
     _report_failures(failed)
 

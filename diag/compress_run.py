@@ -15,12 +15,13 @@ from diag import calibrating, compressing, frontier
 from diag.calibrating import Calibration
 from diag.compressing import Settings, layer_sums
 from diag.run import Job
+from diag.sensitivity import Sensitivity, key
 from diag.session import Request, Session
 from tdmoe import methods, spec
 from tdmoe.across import importance, share_by_importance, share_globally
 from tdmoe.calibration import LayerMoments
-from tdmoe.families import MEMBERS
 from tdmoe.problems import InputError
+from tdmoe.rank_search import Frontier
 from tdmoe.ranks import budget
 from tdmoe.unquantised import parameters
 
@@ -53,6 +54,7 @@ class Compression:
         self._opened = ExitStack()
         self.calibration: Calibration | None = None
         self.frontiers: Session | None = None
+        self.sensitivity: Sensitivity | None = None
         try:
             self._settings = self._calibrated()
             self.session = self._session("compress", self._settings)
@@ -62,6 +64,9 @@ class Compression:
                 text = spec.text(method.NAME, method.frontier_options(command.options))
                 where = {**command.where, "out": None}
                 self.frontiers = self._session("frontier", replace(self._settings, method=text), where)
+                if getattr(command.options, "weigh", "functional") == "sensitivity":
+                    alone = replace(self._settings, method=text)
+                    self.sensitivity = self._opened.enter_context(Sensitivity(self.frontiers, alone, self.ratio))
             if self._shared:
                 compressing.check_to(self.session, settled=False)
             else:
@@ -75,6 +80,12 @@ class Compression:
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
+
+    def points(self) -> dict[str, Frontier]:
+        """The frontiers, once they are there."""
+        session = self.frontiers
+        assert session is not None
+        return {key(job): frontier.from_arrays(session.folder.arrays(job)) for job in session.stacks}
 
     def settle(self) -> None:
         """Give every stack its share of the budget, once calibration and frontiers are there."""
@@ -144,33 +155,18 @@ class Compression:
     def _by_frontiers(self) -> dict[str, tuple[float, tuple[int, ...]]]:
         assert self.frontiers is not None
         method, options = methods.parse(self.command.method)
-        jobs = list(self.frontiers.stacks)
-        found = [frontier.from_arrays(self.frontiers.folder.arrays(job)) for job in jobs]
-        weights = [1.0] * len(found)
-        if options.weigh == "sensitivity":
-            weights = [self._sensitivity(job, options) * norm for job, (_, norm) in zip(jobs, found, strict=True)]
-        chosen = share_globally([f for f, _ in found], weights, (1 - self.ratio) * self._dense())
+        found = list(self.points().values())
+        weights = [float(stack.matrices) for stack in self.session.stacks.values()]  # gate and up count as two
+        if self.sensitivity is not None:
+            weights = self.sensitivity.weights()
+        chosen = share_globally(found, weights, (1 - self.ratio) * self._dense())
         allotted = {}
-        for (job, stack), (points, _), at in zip(self.session.stacks.items(), found, chosen, strict=True):
+        for (job, stack), points, at in zip(self.session.stacks.items(), found, chosen, strict=True):
             kept = (float(points.parameters_n[at]) + 0.5) / compressing.size(stack)
             ranks = tuple(int(rank) for rank in points.ranks_n3[at])
             given = method.has_table(options) or kept >= 1
             allotted[job.key] = (max(1 - kept, 1e-9), ranks if given else ())
         return allotted
-
-    def _sensitivity(self, job: Job, options: Any) -> float:
-        """Nats that a unit of a stack's squared functional error costs the calibration text, by its gradients.
-
-        1/2 sum_t (d_t^T dy_t)^2 (the loss' curvature by the empirical Fisher); gradients alike in all directions unless
-        they are in the metric already.
-        """
-        sums = self._sums(job.layer)
-        routed = float(sums.tokens_E.sum())
-        if options.whitening == "both":
-            return routed / 2
-        outputs = [sums.output_moment(member) for member in MEMBERS[job.projection]]
-        means = [float(D_OO.diagonal().mean()) for D_OO in outputs if D_OO is not None]
-        return routed / 2 * sum(means) / len(means)
 
     def _by_importance(self) -> dict[str, tuple[float, tuple[int, ...]]]:
         layers: dict[int, list[Job]] = {}

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,9 +122,7 @@ def plan(stack: Stack, settings: Settings) -> BlockPlan:
         )
     needs = method.needs(options)
     if settings.statistics is None and needs.statistics:
-        raise InputError(
-            f"--method {settings.method}: needs statistics; give --tokens or --statistics, or whitening=none"
-        )
+        raise InputError(f"--method {settings.method}: needs statistics of the inputs; give --tokens or --statistics")
     if settings.statistics is not None and not settings.calibrates:
         _check_statistics(Path(settings.statistics), stack, needs)
     blocks = joint.plan(stack, settings.memory)
@@ -165,7 +163,7 @@ def run(
 def check_to(session: Session, *, settled: bool = True) -> None:
     """InputError unless --to is empty, not there, or what the same command left (with --fresh: what any left).
 
-    Until every stack's share of the budget is `settled`, it may be what any command left.
+    Until every stack's share of the budget is `settled`, what was asked for is compared.
     """
     to = _to(session)
     if session.model.folder is not None and to.resolve() == session.model.folder.resolve():
@@ -178,7 +176,8 @@ def check_to(session: Session, *, settled: bool = True) -> None:
     about = _about(session)
     if about is None:
         raise InputError(f"--to {to}: is not empty and holds no compressed checkpoint; give a new folder")
-    if settled and about["identity"] != _identity(session) and not session.request.fresh:
+    same = about["identity"] == _identity(session) if settled else about.get("asked") == _asked(session)
+    if not same and not session.request.fresh:
         raise InputError(
             f"--to {to}: holds a checkpoint made from other weights or with other settings; give another folder, or "
             "--fresh to replace it"
@@ -191,7 +190,7 @@ def begin(session: Session) -> None:
     damaged = [job for job in session.stacks if not _whole(to, session, job)]
     session.folder.forget(damaged)
     if fresh or damaged or is_complete(session) is None:
-        write_json(to / ABOUT, {"identity": _identity(session), "state": "unfinished"})
+        write_json(to / ABOUT, {"identity": _identity(session), "asked": _asked(session), "state": "unfinished"})
         for pattern in OURS if fresh else (INDEX, f"{DENSE}/{INDEX}"):
             for path in to.glob(pattern):
                 path.unlink()
@@ -248,6 +247,7 @@ def finish(session: Session, *, dense: bool, on_written: Callable[[int], None] =
         saved = Saved(*((whole - bits(compressed)) / whole for whole in before))
     about = {
         "identity": _identity(session),
+        "asked": _asked(session),
         "state": "complete",
         **asdict(saved),
         "stacks": session.folder.rows(),
@@ -271,6 +271,12 @@ def bits(checkpoint: Checkpoint) -> int:
 
 def _identity(session: Session) -> str:
     return digest([session.folder.identities[job] for job in session.stacks])
+
+
+def _asked(session: Session) -> str:
+    """Of everything but the stacks' shares of the budget, which follow from it."""
+    identities = (session.folder.identities[job] for job in session.stacks)
+    return digest([{k: v for k, v in identity.items() if k != "allotted"} for identity in identities])
 
 
 def moments_digest(identities: Iterable[Mapping[str, Any]]) -> str:
@@ -310,9 +316,14 @@ def _check_statistics(folder: Path, stack: Stack, needs: methods.Needs) -> None:
     if needs.outputs and "gate_output_OO" not in found["arrays"]:
         raise InputError(f"--statistics {folder}: hold no gradients at outputs; calibrate with --outputs")
     with safe_open(_sums_path(folder, stack.layer), "np") as file:
-        own = len(file.get_slice("down_II").get_shape()) == 3
+        name = "down_II" if stack.projection == "down" else "input_II"
+        own = len(file.get_slice(name).get_shape()) == 3
     if needs.own and not own:
-        raise InputError(f"--statistics {folder}: hold no inputs of each expert alone; calibrate with --per-expert")
+        kind = "down" if stack.projection == "down" else "all"
+        raise InputError(
+            f"--statistics {folder}: hold no inputs of each expert alone for {stack.projection}; calibrate with "
+            f"--per-expert {kind}"
+        )
 
 
 def _result(folder: Path, key: str) -> dict[str, Any]:
@@ -327,7 +338,7 @@ def statistics_of(settings: Settings, stack: Stack) -> methods.StackStatistics |
     sums = layer_sums(Path(settings.statistics), stack.layer)
     members = MEMBERS[stack.projection]
     outputs = [D_OO for member in members if (D_OO := sums.output_moment(member)) is not None]
-    own = partial(sums.moment_of, members[0]) if sums.has_own(members[0]) else None
+    own = sums.own_moments(members[0]) if sums.has_own(members[0]) else None
     D_OO = torch.block_diag(*outputs) if outputs else None
     return methods.StackStatistics(sums.moment(members[0]), own, D_OO)
 

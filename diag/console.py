@@ -115,7 +115,18 @@ def execute_before_compression(compression: Compression, *, quiet: bool) -> list
     if frontiers is None:
         return []
     execute(frontiers, frontiers.folder.open(fresh=frontiers.request.fresh), quiet=quiet)
-    return frontiers.folder.failures()
+    if (failed := frontiers.folder.failures()) or compression.sensitivity is None:
+        return failed
+    sensitivity = compression.sensitivity
+    notes = sensitivity.folder.open(fresh=frontiers.request.fresh)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True, quiet=quiet, highlight=False)
+    with Progress(*columns, console=console, transient=True) as bar:
+        for note in notes:
+            console.print(note, markup=False)
+        task = bar.add_task(f"{frontiers.model.name} sensitivity", total=len(sensitivity.folder.pending()))
+        sensitivity.execute(compression.points(), lambda: bar.advance(task))
+    return []
 
 
 def finish_compression(session: Session, *, dense: bool, quiet: bool) -> Saved:

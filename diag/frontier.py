@@ -41,7 +41,7 @@ def run(
     """A row a point: `error` is relative to the stack's norm, in the metric of the method."""
     method, options = methods.parse(settings.method)
     source = reader(stack, settings.memory, on_read)
-    found, norm_squared = method.frontier(source, options, statistics_of(settings, stack), device=device)
+    found = method.frontier(source, options, statistics_of(settings, stack), device=device)
     corners = set(lower_hull(found.parameters_n.astype(np.float64), found.squared_n).tolist())
     dense = int(np.prod(stack.shape))
     rows = [
@@ -59,12 +59,11 @@ def run(
         "parameters": found.parameters_n.astype(np.float64),
         "ranks": found.ranks_n3.astype(np.float64),
         "squared": found.squared_n,
-        "norm_squared": np.asarray([norm_squared]),
     }
     return rows, arrays
 
 
-def from_arrays(arrays: Mapping[str, NDArray[np.float64]]) -> tuple[Frontier, float]:
+def from_arrays(arrays: Mapping[str, NDArray[np.float64]]) -> Frontier:
     """What `run` saved."""
     parameters, ranks = (arrays[name].astype(np.int64) for name in ("parameters", "ranks"))
-    return Frontier(parameters, ranks, arrays["squared"]), float(arrays["norm_squared"][0])
+    return Frontier(parameters, ranks, arrays["squared"])

@@ -110,8 +110,8 @@ def importance(tokens_E: Vector, gate_E: Vector) -> float:
 def share_by_importance(importances: Sequence[float], sizes: Sequence[int], budget: float) -> list[float]:
     """Fraction of each layer's parameters that stays, proportional to its smoothed importance.
 
-    A layer is never given more than MOST_KEPT of itself; what it cannot take goes to the others (the published code
-    loses it, and with it the budget).
+    Neighbours are those of the list. A layer is never given more than MOST_KEPT of itself; what it cannot take goes to
+    the others (the published code loses it, and with it the budget).
     """
     v = np.asarray(importances, dtype=np.float64)
     padded = np.pad(v, 1, mode="edge")

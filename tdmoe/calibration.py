@@ -69,13 +69,18 @@ class LayerMoments:
         """Whether sums of each expert's own inputs were collected."""
         return self._sums(projection).ndim == 3
 
-    def moment_of(self, projection: str, expert: int, prior: float = PRIOR) -> Tensor:
-        """(1 - s) C_e + s C of one expert's inputs, C the pooled one and s the `shrinkage`."""
+    def own_moments(self, projection: str, prior: float = PRIOR) -> Callable[[int], Tensor]:
+        """e -> (1 - s) C_e + s C of expert e's inputs, C the pooled one and s the `shrinkage`."""
         sums_EII = self._sums(projection)
         assert sums_EII.ndim == 3, "collected per expert"
-        share = self.shrinkage(projection, expert, prior)
-        own_II = sums_EII[expert] / self.weight_E[expert].clamp(min=torch.finfo(torch.float64).tiny)
-        return (1.0 - share) * own_II + share * self.moment(projection)
+        pooled_II = self.moment(projection)
+
+        def moment(expert: int) -> Tensor:
+            share = self.shrinkage(projection, expert, prior)
+            own_II = sums_EII[expert] / self.weight_E[expert].clamp(min=torch.finfo(torch.float64).tiny)
+            return (1.0 - share) * own_II + share * pooled_II
+
+        return moment
 
     def shrinkage(self, projection: str, expert: int, prior: float = PRIOR) -> float:
         """m / (n + m), n the tokens of the expert and m = `prior` * I the tokens that the pool counts for.

@@ -13,7 +13,6 @@ import torch
 from tdmoe.architecture import architecture
 from tdmoe.encodings import Plain
 from tdmoe.errors import StackErrors, stack_errors
-from tdmoe.families import MEMBERS
 from tdmoe.joint import Reader, Stack
 from tdmoe.layout import shard_name
 from tdmoe.locate import experts_module
@@ -52,8 +51,7 @@ def compress_stack(
     factored = method.compress(reader, options, allotment, statistics, device=device).to(dtype)
     wide = factored.to(torch.float32)
     C_II, own = (None, None) if statistics is None else (statistics.C_II, statistics.own)
-    matrices = len(MEMBERS[reader.stack.projection])
-    errors = stack_errors(reader, wide.experts, C_II, own, device=device, matrices=matrices)
+    errors = stack_errors(reader, wide.experts, C_II, own, device=device)
     return Compressed(factored, errors, time.perf_counter() - started, factored.parameters * dtype.itemsize * 8)
 
 

@@ -47,19 +47,23 @@ def stack_errors(
     *,
     device: torch.device | str = "cpu",
     operator: bool = True,
-    matrices: int = 1,
 ) -> StackErrors:
     """Errors of W^ against the stack; `C_EII(e)` gives the second moment of expert e's own inputs, one at a time.
 
-    `matrices` says how many equal matrices the outputs of an expert hold (gate and up together: 2), for the norms.
+    Norms are of every matrix that an expert holds: of gate and up apart where they are one stack.
     """
-    lost, whole = _Sums(C_II, C_EII, device), _Sums(C_II, C_EII, device)
+    lost, whole = _Sums(C_II, device), _Sums(C_II, device)
+    matrices = reader.stack.matrices
     norms: list[float] = []
     for start, W_BOI in expert_blocks(reader, torch.float32, device):
         W_BOI = W_BOI.contiguous()
         E_BOI = W_BOI - rebuild(start, start + len(W_BOI)).to(W_BOI)
-        lost.add(start, E_BOI)
-        whole.add(start, W_BOI)
+        lost.add(E_BOI)
+        whole.add(W_BOI)
+        for e in range(len(W_BOI)) if C_EII is not None else ():
+            own_II = C_EII(start + e).to(W_BOI)  # type: ignore[misc]
+            lost.own += weighted(E_BOI[e], own_II)
+            whole.own += weighted(W_BOI[e], own_II)
         if operator:
             both = (spectral_norms(X.unflatten(1, (matrices, -1)).flatten(0, 1)) for X in (E_BOI, W_BOI))
             norms += [e / w for e, w in zip(*both, strict=True) if w > 0.0]
@@ -80,22 +84,22 @@ def spectral_norms(E_BOI: Tensor) -> list[float]:
 
 
 class _Sums:
-    """||X||_F^2, ||X C^(1/2)||_F^2 and sum_e ||X_e C_e^(1/2)||_F^2 of blocks as they come."""
+    """||X||_F^2 and ||X C^(1/2)||_F^2 of blocks as they come; `own` is for the same under each expert's own C."""
 
-    def __init__(self, C_II: Tensor | None, C_EII: Callable[[int], Tensor] | None, device: torch.device | str) -> None:
+    def __init__(self, C_II: Tensor | None, device: torch.device | str) -> None:
         self.C_II = None if C_II is None else C_II.to(device, torch.float32)
-        self.C_EII = C_EII
         self.plain, self.pooled, self.own = 0.0, 0.0, 0.0
 
-    def add(self, start: int, X_BOI: Tensor) -> None:
+    def add(self, X_BOI: Tensor) -> None:
         self.plain += float(X_BOI.square().sum(dtype=torch.float64))
-        with full_precision():
-            if self.C_II is not None:
-                self.pooled += float(((X_BOI @ self.C_II) * X_BOI).sum(dtype=torch.float64))
-            if self.C_EII is not None:
-                for b, X_OI in enumerate(X_BOI):
-                    C_II = self.C_EII(start + b).to(X_OI)
-                    self.own += float(((X_OI @ C_II) * X_OI).sum(dtype=torch.float64))
+        if self.C_II is not None:
+            self.pooled += weighted(X_BOI, self.C_II)
+
+
+def weighted(X: Tensor, C_II: Tensor) -> float:
+    """||X C^(1/2)||_F^2 of one matrix or several."""
+    with full_precision():
+        return float(((X @ C_II) * X).sum(dtype=torch.float64))
 
 
 def _ratio(lost: float, whole: float) -> float:

@@ -63,6 +63,10 @@ class JointStack:
         return self.gate.encoding
 
     @property
+    def matrices(self) -> int:
+        return len(MEMBERS[JOINT])
+
+    @property
     def nbytes(self) -> int:
         return self.gate.nbytes + self.up.nbytes
 

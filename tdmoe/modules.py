@@ -165,6 +165,16 @@ def factorise(module: Any, specs: Mapping[str, Spec]) -> None:
     module.__class__ = FactoredExperts
 
 
+def dense_view(module: Any, projection: str) -> Tensor:
+    """(E, O, I) of a projection of a dense experts module of transformers: its own weights, whatever their order."""
+    W: Tensor = (module.down_proj if projection == "down" else module.gate_up_proj).data
+    W = W.transpose(1, 2) if module.is_transposed else W
+    if projection == "down":
+        return W
+    first = projection == "gate"
+    return W.chunk(2, 1)[0 if first else 1] if module.is_concatenated else W[:, 0 if first else 1 :: 2]
+
+
 def _shape(module: Any) -> tuple[int, int, int]:
     """(experts, hidden, width) of an experts module: down is (E, H, W), or (E, W, H) where weights are input-major."""
     experts, a, b = module.down_proj.shape

@@ -4,11 +4,11 @@
 
 is linear least squares in the core. With the expert mode full every expert has its own solution,
 
-    G_e = U_O^+ W_e C_e U_I (U_I^T C_e U_I)^-1
+    G_e = U_O^T W_e C_e U_I (U_I^T C_e U_I)^-1,   U_O orthonormal
 
 Otherwise the experts share the core: then the normal equations
 
-    sum_e U_E[e, r] G(e) K_e = sum_e U_E[e, r] U_O^+ W_e C_e U_I,   K_e = U_I^T C_e U_I,
+    sum_e U_E[e, r] G(e) K_e = sum_e U_E[e, r] U_O^T W_e C_e U_I,   K_e = U_I^T C_e U_I,
 
 are solved by conjugate gradients from the core that is there, preconditioned by their solution for a common K. Both can
 only lower the error; a step of rounding that would not is not taken.
@@ -41,24 +41,30 @@ def refit_core(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> TuckerExperts:
-    """`made` with the best core for C_e = own(e), positive semidefinite. Memory: E (P Q + Q Q) numbers, and blocks."""
-    core = made.core_RPQ.to(device, dtype)
-    A_OP = None if made.output_OP is None else torch.linalg.pinv(made.output_OP.to(device, torch.float64)).T
-    A_OP = None if A_OP is None else A_OP.to(dtype)
+    """`made` with the best core for C_e = own(e), positive semidefinite, and its output factor made orthonormal.
+
+    The output side is not weighted, whatever metric the factors are from. Memory: E (P Q + Q Q) numbers, and blocks.
+    """
+    core, Q_OP = made.core_RPQ.to(device, dtype), None
+    if made.output_OP is not None:  # orthonormal, so that the residual of the core is that of the weights
+        Q_OP, R_PP = torch.linalg.qr(made.output_OP.to(device, torch.float64))
+        Q_OP, core = Q_OP.to(dtype), R_PP.to(dtype) @ core
     U_IQ = None if made.input_IQ is None else made.input_IQ.to(device, dtype)
     experts = reader.stack.shape[0]
-    H_EPQ = core.new_empty(experts, *core.shape[1:])  # U_O^+ W_e C_e U_I
+    H_EPQ = core.new_empty(experts, *core.shape[1:])  # U_O^T W_e C_e U_I
     K_EQQ = core.new_empty(experts, core.shape[2], core.shape[2])
     with full_precision():
         for start, W_BOI in expert_blocks(reader, dtype, device):
             for e, W_OI in enumerate(W_BOI, start):
                 C_II = own(e).to(device, dtype)
                 V_IQ = C_II if U_IQ is None else C_II @ U_IQ
-                H_EPQ[e] = matrix_products(W_OI[None], A_OP, V_IQ)[0]
-                K_EQQ[e] = V_IQ if U_IQ is None else U_IQ.T @ V_IQ
-        problem = _Problem(H_EPQ, (K_EQQ + K_EQQ.mT) / 2, made.expert_ER)
+                H_EPQ[e] = matrix_products(W_OI[None], Q_OP, V_IQ)[0]
+                K_QQ = V_IQ if U_IQ is None else U_IQ.T @ V_IQ
+                K_EQQ[e] = (K_QQ + K_QQ.T) / 2
+        problem = _Problem(H_EPQ, K_EQQ, made.expert_ER)
         found = problem.separate() if made.expert_ER is None else problem.joint(core)
-        return replace(made, core_RPQ=found if problem.value(found) < problem.value(core) else core)
+        core = found if problem.value(found) < problem.value(core) else core
+        return replace(made, core_RPQ=core, output_OP=Q_OP)
 
 
 class _Problem:

@@ -21,6 +21,10 @@ class Shaped(Protocol):
     @property
     def row_mode(self) -> str: ...
 
+    @property
+    def matrices(self) -> int:
+        """How many projections lie side by side along the outputs."""
+
 
 class WeightSource(Protocol):
     """A BlockReader, a JointReader, or one that changes the weights on the way."""

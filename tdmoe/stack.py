@@ -53,6 +53,11 @@ class ExpertStack:
         return (experts, inputs, outputs) if self.row_mode == "input" else self.shape
 
     @property
+    def matrices(self) -> int:
+        """One projection."""
+        return 1
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the stack as stored, without scales."""
         return self.stored_bytes(self.shape[0], self.stored_shape[1])

@@ -65,6 +65,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
     whole = calibrate(*SMALL, "--out", tmp_path / "whole")
     assert whole.code == 0
     monkeypatch.setattr(diag.calibrating, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(diag.calibrating, "SAVE_SPACING", 0.0)
     original, calls = Calibration._save_partial, []
 
     def stop(self: Calibration, moments: object) -> None:

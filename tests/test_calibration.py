@@ -240,7 +240,7 @@ def test_shrinkage_follows_the_tokens_an_expert_saw() -> None:
         share = 8 / (n + 8)
         assert layer.shrinkage("down", e, prior=2.0) == pytest.approx(share)
         own = sums[e] / n if n else torch.zeros(4, 4, dtype=torch.float64)
-        torch.testing.assert_close(layer.moment_of("down", e, prior=2.0), (1 - share) * own + share * pool)
-    torch.testing.assert_close(layer.moment_of("down", 2), pool)
+        torch.testing.assert_close(layer.own_moments("down", prior=2.0)(e), (1 - share) * own + share * pool)
+    torch.testing.assert_close(layer.own_moments("down")(2), pool)
     with pytest.raises(InputError, match="no token was routed"):
         LayerMoments(sums[2], sums[2:], tokens[2:], tokens[2:], tokens[2:]).moment("gate")

@@ -17,11 +17,14 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 from tiny import plain_checkpoint, read_json, read_tensors, single_thread, write_checkpoint, write_json
 from torch import Tensor
+from transformers import AutoTokenizer
 from zoo import FAMILIES, build, experts_of, load, save
 
 import diag.compressing
+import diag.sensitivity
 import tdmoe.writer
 from diag.calibrating import from_arrays
+from diag.texts import load_text
 from tdmoe.architecture import architecture
 from tdmoe.calibration import experts_modules
 from tdmoe.checkpoint import Checkpoint
@@ -182,6 +185,36 @@ def test_a_global_budget_is_met_and_better_spent(
         assert float(point["error"]) == pytest.approx(float(row["functional_error"]), abs=0.01)  # damped, not rounded
         errors = [float(p["error"]) for p in mine]
         assert errors == sorted(errors, reverse=True) and errors[-1] == 0.0
+
+
+def test_the_loss_that_a_stack_costs_is_measured(
+    compress: Callable[..., Result], statistics: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a model filled here with the same decomposition, scored by transformers' own loss."""
+    monkeypatch.setattr(diag.sensitivity, "TOKENS", 2048)
+    options = ("--statistics", statistics, "--layers", "0,2", "--quiet", "--ratio", "0.5", "--gate-up", "joint")
+    weighed = ("--across", "global", "--method", "tdmoe:weigh=sensitivity")
+    assert compress(*options, *weighed, "--to", tmp_path / "g", "--out", tmp_path / "o").code == 0
+    table = next(Path("runs").glob("mini-sensitivity-*")) / "tables" / "sensitivity.csv"
+    found = {(row["layer"], row["projection"]): row for row in csv.DictReader(table.open())}
+    assert sorted(found) == [("0", "down"), ("0", "gate_up"), ("2", "down"), ("2", "gate_up")]
+    alone = (*options[:2], "--layers", "2", "--quiet", "--ratio", "0.5", "--projections", "down")
+    assert compress(*alone, "--to", tmp_path / "a", "--out", tmp_path / "a-o").code == 0
+    row = found["2", "down"]
+    assert rows(tmp_path / "a-o")[0]["ranks"] == row["ranks"]
+    model, small = load_mini(MINI), load_mini(tmp_path / "a")
+    tokenizer = AutoTokenizer.from_pretrained(MINI)
+    ids = torch.tensor(tokenizer(load_text("c4-calibration")[:40000], add_special_tokens=False)["input_ids"])
+    windows = ids[:2048].view(4, 512)
+    with torch.no_grad():
+        losses = [sum(float(m(input_ids=w[None], labels=w[None]).loss) for w in windows) / 4 for m in (model, small)]
+    assert float(row["loss"]) == pytest.approx(losses[1], abs=0.01)  # theirs in bf16, ours here in float32
+    change = losses[1] - losses[0]
+    assert float(row["loss_change"]) == pytest.approx(change, abs=0.01) and change > 0.02
+    assert float(row["sensitivity"]) == pytest.approx(float(row["loss_change"]) / float(row["squared_error"]))
+    sums = {key: float(r["sensitivity"]) for key, r in found.items()}
+    kept = {(r["layer"], r["projection"]): float(r["kept_ratio"]) for r in rows(tmp_path / "o")}
+    assert sums["0", "gate_up"] > 2 * sums["2", "gate_up"] and kept["0", "gate_up"] > kept["2", "gate_up"]
 
 
 def test_gate_and_up_share_their_input_factor(
@@ -361,16 +394,20 @@ def fill_any(module: Any, projection: str, W_EOI: Tensor) -> None:
         (("--allocation", "published", "--across", "global"), "across=global chooses ranks by their error, .*; give"),
         (("--method", "tdmoe:weigh=sensitivity"), "weigh says nothing unless across=global; give"),
         (
-            ("--method", "tdmoe:weigh=sensitivity,whitening=none", "--across", "global"),
-            "weigh=sensitivity is the effect of errors on outputs, .*; give",
+            ("--refit", "expert", "--per-expert", "down"),
+            "--per-expert down: --refit expert needs gate's",
         ),
+        (("--statistics", "s", "--text", "enwik8"), "--statistics s: were collected already; leave out --text,"),
         (("--gate-up", "joint", "--projections", "gate,down"), "--gate-up joint: needs gate and up; add up to"),
         (
             ("--ratio", "0.97", "--ratio-of", "model"),
             "--ratio 0.97 --ratio-of model: the chosen experts are .*; give less",
         ),
-        (("--tokens", "0", "--method", "tdmoe:whitening=none", "--across", "activation"), "needs statistics; give"),
-        (("--tokens", "0"), "--method tdmoe: needs statistics; give --tokens or --statistics, or whitening=none"),
+        (
+            ("--tokens", "0", "--method", "tdmoe:whitening=none", "--across", "activation"),
+            "needs statistics of the inputs; give",
+        ),
+        (("--tokens", "0"), "--method tdmoe: needs statistics of the inputs; give --tokens or --statistics"),
         (("--statistics", "nowhere"), "--statistics nowhere: is no run folder of tdmoe-diag calibrate; give"),
         (("--text", "nowhere"), "--text nowhere: no text 'nowhere'"),
         (("--schedule", "middle-out:1", "--layers", "1"), "chooses the layers; give it or --layers, not both"),
@@ -417,7 +454,11 @@ def test_statistics_of_another_model_are_refused(
     outputs = compress(*command, "--layers", "0", "--whitening", "both")
     refuses(outputs, "--statistics .*: hold no gradients at outputs; calibrate with --outputs", tmp_path / "out")
     own = compress(*command, "--layers", "0", "--refit", "expert")
-    refuses(own, "--statistics .*: hold no inputs of each expert alone; calibrate with --per-expert", tmp_path / "out")
+    refuses(
+        own,
+        "--statistics .*: hold no inputs of each expert alone for gate; calibrate with --per-expert all",
+        tmp_path / "out",
+    )
     manifest = read_json(where / "run.json")
     write_json(where / "run.json", manifest | {"jobs": [{"key": "calibrate-L000-experts", "state": "pending"}]})
     refuses(compress(*command, "--layers", "0"), "is not finished; run its calibrate command again", tmp_path / "out")

@@ -99,8 +99,8 @@ class Method(Protocol):
 
     def frontier(
         self, reader: WeightSource, options: Any, statistics: StackStatistics | None, *, device: str
-    ) -> tuple[Frontier, float]:
-        """Storage against error of the stack, and its squared norm."""
+    ) -> Frontier:
+        """Storage against error of the stack."""
 
 
 def method(name: str) -> Method:

@@ -28,6 +28,7 @@ from tdmoe.whitening import DAMPING, Metric, inverse_metric, metric
 
 NAME = "tdmoe"
 DISPLAY = "TD-MoE"
+TRIPLES = 20_000_000  # of an error table: some copies of it are held at once
 FRONTIER_STEPS = 5000  # of a stack's parameters between two points that are kept of its frontier
 
 
@@ -37,7 +38,8 @@ class Options:
 
     `objective` functional is meant in the metric where there are no statistics: whitening=none then goes by weights.
     `gate_up` joint decomposes the two as one stack (E, 2O, I). `refit` expert solves the core again under each expert's
-    own metric. `across` and `ratio_of` say how the budget is shared among stacks, and of what it is counted.
+    own metric. `across` and `ratio_of` say how the budget is shared among stacks, and of what it is counted; `weigh`
+    what the errors of a global budget count: all alike, or by the loss that they were measured to cost.
     `alignment` is the step of output and input ranks (8: 16 bytes of bf16, which grouped products on a GPU want).
     """
 
@@ -58,10 +60,9 @@ class Options:
 
 def needs(options: Options) -> Needs:
     """What of the calibration these options use."""
-    sensitivity = options.across == "global" and options.weigh == "sensitivity"
-    outputs = options.whitening in ("output", "both") or sensitivity
-    own = options.refit == "expert"
-    return Needs(options.whitening != "none" or options.across == "activation" or outputs or own, outputs, own)
+    outputs, own = options.whitening in ("output", "both"), options.refit == "expert"
+    run = options.across == "activation" or options.weigh == "sensitivity"  # needs routing, or the text itself
+    return Needs(options.whitening != "none" or own or run, outputs, own)
 
 
 def check(shape: Shape, options: Options, ratio: float) -> None:
@@ -80,17 +81,18 @@ def check(shape: Shape, options: Options, ratio: float) -> None:
         (published and options.alignment != ALIGNMENT, "alignment", "says nothing where ranks are published ones"),
         (published and options.across == "global", "across=global", "chooses ranks by their error, not published ones"),
         (uniform and options.weigh != "functional", "weigh", "says nothing unless across=global"),
-        (
-            options.weigh == "sensitivity" and (inverse or options.whitening not in ("input", "both")),
-            "weigh=sensitivity",
-            "is the effect of errors on outputs, which needs the correct metric and whitening=input or both",
-        ),
     ):
         if wrong:
             raise InputError(f"--method tdmoe: {what} {why}; give one of them")
+    grid = _grid(shape, options)
+    if (triples := math.prod(map(len, grid))) > TRIPLES:
+        raise InputError(
+            f"--method tdmoe: alignment={options.alignment} makes {triples:,} rank triples of a "
+            f"{' x '.join(map(str, shape))} stack, the limit is {TRIPLES:,}; give a larger one"
+        )
     if published:
         _published(shape, options, ratio)
-    elif (least := int(grid_parameters(shape, _grid(shape, options)).min())) > allowed:
+    elif (least := int(grid_parameters(shape, grid).min())) > allowed:
         raise InputError(
             f"--ratio {ratio}: leaves {allowed:,.0f} parameters of a {' x '.join(map(str, shape))} stack, the least "
             f"ranks take {least:,}; lower the ratio"
@@ -120,8 +122,9 @@ def compress(
         factors, _ = hooi(reader, metrics, factors, float(bases["input"].energy_N.sum()), **how)
     made = finish(reader, metrics, factors, **how)
     own = None if statistics is None else statistics.own
-    if options.refit == "none" or own is None or (made.expert_ER is None and made.input_IQ is None):
-        return made  # under a common metric, or with whole matrices, the core is the best one already
+    if options.refit == "none" or ranks == reader.stack.shape:
+        return made
+    assert own is not None, "checked before"
     return refit_core(reader, made, own, **how)
 
 
@@ -131,16 +134,14 @@ def frontier_options(options: Options) -> Options:
     return Options(**{name: getattr(options, name) for name in kept})
 
 
-def frontier(
-    reader: WeightSource, options: Options, statistics: StackStatistics | None, *, device: str
-) -> tuple[Frontier, float]:
-    """The Pareto frontier of ranks, a point every 1/FRONTIER_STEPS of the parameters at most, and ||T||^2."""
+def frontier(reader: WeightSource, options: Options, statistics: StackStatistics | None, *, device: str) -> Frontier:
+    """The Pareto frontier of ranks, a point every 1/FRONTIER_STEPS of the parameters at most."""
     how, metrics = _how(reader, device), _metrics(options, statistics, device)
     bases = mode_bases(reader, metrics, **how)
     table = error_table(reader, metrics, bases, _grid(reader.stack.shape, options), **how)
     found = table.frontier(cut_experts=options.expert_mode == "compress")
     step = max(1, math.prod(reader.stack.shape) // FRONTIER_STEPS)
-    return found.thinned(step), float(bases["input"].energy_N.sum())
+    return found.thinned(step)
 
 
 def _how(reader: WeightSource, device: str) -> dict[str, Any]:
