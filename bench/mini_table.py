@@ -41,7 +41,7 @@ VARIANTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("+ gradients in the metric", "tdmoe:whitening=both,gate_up=joint,refit=expert", GATE_UP),
     ("+ down, global allocation, same bits", "tdmoe:gate_up=joint,refit=expert,across=global,ratio_of=model", ()),
     (
-        "the same by sensitivity",
+        "+ down, global by measured sensitivity, same bits",
         "tdmoe:gate_up=joint,refit=expert,across=global,weigh=sensitivity,ratio_of=model",
         (),
     ),
@@ -49,7 +49,8 @@ VARIANTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("both + HOOI, ranks by operator error", "tdmoe:objective=operator", GATE_UP),
     ("both + HOOI, experts cut", "tdmoe:expert_mode=compress", GATE_UP),
     ("all three projections, uniform", "tdmoe", ()),
-    ("all three projections, global by sensitivity", "tdmoe:across=global,weigh=sensitivity", ()),
+    ("all three projections, global", "tdmoe:across=global", ()),
+    ("all three projections, global by measured sensitivity", "tdmoe:across=global,weigh=sensitivity", ()),
 )
 COLUMNS = (
     "rho",
