@@ -54,7 +54,7 @@ def ours(
         if C_II is not None:
             return made.ranks, float("nan")
         total = sum(float(W.square().sum(dtype=torch.float64)) for _, W in reader.blocks([0, stack.shape[0]]))
-        kept = float(made.core_RPQ.square().sum(dtype=torch.float64))
+        kept = sum(float(core_PQ.square().sum(dtype=torch.float64)) for core_PQ in made.core_RPQ)
         return made.ranks, (1 - kept / total) ** 0.5
 
 
@@ -88,7 +88,10 @@ def with_tensorly(model: Path) -> tuple[Any, float]:
 
     tensorly.set_backend("pytorch")
     W_EOI = _load(model)
-    ranks = Ranks(W_EOI.shape[0], W_EOI.shape[1], 8 * round(0.58 * W_EOI.shape[2] / 8))
+    experts, outputs, inputs = W_EOI.shape
+    allowed = (1 - RATIO) * W_EOI.numel()
+    fitting = (Ranks(experts, outputs, r) for r in range(inputs // 8 * 8, 0, -8))
+    ranks = next(r for r in fitting if r.parameters((experts, outputs, inputs)) <= allowed)
     found = tucker(W_EOI, rank=list(ranks), n_iter_max=1, init="svd", tol=0)
     return ranks, float((W_EOI - tensorly.tucker_to_tensor(found)).norm() / W_EOI.norm())
 
