@@ -1,6 +1,6 @@
 """What each choice of TD-MoE costs on the built-in model: every variant compressed by the command, loaded and scored.
 
-    python -m bench.mini_table --text TRAIN.txt.gz      writes bench/MINI.md; about half an hour on two cores
+    python -m bench.mini_table --text TRAIN.txt.gz      writes bench/MINI.md; about fifty minutes on two cores
 
 Calibrated on the first tokens of the text that the model was trained on, evaluated on texts that it has not seen.
 """
