@@ -4,7 +4,7 @@
 
 L is the mean next-token cross-entropy in nats on the first windows of the calibration text, L_stack the same with one
 stack decomposed, with the ranks that its frontier has for the asked ratio, err^2 that point's squared error over
-||T||^2: the HOSVD's (that of HOOI, which is what is put in where two modes are cut, is at most as large). Gradients at the
+||T||^2: the HOSVD's (that of HOOI, which is put in where two modes are cut, is at most as large). Gradients at the
 outputs were tried instead (1/2 tr(D dW C dW^T)) and fell short of the measured change by a factor that differs from
 projection to projection.
 """
