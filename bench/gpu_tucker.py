@@ -21,9 +21,9 @@ from tdmoe.architecture import architecture
 from tdmoe.blocks import BlockReader
 from tdmoe.calibration import calibrate
 from tdmoe.checkpoint import Checkpoint
+from tdmoe.forms.tucker import TuckerExperts
 from tdmoe.locate import open_stack
 from tdmoe.modules import factorise
-from tdmoe.tucker import TuckerExperts
 
 SHAPE = Shape("qwen3_moe", 26, 200, 336)
 SMALL = Shape("qwen3_moe", 16, 96, 160)

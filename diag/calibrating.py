@@ -35,7 +35,7 @@ from tdmoe.locate import check_layers
 from tdmoe.problems import InputError
 
 NAME = "calibrate"
-VERSION = 2
+VERSION = 3
 TABLE = "calibration"
 COLUMNS = (
     *("layer", "projection", "tokens", "routed", "experts", "experts_unseen", "routed_least", "routed_most"),

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from diag.probes import Settings
     from diag.session import Session
 
+RATIO = 0.4
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -250,9 +252,15 @@ def compress(
     model: ModelOption,
     to: Annotated[Path, typer.Option("--to", help="folder of the compressed checkpoint")],
     method: Annotated[
-        str, typer.Option("--method", help="NAME[:key=value,...], as tdmoe:allocation=published,whitening=none")
+        str,
+        typer.Option(
+            "--method", help="NAME[:key=value,...], as mobe, rtn:bits=4, tdmoe:allocation=published,whitening=none"
+        ),
     ] = "tdmoe",
-    ratio: Annotated[float, typer.Option("--ratio", help="fraction of the parameters to remove")] = 0.4,
+    ratio: Annotated[
+        float | None,
+        typer.Option("--ratio", help="fraction of the parameters to remove (default: 0.4, or what the method fixes)"),
+    ] = None,
     ratio_of: Annotated[
         str | None, typer.Option("--ratio-of", help="what --ratio counts: targeted, model (default: targeted)")
     ] = None,
@@ -329,6 +337,10 @@ def compress(
     }
     chosen, options = methods.parse(method, flags)
     needs = chosen.needs(options)
+    if not chosen.fixes_storage(options):
+        ratio = RATIO if ratio is None else ratio
+    elif ratio is not None:
+        raise InputError(f"--ratio {ratio}: {method} stores what its options say; leave it out")
     asked = (text, tokens, window, weighting, per_expert)
     if statistics is not None and asked != ("c4-calibration", 262_144, None, Weighting.by_count, PerExpert.none):
         raise InputError(
@@ -339,7 +351,7 @@ def compress(
     if needs.own and per_expert is PerExpert.none:
         per_expert = PerExpert.all if inputs else PerExpert.down
     if needs.own and inputs and per_expert is PerExpert.down:
-        raise InputError("--per-expert down: --refit expert needs gate's and up's too; give all, or --projections down")
+        raise InputError(f"--per-expert down: {method} needs gate's and up's too; give all, or --projections down")
     collected = calibrating.Settings(text, tokens, window, weighting.value, per_expert.value, needs.outputs)
     with _saved_whatever_happens() as saved:
         if schedule is not None:

@@ -30,13 +30,14 @@ from tdmoe.unquantised import parameters
 class Command:
     """A `compress` command as typed. `frontier`: also where the budget does not need it.
 
-    `calibration` is that to be made; None where `statistics` are given, or none.
+    `calibration` is that to be made; None where `statistics` are given, or none. `ratio` is None where the method's
+    options fix the storage.
     """
 
     model: str
     method: str
     options: Any
-    ratio: float
+    ratio: float | None
     to: Path
     memory: int
     frontier: bool
@@ -65,12 +66,14 @@ class Compression:
                 where = {**command.where, "out": None}
                 self.frontiers = self._session("frontier", replace(self._settings, method=text), where)
                 if getattr(command.options, "weigh", "functional") == "sensitivity":
+                    assert self.ratio is not None, "only TD-MoE weighs, by a budget"
                     alone = replace(self._settings, method=text)
                     self.sensitivity = self._opened.enter_context(Sensitivity(self.frontiers, alone, self.ratio))
             if self._shared:
                 compressing.check_to(self.session, settled=False)
             else:
-                self._settle(None if self.ratio == command.ratio else dict.fromkeys(self._keys, (self.ratio, ())))
+                same = self.ratio is None or self.ratio == command.ratio
+                self._settle(None if same else dict.fromkeys(self._keys, (self.ratio or 0.0, ())))
         except BaseException:
             self._opened.close()
             raise
@@ -135,10 +138,10 @@ class Compression:
             self.session = self._session("compress", replace(self._settings, allotted=allotted))
         compressing.check_to(self.session)
 
-    def _targeted_ratio(self) -> float:
+    def _targeted_ratio(self) -> float | None:
         """The fraction of the targeted stacks to remove; InputError where they are not that much of the model."""
         ratio = self.command.ratio
-        if getattr(self.command.options, "ratio_of", "targeted") == "targeted":
+        if ratio is None or getattr(self.command.options, "ratio_of", "targeted") == "targeted":
             return ratio
         whole = parameters(self.session.checkpoint, embeddings=False)
         share = self._dense() / whole
@@ -153,7 +156,7 @@ class Compression:
         return sum(compressing.size(stack) for stack in self.session.stacks.values())
 
     def _by_frontiers(self) -> dict[str, tuple[float, tuple[int, ...]]]:
-        assert self.frontiers is not None
+        assert self.frontiers is not None and self.ratio is not None
         method, options = methods.parse(self.command.method)
         found = list(self.points().values())
         weights = [float(stack.matrices) for stack in self.session.stacks.values()]  # gate and up count as two
@@ -175,6 +178,7 @@ class Compression:
         sums = [self._sums(layer) for layer in layers]
         importances = [importance(s.tokens_E.numpy(), s.gate_E.numpy()) for s in sums]
         sizes = [sum(compressing.size(self.session.stacks[job]) for job in jobs) for jobs in layers.values()]
+        assert self.ratio is not None, "only TD-MoE shares, by a budget"
         kept = share_by_importance(importances, sizes, (1 - self.ratio) * sum(sizes))
         return {job.key: (1 - k, ()) for k, jobs in zip(kept, layers.values(), strict=True) for job in jobs}
 

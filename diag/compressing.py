@@ -25,12 +25,12 @@ from diag.calibrating import from_arrays, model_identity
 from diag.files import write_json
 from diag.probes import Settings as ProbeSettings
 from diag.run import Job, Row, digest
-from tdmoe import assemble, joint, methods
+from tdmoe import assemble, forms, joint, methods
 from tdmoe.architecture import architecture
 from tdmoe.blocks import BlockPlan
 from tdmoe.calibration import LayerMoments
 from tdmoe.checkpoint import CONFIG, INDEX, Checkpoint
-from tdmoe.compress import compress_stack, write_stack
+from tdmoe.compress import compress_stack, stored_dtype, write_stack
 from tdmoe.families import JOINT, MEMBERS
 from tdmoe.joint import Stack
 from tdmoe.layout import shard_name
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 NAME = "compress"
 TABLE = "compression"
-VERSION = 2
+VERSION = 3
 COLUMNS = (
     *("layer", "projection", "method", "ratio", "ranks", "parameters", "stored_bits", "weight_error"),
     *("functional_error", "functional_error_expert", "operator_error", "seconds", "status"),
@@ -63,12 +63,13 @@ OURS = (
 class Settings(ProbeSettings):
     """`method` is a canonical spec, `statistics` a run folder of `calibrate` (None: not calibrated).
 
-    `moments` is the digest of what that folder holds, or will hold where `calibrates`: it is made first. `allotted` has
-    (fraction to remove, ranks or nothing) of every job, where the budget is not the same for all.
+    `ratio` is None where the method's options fix the storage. `moments` is the digest of what that folder holds, or
+    will hold where `calibrates`: it is made first. `allotted` has (fraction to remove, ranks or nothing) of every job,
+    where the budget is not the same for all.
     """
 
     method: str
-    ratio: float
+    ratio: float | None
     to: str
     statistics: str | None = None
     moments: str | None = None
@@ -92,7 +93,7 @@ class Settings(ProbeSettings):
     def allotment(self, stack: Stack) -> methods.Allotment:
         """What the stack may keep."""
         if self.allotted is None:
-            return methods.Allotment(self.ratio)
+            return methods.Allotment(self.ratio or 0.0)
         ratio, ranks = self.allotted[Job(NAME, stack.layer, stack.projection).key]
         return methods.Allotment(ratio, Ranks(*ranks) if ranks else None)
 
@@ -126,7 +127,7 @@ def plan(stack: Stack, settings: Settings) -> BlockPlan:
     if settings.statistics is not None and not settings.calibrates:
         _check_statistics(Path(settings.statistics), stack, needs)
     blocks = joint.plan(stack, settings.memory)
-    products = 2 * 4 * size(stack)  # float32: the stack projected on some modes, and on one more
+    products = method.memory(stack.shape, options, allotment.ratio)
     experts, _, inputs = stack.shape
     own = experts * inputs**2 * (8 + 4) if needs.own else 0  # statistics of each expert, and their projections
     return replace(blocks, peak_bytes=blocks.peak_bytes + products + own)
@@ -147,14 +148,14 @@ def run(
     statistics = statistics_of(settings, stack)
     made = compress_stack(reader, method, options, settings.allotment(stack), statistics, device=device)
     sha256 = write_stack(Path(settings.to), stack, made.factored)
-    dense = int(np.prod(stack.shape))
+    dense_bits = size(stack) * 8 * stored_dtype(stack).itemsize
     row = {
         **{"layer": stack.layer, "projection": stack.projection, "method": settings.method, "ratio": settings.ratio},
-        **{"ranks": "x".join(map(str, made.factored.spec().get("ranks", []))), "parameters": made.factored.parameters},
+        **{"ranks": "x".join(map(str, made.factored.ranks)), "parameters": forms.parameters(made.factored)},
         **{"stored_bits": made.stored_bits, "weight_error": made.errors.weight},
         **{"functional_error": made.errors.functional, "functional_error_expert": made.errors.functional_expert},
         **{"operator_error": made.errors.operator, "operator_error_max": made.errors.operator_max},
-        **{"kept_ratio": made.factored.parameters / dense, "seconds": round(made.seconds, 3)},
+        **{"kept_ratio": made.stored_bits / dense_bits, "seconds": round(made.seconds, 3)},
         **{"status": "ok" if statistics is not None else "not_calibrated", "shard_sha256": sha256},
     }
     return [{column: row[column] for column in COLUMNS}], {}
@@ -340,7 +341,7 @@ def statistics_of(settings: Settings, stack: Stack) -> methods.StackStatistics |
     outputs = [D_OO for member in members if (D_OO := sums.output_moment(member)) is not None]
     own = sums.own_moments(members[0]) if sums.has_own(members[0]) else None
     D_OO = torch.block_diag(*outputs) if outputs else None
-    return methods.StackStatistics(sums.moment(members[0]), own, D_OO)
+    return methods.StackStatistics(sums.moment(members[0]), own, D_OO, sums.tokens_E, sums.fisher(members))
 
 
 def _sums_path(folder: Path, layer: int) -> Path:

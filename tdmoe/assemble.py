@@ -23,9 +23,9 @@ from tdmoe.checkpoint import Checkpoint
 from tdmoe.encodings import Plain
 from tdmoe.errors import Rebuild as Rebuilt
 from tdmoe.families import MEMBERS, PROJECTIONS
+from tdmoe.forms import Factored, restore
 from tdmoe.layout import quantization_config, shard_name
 from tdmoe.locate import expert_tensors, experts_module, open_stack
-from tdmoe.methods import Factored, restore
 from tdmoe.safetensors_header import TensorEntry
 from tdmoe.stack import ExpertStack
 from tdmoe.unquantised import QUANTIZATION, decoded, pieces, presented, unquantised
@@ -133,7 +133,7 @@ def _rebuilt(shards: Path, layer: int, projection: str, position: int, members: 
 @lru_cache(maxsize=2)  # an expert at a time asks for it
 def _whole(shards: Path, layer: int, projection: str, changed: int) -> Factored:
     spec, tensors = read_shard(shards, layer, projection)
-    return restore(spec, {name: tensor.float() for name, tensor in tensors.items()})
+    return restore(spec, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
 
 
 def read_shard(to: Path, layer: int, projection: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

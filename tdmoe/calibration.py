@@ -21,13 +21,13 @@ Statistics are collected by hooks on the experts modules of a transformers model
 the inputs of down are computed again from the module's own weights. Sums are float64; memory does not grow with tokens.
 
 Legend: T tokens, K experts a token is routed to, E experts, I inputs and O outputs of the projection, H hidden size,
-W expert width, S rows that one expert gets.
+W expert width, S rows that one expert gets, P projections.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -35,6 +35,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from tdmoe.families import PROJECTIONS
 from tdmoe.problems import InputError
 
 Weighting = Literal["count", "gate_squared"]
@@ -48,7 +49,8 @@ ROWS = 4096  # whose products are added in float64 at once
 class LayerMoments:
     """Sums of one layer. `tokens_E`, `weight_E` and `gate_E`: routed tokens of each expert, their a, and their g.
 
-    Sums of inputs are (I, I) pooled or (E, I, I) per expert; those of output gradients are there where collected.
+    Sums of inputs are (I, I) pooled or (E, I, I) per expert; those of output gradients are there where collected, with
+    sum_t ||d_t||^2 ||x_t||^2 of gate, up and down of each expert: the trace of the empirical Fisher information of W_e.
     """
 
     input_II: Tensor
@@ -59,6 +61,7 @@ class LayerMoments:
     gate_output_OO: Tensor | None = None
     up_output_OO: Tensor | None = None
     down_output_OO: Tensor | None = None
+    fisher_PE: Tensor | None = None
 
     def moment(self, projection: str) -> Tensor:
         """C of a projection, pooled over the experts."""
@@ -95,6 +98,12 @@ class LayerMoments:
         """D of a projection; None where it was not collected."""
         sums_OO = {"gate": self.gate_output_OO, "up": self.up_output_OO, "down": self.down_output_OO}[projection]
         return None if sums_OO is None else sums_OO / _positive(self.tokens_E.sum())
+
+    def fisher(self, projections: Sequence[str]) -> Tensor | None:
+        """(E,): trace of the Fisher information of each expert's matrices; None where it was not collected."""
+        if self.fisher_PE is None:
+            return None
+        return self.fisher_PE[[PROJECTIONS.index(projection) for projection in projections]].sum(0)
 
     def _sums(self, projection: str) -> Tensor:
         return self.down_II if projection == "down" else self.input_II
@@ -210,6 +219,7 @@ class _Collector:
                 zeros(*(experts,) * (per_expert != "none"), width, width),
                 *(zeros(experts) for _ in range(3)),
                 *((zeros(n, n) for n in (width, width, hidden)) if outputs else ()),
+                *((zeros(len(PROJECTIONS), experts),) if outputs else ()),
             )
         self.sums = moments.layers[layer]
 
@@ -239,19 +249,24 @@ class _Collector:
     def _add_outputs(self, module: Any, x_TI: Tensor, index_TK: Tensor, weight_TK: Tensor, d_TH: Tensor) -> None:
         sums, d_TH = self.sums, d_TH.reshape(-1, d_TH.shape[-1])
         assert sums.gate_output_OO is not None and sums.up_output_OO is not None and sums.down_output_OO is not None
+        assert sums.fisher_PE is not None
         for expert, token_S, slot_S in self._routed(index_TK):
             d_SH = d_TH[token_S] * weight_TK[token_S, slot_S, None].to(d_TH)
             W = module.down_proj[expert]
-            d_SW = d_SH @ (W.T if _input_major(module) else W)
+            d_SW, x_SI = d_SH @ (W.T if _input_major(module) else W), x_TI[token_S]
             with torch.enable_grad():
-                gate_up_SO = _gate_up(module, x_TI[token_S], expert).detach().requires_grad_()
-                (d_SO,) = torch.autograd.grad(_activate(module, gate_up_SO), gate_up_SO, d_SW)
+                gate_up_SO = _gate_up(module, x_SI, expert).detach().requires_grad_()
+                h_SW = _activate(module, gate_up_SO)
+                (d_SO,) = torch.autograd.grad(h_SW, gate_up_SO, d_SW)
             concatenated = getattr(module, "is_concatenated", True)
             gate_SW, up_SW = d_SO.chunk(2, -1) if concatenated else (d_SO[:, ::2], d_SO[:, 1::2])
             one_S = torch.ones(len(token_S), device=d_SH.device)
             _add(sums.gate_output_OO, gate_SW, one_S)
             _add(sums.up_output_OO, up_SW, one_S)
             _add(sums.down_output_OO, d_SH, one_S)
+            for p, (d, x) in enumerate(((gate_SW, x_SI), (up_SW, x_SI), (d_SH, h_SW.detach()))):
+                squares_S = d.double().square().sum(1) * x.double().square().sum(1)
+                sums.fisher_PE[p, expert] += squares_S.sum()
 
     def _routed(self, index_TK: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
         """(expert, its tokens, their slots)."""

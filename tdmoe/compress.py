@@ -13,10 +13,11 @@ import torch
 from tdmoe.architecture import architecture
 from tdmoe.encodings import Plain
 from tdmoe.errors import StackErrors, stack_errors
+from tdmoe.forms import Factored, stored_bits
 from tdmoe.joint import Reader, Stack
 from tdmoe.layout import shard_name
 from tdmoe.locate import experts_module
-from tdmoe.methods import Allotment, Factored, Method, StackStatistics
+from tdmoe.methods import Allotment, Method, StackStatistics
 from tdmoe.problems import WeightError
 from tdmoe.writer import write_tensors
 
@@ -52,7 +53,7 @@ def compress_stack(
     wide = factored.to(torch.float32)
     C_II, own = (None, None) if statistics is None else (statistics.C_II, statistics.own)
     errors = stack_errors(reader, wide.experts, C_II, own, device=device)
-    return Compressed(factored, errors, time.perf_counter() - started, factored.parameters * dtype.itemsize * 8)
+    return Compressed(factored, errors, time.perf_counter() - started, stored_bits(factored))
 
 
 def write_stack(to: Path, stack: Stack, made: Factored) -> str:
@@ -60,7 +61,7 @@ def write_stack(to: Path, stack: Stack, made: Factored) -> str:
     module = experts_module(stack.checkpoint, architecture(stack.checkpoint.config), stack.layer)
     tensors = {f"{module}.{stack.projection}.{name}": tensor for name, tensor in made.tensors().items()}
     for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise WeightError(f"{name}: overflows {tensor.dtype}; compress a bf16 or fp32 version of the checkpoint")
     path = to / shard_name(stack.layer, stack.projection)
     write_tensors(path, tensors, made.spec())

@@ -17,8 +17,9 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from tdmoe.calibration import experts_modules
+from tdmoe.forms import Spec
 from tdmoe.layout import METHOD, VERSION
-from tdmoe.modules import Spec, factorise
+from tdmoe.modules import factorise
 from tdmoe.problems import InputError
 
 

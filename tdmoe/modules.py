@@ -23,72 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from tdmoe.families import JOINT, PROJECTIONS
+from tdmoe.forms import Spec, linear
 from tdmoe.problems import InputError
-from tdmoe.ranks import Ranks, Shape
-
-Spec = Mapping[str, Any]  # of a projection: {"kind": "tucker", "ranks": [R, P, Q]} or {"kind": "dense"}
-
-
-class TuckerLinear(nn.Module):
-    """A stack of E linear maps I -> O in Tucker form. A mode at full rank has no factor."""
-
-    def __init__(self, shape: Shape, ranks: Ranks, dtype: torch.dtype | None = None) -> None:
-        super().__init__()
-        empty = [
-            nn.Parameter(torch.empty(n, r, dtype=dtype)) if r < n else None for n, r in zip(shape, ranks, strict=True)
-        ]
-        self.core = nn.Parameter(torch.empty(*ranks, dtype=dtype))
-        self.expert, self.output, self.input = empty
-
-    def enter(self, x_TI: Tensor) -> Tensor:
-        return x_TI if self.input is None else x_TI @ self.input
-
-    def mix(self, z_SQ: Tensor, counts: list[int]) -> Tensor:
-        """`counts` says how many rows of `z_SQ` go to each expert, in order."""
-        if self.expert is None:
-            return grouped(z_SQ, self.core, counts)
-        hit = [e for e, count in enumerate(counts) if count]
-        cores_EPQ = torch.tensordot(self.expert[hit], self.core, 1)
-        return grouped(z_SQ, cores_EPQ, [counts[e] for e in hit])
-
-    def leave(self, y_SP: Tensor) -> Tensor:
-        return y_SP if self.output is None else y_SP @ self.output.T
-
-
-class DenseLinear(nn.Module):
-    """A stack of E linear maps I -> O that were left as they are, beside others that are factored."""
-
-    def __init__(self, shape: Shape, dtype: torch.dtype | None = None) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(*shape, dtype=dtype))
-
-    def enter(self, x_TI: Tensor) -> Tensor:
-        return x_TI
-
-    def mix(self, z_SI: Tensor, counts: list[int]) -> Tensor:
-        return grouped(z_SI, self.weight, counts)
-
-    def leave(self, y_SO: Tensor) -> Tensor:
-        return y_SO
-
-
-def linear(shape: Shape, spec: Spec, dtype: torch.dtype | None = None) -> TuckerLinear | DenseLinear:
-    """The module of a projection, uninitialised."""
-    if spec["kind"] == "tucker":
-        return TuckerLinear(shape, Ranks(*spec["ranks"]), dtype)
-    return DenseLinear(shape, dtype)
-
-
-def grouped(x_SQ: Tensor, A_EPQ: Tensor, counts: list[int]) -> Tensor:
-    """Rows of x times A_e^T of their expert; on a GPU in one kernel where torch has one for the dtype and alignment."""
-    kernel = getattr(nn.functional, "grouped_mm", None)
-    aligned = x_SQ.dtype == torch.bfloat16 and all(n % 8 == 0 for n in A_EPQ.shape[1:])
-    if kernel is not None and x_SQ.is_cuda and aligned:
-        ends = torch.tensor(counts, device=x_SQ.device).cumsum(0).to(torch.int32)
-        y_SP: Tensor = kernel(x_SQ.contiguous(), A_EPQ.transpose(1, 2), offs=ends)
-        return y_SP
-    pieces = [x @ A_PQ.T for x, A_PQ in zip(x_SQ.split(counts), A_EPQ, strict=True) if len(x)]
-    return torch.cat(pieces) if pieces else x_SQ.new_zeros(0, A_EPQ.shape[1])
 
 
 class FactoredExperts(nn.Module):

@@ -24,10 +24,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from tdmoe.forms.tucker import TuckerExperts
 from tdmoe.precision import full_precision
 from tdmoe.products import expert_blocks, matrix_products
 from tdmoe.source import WeightSource
-from tdmoe.tucker import TuckerExperts
 
 STEPS = 30
 TOLERANCE = 1e-6  # of the residual's norm

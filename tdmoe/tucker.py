@@ -13,15 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from tdmoe.forms.tucker import TuckerExperts
 from tdmoe.gram import MODES
 from tdmoe.modes import Basis, Metrics, basis
 from tdmoe.precision import full_precision
-from tdmoe.products import matrix_products, mode_products
+from tdmoe.products import mode_products
 from tdmoe.ranks import Ranks
 from tdmoe.source import WeightSource
 
@@ -38,52 +38,6 @@ class Sweeps:
 
     squared_errors: tuple[float, ...]
     converged: bool
-
-
-@dataclass(frozen=True)
-class TuckerExperts:
-    """W^_e = output_OP (sum_r expert_ER[e, r] core_RPQ[r]) input_IQ^T. None where a mode is not cut (identity)."""
-
-    core_RPQ: Tensor
-    expert_ER: Tensor | None
-    output_OP: Tensor | None
-    input_IQ: Tensor | None
-
-    @property
-    def parameters(self) -> int:
-        """Stored numbers."""
-        return sum(t.numel() for t in (self.core_RPQ, self.expert_ER, self.output_OP, self.input_IQ) if t is not None)
-
-    @property
-    def ranks(self) -> Ranks:
-        """The shape of the core."""
-        return Ranks(*self.core_RPQ.shape)
-
-    def to(self, dtype: torch.dtype) -> TuckerExperts:
-        """With core and factors rounded to `dtype`."""
-        factors = (self.expert_ER, self.output_OP, self.input_IQ)
-        return TuckerExperts(self.core_RPQ.to(dtype), *(None if f is None else f.to(dtype) for f in factors))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """By the names of the parameters of `modules.TuckerLinear`, on the CPU."""
-        named = {"core": self.core_RPQ, "expert": self.expert_ER, "output": self.output_OP, "input": self.input_IQ}
-        return {name: tensor.cpu().contiguous() for name, tensor in named.items() if tensor is not None}
-
-    def spec(self) -> dict[str, Any]:
-        """What `modules.linear` makes the module from."""
-        return {"kind": "tucker", "ranks": list(self.ranks)}
-
-    def experts(self, start: int, stop: int) -> Tensor:
-        """W^_BOI of experts start..stop-1, in the dtype of the core."""
-        core = self.core_RPQ
-        core_BPQ = (
-            core[start:stop]
-            if self.expert_ER is None
-            else torch.tensordot(self.expert_ER[start:stop].to(core), core, 1)
-        )
-        A_PO, A_QI = (None if A is None else A.T.to(core) for A in (self.output_OP, self.input_IQ))
-        with full_precision():
-            return matrix_products(core_BPQ, A_PO, A_QI)
 
 
 def hosvd(bases: Mapping[str, Basis], ranks: Ranks) -> dict[str, Tensor]:

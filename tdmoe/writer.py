@@ -26,8 +26,8 @@ Pieces = Iterator[bytes | bytearray]
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> None:
-    """A shard of float tensors with its spec; safetensors' own writer does not promise the same bytes."""
-    names = {dtype: name for name, dtype in PLAIN.items()}
+    """A shard of floats or bytes with its spec; safetensors' own writer does not promise the same bytes."""
+    names = {**{dtype: name for name, dtype in PLAIN.items()}, torch.uint8: "U8"}
     shapes = [(name, names[t.dtype], tuple(t.shape), t.nbytes) for name, t in tensors.items()]
     about = {"format": "pt", "spec": json.dumps(spec)}
     write_pieces(path, chain([_header(shapes, about)], map(tensor_bytes, tensors.values())))

@@ -375,8 +375,8 @@ def fill_any(module: Any, projection: str, W_EOI: Tensor) -> None:
     [
         (("--ratio", "1.5"), r"ratio is 1.5; .* must lie between 0 and 1"),
         (("--ratio", "0.999"), r"--ratio 0.999: leaves .* parameters of a 32 x 80 x 192 stack, .*; lower the ratio"),
-        (("--method", "nope"), "--method nope: is no method; give one of tdmoe"),
-        (("--method", "tdmoe:rank=3"), "--method tdmoe:rank=3: has no option 'rank'; it has whitening,"),
+        (("--method", "nope"), "--method nope: is no method; give one of tdmoe, mobe, moe_svd"),
+        (("--method", "tdmoe:rank=3"), "--method tdmoe:rank=3: has no option 'rank'; it has ratio_of, whitening,"),
         (("--method", "tdmoe:whitening=maybe"), "whitening is 'maybe'; give one of none, input, output, both"),
         (("--method", "tdmoe:damping=x"), "damping is 'x', a number is needed"),
         (("--method", "tdmoe:damping=-1"), "damping is -1.0; a number of at least 0 is needed"),
@@ -395,7 +395,7 @@ def fill_any(module: Any, projection: str, W_EOI: Tensor) -> None:
         (("--method", "tdmoe:weigh=sensitivity"), "weigh says nothing unless across=global; give"),
         (
             ("--refit", "expert", "--per-expert", "down"),
-            "--per-expert down: --refit expert needs gate's",
+            "--per-expert down: tdmoe needs gate's",
         ),
         (("--statistics", "s", "--text", "enwik8"), "--statistics s: were collected already; leave out --text,"),
         (("--gate-up", "joint", "--projections", "gate,down"), "--gate-up joint: needs gate and up; add up to"),

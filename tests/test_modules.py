@@ -13,7 +13,8 @@ from torch import Tensor
 from zoo import EXPERTS, FAMILIES, HIDDEN, build, experts_of, routed
 
 from tdmoe.families import PROJECTIONS
-from tdmoe.modules import factorise, grouped
+from tdmoe.forms.grouped import grouped
+from tdmoe.modules import factorise
 from tdmoe.problems import InputError
 
 RANKS = {"gate": (3, 7, 11), "up": (EXPERTS, 9, 10), "down": (4, HIDDEN, 8)}

@@ -14,10 +14,11 @@ from torch import Tensor
 
 import tdmoe.blocks
 from tdmoe.blocks import BlockReader
+from tdmoe.forms.tucker import TuckerExperts
 from tdmoe.modes import mode_bases
 from tdmoe.ranks import Ranks
 from tdmoe.refit import refit_core, solve
-from tdmoe.tucker import TuckerExperts, finish, hosvd
+from tdmoe.tucker import finish, hosvd
 from tdmoe.whitening import metric
 
 SHAPE = (5, 7, 9)

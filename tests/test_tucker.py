@@ -20,6 +20,7 @@ import tdmoe.blocks
 from tdmoe.architecture import architecture
 from tdmoe.blocks import BlockReader
 from tdmoe.checkpoint import Checkpoint
+from tdmoe.forms.tucker import TuckerExperts
 from tdmoe.locate import open_stack
 from tdmoe.modes import Metrics, mode_bases
 from tdmoe.problems import InputError
@@ -27,7 +28,7 @@ from tdmoe.products import expert_blocks, mode_products
 from tdmoe.rank_choice import best_ranks, candidates, measured_error
 from tdmoe.rank_search import error_table, interesting, rank_grid
 from tdmoe.ranks import Ranks
-from tdmoe.tucker import TuckerExperts, cutting_order, finish, hooi, hosvd, st_hosvd
+from tdmoe.tucker import cutting_order, finish, hooi, hosvd, st_hosvd
 from tdmoe.whitening import Metric, inverse_metric, metric
 
 SHAPE = (6, 10, 14)

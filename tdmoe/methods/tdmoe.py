@@ -15,7 +15,8 @@ from typing import Any, Literal
 import torch
 
 from tdmoe.blocks import BLOCK_WEIGHTS
-from tdmoe.methods import Allotment, Needs, StackStatistics
+from tdmoe.forms.tucker import TuckerExperts
+from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics
 from tdmoe.modes import Basis, Metrics, mode_bases
 from tdmoe.problems import InputError
 from tdmoe.rank_choice import best_ranks, measured_error
@@ -23,17 +24,15 @@ from tdmoe.rank_search import Frontier, Grid, error_table, grid_parameters, rank
 from tdmoe.ranks import ALIGNMENT, Ranks, Shape, budget, published_ranks
 from tdmoe.refit import refit_core
 from tdmoe.source import WeightSource
-from tdmoe.tucker import TuckerExperts, finish, hooi, hosvd, st_hosvd
+from tdmoe.tucker import finish, hooi, hosvd, st_hosvd
 from tdmoe.whitening import DAMPING, Metric, inverse_metric, metric
 
-NAME = "tdmoe"
-DISPLAY = "TD-MoE"
 TRIPLES = 20_000_000  # of an error table: some copies of it are held at once
 FRONTIER_STEPS = 5000  # of a stack's parameters between two points that are kept of its frontier
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Budgeted):
     """`expert_mode` auto lets the exact search decide, and preserves experts under a published allocation.
 
     `objective` functional is meant in the metric where there are no statistics: whitening=none then goes by weights.
@@ -53,95 +52,123 @@ class Options:
     refit: Literal["none", "expert"] = "none"
     across: Literal["uniform", "global", "activation"] = "uniform"
     weigh: Literal["functional", "sensitivity"] = "functional"
-    ratio_of: Literal["targeted", "model"] = "targeted"
     damping: float = DAMPING
     alignment: int = ALIGNMENT
 
 
-def needs(options: Options) -> Needs:
-    """What of the calibration these options use."""
-    outputs, own = options.whitening in ("output", "both"), options.refit == "expert"
-    run = options.across == "activation" or options.weigh == "sensitivity"  # needs routing, or the text itself
-    return Needs(options.whitening != "none" or own or run, outputs, own)
+class TDMoE(Method):
+    """Joint Tucker decomposition of stacked experts."""
+
+    NAME = "tdmoe"
+    DISPLAY = "TD-MoE"
+    OPTIONS = Options
+
+    def needs(self, options: Options) -> Needs:
+        """What of the calibration these options use."""
+        outputs, own = options.whitening in ("output", "both"), options.refit == "expert"
+        run = options.across == "activation" or options.weigh == "sensitivity"  # needs routing, or the text itself
+        return Needs(options.whitening != "none" or own or run, outputs, own)
+
+    def check(self, shape: Shape, options: Options, ratio: float) -> None:
+        """InputError where options contradict each other, or the ratio leaves no ranks."""
+        allowed = budget(shape, ratio)
+        if not (math.isfinite(options.damping) and options.damping >= 0):
+            raise InputError(f"--method tdmoe: damping is {options.damping}; a number of at least 0 is needed")
+        if options.alignment < 1:
+            raise InputError(
+                f"--method tdmoe: alignment is {options.alignment}; a step of ranks of at least 1 is needed"
+            )
+        none, inverse = options.whitening == "none", options.whitening_direction == "inverse"
+        published, uniform = options.allocation != "exact", options.across != "global"
+        for wrong, what, why in (
+            (none and inverse, "whitening_direction", "says nothing where whitening=none"),
+            ((none or inverse) and options.damping != DAMPING, "damping", "is that of the correct metric only"),
+            (
+                published and options.objective != "functional",
+                "objective",
+                "says nothing where ranks are published ones",
+            ),
+            (published and options.alignment != ALIGNMENT, "alignment", "says nothing where ranks are published ones"),
+            (
+                published and options.across == "global",
+                "across=global",
+                "chooses ranks by their error, not published ones",
+            ),
+            (uniform and options.weigh != "functional", "weigh", "says nothing unless across=global"),
+        ):
+            if wrong:
+                raise InputError(f"--method tdmoe: {what} {why}; give one of them")
+        grid = _grid(shape, options)
+        if (triples := math.prod(map(len, grid))) > TRIPLES:
+            raise InputError(
+                f"--method tdmoe: alignment={options.alignment} makes {triples:,} rank triples of a "
+                f"{' x '.join(map(str, shape))} stack, the limit is {TRIPLES:,}; give a larger one"
+            )
+        if published:
+            _published(shape, options, ratio)
+        elif (least := int(grid_parameters(shape, grid).min())) > allowed:
+            raise InputError(
+                f"--ratio {ratio}: leaves {allowed:,.0f} parameters of a {' x '.join(map(str, shape))} stack, the "
+                f"least ranks take {least:,}; lower the ratio"
+            )
+
+    def compress(
+        self,
+        reader: WeightSource,
+        options: Options,
+        allotment: Allotment,
+        statistics: StackStatistics | None,
+        *,
+        device: str,
+    ) -> TuckerExperts:
+        """Ranks, then factors, then the core again where asked; for a stack of a single block in float64."""
+        how = _how(reader, device)
+        metrics = _metrics(options, statistics, device)
+        if allotment.ranks == reader.stack.shape:
+            return finish(reader, metrics, {}, **how)
+        bases = mode_bases(reader, metrics, **how)
+        ranks = allotment.ranks or _ranks(reader, metrics, bases, options, allotment.ratio, statistics, how)
+        if options.decomposition == "st_hosvd":
+            factors = st_hosvd(reader, metrics, ranks, first=bases, **how)
+        else:
+            factors = hosvd(bases, ranks)
+        if options.decomposition == "hooi" and len(factors) > 1:  # one factor alone is the best one already
+            factors, _ = hooi(reader, metrics, factors, float(bases["input"].energy_N.sum()), **how)
+        made = finish(reader, metrics, factors, **how)
+        own = None if statistics is None else statistics.own
+        if options.refit == "none" or ranks == reader.stack.shape:
+            return made
+        assert own is not None, "checked before"
+        return refit_core(reader, made, own, **how)
+
+    def frontier_options(self, options: Options) -> Options:
+        """With what changes nothing about the frontier at its default."""
+        kept = ("whitening", "whitening_direction", "expert_mode", "gate_up", "damping", "alignment")
+        return Options(**{name: getattr(options, name) for name in kept})
+
+    def frontier(
+        self, reader: WeightSource, options: Options, statistics: StackStatistics | None, *, device: str
+    ) -> Frontier:
+        """The Pareto frontier of ranks, a point every 1/FRONTIER_STEPS of the parameters at most."""
+        how, metrics = _how(reader, device), _metrics(options, statistics, device)
+        bases = mode_bases(reader, metrics, **how)
+        table = error_table(reader, metrics, bases, _grid(reader.stack.shape, options), **how)
+        found = table.frontier(cut_experts=options.expert_mode == "compress")
+        step = max(1, math.prod(reader.stack.shape) // FRONTIER_STEPS)
+        return found.thinned(step)
+
+    def has_table(self, options: Options) -> bool:
+        """Whether the error that the ranks minimise is that of the metric in which the stack is decomposed.
+
+        With gradients in the metric the functional error is meant in it.
+        """
+        return _has_table(options)
 
 
-def check(shape: Shape, options: Options, ratio: float) -> None:
-    """InputError where options contradict each other, or the ratio leaves no ranks."""
-    allowed = budget(shape, ratio)
-    if not (math.isfinite(options.damping) and options.damping >= 0):
-        raise InputError(f"--method tdmoe: damping is {options.damping}; a number of at least 0 is needed")
-    if options.alignment < 1:
-        raise InputError(f"--method tdmoe: alignment is {options.alignment}; a step of ranks of at least 1 is needed")
-    none, inverse = options.whitening == "none", options.whitening_direction == "inverse"
-    published, uniform = options.allocation != "exact", options.across != "global"
-    for wrong, what, why in (
-        (none and inverse, "whitening_direction", "says nothing where whitening=none"),
-        ((none or inverse) and options.damping != DAMPING, "damping", "is that of the correct metric only"),
-        (published and options.objective != "functional", "objective", "says nothing where ranks are published ones"),
-        (published and options.alignment != ALIGNMENT, "alignment", "says nothing where ranks are published ones"),
-        (published and options.across == "global", "across=global", "chooses ranks by their error, not published ones"),
-        (uniform and options.weigh != "functional", "weigh", "says nothing unless across=global"),
-    ):
-        if wrong:
-            raise InputError(f"--method tdmoe: {what} {why}; give one of them")
-    grid = _grid(shape, options)
-    if (triples := math.prod(map(len, grid))) > TRIPLES:
-        raise InputError(
-            f"--method tdmoe: alignment={options.alignment} makes {triples:,} rank triples of a "
-            f"{' x '.join(map(str, shape))} stack, the limit is {TRIPLES:,}; give a larger one"
-        )
-    if published:
-        _published(shape, options, ratio)
-    elif (least := int(grid_parameters(shape, grid).min())) > allowed:
-        raise InputError(
-            f"--ratio {ratio}: leaves {allowed:,.0f} parameters of a {' x '.join(map(str, shape))} stack, the least "
-            f"ranks take {least:,}; lower the ratio"
-        )
-
-
-def compress(
-    reader: WeightSource,
-    options: Options,
-    allotment: Allotment,
-    statistics: StackStatistics | None,
-    *,
-    device: str,
-) -> TuckerExperts:
-    """Ranks, then factors, then the core again where asked; for a stack of a single block in float64."""
-    how = _how(reader, device)
-    metrics = _metrics(options, statistics, device)
-    if allotment.ranks == reader.stack.shape:
-        return finish(reader, metrics, {}, **how)
-    bases = mode_bases(reader, metrics, **how)
-    ranks = allotment.ranks or _ranks(reader, metrics, bases, options, allotment.ratio, statistics, how)
-    if options.decomposition == "st_hosvd":
-        factors = st_hosvd(reader, metrics, ranks, first=bases, **how)
-    else:
-        factors = hosvd(bases, ranks)
-    if options.decomposition == "hooi" and len(factors) > 1:  # one factor alone is the best one already
-        factors, _ = hooi(reader, metrics, factors, float(bases["input"].energy_N.sum()), **how)
-    made = finish(reader, metrics, factors, **how)
-    own = None if statistics is None else statistics.own
-    if options.refit == "none" or ranks == reader.stack.shape:
-        return made
-    assert own is not None, "checked before"
-    return refit_core(reader, made, own, **how)
-
-
-def frontier_options(options: Options) -> Options:
-    """With what changes nothing about the frontier at its default."""
-    kept = ("whitening", "whitening_direction", "expert_mode", "gate_up", "damping", "alignment")
-    return Options(**{name: getattr(options, name) for name in kept})
-
-
-def frontier(reader: WeightSource, options: Options, statistics: StackStatistics | None, *, device: str) -> Frontier:
-    """The Pareto frontier of ranks, a point every 1/FRONTIER_STEPS of the parameters at most."""
-    how, metrics = _how(reader, device), _metrics(options, statistics, device)
-    bases = mode_bases(reader, metrics, **how)
-    table = error_table(reader, metrics, bases, _grid(reader.stack.shape, options), **how)
-    found = table.frontier(cut_experts=options.expert_mode == "compress")
-    step = max(1, math.prod(reader.stack.shape) // FRONTIER_STEPS)
-    return found.thinned(step)
+def _has_table(options: Options) -> bool:
+    if options.objective == "functional":
+        return options.whitening in ("input", "both") and options.whitening_direction == "correct"
+    return options.objective == "weight" and options.whitening == "none"
 
 
 def _how(reader: WeightSource, device: str) -> dict[str, Any]:
@@ -174,7 +201,7 @@ def _ranks(
     if options.allocation != "exact":
         return _published(shape, options, ratio)
     measure = None
-    if not (has_table(options) or (statistics is None and options.objective == "functional")):
+    if not (_has_table(options) or (statistics is None and options.objective == "functional")):
         C_II = None if statistics is None else statistics.C_II
         measure = measured_error(reader, metrics, bases, options.objective, C_II, **how)
     cut_experts = options.expert_mode == "compress"
@@ -182,16 +209,6 @@ def _ranks(
     return best_ranks(
         reader, metrics, bases, grid, budget(shape, ratio), cut_experts=cut_experts, measure=measure, **how
     )
-
-
-def has_table(options: Options) -> bool:
-    """Whether the error that the ranks minimise is that of the metric in which the stack is decomposed.
-
-    With gradients in the metric the functional error is meant in it.
-    """
-    if options.objective == "functional":
-        return options.whitening in ("input", "both") and options.whitening_direction == "correct"
-    return options.objective == "weight" and options.whitening == "none"
 
 
 def _grid(shape: Shape, options: Options) -> Grid:
@@ -202,3 +219,6 @@ def _published(shape: Shape, options: Options, ratio: float) -> Ranks:
     mode: Literal["preserve", "compress"] = "compress" if options.expert_mode == "compress" else "preserve"
     rule: Literal["aligned", "every"] = "aligned" if options.allocation == "published" else "every"
     return published_ranks(shape, ratio, expert_mode=mode, rule=rule)
+
+
+OFFERED = (TDMoE(),)

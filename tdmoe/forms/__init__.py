@@ -1,0 +1,100 @@
+"""What a compressed stack is stored as. One file a form: the factors themselves, and the module that runs them.
+
+    tucker     core and a factor for every mode that is cut                      TD-MoE, MoE-SVD, the mean expert
+    low_rank   W_e = left_e right_e, on a base that all share or on none         SVD, SVD-LLM, D2-MoE
+    bases      W_e = left_e phi(sum_j mixing_ej basis_j)                         MoBE
+    integers   W_e = scale * codes, packed                                       RTN
+    dense      W_e                                                               what was left as it was
+
+A form depends on nothing but torch: whoever loads a checkpoint needs no method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from tdmoe.forms.bases import BasisExperts, BasisLinear
+from tdmoe.forms.dense import DenseExperts, DenseLinear
+from tdmoe.forms.integers import IntegerExperts, IntegerLinear
+from tdmoe.forms.low_rank import LowRankExperts, LowRankLinear
+from tdmoe.forms.tucker import TuckerExperts, TuckerLinear
+from tdmoe.problems import InputError
+
+Shape = tuple[int, int, int]
+Spec = Mapping[str, Any]  # of a projection: {"kind": "tucker", "ranks": [R, P, Q]}, {"kind": "dense"}, ...
+Linear = TuckerLinear | LowRankLinear | BasisLinear | IntegerLinear | DenseLinear
+
+
+class Factored(Protocol):
+    """What a method makes of a stack."""
+
+    @property
+    def shape(self) -> Shape:
+        """(experts, outputs, inputs)."""
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """What its size is told by; nothing where it has no choice of one."""
+
+    def experts(self, start: int, stop: int) -> Tensor:
+        """W^_BOI of experts start..stop-1."""
+
+    def to(self, dtype: torch.dtype) -> Factored:
+        """With its factors rounded to `dtype`."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is stored, by the names of its module's parameters, on the CPU."""
+
+    def spec(self) -> dict[str, Any]:
+        """What `linear` makes the module from, and `restore` the factors."""
+
+
+EXPERTS: dict[str, Any] = {
+    "tucker": TuckerExperts,
+    "low_rank": LowRankExperts,
+    "bases": BasisExperts,
+    "integers": IntegerExperts,
+    "dense": DenseExperts,
+}
+LINEARS: dict[str, Any] = {
+    "tucker": TuckerLinear,
+    "low_rank": LowRankLinear,
+    "bases": BasisLinear,
+    "integers": IntegerLinear,
+    "dense": DenseLinear,
+}
+
+
+def linear(shape: Shape, spec: Spec, dtype: torch.dtype | None = None) -> Linear:
+    """The module of a projection, uninitialised. InputError for a form that is not known."""
+    made: Linear = LINEARS[_kind(spec)].from_spec(shape, spec, dtype)
+    return made
+
+
+def restore(spec: Spec, tensors: Mapping[str, Tensor]) -> Factored:
+    """What `tensors()` and `spec()` of a Factored were taken from."""
+    made: Factored = EXPERTS[_kind(spec)].restore(spec, tensors)
+    return made
+
+
+def parameters(made: Factored) -> int:
+    """Stored numbers; codes of integers count one each, whatever their bits."""
+    counted = getattr(made, "parameters", None)
+    return counted if isinstance(counted, int) else sum(tensor.numel() for tensor in made.tensors().values())
+
+
+def stored_bits(made: Factored) -> int:
+    """Of the tensors that are saved."""
+    return sum(8 * tensor.nbytes for tensor in made.tensors().values())
+
+
+def _kind(spec: Spec) -> str:
+    if (kind := spec.get("kind")) not in EXPERTS:
+        raise InputError(
+            f"quantization_config: kind is {kind!r}, this tdmoe knows {', '.join(EXPERTS)}; install a newer one"
+        )
+    return str(kind)

@@ -1,0 +1,181 @@
+"""Mixture-of-basis-experts form (MoBE): W^_e = left_e phi(sum_j mixing_ej basis_j), phi entry by entry.
+
+The scale of the weights is in `left`, and `mixing` is what is really multiplied with (of a softmax, its values). With
+several groups the experts are cut into as many consecutive parts, each with bases of its own.
+
+Legend: E experts, O outputs, I inputs, M bases of a group, G groups, N = G M bases in all, K rank; S routed tokens
+sorted by expert, B experts of a block.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tdmoe.forms.grouped import ExpertsLinear, grouped, hit
+from tdmoe.precision import full_precision
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "silu": nn.functional.silu,
+    "identity": lambda M: M,
+}
+
+
+def mixed(mixing_BM: Tensor, basis_MKI: Tensor, activation: str) -> Tensor:
+    """phi(sum_j mixing_bj basis_j), (B, K, I)."""
+    with full_precision():
+        M_BKI = (mixing_BM @ basis_MKI.flatten(1)).view(-1, *basis_MKI.shape[1:])
+    return ACTIVATIONS[activation](M_BKI)
+
+
+def group_of(experts: list[int], count: int, groups: int) -> list[int]:
+    """The group of each expert, of `count` in `groups` consecutive parts that differ by at most one."""
+    return [e * groups // count for e in experts]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """An iterative fit: `curve` has (evaluations of the loss, seconds, relative error) as it went.
+
+    `stopped` says why it ended: "converged", or "steps" where it might have gone on. `decrement` is the gain in the
+    squared error that the last quadratic model still promised, relative to that error: a first-order certificate of
+    this minimum, none of a global one.
+    """
+
+    curve: tuple[tuple[int, float, float], ...]
+    stopped: str
+    decrement: float | None = None
+
+
+@dataclass(frozen=True)
+class BasisExperts:
+    """W^_e = left_EOK[e] phi(sum_j mixing_EM[e, j] basis_NKI[g M + j]), g the group of e.
+
+    `fit` tells how it was found, where it was just now.
+    """
+
+    left_EOK: Tensor
+    basis_NKI: Tensor
+    mixing_EM: Tensor
+    activation: str
+    groups: int = 1
+    fit: Fit | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(experts, outputs, inputs)."""
+        return self.left_EOK.shape[0], self.left_EOK.shape[1], self.basis_NKI.shape[2]
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Bases in all, and their rank."""
+        return self.basis_NKI.shape[0], self.basis_NKI.shape[1]
+
+    def to(self, dtype: torch.dtype) -> BasisExperts:
+        """Rounded to `dtype`."""
+        left, basis, mixing = (f.to(dtype) for f in (self.left_EOK, self.basis_NKI, self.mixing_EM))
+        return BasisExperts(left, basis, mixing, self.activation, self.groups, self.fit)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By the names of the parameters of BasisLinear, on the CPU."""
+        named = {"left": self.left_EOK, "basis": self.basis_NKI, "mixing": self.mixing_EM}
+        return {name: tensor.cpu().contiguous() for name, tensor in named.items()}
+
+    def spec(self) -> dict[str, Any]:
+        """What BasisLinear is made from."""
+        bases, rank = self.ranks
+        return {
+            **{"kind": "bases", "bases": bases // self.groups, "rank": rank},
+            **{"activation": self.activation, "groups": self.groups},
+        }
+
+    @staticmethod
+    def restore(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> BasisExperts:
+        """The inverse of `tensors` and `spec`."""
+        left, basis, mixing = (tensors[name] for name in ("left", "basis", "mixing"))
+        return BasisExperts(left, basis, mixing, spec["activation"], spec["groups"])
+
+    def experts(self, start: int, stop: int) -> Tensor:
+        """W^_BOI of experts start..stop-1."""
+        count = len(self.left_EOK)
+        made = [
+            self.left_EOK[e] @ _mixed_of([e], self.mixing_EM, self.basis_NKI, self.activation, self.groups)[0]
+            for e in range(start, min(stop, count))
+        ]
+        return torch.stack(made)
+
+
+def _mixed_of(experts: list[int], mixing_EM: Tensor, basis_NKI: Tensor, activation: str, groups: int) -> Tensor:
+    """(B, K, I) of these experts, whatever their groups."""
+    size = mixing_EM.shape[1]
+    parts = []
+    of = group_of(experts, len(mixing_EM), groups)
+    for group in dict.fromkeys(of):
+        theirs = [e for e, g in zip(experts, of, strict=True) if g == group]
+        parts.append(mixed(mixing_EM[theirs], basis_NKI[group * size : (group + 1) * size], activation))
+    return torch.cat(parts)
+
+
+class BasisLinear(ExpertsLinear):
+    """A stack of E linear maps I -> O out of shared bases.
+
+    Bases are mixed only for experts that have tokens, a few at a time. Without gradients as many mixtures as there are
+    bases are kept for the next call, those used last: at most the memory of the bases once more.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        bases: int,
+        rank: int,
+        activation: str,
+        groups: int = 1,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        experts, outputs, inputs = shape
+        self.activation, self.groups = activation, groups
+        self.left = nn.Parameter(torch.empty(experts, outputs, rank, dtype=dtype))
+        self.basis = nn.Parameter(torch.empty(groups * bases, rank, inputs, dtype=dtype))
+        self.mixing = nn.Parameter(torch.empty(experts, bases, dtype=dtype))
+        self._kept: OrderedDict[int, Tensor] = OrderedDict()
+        self._kept_of: tuple[Any, ...] = ()
+
+    @classmethod
+    def from_spec(
+        cls, shape: tuple[int, int, int], spec: Mapping[str, Any], dtype: torch.dtype | None = None
+    ) -> BasisLinear:
+        """Of that many bases of that rank."""
+        return cls(shape, spec["bases"], spec["rank"], spec["activation"], spec["groups"], dtype)
+
+    def mix(self, z_SI: Tensor, counts: list[int]) -> Tensor:
+        pieces = [
+            grouped(grouped(x_SI, self.mixtures(some), theirs), self.left[some], theirs)
+            for some, theirs, x_SI in hit(z_SI, counts)
+        ]
+        return torch.cat(pieces) if pieces else z_SI.new_zeros(0, self.left.shape[1])
+
+    def mixtures(self, experts: list[int]) -> Tensor:
+        """phi(sum_j mixing_ej basis_j) of these experts, (B, K, I)."""
+        if torch.is_grad_enabled():
+            return _mixed_of(experts, self.mixing, self.basis, self.activation, self.groups)
+        sources = (self.basis, self.mixing)
+        state = tuple((t.data_ptr(), t._version, t.dtype, t.device) for t in sources)
+        if state != self._kept_of:
+            self._kept.clear()
+            self._kept_of = state
+        if missing := [e for e in experts if e not in self._kept]:
+            made = _mixed_of(missing, self.mixing, self.basis, self.activation, self.groups)
+            self._kept |= zip(missing, made, strict=True)
+        found = [self._kept[e] for e in experts]
+        for expert in experts:
+            self._kept.move_to_end(expert)
+        while len(self._kept) > len(self.basis):
+            self._kept.popitem(last=False)
+        return torch.stack(found)

@@ -1,0 +1,133 @@
+"""Integer form: W^ = scale * code, codes packed to their bits, one scale a matrix, a row, or a group of a row's inputs.
+
+Codes are symmetric, -(2^(b-1) - 1) .. 2^(b-1) - 1, stored with 2^(b-1) added, bit plane by bit plane: 8 inputs of one
+plane are a byte. Scales are bf16.
+
+Legend: E experts, O outputs (1 where all share a scale), I inputs, J groups of inputs, b bits, Y = ceil(I / 8) bytes;
+S routed tokens sorted by expert, B experts of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tdmoe.forms.grouped import ExpertsLinear, grouped, hit
+
+
+def packed(codes_EOI: Tensor, bits: int) -> Tensor:
+    """(E, O, b, Y) bytes of signed codes."""
+    raised = codes_EOI.to(torch.int16) + 2 ** (bits - 1)
+    raised = nn.functional.pad(raised, (0, -raised.shape[-1] % 8)).unflatten(-1, (-1, 8))
+    place = 2 ** torch.arange(8, dtype=torch.int16, device=raised.device)
+    planes = [(((raised >> plane) & 1) * place).sum(-1) for plane in range(bits)]
+    return torch.stack(planes, -2).to(torch.uint8)
+
+
+def unpacked(planes_EObY: Tensor, inputs: int) -> Tensor:
+    """Signed codes (E, O, I) as int16."""
+    bits = planes_EObY.shape[-2]
+    place = torch.arange(8, dtype=torch.int16, device=planes_EObY.device)
+    raised = torch.zeros(*planes_EObY.shape[:-2], planes_EObY.shape[-1], 8, dtype=torch.int16, device=place.device)
+    for plane in range(bits):
+        raised |= ((planes_EObY[..., plane, :, None].to(torch.int16) >> place) & 1) << plane
+    codes_EOI: Tensor = raised.flatten(-2)[..., :inputs] - 2 ** (bits - 1)
+    return codes_EOI
+
+
+def spread(scale_EOJ: Tensor, group: int, inputs: int) -> Tensor:
+    """The scale of every input, (E, O, I) or (E, 1, I)."""
+    spread_EOI: Tensor = scale_EOJ.repeat_interleave(group, -1)[..., :inputs]
+    return spread_EOI
+
+
+@dataclass(frozen=True)
+class IntegerExperts:
+    """W^_e = scale * code; `planes_EObY` are the packed codes, `group` the inputs that share a scale."""
+
+    planes_EObY: Tensor
+    scale_EOJ: Tensor
+    group: int
+    inputs: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(experts, outputs, inputs)."""
+        return self.planes_EObY.shape[0], self.planes_EObY.shape[1], self.inputs
+
+    @property
+    def bits(self) -> int:
+        """Of a code."""
+        return self.planes_EObY.shape[2]
+
+    @property
+    def parameters(self) -> int:
+        """Codes and scales."""
+        experts, outputs, inputs = self.shape
+        return experts * outputs * inputs + self.scale_EOJ.numel()
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """None to choose."""
+        return ()
+
+    def to(self, dtype: torch.dtype) -> IntegerExperts:
+        """As it is: its bits do not depend on the checkpoint's dtype."""
+        return self
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By the names of the parameters of IntegerLinear, on the CPU."""
+        return {"planes": self.planes_EObY.cpu().contiguous(), "scale": self.scale_EOJ.cpu().contiguous()}
+
+    def spec(self) -> dict[str, Any]:
+        """What IntegerLinear is made from."""
+        rows = self.scale_EOJ.shape[1]
+        return {"kind": "integers", "bits": self.bits, "group": self.group, "rows": rows, "inputs": self.inputs}
+
+    @staticmethod
+    def restore(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> IntegerExperts:
+        """The inverse of `tensors` and `spec`."""
+        return IntegerExperts(tensors["planes"], tensors["scale"], spec["group"], spec["inputs"])
+
+    def experts(self, start: int, stop: int) -> Tensor:
+        """W^_BOI of experts start..stop-1, float32."""
+        scale = spread(self.scale_EOJ[start:stop].float(), self.group, self.inputs)
+        return unpacked(self.planes_EObY[start:stop], self.inputs) * scale
+
+
+class IntegerLinear(ExpertsLinear):
+    """A stack of E linear maps I -> O with integer weights; the matrices of a few experts are made in passing."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        bits: int,
+        group: int,
+        rows: int,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        experts, outputs, self.inputs = shape
+        self.group = group
+        planes = torch.empty(experts, outputs, bits, -(-self.inputs // 8), dtype=torch.uint8)
+        self.planes = nn.Parameter(planes, requires_grad=False)
+        self.scale = nn.Parameter(torch.empty(experts, rows, -(-self.inputs // group), dtype=dtype))
+
+    @classmethod
+    def from_spec(
+        cls, shape: tuple[int, int, int], spec: Mapping[str, Any], dtype: torch.dtype | None = None
+    ) -> IntegerLinear:
+        """Of those bits."""
+        return cls(shape, spec["bits"], spec["group"], spec["rows"], dtype)
+
+    def mix(self, z_SI: Tensor, counts: list[int]) -> Tensor:
+        pieces = []
+        for some, theirs, x_SI in hit(z_SI, counts):
+            scale = spread(self.scale[some], self.group, self.inputs)
+            W_BOI = unpacked(self.planes[some], self.inputs).to(scale.dtype) * scale
+            pieces.append(grouped(x_SI, W_BOI, theirs))
+        return torch.cat(pieces) if pieces else z_SI.new_zeros(0, self.planes.shape[1])

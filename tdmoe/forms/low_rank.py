@@ -1,0 +1,91 @@
+"""Low-rank form: W^_e = base_OI + left_e right_e, every expert with factors of its own; the base is shared, or absent.
+
+Legend: E experts, O outputs, I inputs, K rank; T tokens, S routed tokens sorted by expert, B experts of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tdmoe.forms.grouped import ExpertsLinear, grouped
+from tdmoe.precision import full_precision
+
+
+@dataclass(frozen=True)
+class LowRankExperts:
+    """W^_e = base_OI + left_EOK[e] right_EKI[e]."""
+
+    left_EOK: Tensor
+    right_EKI: Tensor
+    base_OI: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(experts, outputs, inputs)."""
+        return self.left_EOK.shape[0], self.left_EOK.shape[1], self.right_EKI.shape[2]
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """That of every expert."""
+        return (self.left_EOK.shape[2],)
+
+    def to(self, dtype: torch.dtype) -> LowRankExperts:
+        """Rounded to `dtype`."""
+        base = None if self.base_OI is None else self.base_OI.to(dtype)
+        return LowRankExperts(self.left_EOK.to(dtype), self.right_EKI.to(dtype), base)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By the names of the parameters of LowRankLinear, on the CPU."""
+        named = {"left": self.left_EOK, "right": self.right_EKI, "base": self.base_OI}
+        return {name: tensor.cpu().contiguous() for name, tensor in named.items() if tensor is not None}
+
+    def spec(self) -> dict[str, Any]:
+        """What LowRankLinear is made from."""
+        return {"kind": "low_rank", "rank": self.ranks[0], "base": self.base_OI is not None}
+
+    @staticmethod
+    def restore(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LowRankExperts:
+        """The inverse of `tensors` and `spec`."""
+        return LowRankExperts(tensors["left"], tensors["right"], tensors.get("base"))
+
+    def experts(self, start: int, stop: int) -> Tensor:
+        """W^_BOI of experts start..stop-1."""
+        with full_precision():
+            W_BOI = self.left_EOK[start:stop] @ self.right_EKI[start:stop]
+        return W_BOI if self.base_OI is None else self.base_OI + W_BOI
+
+
+class LowRankLinear(ExpertsLinear):
+    """A stack of E linear maps I -> O, each of rank K beside a base that is run once a token."""
+
+    base: nn.Parameter | None
+
+    def __init__(
+        self, shape: tuple[int, int, int], rank: int, base: bool = False, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        experts, outputs, inputs = shape
+        self.left = nn.Parameter(torch.empty(experts, outputs, rank, dtype=dtype))
+        self.right = nn.Parameter(torch.empty(experts, rank, inputs, dtype=dtype))
+        self.base = nn.Parameter(torch.empty(outputs, inputs, dtype=dtype)) if base else None
+
+    @classmethod
+    def from_spec(
+        cls, shape: tuple[int, int, int], spec: Mapping[str, Any], dtype: torch.dtype | None = None
+    ) -> LowRankLinear:
+        """Of that rank."""
+        return cls(shape, spec["rank"], spec["base"], dtype)
+
+    def enter(self, x_TI: Tensor) -> Tensor:
+        """With the base's outputs beside the inputs."""
+        return x_TI if self.base is None else torch.cat([x_TI, x_TI @ self.base.T], -1)
+
+    def mix(self, z_SN: Tensor, counts: list[int]) -> Tensor:
+        x_SI, shared_SO = z_SN.tensor_split([self.right.shape[2]], dim=-1)
+        y_SO = grouped(grouped(x_SI, self.right, counts), self.left, counts)
+        return y_SO if self.base is None else y_SO + shared_SO

@@ -1,0 +1,62 @@
+"""The best approximation of one matrix by a low rank in a metric, without an inverse of the metric.
+
+    min over rank K of ||(W - W^) S||_F   is   W^ = U_K U_K^T W,   U_K the leading left singular vectors of W S
+
+which equals the truncated SVD of W S times S^-1 (SVD-LLM, Wang et al. 2024, sec. 3.2) but never divides by a small
+singular value of S (COALA, Parkina & Rakhuba 2025). U_K from the smaller Gram of W S, in float64.
+
+Legend: O outputs, I inputs, K rank.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tdmoe.eigen import eigenvectors
+from tdmoe.precision import full_precision
+from tdmoe.problems import InputError
+from tdmoe.ranks import Shape, budget
+from tdmoe.whitening import Metric
+
+
+def truncated(W_OI: Tensor, rank: int, metric: Metric | None = None) -> tuple[Tensor, Tensor]:
+    """(left_OK with orthonormal columns, right_KI) in float64; `metric` is that of the inputs, None for the weights."""
+    W_OI = W_OI.double()
+    with full_precision():
+        T_OI = W_OI if metric is None else W_OI @ metric.S_NN.to(W_OI)
+        if T_OI.shape[0] <= T_OI.shape[1]:
+            left_OK = eigenvectors(T_OI @ T_OI.T)[1][:, :rank]
+        else:
+            left_OK = torch.linalg.qr(T_OI @ eigenvectors(T_OI.T @ T_OI)[1][:, :rank])[0]
+        return left_OK.contiguous(), left_OK.T @ W_OI
+
+
+def rank_within(shape: Shape, ratio: float, *, shared: int = 0) -> int:
+    """Largest K with `shared` + E K (O + I) within the budget; InputError where that is none."""
+    experts, outputs, inputs = shape
+    allowed = budget(shape, ratio)
+    if (rank := int((allowed - shared) // (experts * (outputs + inputs)))) < 1:
+        least = shared + experts * (outputs + inputs)
+        raise InputError(
+            f"--ratio {ratio}: leaves {allowed:,.0f} parameters of a {experts} x {outputs} x {inputs} stack, rank 1 "
+            f"takes {least:,}; lower the ratio"
+        )
+    return min(rank, outputs, inputs)
+
+
+def check_rank(name: str, shape: Shape, rank: int, *, shared: int = 0) -> None:
+    """InputError where a given rank is none, or stores more than the dense stack."""
+    experts, outputs, inputs = shape
+    stored, dense = shared + experts * rank * (outputs + inputs), experts * outputs * inputs
+    if rank < 0:
+        raise InputError(
+            f"--method {name}: rank is {rank}; a rank of at least 1 is needed, or 0 for that of the budget"
+        )
+    if stored >= dense:
+        most = (dense - shared - 1) // (experts * (outputs + inputs))
+        raise InputError(
+            f"--method {name}: rank {rank} stores {experts} x {rank} x ({outputs} + {inputs})"
+            f"{f' + {shared:,}' if shared else ''} = {stored:,} parameters, {stored / dense:.2f} times the {dense:,} "
+            f"of the dense stack; give a rank of at most {most}"
+        )

@@ -1,0 +1,115 @@
+"""What a method is given of a stack, and what it offers: a subclass of Method, whose name is a row of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from tdmoe.forms import Factored
+from tdmoe.problems import InputError
+from tdmoe.products import expert_blocks
+from tdmoe.rank_search import Frontier
+from tdmoe.ranks import Ranks, Shape, budget
+from tdmoe.source import WeightSource
+
+
+@dataclass(frozen=True)
+class StackStatistics:
+    """Second moments of a stack's inputs: of all routed tokens, and of one expert's own where those were collected.
+
+    `D_OO` is that of the loss' gradient at its outputs and `fisher_E` the trace of each expert's Fisher information,
+    where collected. `tokens_E` are the tokens that each expert was routed.
+    """
+
+    C_II: Tensor
+    own: Callable[[int], Tensor] | None = None
+    D_OO: Tensor | None = None
+    tokens_E: Tensor | None = None
+    fisher_E: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What of a calibration a method's options use: any of it, gradients at outputs, each expert's own inputs."""
+
+    statistics: bool = False
+    outputs: bool = False
+    own: bool = False
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """A stack's share of the budget: the fraction of its parameters to remove, and ranks where these are given too."""
+
+    ratio: float
+    ranks: Ranks | None = None
+
+
+@dataclass(frozen=True)
+class Budgeted:
+    """What every method that keeps to a budget can be told. `ratio_of`: what the budget is counted of."""
+
+    ratio_of: Literal["targeted", "model"] = "targeted"
+
+
+class Method:
+    """A way to compress stacks; the defaults are those of a method with nothing to check and no frontier."""
+
+    NAME: ClassVar[str]
+    DISPLAY: ClassVar[str]
+    OPTIONS: ClassVar[type[Any]] = Budgeted
+
+    def needs(self, options: Any) -> Needs:
+        """What has to be collected for them."""
+        return Needs()
+
+    def fixes_storage(self, options: Any) -> bool:
+        """Whether the options alone say how much is stored, so that a ratio would say nothing."""
+        return False
+
+    def check(self, shape: Shape, options: Any, ratio: float) -> None:
+        """InputError where options, ratio and stack do not fit. Called for every stack before any work."""
+        if not self.fixes_storage(options):
+            budget(shape, ratio)
+
+    def compress(
+        self,
+        reader: WeightSource,
+        options: Any,
+        allotment: Allotment,
+        statistics: StackStatistics | None,
+        *,
+        device: str,
+    ) -> Factored:
+        """The stack in one of the forms, not yet rounded to what is stored."""
+        raise NotImplementedError
+
+    def memory(self, shape: Shape, options: Any, ratio: float) -> int:
+        """Bytes that it works with beside the blocks of the stack as they are read."""
+        return 2 * 4 * shape[0] * shape[1] * shape[2]  # float32: the stack once or twice
+
+    def has_table(self, options: Any) -> bool:
+        """Whether a point of the frontier says which ranks are best, and not only how much storage."""
+        return False
+
+    def frontier_options(self, options: Any) -> Any:
+        """With what changes nothing about the frontier at its default; InputError where the method has none."""
+        raise InputError(f"--frontier: {self.NAME} has no frontier of ranks; leave it out, or give --method tdmoe")
+
+    def frontier(
+        self, reader: WeightSource, options: Any, statistics: StackStatistics | None, *, device: str
+    ) -> Frontier:
+        """Storage against error of the stack."""
+        raise NotImplementedError
+
+
+def whole_stack(reader: WeightSource, *, device: str, dtype: torch.dtype = torch.float32) -> Tensor:
+    """W_EOI, all of it."""
+    W_EOI = torch.empty(reader.stack.shape, dtype=dtype, device=device)
+    for start, W_BOI in expert_blocks(reader, dtype, device):
+        W_EOI[start : start + len(W_BOI)] = W_BOI
+    return W_EOI

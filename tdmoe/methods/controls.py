@@ -1,0 +1,114 @@
+"""Controls: what a table shows when nothing is compressed, or everything is.
+
+identity   the weights as they are, through the whole pipeline: nothing may change (a quantised original is decoded)
+cast       rounded to bf16 and nothing else: what any rebuilt checkpoint loses
+drop       W^ = 0: the layer's experts give nothing (biases, where a family has them, stay)
+mean       every expert replaced by the mean of them all: what keeping them apart is worth
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tdmoe.forms import Factored
+from tdmoe.forms.dense import DenseExperts
+from tdmoe.forms.tucker import TuckerExperts
+from tdmoe.methods.base import Allotment, Method, StackStatistics, whole_stack
+from tdmoe.products import mode_products
+from tdmoe.source import WeightSource
+
+
+@dataclass(frozen=True)
+class Options:
+    """None."""
+
+
+class Control(Method):
+    """A method without options, whose storage is what it is."""
+
+    OPTIONS = Options
+
+    def fixes_storage(self, options: Any) -> bool:
+        """Always."""
+        return True
+
+
+class Identity(Control):
+    """W^ = W."""
+
+    NAME, DISPLAY = "identity", "identity"
+
+    def compress(
+        self,
+        reader: WeightSource,
+        options: Any,
+        allotment: Allotment,
+        statistics: StackStatistics | None,
+        *,
+        device: str,
+    ) -> Factored:
+        """The weights, exact in float32."""
+        return DenseExperts(whole_stack(reader, device=device))
+
+
+class Cast(Control):
+    """W^ = W in bf16."""
+
+    NAME, DISPLAY = "cast", "bf16 cast"
+
+    def compress(
+        self,
+        reader: WeightSource,
+        options: Any,
+        allotment: Allotment,
+        statistics: StackStatistics | None,
+        *,
+        device: str,
+    ) -> Factored:
+        """Rounded."""
+        return DenseExperts(whole_stack(reader, device=device, dtype=torch.bfloat16))
+
+
+class Drop(Control):
+    """W^ = 0."""
+
+    NAME, DISPLAY = "drop", "experts dropped"
+
+    def compress(
+        self,
+        reader: WeightSource,
+        options: Any,
+        allotment: Allotment,
+        statistics: StackStatistics | None,
+        *,
+        device: str,
+    ) -> Factored:
+        """A Tucker form of rank 0 in every mode."""
+        return TuckerExperts(torch.zeros(0, 0, 0), *(torch.zeros(n, 0) for n in reader.stack.shape))
+
+
+class Mean(Control):
+    """W^_e = sum_j W_j / E."""
+
+    NAME, DISPLAY = "mean", "mean expert"
+
+    def compress(
+        self,
+        reader: WeightSource,
+        options: Any,
+        allotment: Allotment,
+        statistics: StackStatistics | None,
+        *,
+        device: str,
+    ) -> Factored:
+        """A Tucker form of rank 1 in the expert mode."""
+        experts = reader.stack.shape[0]
+        one_E1 = torch.ones(experts, 1, dtype=torch.float64)
+        core = mode_products(reader, one_E1 / experts, None, None, dtype=torch.float64, device=device)
+        return TuckerExperts(core, one_E1.to(device))
+
+
+OFFERED = (Identity(), Cast(), Drop(), Mean())

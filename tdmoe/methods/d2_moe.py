@@ -1,0 +1,96 @@
+"""D2-MoE: a mean expert that all share, and low-rank deltas (Gu et al. 2025).
+
+    W_e ~ W_mean + left_e right_e,    W_mean = sum_e p_e W_e,    p_e ~ tokens of e, or its Fisher information, or 1
+
+The deltas are the best of their rank in the metric of the inputs. Where the public code averages the Cholesky factors
+of the experts' second moments, weighted by frequency, the second moments themselves are averaged here: that is the
+pooled C. Storage: O I + E K (O + I).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tdmoe.forms.low_rank import LowRankExperts
+from tdmoe.low_rank import check_rank, rank_within
+from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics
+from tdmoe.methods.svd_llm import check_damping, decomposed, metrics_of
+from tdmoe.products import mode_products
+from tdmoe.ranks import Shape
+from tdmoe.source import WeightSource
+from tdmoe.whitening import DAMPING
+
+
+@dataclass(frozen=True)
+class Options(Budgeted):
+    """`mean` is what the experts are weighed by; `rank` 0 is the largest of the deltas within the budget."""
+
+    mean: Literal["frequency", "fisher", "alike"] = "frequency"
+    whitening: Literal["none", "input"] = "input"
+    moments: Literal["pooled", "expert"] = "pooled"
+    rank: int = 0
+    damping: float = DAMPING
+
+
+class D2MoE(Method):
+    """Shared mean and low-rank deltas."""
+
+    NAME = "d2_moe"
+    DISPLAY = "D2-MoE"
+    OPTIONS = Options
+
+    def needs(self, options: Options) -> Needs:
+        """Second moments, the routing, or gradients."""
+        own, fisher = options.moments == "expert", options.mean == "fisher"
+        return Needs(options.whitening != "none" or options.mean != "alike" or own, fisher, own)
+
+    def fixes_storage(self, options: Options) -> bool:
+        """Where the rank is given."""
+        return options.rank != 0
+
+    def check(self, shape: Shape, options: Options, ratio: float) -> None:
+        """InputError where damping, rank or ratio are wrong."""
+        check_damping(self.NAME, options.damping)
+        shared = shape[1] * shape[2]
+        if self.fixes_storage(options):
+            check_rank(self.NAME, shape, options.rank, shared=shared)
+        else:
+            rank_within(shape, ratio, shared=shared)
+
+    def compress(
+        self,
+        reader: WeightSource,
+        options: Options,
+        allotment: Allotment,
+        statistics: StackStatistics | None,
+        *,
+        device: str,
+    ) -> LowRankExperts:
+        """The mean in one pass, the deltas in another."""
+        shape = reader.stack.shape
+        rank = options.rank or rank_within(shape, allotment.ratio, shared=shape[1] * shape[2])
+        p_E = shares(options.mean, shape[0], statistics)
+        base_OI = mode_products(reader, p_E[:, None], None, None, dtype=torch.float64, device=device)[0]
+        if options.whitening == "none":
+            return decomposed(reader, rank, lambda expert: None, base_OI, device=device)
+        assert statistics is not None, "checked before"
+        metric_of = metrics_of(statistics, options.moments, options.damping, device)
+        return decomposed(reader, rank, metric_of, base_OI, device=device)
+
+
+def shares(kind: str, experts: int, statistics: StackStatistics | None) -> Tensor:
+    """p_e in float64, summing to 1; all alike where nothing tells them apart."""
+    if kind == "alike":
+        return torch.full((experts,), 1.0 / experts, dtype=torch.float64)
+    assert statistics is not None, "checked before"
+    found = statistics.tokens_E if kind == "frequency" else statistics.fisher_E
+    assert found is not None, "checked before"
+    found = found.double().cpu()
+    return found / found.sum() if float(found.sum()) > 0 else shares("alike", experts, None)
+
+
+OFFERED = (D2MoE(),)

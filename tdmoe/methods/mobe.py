@@ -1,0 +1,155 @@
+"""MoBE: mixture of basis experts (Chen et al. 2025), trained as published or fitted to second order.
+
+W_e ~ A_e phi(sum_j a_ej B_j)
+
+published   tdmoe/mobe/published.py: sizes (K = O), start, loss, learning rate and snapshots of the authors' code
+corrected   tdmoe/mobe/fit.py: bases and rank searched jointly, A_e in closed form, L-BFGS with curvature; in the
+            metric of the inputs where `whitening=input`
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tdmoe.forms.bases import BasisExperts, Fit, group_of
+from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, whole_stack
+from tdmoe.methods.svd_llm import check_damping
+from tdmoe.mobe import fit, published, sizes
+from tdmoe.mobe.sizes import Sizes
+from tdmoe.problems import InputError
+from tdmoe.ranks import Shape, budget
+from tdmoe.source import WeightSource
+from tdmoe.whitening import DAMPING
+
+
+@dataclass(frozen=True)
+class Options(Budgeted):
+    """`bases` and `rank` 0 are chosen within the budget; both given fix the storage. `steps` 0: 30 000 or 600.
+
+    `phi` auto is silu where published, tanh where corrected. `groups`: consecutive parts of the experts with bases of
+    their own, as the authors do for Kimi-K2 (2).
+    """
+
+    preset: Literal["corrected", "published"] = "corrected"
+    whitening: Literal["input", "none"] = "input"
+    phi: Literal["auto", "tanh", "silu", "identity"] = "auto"
+    bases: int = 0
+    rank: int = 0
+    groups: int = 1
+    steps: int = 0
+    damping: float = DAMPING
+
+
+class MoBE(Method):
+    """Mixture of basis experts."""
+
+    NAME = "mobe"
+    DISPLAY = "MoBE"
+    OPTIONS = Options
+
+    def needs(self, options: Options) -> Needs:
+        """Second moments, where they are in the loss."""
+        return Needs(_metric(options))
+
+    def fixes_storage(self, options: Options) -> bool:
+        """Where both sizes are given."""
+        return bool(options.bases and options.rank)
+
+    def check(self, shape: Shape, options: Options, ratio: float) -> None:
+        """InputError where options contradict each other, or the sizes store more than the dense stack."""
+        check_damping(self.NAME, options.damping)
+        for name in ("bases", "rank", "steps"):
+            if (value := getattr(options, name)) < 0:
+                raise InputError(f"--method mobe: {name} is {value}; give at least 1, or 0 for the default")
+        if not 1 <= options.groups <= shape[0]:
+            raise InputError(f"--method mobe: groups is {options.groups}; the stack has {shape[0]} experts")
+        for choice in _choices(shape, options, ratio):
+            sizes.check(shape, choice, options.groups)
+
+    def memory(self, shape: Shape, options: Options, ratio: float) -> int:
+        """Float32: weights, mixtures, their products, gradients; and what the optimiser remembers of the bases."""
+        experts, outputs, inputs = shape
+        largest = max(_choices(shape, options, ratio), key=lambda c: sizes.stored(shape, c, 1))
+        mixtures = experts * largest.rank * inputs
+        basis = largest.bases * options.groups * largest.rank * inputs
+        return 4 * (3 * experts * outputs * inputs + 6 * mixtures + (2 * fit.MEMORY + 6) * basis)
+
+    def compress(
+        self,
+        reader: WeightSource,
+        options: Options,
+        allotment: Allotment,
+        statistics: StackStatistics | None,
+        *,
+        device: str,
+    ) -> BasisExperts:
+        """Group by group."""
+        W_EOI = whole_stack(reader, device=device)
+        choices = _choices(reader.stack.shape, options, allotment.ratio)
+        experts = len(W_EOI)
+        of = group_of(list(range(experts)), experts, options.groups)
+        parts = [torch.tensor([e for e in range(experts) if of[e] == g]) for g in range(options.groups)]
+        made: list[BasisExperts] = []
+        for part in parts:
+            made.append(_fitted(W_EOI[part.to(device)], choices, options, statistics))
+            choices = [Sizes(*made[0].ranks)]  # the same in every group
+        fits = [part.fit for part in made if part.fit is not None]
+        left = torch.cat([part.left_EOK for part in made])
+        basis, mixing = torch.cat([part.basis_NKI for part in made]), torch.cat([part.mixing_EM for part in made])
+        return BasisExperts(left, basis, mixing, made[0].activation, options.groups, _together(fits))
+
+
+def _metric(options: Options) -> bool:
+    return options.preset == "corrected" and options.whitening == "input"
+
+
+def _choices(shape: Shape, options: Options, ratio: float) -> list[Sizes]:
+    """Sizes to choose among; the first of them where `published`. InputError where the budget leaves none."""
+    bases, rank, groups = options.bases, options.rank, options.groups
+    if bases and rank:
+        return [Sizes(bases, rank)]
+    if bases:
+        return [Sizes(bases, sizes.rank_within(shape, ratio, bases, groups))]
+    if rank:
+        room = budget(shape, ratio) - shape[0] * shape[1] * rank
+        return [Sizes(min(shape[0] // groups, int(room // (groups * rank * shape[2] + shape[0]))), rank)]
+    if options.preset == "published":
+        return [sizes.published(shape, ratio, groups)]
+    if not (found := sizes.ladder(shape, ratio, groups)):
+        raise InputError(
+            f"--ratio {ratio}: leaves {budget(shape, ratio):,.0f} parameters of a {' x '.join(map(str, shape))} stack, "
+            f"one basis of rank 1 takes {sizes.stored(shape, Sizes(1, 1), groups):,}; lower the ratio"
+        )
+    return found
+
+
+def _fitted(W_EOI: Tensor, choices: list[Sizes], options: Options, statistics: StackStatistics | None) -> BasisExperts:
+    if options.preset == "published":
+        phi = "silu" if options.phi == "auto" else options.phi
+        return published.trained(W_EOI, choices[0], phi, options.steps or published.STEPS)
+    C_II = None
+    if _metric(options):
+        assert statistics is not None, "checked before"
+        C_II = statistics.C_II.to(W_EOI.device, torch.float64)
+        C_II = C_II + options.damping * C_II.diagonal().mean() * torch.eye(len(C_II), dtype=C_II.dtype).to(C_II)
+        C_II = C_II / C_II.diagonal().mean()
+    phi = "tanh" if options.phi == "auto" else options.phi
+    return fit.fitted(W_EOI, choices, phi, options.steps or fit.STEPS, C_II)
+
+
+def _together(fits: list[Fit]) -> Fit:
+    """Of all groups: that of one alone as it is; of several the last errors, and whether all converged."""
+    if len(fits) == 1:
+        return fits[0]
+    ends: list[Any] = [part.curve[-1] for part in fits]
+    curve = (sum(n for n, _, _ in ends), sum(t for _, t, _ in ends), max(e for _, _, e in ends))
+    decrements = [part.decrement for part in fits if part.decrement is not None]
+    converged = all(part.stopped == "converged" for part in fits)
+    return Fit((curve,), "converged" if converged else "steps", max(decrements, default=None))
+
+
+OFFERED = (MoBE(),)

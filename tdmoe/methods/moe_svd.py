@@ -1,0 +1,138 @@
+"""MoE-SVD: one right factor for all experts of a layer, and few left ones (Li et al. 2025).
+
+The official code cannot be read; `published` follows the paper as its replications do:
+
+    each W_e S = U_e Sigma_e V_e^T, S S^T = C;   V_s = V_e of the expert with the most tokens;   the U_e Sigma_e of the
+    `top` experts with the most tokens are kept, each expert uses the combination of them nearest to its own
+
+which is no projection: U_e Sigma_e belongs to V_e, not to V_s. `corrected` solves for both instead,
+
+    V_s = leading eigenvectors of sum_e p_e S^T W_e^T W_e S,    W^_e = W_e S V_s V_s^T S^-1
+
+with p_e the share of tokens: the best shared input factor for experts weighed by their use. With p alike it is the
+input-mode Tucker decomposition. Stored in Tucker form: core (E, O, K) or (`top`, O, K), input (I, K).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tdmoe.eigen import eigenvectors
+from tdmoe.forms.tucker import TuckerExperts
+from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics
+from tdmoe.methods.d2_moe import shares
+from tdmoe.methods.svd_llm import check_damping
+from tdmoe.precision import full_precision
+from tdmoe.problems import InputError
+from tdmoe.products import expert_blocks, mode_products
+from tdmoe.ranks import Shape, budget
+from tdmoe.source import WeightSource
+from tdmoe.whitening import DAMPING, Metric, metric
+
+
+@dataclass(frozen=True)
+class Options(Budgeted):
+    """`weigh` is for `corrected`; `top` for `published`: 0 keeps as many as the budget allows, 2 as in the paper."""
+
+    preset: Literal["corrected", "published"] = "corrected"
+    weigh: Literal["frequency", "alike"] = "frequency"
+    top: int = 0
+    damping: float = DAMPING
+
+
+class MoESVD(Method):
+    """A shared right factor."""
+
+    NAME = "moe_svd"
+    DISPLAY = "MoE-SVD"
+    OPTIONS = Options
+
+    def needs(self, options: Options) -> Needs:
+        """Second moments and the routing."""
+        return Needs(True)
+
+    def check(self, shape: Shape, options: Options, ratio: float) -> None:
+        """InputError where options contradict each other, or the ratio leaves no rank."""
+        check_damping(self.NAME, options.damping)
+        published = options.preset == "published"
+        if options.top and not published:
+            raise InputError(f"--method moe_svd: top={options.top} is of preset=published only; give one of them")
+        if published and options.weigh != "frequency":
+            raise InputError("--method moe_svd: weigh is of preset=corrected only; give one of them")
+        if not 0 <= options.top <= shape[0]:
+            raise InputError(f"--method moe_svd: top is {options.top}; the stack has {shape[0]} experts")
+        _sizes(shape, options, ratio)
+
+    def compress(
+        self,
+        reader: WeightSource,
+        options: Options,
+        allotment: Allotment,
+        statistics: StackStatistics | None,
+        *,
+        device: str,
+    ) -> TuckerExperts:
+        """Shared factor first, then all experts on it."""
+        assert statistics is not None and statistics.tokens_E is not None, "checked before"
+        top, rank = _sizes(reader.stack.shape, options, allotment.ratio)
+        S = metric(statistics.C_II.to(device), options.damping)
+        if options.preset == "published":
+            return _published(reader, S, statistics.tokens_E, top, rank, device)
+        p_E = shares("frequency" if options.weigh == "frequency" else "alike", reader.stack.shape[0], statistics)
+        M_II = torch.zeros(S.size, S.size, dtype=torch.float64, device=device)
+        with full_precision():
+            for start, W_BOI in expert_blocks(reader, torch.float32, device):
+                for p, W_OI in zip(p_E[start:].tolist(), W_BOI.double(), strict=False):
+                    M_II += p * (W_OI.T @ W_OI)
+        V_IK = eigenvectors(S.gram(M_II))[1][:, :rank]
+        core_EOK = mode_products(reader, None, None, S.project(V_IK), device=device)
+        return TuckerExperts(core_EOK, input_IQ=S.undo(V_IK).float())
+
+
+def _sizes(shape: Shape, options: Options, ratio: float) -> tuple[int, int]:
+    """(left factors kept, rank). A V_e has no more columns than W_e has singular values, a solved one up to I."""
+    experts, outputs, inputs = shape
+    allowed = budget(shape, ratio)
+    most = min(outputs, inputs) if options.preset == "published" else inputs
+    top = options.top or experts
+    mixing = experts * top if top < experts else 0
+    rank = min(most, int((allowed - mixing) // (top * outputs + inputs)))
+    if options.preset == "published" and not options.top and rank < most:
+        fewer = int((allowed - inputs * most) // (outputs * most + experts))  # all directions, of fewer experts
+        if fewer >= 1:
+            return min(fewer, experts), most
+    if rank < 1:
+        raise InputError(
+            f"--ratio {ratio}: leaves {allowed:,.0f} parameters of a {experts} x {outputs} x {inputs} stack, rank 1 "
+            f"takes {mixing + top * outputs + inputs:,}; lower the ratio"
+        )
+    return top, rank
+
+
+def _published(reader: WeightSource, S: Metric, tokens_E: Tensor, top: int, rank: int, device: str) -> TuckerExperts:
+    """Factors of every expert's own SVD, put together as if they were of one."""
+    order = tokens_E.argsort(descending=True, stable=True).tolist()
+    experts, outputs, _ = reader.stack.shape
+    left_EOK = torch.empty(experts, outputs, rank, dtype=torch.float64, device=device)
+    V_IK = torch.empty(0)
+    for start, W_BOI in expert_blocks(reader, torch.float32, device):
+        for e, W_OI in enumerate(W_BOI.double(), start):
+            with full_precision():
+                U_ON, s_N, V_NI = torch.linalg.svd(W_OI @ S.S_NN, full_matrices=False)
+            left_EOK[e] = U_ON[:, :rank] * s_N[:rank]
+            if e == order[0]:
+                V_IK = V_NI[:rank].T.contiguous()
+    input_IK = S.undo(V_IK).float()
+    if top == experts:
+        return TuckerExperts(left_EOK.float(), input_IQ=input_IK)
+    kept = sorted(order[:top])
+    kept_NR = left_EOK[kept].flatten(1).T
+    combination_RE = torch.linalg.lstsq(kept_NR, left_EOK.flatten(1).T).solution
+    return TuckerExperts(left_EOK[kept].float(), combination_RE.T.float().contiguous(), input_IQ=input_IK)
+
+
+OFFERED = (MoESVD(),)

@@ -1,0 +1,94 @@
+"""RTN: every weight rounded to the nearest of 2^b - 1 levels, the yardstick of what plain storage buys.
+
+    W^ = s q,   q = clamp(round(W / s), -Q, Q),   Q = 2^(b-1) - 1,   s = max |W| / Q of all that share a scale
+
+A scale is shared by an expert's matrix (`scale=tensor`, as in Rethinking), by a row (`channel`), or by `group` inputs
+of a row. Scales are rounded to bf16 before the weights are, so that what is stored is what was rounded to; a code takes
+b bits and a scale 16. The rounding is torch's own fake quantisation (half to even).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tdmoe.forms.integers import IntegerExperts, packed
+from tdmoe.methods.base import Allotment, Method, StackStatistics
+from tdmoe.problems import InputError
+from tdmoe.products import expert_blocks
+from tdmoe.ranks import Shape
+from tdmoe.source import WeightSource
+
+GROUP = 128
+
+
+@dataclass(frozen=True)
+class Options:
+    """`bits` of a code; `group` is how many inputs of a row share a scale where `scale=group`."""
+
+    bits: int = 4
+    scale: Literal["tensor", "channel", "group"] = "group"
+    group: int = GROUP
+
+
+class RTN(Method):
+    """Round to nearest."""
+
+    NAME = "rtn"
+    DISPLAY = "RTN"
+    OPTIONS = Options
+
+    def fixes_storage(self, options: Options) -> bool:
+        """By its bits."""
+        return True
+
+    def check(self, shape: Shape, options: Options, ratio: float) -> None:
+        """InputError where bits or group are none."""
+        if not 2 <= options.bits <= 8:
+            raise InputError(f"--method rtn: bits is {options.bits}; give 2 to 8")
+        if options.group < 1:
+            raise InputError(f"--method rtn: group is {options.group}; give at least 1 input")
+        if options.scale != "group" and options.group != GROUP:
+            raise InputError(f"--method rtn: group says nothing where scale={options.scale}; give one of them")
+
+    def compress(
+        self,
+        reader: WeightSource,
+        options: Options,
+        allotment: Allotment,
+        statistics: StackStatistics | None,
+        *,
+        device: str,
+    ) -> IntegerExperts:
+        """A block of experts at a time."""
+        inputs = reader.stack.shape[2]
+        group = min(options.group, inputs) if options.scale == "group" else inputs
+        planes, scales = [], []
+        for _, W_BOI in expert_blocks(reader, torch.float32, device):
+            codes_BOI, scale_BOJ = rounded(W_BOI, options.bits, group, whole=options.scale == "tensor")
+            planes.append(packed(codes_BOI, options.bits))
+            scales.append(scale_BOJ)
+        return IntegerExperts(torch.cat(planes), torch.cat(scales), group, inputs)
+
+
+def rounded(W_BOI: Tensor, bits: int, group: int, *, whole: bool) -> tuple[Tensor, Tensor]:
+    """(codes (B, O, I) as int16, scales (B, O, J) in bf16, or (B, 1, 1) where the `whole` matrix shares one)."""
+    inputs, most = W_BOI.shape[2], 2 ** (bits - 1) - 1
+    grouped = torch.nn.functional.pad(W_BOI, (0, -inputs % group)).unflatten(-1, (-1, group))
+    largest_BOJ = grouped.abs().amax(-1)
+    if whole:
+        largest_BOJ = largest_BOJ.amax((1, 2), keepdim=True)
+    scale_BOJ = (largest_BOJ / most).bfloat16()
+    scale_BOJ = torch.where(scale_BOJ > 0, scale_BOJ, torch.ones_like(scale_BOJ))  # of zeros: any will do
+    scale_N = scale_BOJ.float().expand(grouped.shape[:3]).flatten()
+    rows_NG = grouped.flatten(0, 2)
+    zero_N = torch.zeros_like(scale_N, dtype=torch.int32)
+    W_NG = torch.fake_quantize_per_channel_affine(rows_NG.contiguous(), scale_N, zero_N, 0, -most, most)
+    codes = (W_NG / scale_N[:, None]).round().to(torch.int16).view(grouped.shape).flatten(2)
+    return codes[..., :inputs], scale_BOJ
+
+
+OFFERED = (RTN(),)

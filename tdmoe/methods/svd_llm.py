@@ -1,0 +1,137 @@
+"""Truncated SVD of every expert's matrix by itself: plain (`svd`, LASER's rule), and in the metric of the inputs.
+
+    svd      W_e ~ best rank K in ||W - W^||_F              (LASER, Sharma et al. 2023; Rethinking, sec. 3)
+    svd_llm  W_e ~ best rank K in ||(W - W^) C^(1/2)||_F    (SVD-LLM, Wang et al. 2024, sec. 3.2)
+
+Both store K (O + I) an expert; singular values are in the right factor (Rethinking counts K more). C is that of all
+routed inputs, or each expert's own (`moments=expert`), shrunk towards the former where tokens are few. SVD-LLM shifts a
+C that is not positive definite by its own least eigenvalue; here it is damped relative to its mean, as for TD-MoE.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from tdmoe.forms.low_rank import LowRankExperts
+from tdmoe.low_rank import check_rank, rank_within, truncated
+from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics
+from tdmoe.problems import InputError
+from tdmoe.products import expert_blocks
+from tdmoe.ranks import Shape
+from tdmoe.source import WeightSource
+from tdmoe.whitening import DAMPING, Metric, metric
+
+MetricOf = Callable[[int], Metric | None]  # of an expert
+
+
+@dataclass(frozen=True)
+class PlainOptions(Budgeted):
+    """`rank` 0 is the largest within the budget; another one fixes the storage."""
+
+    rank: int = 0
+
+
+@dataclass(frozen=True)
+class Options(PlainOptions):
+    """`moments` pooled: one C for all experts of the layer; expert: each one's own."""
+
+    moments: Literal["pooled", "expert"] = "pooled"
+    damping: float = DAMPING
+
+
+class PlainSVD(Method):
+    """Truncated SVD, without data."""
+
+    NAME = "svd"
+    DISPLAY = "SVD"
+    OPTIONS: ClassVar[type[PlainOptions]] = PlainOptions
+
+    def fixes_storage(self, options: PlainOptions) -> bool:
+        """Where the rank is given."""
+        return options.rank != 0
+
+    def check(self, shape: Shape, options: PlainOptions, ratio: float) -> None:
+        """InputError where rank or ratio leave nothing, or expand the stack."""
+        if self.fixes_storage(options):
+            check_rank(self.NAME, shape, options.rank)
+        else:
+            rank_within(shape, ratio)
+
+    def compress(
+        self,
+        reader: WeightSource,
+        options: PlainOptions,
+        allotment: Allotment,
+        statistics: StackStatistics | None,
+        *,
+        device: str,
+    ) -> LowRankExperts:
+        """Expert by expert."""
+        rank = options.rank or rank_within(reader.stack.shape, allotment.ratio)
+        return decomposed(reader, rank, self.metrics(options, statistics, device), device=device)
+
+    def metrics(self, options: PlainOptions, statistics: StackStatistics | None, device: str) -> MetricOf:
+        """None for all of them."""
+        return lambda expert: None
+
+
+class SVDLLM(PlainSVD):
+    """Truncated SVD in the metric of the inputs."""
+
+    NAME = "svd_llm"
+    DISPLAY = "SVD-LLM"
+    OPTIONS = Options
+
+    def needs(self, options: Options) -> Needs:
+        """Second moments of inputs."""
+        return Needs(True, own=options.moments == "expert")
+
+    def check(self, shape: Shape, options: PlainOptions, ratio: float) -> None:
+        """InputError where damping, rank or ratio are wrong."""
+        assert isinstance(options, Options)
+        check_damping(self.NAME, options.damping)
+        super().check(shape, options, ratio)
+
+    def metrics(self, options: PlainOptions, statistics: StackStatistics | None, device: str) -> MetricOf:
+        """Of every expert's inputs."""
+        assert isinstance(options, Options) and statistics is not None, "checked before"
+        return metrics_of(statistics, options.moments, options.damping, device)
+
+
+def check_damping(name: str, damping: float) -> None:
+    """InputError where it is no number of at least 0."""
+    if not (math.isfinite(damping) and damping >= 0):
+        raise InputError(f"--method {name}: damping is {damping}; a number of at least 0 is needed")
+
+
+def metrics_of(statistics: StackStatistics, moments: str, damping: float, device: str) -> MetricOf:
+    """expert -> metric, of the pooled C or of its own."""
+    if moments == "pooled":
+        one = metric(statistics.C_II.to(device), damping)
+        return lambda expert: one
+    own = statistics.own
+    assert own is not None, "checked before"
+    return lambda expert: metric(own(expert).to(device), damping)
+
+
+def decomposed(
+    reader: WeightSource, rank: int, metric_of: MetricOf, base_OI: Tensor | None = None, *, device: str
+) -> LowRankExperts:
+    """Every expert, less the base, truncated to that rank."""
+    experts, outputs, inputs = reader.stack.shape
+    left_EOK = torch.empty(experts, outputs, rank, device=device)
+    right_EKI = torch.empty(experts, rank, inputs, device=device)
+    for start, W_BOI in expert_blocks(reader, torch.float32, device):
+        for e, W_OI in enumerate(W_BOI, start):
+            rest_OI = W_OI.double() if base_OI is None else W_OI.double() - base_OI
+            left_EOK[e], right_EKI[e] = truncated(rest_OI, rank, metric_of(e))
+    return LowRankExperts(left_EOK, right_EKI, None if base_OI is None else base_OI.float())
+
+
+OFFERED = (PlainSVD(), SVDLLM())
