@@ -71,18 +71,18 @@ def main() -> None:
     parser.add_argument("--only", default="", help="variants whose name holds this")
     parser.add_argument("--windows", type=int, default=256, help="of each text")
     arguments = parser.parse_args()
-    windows = {name: _windows(name, arguments.windows) for name in TEXTS}
-    rows = [["0", "dense", "0.0 %", "", "", "", "", *_perplexities(MINI, windows)]]
-    _show(rows[0])
+    texts = {name: windows(name, arguments.windows) for name in TEXTS}
+    rows = [["0", "dense", "0.0 %", "", "", "", "", *perplexities(MINI, texts)]]
+    show(rows[0])
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder)
         calibrate = ("--text", arguments.text, "--tokens", str(TOKENS), "--per-expert", "all", "--outputs")
-        _tool(where, "calibrate", "--model", "mini", *calibrate, "--out", "statistics", "--quiet")
+        tool(where, "calibrate", "--model", "mini", *calibrate, "--out", "statistics", "--quiet")
         for ratio in RATIOS:
             for name, spec, options in VARIANTS:
                 if arguments.only in name:
-                    rows.append([ratio, name, *_measured(where, spec, ratio, options, windows)])
-                    _show(rows[-1])
+                    rows.append([ratio, name, *measured(where, spec, ratio, options, texts)])
+                    show(rows[-1])
     text = [
         "# TD-MoE on the built-in model",
         "",
@@ -100,14 +100,16 @@ def main() -> None:
         (Path(__file__).parent / "MINI.md").write_text("\n".join(text), encoding="utf-8")
 
 
-def _measured(where: Path, spec: str, ratio: str, options: tuple[str, ...], windows: dict[str, Any]) -> list[str]:
+def measured(where: Path, spec: str, ratio: str | None, options: tuple[str, ...], texts: dict[str, Any]) -> list[str]:
+    """Bits saved, mean errors and perplexities of one compressed checkpoint; `ratio` None where the spec fixes it."""
     to, out = where / "to", where / "out"
     asked = ratio
-    if "ratio_of=model" in spec:  # as many bits as that ratio of gate and up
-        asked = str(float(ratio) * _share_of_gate_and_up())
-    _tool(
+    if asked is not None and "ratio_of=model" in spec:  # as many bits as that ratio of gate and up
+        asked = str(float(asked) * _share_of_gate_and_up())
+    tool(
         where,
-        *("compress", "--model", "mini", "--method", spec, "--ratio", asked, "--statistics", "statistics"),
+        *("compress", "--model", "mini", "--method", spec, "--statistics", "statistics"),
+        *(() if asked is None else ("--ratio", asked)),
         *("--to", "to", "--out", "out", "--fresh", "--quiet", *options),
     )
     table = list(csv.DictReader((out / "tables" / "compression.csv").open()))
@@ -117,7 +119,7 @@ def _measured(where: Path, spec: str, ratio: str, options: tuple[str, ...], wind
         sum(float(row[column]) * n for row, n in zip(table, counts, strict=True)) / sum(counts)
         for column in ("weight_error", "functional_error", "functional_error_expert", "operator_error")
     ]
-    return [f"{100 * saved:.1f} %", *(f"{mean:.3f}" for mean in means), *_perplexities(to, windows)]
+    return [f"{100 * saved:.1f} %", *(f"{mean:.3f}" for mean in means), *perplexities(to, texts)]
 
 
 def _share_of_gate_and_up() -> float:
@@ -129,24 +131,27 @@ def _share_of_gate_and_up() -> float:
     return sum(n for name, n in counts.items() if "experts." in name and "down" not in name) / sum(counts.values())
 
 
-def _windows(name: str, cap: int) -> torch.Tensor:
+def windows(name: str, cap: int) -> torch.Tensor:
+    """The first windows of a built-in text."""
     import transformers
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(MINI)
     return cut_windows(encode(tokenizer, load_text(name)), WINDOW, cap)
 
 
-def _perplexities(folder: Path, windows: dict[str, Any]) -> list[str]:
+def perplexities(folder: Path, texts: dict[str, Any]) -> list[str]:
+    """Of every text, with standard errors over windows."""
     import transformers
 
     import tdmoe.hub  # noqa: F401
 
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    found = (summary(score(model, ids_WT, model.config.num_experts_per_tok)[0], 1) for ids_WT in windows.values())
+    found = (summary(score(model, ids_WT, model.config.num_experts_per_tok)[0], 1) for ids_WT in texts.values())
     return [f"{f['perplexity']:.2f} ± {f['perplexity_stderr']:.2f}" for f in found]
 
 
-def _tool(where: Path, *arguments: str) -> None:
+def tool(where: Path, *arguments: str) -> None:
+    """The command, in that folder."""
     done = subprocess.run(
         [sys.executable, "-m", "diag.cli", *arguments], cwd=where, text=True, capture_output=True, check=False
     )
@@ -154,7 +159,8 @@ def _tool(where: Path, *arguments: str) -> None:
         raise SystemExit(f"tdmoe-diag {' '.join(arguments)}:\n{done.stderr}")
 
 
-def _show(row: list[str]) -> None:
+def show(row: list[str]) -> None:
+    """As it goes."""
     print(" | ".join(row), flush=True)
 
 

@@ -112,14 +112,14 @@ class BasisExperts:
 
 
 def _mixed_of(experts: list[int], mixing_EM: Tensor, basis_NKI: Tensor, activation: str, groups: int) -> Tensor:
-    """(B, K, I) of these experts, whatever their groups."""
-    size = mixing_EM.shape[1]
-    parts = []
-    of = group_of(experts, len(mixing_EM), groups)
-    for group in dict.fromkeys(of):
-        theirs = [e for e, g in zip(experts, of, strict=True) if g == group]
-        parts.append(mixed(mixing_EM[theirs], basis_NKI[group * size : (group + 1) * size], activation))
-    return torch.cat(parts)
+    """(B, K, I) of these experts, one at a time, so that the digits do not depend on which others are asked for."""
+    size, of = mixing_EM.shape[1], group_of(experts, len(mixing_EM), groups)
+    return torch.cat(
+        [
+            mixed(mixing_EM[e, None], basis_NKI[g * size : (g + 1) * size], activation)
+            for e, g in zip(experts, of, strict=True)
+        ]
+    )
 
 
 class BasisLinear(ExpertsLinear):

@@ -70,8 +70,8 @@ def check(shape: Shape, sizes: Sizes, groups: int) -> None:
     if total >= dense:
         per_rank = experts * outputs + groups * bases * inputs
         most = (dense - experts * bases - 1) // per_rank
+        written = f"{experts} x {outputs} x {rank} + {groups * bases} x {rank} x {inputs} + {experts} x {bases}"
         raise InputError(
-            f"--method mobe: bases={bases},rank={rank} stores {experts} x {outputs} x {rank} + {groups * bases} x "
-            f"{rank} x {inputs} + {experts} x {bases} = {total:,} parameters, {total / dense:.2f} times the {dense:,} of the "
-            f"dense stack; give a rank of at most {most}"
+            f"--method mobe: bases={bases},rank={rank} stores {written} = {total:,} parameters, {total / dense:.2f} "
+            f"times the {dense:,} of the dense stack; give a rank of at most {most}"
         )
