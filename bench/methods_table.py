@@ -51,6 +51,7 @@ def main() -> None:
     """Every method at every ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", required=True, help="training text of the model, for calibration")
+    parser.add_argument("--statistics", type=Path, help="run folder of that calibration, where it is there already")
     parser.add_argument("--only", default="", help="methods whose name holds this; nothing is written then")
     parser.add_argument("--windows", type=int, default=256, help="of each text")
     arguments = parser.parse_args()
@@ -61,7 +62,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder)
         calibrate = ("--text", arguments.text, "--tokens", str(TOKENS), "--per-expert", "all", "--outputs")
-        tool(where, "calibrate", "--model", "mini", *calibrate, "--out", "statistics", "--quiet")
+        if arguments.statistics is not None:
+            (where / "statistics").symlink_to(arguments.statistics.absolute())
+        else:
+            tool(where, "calibrate", "--model", "mini", *calibrate, "--out", "statistics", "--quiet")
         for projections, options in PROJECTIONS.items():
             for ratio, name, spec in asked:
                 if arguments.only not in name:
@@ -74,9 +78,9 @@ def main() -> None:
     text = [
         "# All methods on the built-in model",
         "",
-        f"`python -m bench.methods_table`, {today()}, {hardware()}. All four layers; calibrated on the first {TOKENS:,} "
-        f"tokens of the training text (enwik8), evaluated on the first {arguments.windows} windows of {WINDOW} tokens "
-        "of texts held out. Errors are means over stacks: `functional` in the metric of all routed inputs, "
+        f"`python -m bench.methods_table`, {today()}, {hardware()}. All four layers; calibrated on the first "
+        f"{TOKENS:,} tokens of the training text (enwik8), evaluated on the first {arguments.windows} windows of "
+        f"{WINDOW} tokens of texts held out. Errors are means over stacks: `functional` in the metric of all inputs, "
         "`own functional` in that of each expert's own. Seconds are of all stacks, errors measured included.",
         "",
         f"| {' | '.join(COLUMNS)} |",

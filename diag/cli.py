@@ -340,7 +340,7 @@ def compress(
     if not chosen.fixes_storage(options):
         ratio = RATIO if ratio is None else ratio
     elif ratio is not None:
-        raise InputError(f"--ratio {ratio}: {method} stores what its options say; leave it out")
+        raise InputError(f"--ratio {ratio}: {method} stores what its options say; give no --ratio")
     asked = (text, tokens, window, weighting, per_expert)
     if statistics is not None and asked != ("c4-calibration", 262_144, None, Weighting.by_count, PerExpert.none):
         raise InputError(

@@ -32,6 +32,7 @@ from tdmoe.calibration import LayerMoments
 from tdmoe.checkpoint import CONFIG, INDEX, Checkpoint
 from tdmoe.compress import compress_stack, stored_dtype, write_stack
 from tdmoe.families import JOINT, MEMBERS
+from tdmoe.forms.bases import Fit
 from tdmoe.joint import Stack
 from tdmoe.layout import shard_name
 from tdmoe.problems import InputError
@@ -47,7 +48,7 @@ VERSION = 3
 COLUMNS = (
     *("layer", "projection", "method", "ratio", "ranks", "parameters", "stored_bits", "weight_error"),
     *("functional_error", "functional_error_expert", "operator_error", "seconds", "status"),
-    *("operator_error_max", "kept_ratio", "shard_sha256"),
+    *("operator_error_max", "kept_ratio", "shard_sha256", "steps", "stopped", "decrement"),
 )
 UNIDENTIFIED = ("memory", "to", "statistics", "calibrates", "allotted")  # settings that do not change the factors
 ABOUT = "tdmoe.json"
@@ -142,7 +143,7 @@ def run(
     model: str,
     on_read: Callable[[int], None] | None = None,
 ) -> tuple[list[Row], Mapping[str, NDArray[np.float64]]]:
-    """The row of `compression.csv`; the factors go to --to."""
+    """The row of `compression.csv`, and (evaluations, seconds, error) of an iterative fit; the factors go to --to."""
     method, options = methods.parse(settings.method)
     reader = joint.reader(stack, settings.memory, on_read)
     statistics = statistics_of(settings, stack)
@@ -158,7 +159,12 @@ def run(
         **{"kept_ratio": made.stored_bits / dense_bits, "seconds": round(made.seconds, 3)},
         **{"status": "ok" if statistics is not None else "not_calibrated", "shard_sha256": sha256},
     }
-    return [{column: row[column] for column in COLUMNS}], {}
+    fit: Fit | None = getattr(made.factored, "fit", None)
+    curve = {} if fit is None else {"fit": np.array(fit.curve)}
+    row |= {"steps": None, "stopped": None, "decrement": None}
+    if fit is not None:
+        row |= {"steps": fit.curve[-1][0], "stopped": fit.stopped, "decrement": fit.decrement}
+    return [{column: row[column] for column in COLUMNS}], curve
 
 
 def check_to(session: Session, *, settled: bool = True) -> None:

@@ -47,5 +47,6 @@ def parse(text: str, flags: Mapping[str, str | None] | None = None) -> tuple[Met
         if values.setdefault(key, value) != value:
             raise InputError(f"{flag}: --method says {key}={values[key]}; give one of them")
         if key not in {field.name for field in fields(found.OPTIONS)}:
-            raise InputError(f"{flag}: {name} has no such option; leave it out")
+            has = ", ".join(field.name for field in fields(found.OPTIONS)) or "none"
+            raise InputError(f"{flag}: {name} has no such option; it has {has}")
     return found, spec.options(found.OPTIONS, values, f"--method {text}")

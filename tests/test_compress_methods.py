@@ -1,0 +1,161 @@
+"""`compress` with every method: what is written loads, runs in its form, and takes the bits that the table says."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from damage import Result, refuses
+from safetensors import safe_open
+from safetensors.numpy import load_file as load_arrays
+from test_compress import MINI, fill_any, load_mini
+from tiny import read_json, read_tensors, single_thread
+from zoo import CHECKPOINTS, FAMILIES, build, experts_of, load, save, transpose_experts
+
+from tdmoe import assemble, methods
+from tdmoe.architecture import architecture
+from tdmoe.blocks import BlockReader
+from tdmoe.checkpoint import Checkpoint
+from tdmoe.compress import compress_stack, write_stack
+from tdmoe.families import PROJECTIONS
+from tdmoe.locate import open_stack
+from tdmoe.methods import Allotment, StackStatistics
+
+BUDGETED = {
+    "mobe:steps=20": "bases",
+    "mobe:preset=published,steps=4": "bases",
+    "d2_moe:mean=fisher": "low_rank",
+}
+FIXED = {"rtn:bits=3": "integers", "identity": "dense", "drop": "tucker"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    with single_thread():
+        yield
+
+
+@pytest.fixture
+def compress(tool: Callable[..., Result]) -> Callable[..., Result]:
+    return lambda *arguments: tool("compress", "--model", "mini", *arguments)
+
+
+@pytest.fixture(scope="module")
+def statistics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("statistics") / "s"
+    collected = ("--per-expert", "all", "--outputs", "--layers", "1", "--quiet")
+    command = (sys.executable, "-m", "diag.cli", "calibrate", "--model", "mini", "--tokens", "2048", *collected)
+    subprocess.run([*command, "--out", str(out)], check=True)
+    return out
+
+
+@pytest.mark.parametrize("spec", [*BUDGETED, *FIXED])
+def test_a_method_ends_in_a_checkpoint_of_its_form(
+    compress: Callable[..., Result], statistics: Path, tmp_path: Path, spec: str
+) -> None:
+    to, out = tmp_path / "to", tmp_path / "out"
+    options = ("--statistics", statistics, "--layers", "1", "--projections", "gate,down", "--dense", "--quiet")
+    ratio = () if spec in FIXED else ("--ratio", "0.3")
+    result = compress("--method", spec, *ratio, "--to", to, "--out", out, *options)
+    assert result.code == 0, result
+    table = list(csv.DictReader((out / "tables" / "compression.csv").open()))
+    original = 32 * 80 * 192 * 16
+    for row in table:
+        with safe_open(to / f"experts-L001-{row['projection']}.safetensors", "pt") as file:
+            assert json.loads(file.metadata()["spec"])["kind"] == {**BUDGETED, **FIXED}[spec]
+            bits = sum(8 * file.get_tensor(name).nbytes for name in file.keys())  # noqa: SIM118
+        assert int(row["stored_bits"]) == bits
+        assert float(row["kept_ratio"]) == pytest.approx(bits / original)
+        assert row["ratio"] == ("" if spec in FIXED else "0.3") and row["status"] == "ok"
+        if spec in BUDGETED:
+            assert 0.5 < bits / original <= 0.7
+        assert (row["steps"] != "") == spec.startswith("mobe")
+        if spec.startswith("mobe"):
+            curve = load_arrays(out / "results" / f"compress-L001-{row['projection']}.safetensors")["fit"]
+            assert curve[-1, 0] == float(row["steps"]) and np.all(np.diff(curve[:, 1]) >= 0)
+    saved = read_json(to / "tdmoe.json")["bits_saved"]
+    counted = 8 * sum(t.nbytes for name, t in read_tensors(MINI).items() if "embed_tokens" not in name)
+    assert saved == pytest.approx(sum(original - int(row["stored_bits"]) for row in table) / counted)
+    small, dense = load_mini(to), load_mini(to / "dense")
+    assert type(small.model.layers[1].mlp.experts).__name__ == "FactoredExperts"
+    ids = torch.randint(10, 4000, (1, 40), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, found = (m(ids).logits for m in (dense, small))
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.01 * float(expected.abs().max()))
+    before, after = read_tensors(MINI), read_tensors(to / "dense")
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert bool(changed) == (spec != "identity"), "bit for bit"
+
+
+def of_every_kind(inputs: int, experts: int) -> StackStatistics:
+    x = torch.randn(60, inputs, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    C_II, count_E = x.T @ x / 60, torch.arange(1.0, experts + 1)
+    return StackStatistics(C_II, lambda e: C_II, None, count_E, count_E)
+
+
+@pytest.mark.parametrize(("name", "layout"), [(n, x) for n, x in CHECKPOINTS if n != "llama4"])
+def test_every_method_works_on_every_family(name: str, layout: str, tmp_path: Path) -> None:
+    """A method a projection, all in one checkpoint, against the family's own module with the rebuilt weights."""
+    family = FAMILIES[name]
+    folder = save(build(family), tmp_path / "dense", fused=layout == "fused")
+    if family.originally_fused and family.input_major == layout:
+        transpose_experts(folder)
+    specs = iter(
+        ("mobe:steps=4", "d2_moe", "rtn:bits=8", "svd_llm", "moe_svd", "mean", "svd", "rtn:bits=4", "identity")
+    )
+    to, stacks, rebuilt = tmp_path / "to", {}, {}
+    to.mkdir()
+    with Checkpoint(folder) as checkpoint:
+        arch = architecture(checkpoint.config)
+        for layer in family.moe_layers:
+            stacks[layer] = list(PROJECTIONS)
+            for projection in PROJECTIONS:
+                stack = open_stack(checkpoint, arch, layer, projection)
+                method, options = methods.parse(next(specs))
+                reader, statistics = BlockReader(stack, 10**9), of_every_kind(stack.shape[2], stack.shape[0])
+                made = compress_stack(reader, method, options, Allotment(0.2), statistics, device="cpu")
+                write_stack(to, stack, made.factored)
+                rebuilt[layer, projection] = made.factored.to(torch.float32).experts(0, stack.shape[0]).float()
+        assemble.factored(to, checkpoint, arch, stacks)
+    import tdmoe.hub  # noqa: F401
+
+    small, dense = load(family, to).eval(), load(family, folder).eval()
+    for (layer, projection), W_EOI in rebuilt.items():
+        fill_any(experts_of(dense)[layer], projection, W_EOI)
+    ids = torch.randint(3, 60, (1, 12), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected, found = (m(input_ids=ids, use_cache=False).logits for m in (dense, small))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--method", "rtn", "--ratio", "0.4"), "--ratio 0.4: rtn stores what its options say; give no --ratio"),
+        (("--method", "svd:rank=9", "--ratio", "0.4"), "--ratio 0.4: svd:rank=9 stores what its options say; give"),
+        (("--method", "svd:rank=90"), "rank 90 stores 32 x 90 x .* 1.59 times .*; give a rank of at most 56"),
+        (("--method", "mobe:bases=8,rank=150"), "bases=8,rank=150 stores .* 1.25 times .*; give a rank of at most"),
+        (("--method", "mobe", "--frontier"), "--frontier: mobe has no frontier of ranks; leave it out"),
+        (
+            ("--method", "mobe", "--across", "global"),
+            "--across global: mobe has no such option; it has ratio_of",
+        ),
+        (("--method", "mobe:phi=relu"), "phi is 'relu'; give one of auto, tanh, silu, identity"),
+        (("--method", "rtn:bits=x"), "bits is 'x', a whole number is needed"),
+        (("--method", "mobe", "--tokens", "0"), "mobe: needs statistics of the inputs; give --tokens or --statistics"),
+        (("--method", "svd_llm:moments=expert", "--per-expert", "down"), "svd_llm:moments=expert needs gate's"),
+        (("--method", "identity:bits=4"), "has no option 'bits'"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_work(
+    compress: Callable[..., Result], tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    refuses(compress("--to", tmp_path / "to", "--out", tmp_path / "out", *arguments), message, tmp_path / "out")
+    assert not (tmp_path / "to").exists()
