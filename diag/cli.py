@@ -390,6 +390,7 @@ def compress(
             bits = None if failed else console.finish_compression(session, dense=dense, quiet=quiet)
     with console.output_may_close():
         console.print_compression(session, bits)
+        console.print_sensitivities(compression.layer_sensitivities)
         runs = (compression.frontiers, compression.sensitivity, session)
         tables = [path for run in runs if run for path in sorted((run.folder.path / "tables").glob("*.csv"))]
         console.print_lines([*map(str, tables), *([] if failed else [str(to)])])

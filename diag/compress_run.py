@@ -6,10 +6,13 @@ in that one's own run folder, so that each goes on where it was stopped.
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from diag import calibrating, compressing, frontier
 from diag.calibrating import Calibration
@@ -17,9 +20,11 @@ from diag.compressing import Settings, layer_sums
 from diag.run import Job
 from diag.sensitivity import Sensitivity, key
 from diag.session import Request, Session
-from tdmoe import methods, spec
+from tdmoe import joint, methods, spec
 from tdmoe.across import importance, share_by_importance, share_globally
 from tdmoe.calibration import LayerMoments
+from tdmoe.joint import Stack
+from tdmoe.layer_sensitivity import harder, sensitivity, significant_ranks
 from tdmoe.problems import InputError
 from tdmoe.rank_search import Frontier
 from tdmoe.ranks import budget
@@ -56,6 +61,7 @@ class Compression:
         self.calibration: Calibration | None = None
         self.frontiers: Session | None = None
         self.sensitivity: Sensitivity | None = None
+        self.layer_sensitivities: dict[int, float] = {}
         try:
             self._settings = self._calibrated()
             self.session = self._session("compress", self._settings)
@@ -69,6 +75,8 @@ class Compression:
                     assert self.ratio is not None, "only TD-MoE weighs, by a budget"
                     alone = replace(self._settings, method=text)
                     self.sensitivity = self._opened.enter_context(Sensitivity(self.frontiers, alone, self.ratio))
+            if self._dense_layers:
+                self._harder()
             if self._shared:
                 compressing.check_to(self.session, settled=False)
             else:
@@ -93,11 +101,17 @@ class Compression:
     def settle(self) -> None:
         """Give every stack its share of the budget, once calibration and frontiers are there."""
         if self._shared:
-            self._settle(self._by_frontiers() if self.command.options.across == "global" else self._by_importance())
+            across = getattr(self.command.options, "across", "uniform")
+            share = {"global": self._by_frontiers, "activation": self._by_importance}.get(across, self._by_sensitivity)
+            self._settle(share())
 
     @property
     def _shared(self) -> bool:
-        return getattr(self.command.options, "across", "uniform") != "uniform"
+        return getattr(self.command.options, "across", "uniform") != "uniform" or self._dense_layers > 0
+
+    @property
+    def _dense_layers(self) -> int:
+        return int(getattr(self.command.options, "dense_layers", 0))
 
     @property
     def _keys(self) -> list[str]:
@@ -170,6 +184,39 @@ class Compression:
             given = method.has_table(options) or kept >= 1
             allotted[job.key] = (max(1 - kept, 1e-9), ranks if given else ())
         return allotted
+
+    def _by_sensitivity(self) -> dict[str, tuple[float, tuple[int, ...]]]:
+        """The most sensitive layers whole, the others cut harder."""
+        layers: dict[int, list[Stack]] = {}
+        for job, stack in self.session.stacks.items():
+            layers.setdefault(job.layer, []).append(stack)
+        for layer, stacks in layers.items():
+            sums = self._sums(layer)
+            readers = [joint.reader(stack, self.command.memory) for stack in stacks]
+            ranks_E = sum(significant_ranks(reader, device=self.session.device) for reader in readers) / len(readers)
+            assert isinstance(ranks_E, Tensor)
+            self.layer_sensitivities[layer] = sensitivity(sums.tokens_E, ranks_E, sums.outlying_E)
+        order = sorted(layers, key=lambda layer: -self.layer_sensitivities[layer])
+        dense = order[: self._dense_layers]
+        return {
+            job.key: (1e-9, stack.shape) if job.layer in dense else (self._harder(), ())
+            for job, stack in self.session.stacks.items()
+        }
+
+    def _harder(self) -> float:
+        """What the layers that are not left dense lose; InputError where that is more than they have."""
+        assert self.ratio is not None, "only MoE-SVD leaves layers dense, by a budget"
+        layers, dense = len({job.layer for job in self.session.stacks}), self._dense_layers
+        if dense >= layers or harder(self.ratio, layers, dense) >= 1:
+            most = max(0, math.ceil(layers * (1 - self.ratio)) - 1)
+            raise InputError(
+                f"--method moe_svd: dense_layers={dense} of {layers} at ratio {self.ratio:g}; give {most} or less"
+            )
+        ratio = harder(self.ratio, layers, dense)
+        method, options = methods.parse(self.command.method)
+        for stack in self.session.stacks.values():
+            method.check(stack.shape, options, ratio)
+        return ratio
 
     def _by_importance(self) -> dict[str, tuple[float, tuple[int, ...]]]:
         layers: dict[int, list[Job]] = {}

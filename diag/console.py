@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -204,6 +204,12 @@ def print_compression(session: Session, saved: Saved | None) -> None:
     print(f"{saved.bits_saved_bf16:.1%} of the bits of the model in bf16 saved, its input embeddings not counted")
     sign, change = ("fewer", saved.bits_saved) if saved.bits_saved >= 0 else ("MORE", -saved.bits_saved)
     print(f"but it is quantised: {change:.1%} {sign} bits than it takes as it is")
+
+
+def print_sensitivities(found: Mapping[int, float]) -> None:
+    """Of layers, where they decided which were left dense."""
+    if found:
+        print("layer sensitivity: " + ", ".join(f"{layer} {value:.1f}" for layer, value in sorted(found.items())))
 
 
 def _number(value: Any) -> str:

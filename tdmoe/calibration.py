@@ -42,12 +42,15 @@ Weighting = Literal["count", "gate_squared"]
 PerExpert = Literal["none", "down", "all"]
 MODULE = re.compile(r"layers\.(\d+)\..*\bexperts$")
 PRIOR = 1.0  # tokens a feature that the pooled matrix counts for beside an expert's own
+OUTLYING = 2.0  # times the mean magnitude: MoE-SVD's activation outliers
 ROWS = 4096  # whose products are added in float64 at once
 
 
 @dataclass
 class LayerMoments:
     """Sums of one layer. `tokens_E`, `weight_E` and `gate_E`: routed tokens of each expert, their a, and their g.
+
+    `outlying_E` sums, over an expert's tokens, the share of entries of h that exceed twice the token's mean |h|.
 
     Sums of inputs are (I, I) pooled or (E, I, I) per expert; those of output gradients are there where collected, with
     sum_t ||d_t||^2 ||x_t||^2 of gate, up and down of each expert: the trace of the empirical Fisher information of W_e.
@@ -58,6 +61,7 @@ class LayerMoments:
     tokens_E: Tensor
     weight_E: Tensor
     gate_E: Tensor
+    outlying_E: Tensor
     gate_output_OO: Tensor | None = None
     up_output_OO: Tensor | None = None
     down_output_OO: Tensor | None = None
@@ -217,7 +221,7 @@ class _Collector:
             moments.layers[layer] = LayerMoments(
                 zeros(*(experts,) * (per_expert == "all"), hidden, hidden),
                 zeros(*(experts,) * (per_expert != "none"), width, width),
-                *(zeros(experts) for _ in range(3)),
+                *(zeros(experts) for _ in range(4)),
                 *((zeros(n, n) for n in (width, width, hidden)) if outputs else ()),
                 *((zeros(len(PROJECTIONS), experts),) if outputs else ()),
             )
@@ -245,6 +249,8 @@ class _Collector:
             sums.tokens_E[expert] += len(token_S)
             sums.weight_E[expert] += a_S.sum()
             sums.gate_E[expert] += g_TK[token_S, slot_S].sum()
+            outlying_SW = h_SW.abs() > OUTLYING * h_SW.abs().mean(1, keepdim=True)
+            sums.outlying_E[expert] += outlying_SW.double().mean(1).sum()
 
     def _add_outputs(self, module: Any, x_TI: Tensor, index_TK: Tensor, weight_TK: Tensor, d_TH: Tensor) -> None:
         sums, d_TH = self.sums, d_TH.reshape(-1, d_TH.shape[-1])

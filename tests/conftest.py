@@ -1,6 +1,8 @@
 """Fixtures of the tests that go through the command line on a small checkpoint."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -62,3 +64,13 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(good: Path, tmp_path: Path) -> Path:
     """A copy to damage. Shards: layer 0 and expert 0 of layer 1; the rest of layer 1; layer 2 but for one tensor."""
     return Path(shutil.copytree(good, tmp_path / "model"))
+
+
+@pytest.fixture(scope="session")
+def statistics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A calibration of mini, of everything that an option may ask for."""
+    out = tmp_path_factory.mktemp("statistics") / "s"
+    collected = ("--per-expert", "all", "--outputs", "--quiet")
+    command = (sys.executable, "-m", "diag.cli", "calibrate", "--model", "mini", "--tokens", "4096", *collected)
+    subprocess.run([*command, "--out", str(out)], check=True)
+    return out

@@ -124,7 +124,7 @@ def test_output_moments_are_those_of_the_gradients_of_a_plain_forward_pass(
         found = calibrate(model, [window], outputs=True)
         pooled = calibrate(model, [window])
     assert all(p.requires_grad and p.grad is None for p in model.parameters()), "as it was, and no weight gradients"
-    kept: dict[tuple[int, str], list[Tensor]] = {}
+    kept: dict[tuple[int, str], list[tuple[int, Tensor, Tensor]]] = {}
     originals = {layer: module.forward for layer, module in experts_of(model).items()}
     with Checkpoint(folder) as checkpoint:
         arch = architecture(checkpoint.config)
@@ -140,7 +140,11 @@ def test_output_moments_are_those_of_the_gradients_of_a_plain_forward_pass(
         module.forward = originals[layer]
     model.zero_grad()
     for (layer, projection), outputs in kept.items():
-        d = torch.stack([y.grad for y in outputs]).double()
+        d = torch.stack([y.grad for _, _, y in outputs]).double()
+        fisher = torch.zeros(EXPERTS, dtype=torch.float64)  # of every token ||dL/dW||_F^2, dL/dW = d x^T
+        for e, x, y in outputs:
+            fisher[e] += torch.outer(y.grad, x).double().square().sum()
+        close(found.layers[layer].fisher([projection]), fisher)
         close(found.layers[layer].output_moment(projection), d.T @ d / len(d))
         close(found.layers[layer].moment(projection), pooled.layers[layer].moment(projection))
         assert pooled.layers[layer].output_moment(projection) is None
@@ -152,12 +156,12 @@ def plain_forward(
     W: dict[str, Tensor],
     b: dict[str, Tensor],
     activation: Callable[[Tensor, Tensor], Tensor],
-    kept: dict[tuple[int, str], list[Tensor]],
+    kept: dict[tuple[int, str], list[tuple[int, Tensor, Tensor]]],
 ) -> Callable[..., Tensor]:
     def project(projection: str, e: int, x: Tensor) -> Tensor:
         y = W[projection][e] @ x + b[projection][e]
         y.retain_grad()
-        kept.setdefault((layer, projection), []).append(y)
+        kept.setdefault((layer, projection), []).append((e, x.detach(), y))
         return y
 
     def forward(x: Tensor, *routing: Tensor, **named: Tensor) -> Tensor:
@@ -234,7 +238,7 @@ def test_shrinkage_follows_the_tokens_an_expert_saw() -> None:
     rows = [torch.randn(n, 4, generator=generator, dtype=torch.float64) * (e + 1) for e, n in enumerate(counts)]
     sums = torch.stack([x.T @ x for x in rows])
     tokens = torch.tensor(counts, dtype=torch.float64)
-    layer = LayerMoments(sums.sum(0), sums, tokens, tokens.clone(), tokens.clone())
+    layer = LayerMoments(sums.sum(0), sums, *(tokens.clone() for _ in range(4)))
     pool = sums.sum(0) / 112
     for e, n in enumerate(counts):
         share = 8 / (n + 8)
@@ -243,4 +247,4 @@ def test_shrinkage_follows_the_tokens_an_expert_saw() -> None:
         torch.testing.assert_close(layer.own_moments("down", prior=2.0)(e), (1 - share) * own + share * pool)
     torch.testing.assert_close(layer.own_moments("down")(2), pool)
     with pytest.raises(InputError, match="no token was routed"):
-        LayerMoments(sums[2], sums[2:], tokens[2:], tokens[2:], tokens[2:]).moment("gate")
+        LayerMoments(sums[2], sums[2:], *[tokens[2:]] * 4).moment("gate")

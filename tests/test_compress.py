@@ -148,16 +148,6 @@ def test_whitening_and_exact_ranks_do_what_they_are_for(compress: Callable[..., 
     assert all(x <= y * (1 + 1e-3) for x, y in zip(functional["hooi"], functional["st"], strict=True))
 
 
-@pytest.fixture(scope="module")
-def statistics(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of everything that an option may ask for."""
-    out = tmp_path_factory.mktemp("statistics") / "s"
-    collected = ("--per-expert", "all", "--outputs", "--quiet")
-    command = (sys.executable, "-m", "diag.cli", "calibrate", "--model", "mini", "--tokens", "4096", *collected)
-    subprocess.run([*command, "--out", str(out)], check=True)
-    return out
-
-
 def test_a_global_budget_is_met_and_better_spent(
     compress: Callable[..., Result], statistics: Path, tmp_path: Path
 ) -> None:

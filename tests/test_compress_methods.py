@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,15 +45,6 @@ def compress(tool: Callable[..., Result]) -> Callable[..., Result]:
     return lambda *arguments: tool("compress", "--model", "mini", *arguments)
 
 
-@pytest.fixture(scope="module")
-def statistics(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("statistics") / "s"
-    collected = ("--per-expert", "all", "--outputs", "--layers", "1", "--quiet")
-    command = (sys.executable, "-m", "diag.cli", "calibrate", "--model", "mini", "--tokens", "2048", *collected)
-    subprocess.run([*command, "--out", str(out)], check=True)
-    return out
-
-
 @pytest.mark.parametrize("spec", [*BUDGETED, *FIXED])
 def test_a_method_ends_in_a_checkpoint_of_its_form(
     compress: Callable[..., Result], statistics: Path, tmp_path: Path, spec: str
@@ -92,6 +81,33 @@ def test_a_method_ends_in_a_checkpoint_of_its_form(
     before, after = read_tensors(MINI), read_tensors(to / "dense")
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert bool(changed) == (spec != "identity"), "bit for bit"
+
+
+def test_the_most_sensitive_layer_is_left_dense(compress: Callable[..., Result], tmp_path: Path) -> None:
+    """MoE-SVD's sum of f r a, here from full singular values and the run's own counts."""
+    options = ("--tokens", "2048", "--layers", "0-2", "--projections", "gate,down", "--ratio", "0.3", "--quiet")
+    method = ("--method", "moe_svd:dense_layers=1")
+    result = compress(*method, *options, "--to", tmp_path / "to", "--out", tmp_path / "out")
+    assert result.code == 0, result
+    sums = {int(p.name[11:14]): load_arrays(p) for p in Path("runs").glob("*calibrate*/results/*.safetensors")}
+    expected = {}
+    with Checkpoint(MINI) as checkpoint:
+        arch = architecture(checkpoint.config)
+        for layer, found in sums.items():
+            W = [open_stack(checkpoint, arch, layer, p).weights(0, 32).double() for p in ("gate", "down")]
+            s = [torch.linalg.svdvals(stack) for stack in W]
+            r = sum((values >= 0.01 * values[:, :1]).sum(1).double() for values in s) / 2
+            f, a = found["tokens_E"] / found["tokens_E"].sum(), found["outlying_E"] / found["tokens_E"]
+            assert a.min() > 0.05 and a.max() < 0.3, "a share of entries far above the mean"
+            expected[layer] = float((torch.from_numpy(f * a) * r).sum())
+    told = ", ".join(f"{layer} {value:.1f}" for layer, value in sorted(expected.items()))
+    assert f"layer sensitivity: {told}" in result.out
+    table = list(csv.DictReader((tmp_path / "out" / "tables" / "compression.csv").open()))
+    dense = {row["layer"] for row in table if float(row["kept_ratio"]) == 1}
+    assert dense == {str(max(expected, key=lambda layer: expected[layer]))}
+    kept = sum(float(row["kept_ratio"]) for row in table) / len(table)
+    assert 0.68 < kept <= 0.7
+    assert all(float(row["weight_error"]) == 0 for row in table if row["layer"] in dense)
 
 
 def of_every_kind(inputs: int, experts: int) -> StackStatistics:
@@ -152,6 +168,7 @@ def test_every_method_works_on_every_family(name: str, layout: str, tmp_path: Pa
         (("--method", "mobe", "--tokens", "0"), "mobe: needs statistics of the inputs; give --tokens or --statistics"),
         (("--method", "svd_llm:moments=expert", "--per-expert", "down"), "svd_llm:moments=expert needs gate's"),
         (("--method", "identity:bits=4"), "has no option 'bits'"),
+        (("--method", "moe_svd:dense_layers=3"), "dense_layers=3 of 4 at ratio 0.4; give 2 or less"),
     ],
 )
 def test_wrong_options_are_refused_before_any_work(

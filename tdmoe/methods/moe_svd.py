@@ -10,7 +10,8 @@ which is no projection: U_e Sigma_e belongs to V_e, not to V_s. `corrected` solv
     V_s = leading eigenvectors of sum_e p_e S^T W_e^T W_e S,    W^_e = W_e S V_s V_s^T S^-1
 
 with p_e the share of tokens: the best shared input factor for experts weighed by their use. With p alike it is the
-input-mode Tucker decomposition. Stored in Tucker form: core (E, O, K) or (`top`, O, K), input (I, K).
+input-mode Tucker decomposition. Stored in Tucker form: core (E, O, K) or (`top`, O, K), input (I, K). Which layers are
+compressed at all is `dense_layers`: that many of the most sensitive ones are not (tdmoe/layer_sensitivity.py).
 """
 
 from __future__ import annotations
@@ -36,11 +37,15 @@ from tdmoe.whitening import DAMPING, Metric, metric
 
 @dataclass(frozen=True)
 class Options(Budgeted):
-    """`weigh` is for `corrected`; `top` for `published`: 0 keeps as many as the budget allows, 2 as in the paper."""
+    """`weigh` is for `corrected`; `top` for `published`: 0 keeps as many as the budget allows, 2 as in the paper.
+
+    `dense_layers` of the most sensitive layers are left as they are, and the others cut harder, to the same total.
+    """
 
     preset: Literal["corrected", "published"] = "corrected"
     weigh: Literal["frequency", "alike"] = "frequency"
     top: int = 0
+    dense_layers: int = 0
     damping: float = DAMPING
 
 
@@ -63,6 +68,8 @@ class MoESVD(Method):
             raise InputError(f"--method moe_svd: top={options.top} is of preset=published only; give one of them")
         if published and options.weigh != "frequency":
             raise InputError("--method moe_svd: weigh is of preset=corrected only; give one of them")
+        if options.dense_layers < 0:
+            raise InputError(f"--method moe_svd: dense_layers is {options.dense_layers}; give at least 0")
         if not 0 <= options.top <= shape[0]:
             raise InputError(f"--method moe_svd: top is {options.top}; the stack has {shape[0]} experts")
         _sizes(shape, options, ratio)
@@ -77,6 +84,8 @@ class MoESVD(Method):
         device: str,
     ) -> TuckerExperts:
         """Shared factor first, then all experts on it."""
+        if allotment.ranks == reader.stack.shape:
+            return TuckerExperts(mode_products(reader, None, None, None, device=device))
         assert statistics is not None and statistics.tokens_E is not None, "checked before"
         top, rank = _sizes(reader.stack.shape, options, allotment.ratio)
         S = metric(statistics.C_II.to(device), options.damping)

@@ -24,6 +24,7 @@ from tdmoe.precision import full_precision
 
 STEPS = 600
 SEARCH = 16  # evaluations of the loss that every number of bases is given
+GAIN = 0.02  # of the squared error that more bases must gain in it
 MEMORY = 10  # pairs that L-BFGS remembers
 REFRESH = 5  # steps between two curvatures
 SPREAD = 0.3  # of the mixtures before phi, and of the random bases beside the first
@@ -165,7 +166,9 @@ def fitted(
 
 
 def _search(objective: Objective, directions_IK: Tensor, choices: Sequence[Sizes], evaluations: int) -> Fitter:
-    """A short fit of each, from the middle up as long as the loss falls, or else down; only the best is kept.
+    """A short fit of each, from the middle up as long as the loss falls by GAIN, or else down; only the best is kept.
+
+    More bases fall faster at first, so they must be clearly better early on to be better in the end.
 
     By the loss of the weights, whatever the metric is: in a metric that falls steeply few bases begin far better than
     many, and end worse, so that a short fit misleads.
@@ -179,9 +182,9 @@ def _search(objective: Objective, directions_IK: Tensor, choices: Sequence[Sizes
 
     at = len(choices) // 2
     best = tried(at)
-    for step in (1, -1):
+    for step, enough in ((1, 1 - GAIN), (-1, 1.0)):
         before = at
-        while 0 <= at + step < len(choices) and (other := tried(at + step)).value.loss < best.value.loss:
+        while 0 <= at + step < len(choices) and (other := tried(at + step)).value.loss < enough * best.value.loss:
             at, best = at + step, other
         if at != before:
             break

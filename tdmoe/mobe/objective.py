@@ -48,8 +48,8 @@ class Point(NamedTuple):
         return Point(*(x - y for x, y in zip(self, other, strict=True)))
 
     def dot(self, other: Point) -> float:
-        """Inner product, in float64."""
-        return float(sum((x * y).sum(dtype=torch.float64) for x, y in zip(self, other, strict=True)))
+        """Inner product."""
+        return sum(float(torch.dot(x.flatten(), y.flatten())) for x, y in zip(self, other, strict=True))
 
 
 class Value(NamedTuple):
