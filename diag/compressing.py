@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from diag.calibrating import NAME as CALIBRATE
+from diag.calibrating import VERSION as CALIBRATION
 from diag.calibrating import from_arrays, model_identity
 from diag.files import write_json
 from diag.probes import Settings as ProbeSettings
@@ -320,6 +321,8 @@ def _check_statistics(folder: Path, stack: Stack, needs: methods.Needs) -> None:
             f"--statistics {folder}: were collected on other weights ({found['model']}), or on another copy of them; "
             "calibrate this model"
         )
+    if found["probe_version"] != CALIBRATION:
+        raise InputError(f"--statistics {folder}: were collected by another version of this tool; calibrate again")
     if needs.outputs and "gate_output_OO" not in found["arrays"]:
         raise InputError(f"--statistics {folder}: hold no gradients at outputs; calibrate with --outputs")
     with safe_open(_sums_path(folder, stack.layer), "np") as file:

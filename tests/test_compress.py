@@ -440,6 +440,9 @@ def test_statistics_of_another_model_are_refused(
     write_json(path, found | {"weights": "0"})
     message = r"--statistics .*: were collected on other weights \(mini\), or on another copy of them; calibrate this"
     refuses(compress(*command, "--layers", "0"), message, tmp_path / "out")
+    write_json(path, found | {"probe_version": 1})
+    message = "--statistics .*: were collected by another version of this tool; calibrate again"
+    refuses(compress(*command, "--layers", "0"), message, tmp_path / "out")
     write_json(path, found)
     outputs = compress(*command, "--layers", "0", "--whitening", "both")
     refuses(outputs, "--statistics .*: hold no gradients at outputs; calibrate with --outputs", tmp_path / "out")
