@@ -53,12 +53,16 @@ def main() -> None:
     parser.add_argument("--text", required=True, help="training text of the model, for calibration")
     parser.add_argument("--statistics", type=Path, help="run folder of that calibration, where it is there already")
     parser.add_argument("--only", default="", help="methods whose name holds this; nothing is written then")
+    parser.add_argument("--ratio", choices=RATIOS, action="append", help="one of them alone [default: all]")
+    parser.add_argument("--projections", choices=PROJECTIONS, action="append", help="likewise")
     parser.add_argument("--windows", type=int, default=256, help="of each text")
     arguments = parser.parse_args()
     texts = {name: windows(name, arguments.windows) for name in TEXTS}
     rows = [["", "", "dense", "", "", "", "", "", *perplexities(MINI, texts), ""]]
     show(rows[0])
-    asked = [(ratio, *method) for ratio in RATIOS for method in METHODS] + [(None, *method) for method in FIXED]
+    asked = [(ratio, *method) for ratio in arguments.ratio or RATIOS for method in METHODS] + [
+        (None, *method) for method in FIXED
+    ]
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder)
         calibrate = ("--text", arguments.text, "--tokens", str(TOKENS), "--per-expert", "all", "--outputs")
@@ -66,7 +70,8 @@ def main() -> None:
             (where / "statistics").symlink_to(arguments.statistics.absolute())
         else:
             tool(where, "calibrate", "--model", "mini", *calibrate, "--out", "statistics", "--quiet")
-        for projections, options in PROJECTIONS.items():
+        for projections in arguments.projections or PROJECTIONS:
+            options = PROJECTIONS[projections]
             for ratio, name, spec in asked:
                 if arguments.only not in name:
                     continue
