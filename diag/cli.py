@@ -339,6 +339,8 @@ def compress(
     needs = chosen.needs(options)
     if not chosen.fixes_storage(options):
         ratio = RATIO if ratio is None else ratio
+    elif getattr(options, "ratio_of", "targeted") != "targeted":
+        raise InputError(f"--ratio-of model: {method} stores what its options say; give no --ratio-of")
     elif ratio is not None:
         raise InputError(f"--ratio {ratio}: {method} stores what its options say; give no --ratio")
     asked = (text, tokens, window, weighting, per_expert)

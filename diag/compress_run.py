@@ -208,14 +208,16 @@ class Compression:
         assert self.ratio is not None, "only MoE-SVD leaves layers dense, by a budget"
         layers, dense = len({job.layer for job in self.session.stacks}), self._dense_layers
         if dense >= layers or harder(self.ratio, layers, dense) >= 1:
-            most = max(0, math.ceil(layers * (1 - self.ratio)) - 1)
-            raise InputError(
-                f"--method moe_svd: dense_layers={dense} of {layers} at ratio {self.ratio:g}; give {most} or less"
-            )
+            most = math.ceil(layers * (1 - self.ratio)) - 1
+            give = f"give {most} or less" if most > 0 else "leave none of so few dense, or lower the ratio"
+            raise InputError(f"--method moe_svd: dense_layers={dense} of {layers} at ratio {self.ratio:g}; {give}")
         ratio = harder(self.ratio, layers, dense)
         method, options = methods.parse(self.command.method)
-        for stack in self.session.stacks.values():
-            method.check(stack.shape, options, ratio)
+        try:
+            for stack in self.session.stacks.values():
+                method.check(stack.shape, options, ratio)
+        except InputError as error:
+            raise InputError(f"--method moe_svd: dense_layers={dense} leaves the others less: {error}") from error
         return ratio
 
     def _by_importance(self) -> dict[str, tuple[float, tuple[int, ...]]]:

@@ -25,7 +25,7 @@ def eigenvectors(G_NN: Tensor) -> tuple[Tensor, Tensor]:
         values_N, V_NN = torch.linalg.eigh(G_NN)
         return values_N.flip(0), V_NN.flip(1)
     values, vectors = eigh(G_NN.numpy(), driver="evd", check_finite=False)
-    return torch.from_numpy(values[::-1].copy()), torch.from_numpy(np.ascontiguousarray(vectors[:, ::-1]))
+    return torch.from_numpy(values[::-1].copy()), torch.from_numpy(vectors[:, ::-1].copy())
 
 
 def largest_eigenvalue(G_NN: Tensor) -> float:

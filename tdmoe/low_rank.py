@@ -58,5 +58,5 @@ def check_rank(name: str, shape: Shape, rank: int, *, shared: int = 0) -> None:
         raise InputError(
             f"--method {name}: rank {rank} stores {experts} x {rank} x ({outputs} + {inputs})"
             f"{f' + {shared:,}' if shared else ''} = {stored:,} parameters, {stored / dense:.2f} times the {dense:,} "
-            f"of the dense stack; give a rank of at most {most}"
+            f"of the dense stack; give {f'a rank of at most {most}' if most > 0 else 'another method'}"
         )

@@ -37,7 +37,7 @@ def options(kind: type[Options], values: Mapping[str, str], where: str) -> Optio
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for key in values:
         if key not in names:
-            raise InputError(f"{where}: has no option {key!r}; it has {', '.join(names)}")
+            raise InputError(f"{where}: has no option {key!r}; it has {', '.join(names) or 'none'}")
     return kind(**{key: _value(hints[key], key, value, where) for key, value in values.items()})
 
 

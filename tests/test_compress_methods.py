@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,21 @@ BUDGETED = {
     "mobe:preset=published,steps=4": "bases",
     "d2_moe:mean=fisher": "low_rank",
 }
+ALL = (
+    *(
+        "mobe:steps=4",
+        "d2_moe",
+        "rtn:bits=8",
+        "svd_llm",
+        "moe_svd",
+        "mean",
+        "svd",
+        "rtn:bits=4,scale=tensor",
+        "identity",
+    ),
+    *("moe_svd:preset=published", "mobe:preset=published,steps=2", "tdmoe", "mobe:steps=4,groups=2", "cast", "drop"),
+    "rtn:bits=3,scale=channel",
+)
 FIXED = {"rtn:bits=3": "integers", "identity": "dense", "drop": "tucker"}
 
 
@@ -118,14 +134,13 @@ def of_every_kind(inputs: int, experts: int) -> StackStatistics:
 
 @pytest.mark.parametrize(("name", "layout"), [(n, x) for n, x in CHECKPOINTS if n != "llama4"])
 def test_every_method_works_on_every_family(name: str, layout: str, tmp_path: Path) -> None:
-    """A method a projection, all in one checkpoint, against the family's own module with the rebuilt weights."""
+    """Against the family's own module with the rebuilt weights. Methods take turns, a projection each."""
     family = FAMILIES[name]
     folder = save(build(family), tmp_path / "dense", fused=layout == "fused")
     if family.originally_fused and family.input_major == layout:
         transpose_experts(folder)
-    specs = iter(
-        ("mobe:steps=4", "d2_moe", "rtn:bits=8", "svd_llm", "moe_svd", "mean", "svd", "rtn:bits=4", "identity")
-    )
+    turn = CHECKPOINTS.index((name, layout))
+    specs = itertools.cycle(ALL[turn % len(ALL) :] + ALL[: turn % len(ALL)])
     to, stacks, rebuilt = tmp_path / "to", {}, {}
     to.mkdir()
     with Checkpoint(folder) as checkpoint:
@@ -167,7 +182,19 @@ def test_every_method_works_on_every_family(name: str, layout: str, tmp_path: Pa
         (("--method", "rtn:bits=x"), "bits is 'x', a whole number is needed"),
         (("--method", "mobe", "--tokens", "0"), "mobe: needs statistics of the inputs; give --tokens or --statistics"),
         (("--method", "svd_llm:moments=expert", "--per-expert", "down"), "svd_llm:moments=expert needs gate's"),
-        (("--method", "identity:bits=4"), "has no option 'bits'"),
+        (("--method", "identity:bits=4"), "has no option 'bits'; it has none"),
+        (
+            ("--method", "svd:rank=9,ratio_of=model"),
+            "--ratio-of model: svd:rank=9,.* stores what .*; give no",
+        ),
+        (
+            ("--method", "moe_svd:dense_layers=1", "--layers", "1"),
+            "dense_layers=1 of 1 at ratio 0.4; leave none .*lower",
+        ),
+        (
+            ("--method", "moe_svd:dense_layers=2", "--ratio", "0.49"),
+            "dense_layers=2 leaves the others less: --ratio 0.98: ",
+        ),
         (("--method", "moe_svd:dense_layers=3"), "dense_layers=3 of 4 at ratio 0.4; give 2 or less"),
     ],
 )

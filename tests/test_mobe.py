@@ -193,6 +193,12 @@ def test_the_curvature_of_linear_phi_is_the_hessian_with_left_factors_held(
         torch.testing.assert_close(H @ step.mixing_EM[e], gradient.mixing_EM[e])
 
 
+def test_a_loss_that_overflows_is_never_taken_for_a_good_one() -> None:
+    objective = Objective(decaying((6, 5, 11)).float(), "identity")
+    at = Point(*(1e25 * t.float() for t in point((6, 5, 11), Sizes(3, 4))))
+    assert objective.value(at).loss == float("inf")
+
+
 def test_orthogonal_mixing_is_the_same_mixture() -> None:
     at = point((6, 5, 11), Sizes(3, 4))
     same = orthogonal(at)

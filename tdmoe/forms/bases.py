@@ -43,7 +43,8 @@ def group_of(experts: list[int], count: int, groups: int) -> list[int]:
 class Fit:
     """An iterative fit: `curve` has (evaluations of the loss, seconds, relative error) as it went.
 
-    `stopped` says why it ended: "converged", or "steps" where it might have gone on. `decrement` is the gain in the
+    `stopped` says why it ended: "converged", "steps" where it might have gone on, "no step helps" where rounding hides
+    what is left to gain. `decrement` is the gain in the
     squared error that the last quadratic model still promised, relative to that error: a first-order certificate of
     this minimum, none of a global one.
     """
@@ -163,9 +164,9 @@ class BasisLinear(ExpertsLinear):
 
     def mixtures(self, experts: list[int]) -> Tensor:
         """phi(sum_j mixing_ej basis_j) of these experts, (B, K, I)."""
-        if torch.is_grad_enabled():
-            return _mixed_of(experts, self.mixing, self.basis, self.activation, self.groups)
         sources = (self.basis, self.mixing)
+        if torch.is_grad_enabled() or any(t.is_inference() for t in sources):  # whose changes cannot be told
+            return _mixed_of(experts, self.mixing, self.basis, self.activation, self.groups)
         state = tuple((t.data_ptr(), t._version, t.dtype, t.device) for t in sources)
         if state != self._kept_of:
             self._kept.clear()

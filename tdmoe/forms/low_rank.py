@@ -61,7 +61,7 @@ class LowRankExperts:
 
 
 class LowRankLinear(ExpertsLinear):
-    """A stack of E linear maps I -> O, each of rank K beside a base that is run once a token."""
+    """A stack of E linear maps I -> O, each of rank K beside a base, which gate and up run once a token."""
 
     base: nn.Parameter | None
 

@@ -28,6 +28,10 @@ class TuckerExperts:
     output_OP: Tensor | None = None
     input_IQ: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        for factor in (self.expert_ER, self.output_OP, self.input_IQ):
+            assert factor is None or len(factor) > factor.shape[1], "a mode at full rank stores no factor"
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(experts, outputs, inputs)."""

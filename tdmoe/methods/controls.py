@@ -108,7 +108,7 @@ class Mean(Control):
         experts = reader.stack.shape[0]
         one_E1 = torch.ones(experts, 1, dtype=torch.float64)
         core = mode_products(reader, one_E1 / experts, None, None, dtype=torch.float64, device=device)
-        return TuckerExperts(core, one_E1.to(device))
+        return TuckerExperts(core, one_E1.to(device) if experts > 1 else None)
 
 
 OFFERED = (Identity(), Cast(), Drop(), Mean())

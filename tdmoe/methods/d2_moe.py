@@ -19,6 +19,7 @@ from tdmoe.forms.low_rank import LowRankExperts
 from tdmoe.low_rank import check_rank, rank_within
 from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics
 from tdmoe.methods.svd_llm import check_damping, decomposed, metrics_of
+from tdmoe.problems import InputError
 from tdmoe.products import mode_products
 from tdmoe.ranks import Shape
 from tdmoe.source import WeightSource
@@ -55,6 +56,9 @@ class D2MoE(Method):
     def check(self, shape: Shape, options: Options, ratio: float) -> None:
         """InputError where damping, rank or ratio are wrong."""
         check_damping(self.NAME, options.damping)
+        for wrong, what in ((options.damping != DAMPING, "damping"), (options.moments == "expert", "moments")):
+            if wrong and options.whitening == "none":
+                raise InputError(f"--method d2_moe: {what} says nothing where whitening=none; give one of them")
         shared = shape[1] * shape[2]
         if self.fixes_storage(options):
             check_rank(self.NAME, shape, options.rank, shared=shared)

@@ -23,19 +23,22 @@ from tdmoe.mobe.sizes import Sizes
 from tdmoe.problems import InputError
 from tdmoe.ranks import Shape, budget
 from tdmoe.source import WeightSource
-from tdmoe.whitening import DAMPING
+from tdmoe.whitening import DAMPING, metric
+
+LEAST_DAMPING = 1e-6  # products are in float32
 
 
 @dataclass(frozen=True)
 class Options(Budgeted):
-    """`bases` and `rank` 0 are chosen within the budget; both given fix the storage. `steps` 0: 30 000 or 600.
+    """`bases` (of a group) and `rank` 0 are chosen within the budget; both given fix the storage.
 
-    `phi` auto is silu where published, tanh where corrected. `groups`: consecutive parts of the experts with bases of
-    their own, as the authors do for Kimi-K2 (2).
+    auto: `whitening` none and `phi` silu where published, input and tanh where corrected. `groups`: consecutive parts
+    of the experts with bases of their own, as the authors do for Kimi-K2 (2); the sizes are searched on the first.
+    `steps`: of Adam where published, 0 for 30 000; evaluations of the loss where corrected, 0 for 600.
     """
 
     preset: Literal["corrected", "published"] = "corrected"
-    whitening: Literal["input", "none"] = "input"
+    whitening: Literal["auto", "input", "none"] = "auto"
     phi: Literal["auto", "tanh", "silu", "identity"] = "auto"
     bases: int = 0
     rank: int = 0
@@ -62,6 +65,10 @@ class MoBE(Method):
     def check(self, shape: Shape, options: Options, ratio: float) -> None:
         """InputError where options contradict each other, or the sizes store more than the dense stack."""
         check_damping(self.NAME, options.damping)
+        published, damped = options.preset == "published", options.damping != DAMPING
+        for wrong, what in ((published and options.whitening == "input", "whitening=input"), (damped, "damping")):
+            if wrong and not _metric(options):
+                raise InputError(f"--method mobe: {what} says nothing without a metric in the loss; give one of them")
         for name in ("bases", "rank", "steps"):
             if (value := getattr(options, name)) < 0:
                 raise InputError(f"--method mobe: {name} is {value}; give at least 1, or 0 for the default")
@@ -73,10 +80,15 @@ class MoBE(Method):
     def memory(self, shape: Shape, options: Options, ratio: float) -> int:
         """Float32: weights, mixtures, their products, gradients; and what the optimiser remembers of the bases."""
         experts, outputs, inputs = shape
-        largest = max(_choices(shape, options, ratio), key=lambda c: sizes.stored(shape, c, 1))
-        mixtures = experts * largest.rank * inputs
-        basis = largest.bases * options.groups * largest.rank * inputs
-        return 4 * (3 * experts * outputs * inputs + 6 * mixtures + (2 * fit.MEMORY + 6) * basis)
+        published = options.preset == "published"
+        found = []
+        for bases, rank in _choices(shape, options, ratio):
+            mixtures, left, basis = experts * rank * inputs, experts * outputs * rank, bases * rank * inputs
+            if published:  # both with gradient, two moments and the best snapshot
+                found.append(6 * mixtures + 5 * (left + basis))
+            else:  # two fits while sizes are searched
+                found.append(8 * mixtures + 4 * left + 4 * experts * rank**2 + 4 * (fit.MEMORY + 3) * basis)
+        return 4 * (4 * experts * outputs * inputs + max(found))
 
     def compress(
         self,
@@ -104,7 +116,7 @@ class MoBE(Method):
 
 
 def _metric(options: Options) -> bool:
-    return options.preset == "corrected" and options.whitening == "input"
+    return options.preset == "corrected" and options.whitening != "none"
 
 
 def _choices(shape: Shape, options: Options, ratio: float) -> list[Sizes]:
@@ -113,10 +125,15 @@ def _choices(shape: Shape, options: Options, ratio: float) -> list[Sizes]:
     if bases and rank:
         return [Sizes(bases, rank)]
     if bases:
-        return [Sizes(bases, sizes.rank_within(shape, ratio, bases, groups))]
-    if rank:
+        rank = sizes.rank_within(shape, ratio, bases, groups)
+    elif rank:
         room = budget(shape, ratio) - shape[0] * shape[1] * rank
-        return [Sizes(min(shape[0] // groups, int(room // (groups * rank * shape[2] + shape[0]))), rank)]
+        bases = min(shape[0] // groups, int(room // (groups * rank * shape[2] + shape[0])))
+    if options.bases or options.rank:
+        if bases < 1 or rank < 1:
+            given = f"{bases} bases leave no rank" if options.bases else f"rank {rank} leaves no basis"
+            raise InputError(f"--ratio {ratio}: {given} within its budget; lower the ratio, or give less of them")
+        return [Sizes(bases, rank)]
     if options.preset == "published":
         return [sizes.published(shape, ratio, groups)]
     if not (found := sizes.ladder(shape, ratio, groups)):
@@ -134,9 +151,8 @@ def _fitted(W_EOI: Tensor, choices: list[Sizes], options: Options, statistics: S
     C_II = None
     if _metric(options):
         assert statistics is not None, "checked before"
-        C_II = statistics.C_II.to(W_EOI.device, torch.float64)
-        C_II = C_II + options.damping * C_II.diagonal().mean() * torch.eye(len(C_II), dtype=C_II.dtype).to(C_II)
-        C_II = C_II / C_II.diagonal().mean()
+        S = metric(statistics.C_II.to(W_EOI.device), max(options.damping, LEAST_DAMPING)).S_NN
+        C_II = S @ S.T / S.square().sum() * len(S)
     phi = "tanh" if options.phi == "auto" else options.phi
     return fit.fitted(W_EOI, choices, phi, options.steps or fit.STEPS, C_II)
 

@@ -5,7 +5,8 @@ The official code cannot be read; `published` follows the paper as its replicati
     each W_e S = U_e Sigma_e V_e^T, S S^T = C;   V_s = V_e of the expert with the most tokens;   the U_e Sigma_e of the
     `top` experts with the most tokens are kept, each expert uses the combination of them nearest to its own
 
-which is no projection: U_e Sigma_e belongs to V_e, not to V_s. `corrected` solves for both instead,
+which is no projection: U_e Sigma_e belongs to V_e, not to V_s (the signs of V_e, which a SVD leaves open and on which
+the outcome depends, are those that are nearest to V_s). `corrected` solves for both instead,
 
     V_s = leading eigenvectors of sum_e p_e S^T W_e^T W_e S,    W^_e = W_e S V_s V_s^T S^-1
 
@@ -74,6 +75,12 @@ class MoESVD(Method):
             raise InputError(f"--method moe_svd: top is {options.top}; the stack has {shape[0]} experts")
         _sizes(shape, options, ratio)
 
+    def memory(self, shape: Shape, options: Options, ratio: float) -> int:
+        """The core; as published the left factors of all experts in float64, and what they are combined from."""
+        experts, outputs, inputs = shape
+        published = options.preset == "published"
+        return 24 * experts * outputs * min(outputs, inputs) if published else 8 * experts * outputs * inputs
+
     def compress(
         self,
         reader: WeightSource,
@@ -97,6 +104,8 @@ class MoESVD(Method):
             for start, W_BOI in expert_blocks(reader, torch.float32, device):
                 for p, W_OI in zip(p_E[start:].tolist(), W_BOI.double(), strict=False):
                     M_II += p * (W_OI.T @ W_OI)
+        if rank == S.size:  # nothing is cut
+            return TuckerExperts(mode_products(reader, None, None, None, device=device))
         V_IK = eigenvectors(S.gram(M_II))[1][:, :rank]
         core_EOK = mode_products(reader, None, None, S.project(V_IK), device=device)
         return TuckerExperts(core_EOK, input_IQ=S.undo(V_IK).float())
@@ -111,7 +120,8 @@ def _sizes(shape: Shape, options: Options, ratio: float) -> tuple[int, int]:
     mixing = experts * top if top < experts else 0
     rank = min(most, int((allowed - mixing) // (top * outputs + inputs)))
     if options.preset == "published" and not options.top and rank < most:
-        fewer = int((allowed - inputs * most) // (outputs * most + experts))  # all directions, of fewer experts
+        shared = inputs * most if most < inputs else 0  # in the core where the mode is not cut
+        fewer = int((allowed - shared) // (outputs * most + experts))  # all directions, of fewer experts
         if fewer >= 1:
             return min(fewer, experts), most
     if rank < 1:
@@ -127,21 +137,31 @@ def _published(reader: WeightSource, S: Metric, tokens_E: Tensor, top: int, rank
     order = tokens_E.argsort(descending=True, stable=True).tolist()
     experts, outputs, _ = reader.stack.shape
     left_EOK = torch.empty(experts, outputs, rank, dtype=torch.float64, device=device)
-    V_IK = torch.empty(0)
+    shared_KI = torch.empty(0)
     for start, W_BOI in expert_blocks(reader, torch.float32, device):
-        for e, W_OI in enumerate(W_BOI.double(), start):
-            with full_precision():
-                U_ON, s_N, V_NI = torch.linalg.svd(W_OI @ S.S_NN, full_matrices=False)
-            left_EOK[e] = U_ON[:, :rank] * s_N[:rank]
-            if e == order[0]:
-                V_IK = V_NI[:rank].T.contiguous()
-    input_IK = S.undo(V_IK).float()
-    if top == experts:
-        return TuckerExperts(left_EOK.float(), input_IQ=input_IK)
+        if start <= order[0] < start + len(W_BOI):
+            shared_KI = _svd(W_BOI[order[0] - start], S, rank)[1]
+    for start, W_BOI in expert_blocks(reader, torch.float32, device):
+        for e, W_OI in enumerate(W_BOI, start):
+            left_OK, V_KI = _svd(W_OI, S, rank)
+            against_K = (V_KI * shared_KI).sum(1) < 0
+            left_EOK[e] = torch.where(against_K, -left_OK, left_OK)
     kept = sorted(order[:top])
-    kept_NR = left_EOK[kept].flatten(1).T
-    combination_RE = torch.linalg.lstsq(kept_NR, left_EOK.flatten(1).T).solution
-    return TuckerExperts(left_EOK[kept].float(), combination_RE.T.float().contiguous(), input_IQ=input_IK)
+    core_ROK, input_IK = left_EOK[kept], S.undo(shared_KI.T.contiguous())
+    combination_ER = None
+    if top < experts:
+        basis_NR = core_ROK.flatten(1).T
+        combination_ER = torch.linalg.lstsq(basis_NR, left_EOK.flatten(1).T).solution.T.float().contiguous()
+    if len(input_IK) == rank:
+        return TuckerExperts((core_ROK @ input_IK.T).float(), combination_ER)
+    return TuckerExperts(core_ROK.float(), combination_ER, input_IQ=input_IK.float())
+
+
+def _svd(W_OI: Tensor, S: Metric, rank: int) -> tuple[Tensor, Tensor]:
+    """(U Sigma, V^T) of W S, truncated, in float64."""
+    with full_precision():
+        U_ON, s_N, V_NI = torch.linalg.svd(W_OI.double() @ S.S_NN, full_matrices=False)
+    return U_ON[:, :rank] * s_N[:rank], V_NI[:rank]
 
 
 OFFERED = (MoESVD(),)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ class Fitter:
             slope = direction.dot(self.value.gradient)
             if slope >= 0 or not self._search(direction, slope):
                 if not self._pairs:  # the curvature's own step does not help either
-                    self.stopped = "converged"
+                    self.stopped = "no step helps"
                     break
                 self._pairs.clear()
                 self._curvature = None
@@ -152,9 +153,16 @@ def input_directions(objective: Objective, W_EOI: Tensor) -> Tensor:
 def fitted(
     W_EOI: Tensor, choices: Sequence[Sizes], activation: str, steps: int = STEPS, C_II: Tensor | None = None
 ) -> BasisExperts:
-    """The best of the sizes, fitted; `C_II` is the metric of the inputs, positive definite."""
+    """The best of the sizes, fitted; `C_II` is the metric of the inputs, positive definite.
+
+    `steps` are evaluations of the loss of the sizes that are chosen; those of the search count where its loss is the
+    same, without a metric.
+    """
     with full_precision():
-        began = time.perf_counter()
+        began, scale = time.perf_counter(), float(W_EOI.square().mean(dtype=torch.float64).sqrt())
+        if scale == 0.0:
+            return nothing(W_EOI, choices[0], activation)
+        W_EOI = W_EOI / scale
         plain = Objective(W_EOI, activation)
         chosen = _search(plain, input_directions(plain, W_EOI), choices, min(SEARCH, steps))
         if C_II is not None:
@@ -162,7 +170,17 @@ def fitted(
             chosen = Fitter(weighed, chosen.sizes, input_directions(weighed, W_EOI))
         chosen.spend(time.perf_counter() - began)
         chosen.run(steps)
-        return chosen.made()
+        made = chosen.made()
+        return replace(made, left_EOK=made.left_EOK * scale)
+
+
+def nothing(W_EOI: Tensor, sizes: Sizes, activation: str) -> BasisExperts:
+    """Of weights that are all zero."""
+    experts, outputs, inputs = W_EOI.shape
+    bases, rank = sizes
+    factors = (W_EOI.new_zeros(shape) for shape in ((experts, outputs, rank), (bases, rank, inputs), (experts, bases)))
+    left_EOK, basis_MKI, mixing_EM = factors
+    return BasisExperts(left_EOK, basis_MKI, mixing_EM, activation, fit=Fit(((0, 0.0, 0.0),), "converged", 0.0))
 
 
 def _search(objective: Objective, directions_IK: Tensor, choices: Sequence[Sizes], evaluations: int) -> Fitter:

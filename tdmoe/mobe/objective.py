@@ -22,6 +22,7 @@ Legend: E experts, O outputs, I inputs, M bases, K rank.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -106,7 +107,8 @@ class Objective:
             dM_EKI *= slope_EKI
         dM_EN, basis_MN = dM_EKI.flatten(1) * (2 / self.norm), at.basis_MKI.flatten(1)
         gradient = Point((at.mixing_EM.T @ dM_EN).view_as(at.basis_MKI), dM_EN @ basis_MN.T)
-        return Value(max(0.0, 1.0 - float(gained) / self.norm), gradient, left_EOK, slope_EKI)
+        loss = 1.0 - float(gained) / self.norm
+        return Value(max(0.0, loss) if math.isfinite(loss) else math.inf, gradient, left_EOK, slope_EKI)
 
     def curvature(self, at: Point, value: Value) -> Curvature:
         """Blocks at a point."""
@@ -146,12 +148,11 @@ def orthogonal(at: Point) -> Point:
 
 
 def _factor(G_BNN: Tensor, ridge: float) -> Tensor:
-    """Cholesky factors of symmetric matrices, after `ridge` times their mean diagonal was added."""
+    """Cholesky factors of symmetric matrices, after `ridge` times their mean diagonal was added; NaN where none is."""
     scale_B = G_BNN.diagonal(dim1=1, dim2=2).mean(1).clamp(min=torch.finfo(G_BNN.dtype).tiny)
     eye_NN = torch.eye(G_BNN.shape[1], dtype=G_BNN.dtype, device=G_BNN.device)
     for times in (1.0, 1e2, 1e4):
         L_BNN, failed_B = torch.linalg.cholesky_ex(G_BNN + times * ridge * scale_B[:, None, None] * eye_NN)
         if not failed_B.any():
             break
-    factor_BNN: Tensor = L_BNN
-    return factor_BNN
+    return torch.where((failed_B > 0)[:, None, None], torch.nan, L_BNN)

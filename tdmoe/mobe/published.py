@@ -1,6 +1,6 @@
 """MoBE as its authors train it (inclusionAI/MoBE train.py; Chen et al. 2025, sec. 3).
 
-    W_e ~ s A_e phi(sum_j softmax(w_e)_j B_j),   s the standard deviation of all weights of the stack
+    W_e ~ s A_e phi(sum_j softmax(w_e)_j B_j),   s the standard deviation of the stack's weights (of a group's)
 
 Start: experts in M consecutive groups; B_g = V_K^T and A_e the rows of U_K Sigma_K of the SVD of a group's stacked
 weights; w one-hot. Loss: the mean square of prediction - W / s. Adam, one learning rate, all experts in every step.
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from tdmoe.forms.bases import ACTIVATIONS, BasisExperts, Fit
+from tdmoe.mobe.fit import nothing
 from tdmoe.mobe.sizes import Sizes
 from tdmoe.precision import full_precision
 
@@ -74,6 +75,8 @@ class Training:
 
 def trained(W_EOI: Tensor, sizes: Sizes, activation: str = "silu", steps: int = STEPS) -> BasisExperts:
     """The best snapshot after so many steps; the last state where there are less than 200."""
+    if float(W_EOI.std()) == 0.0:
+        return nothing(W_EOI, sizes, activation)
     training = Training(W_EOI, sizes, activation)
     square = float(training.target_EOI.square().mean(dtype=torch.float64))
     best, kept = float("inf"), [tensor.detach() for tensor in training.state]
@@ -81,7 +84,7 @@ def trained(W_EOI: Tensor, sizes: Sizes, activation: str = "silu", steps: int = 
     with full_precision():
         for done in range(1, steps + 1):
             loss = training.step()
-            if done % SNAPSHOT == 0 or done == steps:
+            if done % SNAPSHOT == 0 or done == steps < SNAPSHOT:
                 curve.append((done, time.perf_counter() - began, (loss / square) ** 0.5))
             if done % SNAPSHOT == 0 and loss < best:
                 best, kept = loss, [tensor.detach().clone() for tensor in training.state]
