@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench import gpu_checks, gpu_tucker
+from bench import gpu_checks, gpu_methods, gpu_tucker
 from bench.checkpoints import QWEN3_30B, Shape, forget, read_plainly, shards, write
 from bench.machine import fastest, gemm_rate, hardware, today
 from bench.results import Figure, section
@@ -97,9 +97,10 @@ def main() -> int:
     print(f"{today()}, {hardware()}\n")
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        for check in (*gpu_checks.CHECKS, *gpu_tucker.CHECKS):
+        for check in (*gpu_checks.CHECKS, *gpu_tucker.CHECKS, *gpu_methods.CHECKS):
             failed += not _holds(check, Path(folder), options.device)
-        for title, timed in (("GPU", timings), ("TD-MoE on the GPU", gpu_tucker.timings)):
+        sections = {"GPU": timings, "TD-MoE on the GPU": gpu_tucker.timings, "MoBE on the GPU": gpu_methods.timings}
+        for title, timed in sections.items():
             found = list(timed(Path(folder), options.device, options.small))
             print("\n" + section(title, found))
             failed += any("largest error" in figure.what and not figure.met for figure in found)

@@ -193,7 +193,7 @@ class Compression:
         for layer, stacks in layers.items():
             sums = self._sums(layer)
             readers = [joint.reader(stack, self.command.memory) for stack in stacks]
-            ranks_E = sum(significant_ranks(reader, device=self.session.device) for reader in readers) / len(readers)
+            ranks_E = sum(map(significant_ranks, readers)) / len(readers)
             assert isinstance(ranks_E, Tensor)
             self.layer_sensitivities[layer] = sensitivity(sums.tokens_E, ranks_E, sums.outlying_E)
         order = sorted(layers, key=lambda layer: -self.layer_sensitivities[layer])

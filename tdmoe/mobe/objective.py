@@ -119,11 +119,11 @@ class Objective:
         Q_EN = Q_EKK.flatten(1) * (2 / self.norm)
         basis_MKK = (at.mixing_EM.square().T @ Q_EN).view(bases, rank, rank)
         BC_MKI = at.basis_MKI if self.C_II is None else at.basis_MKI @ self.C_II
-        pairs_MEM = [
-            Q_EN @ (B_KI @ BC_MKI.flatten(0, 1).T).view(rank, bases, rank).transpose(0, 1).flatten(1).T
-            for B_KI in at.basis_MKI
-        ]
-        return Curvature(_factor(basis_MKK, DAMPING), _factor(torch.stack(pairs_MEM, 1), DAMPING), self._inputs_II)
+        pairs_EMM = Q_EN.new_empty(len(Q_EN), bases, bases)
+        for j, B_KI in enumerate(at.basis_MKI):  # symmetric: the later ones tell the earlier
+            products_KLK = (B_KI @ BC_MKI[j:].flatten(0, 1).T).view(rank, bases - j, rank)
+            pairs_EMM[:, j, j:] = pairs_EMM[:, j:, j] = Q_EN @ products_KLK.transpose(0, 1).flatten(1).T
+        return Curvature(_factor(basis_MKK, DAMPING), _factor(pairs_EMM, DAMPING), self._inputs_II)
 
     def _slope(self, M_EKI: Tensor, H_EKI: Tensor) -> Tensor | None:
         """phi'(M)."""
