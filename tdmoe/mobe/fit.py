@@ -159,7 +159,8 @@ def fitted(
     same, without a metric.
     """
     with full_precision():
-        began, scale = time.perf_counter(), float(W_EOI.square().mean(dtype=torch.float64).sqrt())
+        began = time.perf_counter()
+        scale = float(torch.linalg.vector_norm(W_EOI, dtype=torch.float64)) / W_EOI.numel() ** 0.5
         if scale == 0.0:
             return nothing(W_EOI, choices[0], activation)
         W_EOI = W_EOI / scale
@@ -186,10 +187,8 @@ def nothing(W_EOI: Tensor, sizes: Sizes, activation: str) -> BasisExperts:
 def _search(objective: Objective, directions_IK: Tensor, choices: Sequence[Sizes], evaluations: int) -> Fitter:
     """A short fit of each, from the middle up as long as the loss falls by GAIN, or else down; only the best is kept.
 
-    More bases fall faster at first, so they must be clearly better early on to be better in the end.
-
-    By the loss of the weights, whatever the metric is: in a metric that falls steeply few bases begin far better than
-    many, and end worse, so that a short fit misleads.
+    More bases fall faster at first, so they must be clearly better early on to be better in the end. By the loss of the
+    weights, whatever the metric: in one that falls steeply few bases begin far better than many, and end worse.
     """
 
     def tried(i: int) -> Fitter:
