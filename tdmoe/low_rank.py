@@ -10,14 +10,21 @@ Legend: O outputs, I inputs, K rank.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from tdmoe.eigen import eigenvectors
+from tdmoe.forms.low_rank import LowRankExperts
 from tdmoe.precision import full_precision
 from tdmoe.problems import InputError
+from tdmoe.products import expert_blocks
 from tdmoe.ranks import Shape, budget
+from tdmoe.source import WeightSource
 from tdmoe.whitening import Metric
+
+MetricOf = Callable[[int], Metric | None]  # of an expert
 
 
 def truncated(W_OI: Tensor, rank: int, metric: Metric | None = None) -> tuple[Tensor, Tensor]:
@@ -60,3 +67,17 @@ def check_rank(name: str, shape: Shape, rank: int, *, shared: int = 0) -> None:
             f"{f' + {shared:,}' if shared else ''} = {stored:,} parameters, {stored / dense:.2f} times the {dense:,} "
             f"of the dense stack; give {f'a rank of at most {most}' if most > 0 else 'another method'}"
         )
+
+
+def decomposed(
+    reader: WeightSource, rank: int, metric_of: MetricOf, base_OI: Tensor | None = None, *, device: str
+) -> LowRankExperts:
+    """Every expert, less the base, truncated to that rank."""
+    experts, outputs, inputs = reader.stack.shape
+    left_EOK = torch.empty(experts, outputs, rank, device=device)
+    right_EKI = torch.empty(experts, rank, inputs, device=device)
+    for start, W_BOI in expert_blocks(reader, torch.float32, device):
+        for e, W_OI in enumerate(W_BOI, start):
+            rest_OI = W_OI.double() if base_OI is None else W_OI.double() - base_OI
+            left_EOK[e], right_EKI[e] = truncated(rest_OI, rank, metric_of(e))
+    return LowRankExperts(left_EOK, right_EKI, None if base_OI is None else base_OI.float())

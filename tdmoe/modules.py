@@ -7,6 +7,8 @@ on the expert:
     mix     y_e = G_e z          once a routed token, grouped by expert; G_e = sum_r U_E[e, r] G_r
     leave   U_O y_e              for gate and up once a routed token; for down once a token, after the weighted sum
 
+(here of the Tucker form; tdmoe/forms/ has them all, one file a form).
+
 Gate and up may be one projection, `gate_up`, with the outputs of gate first. Parameters are named as the checkpoint
 names them: EXPERTS.gate.core, .expert, .output, .input, and so on.
 

@@ -11,6 +11,7 @@ Legend: N features of the mode, R rank.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,12 @@ from tdmoe.problems import InputError
 
 DAMPING = 1e-3  # of mean(diag C)
 INVERSE_FLOOR = 1e-3  # below which TT-LLM clamps eigenvalues, whatever their scale
+
+
+def check_damping(name: str, damping: float) -> None:
+    """InputError where it is no number of at least 0; `name` is the method's."""
+    if not (math.isfinite(damping) and damping >= 0):
+        raise InputError(f"--method {name}: damping is {damping}; a number of at least 0 is needed")
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,14 @@ class BasisExperts:
         return torch.stack(made)
 
 
+def zero(W_EOI: Tensor, bases: int, rank: int, activation: str) -> BasisExperts:
+    """W^ = 0, of the shape, dtype and device of `W_EOI`."""
+    experts, outputs, inputs = W_EOI.shape
+    left_EOK, basis_MKI = W_EOI.new_zeros(experts, outputs, rank), W_EOI.new_zeros(bases, rank, inputs)
+    fit = Fit(((0, 0.0, 0.0),), "converged", 0.0)
+    return BasisExperts(left_EOK, basis_MKI, W_EOI.new_zeros(experts, bases), activation, fit=fit)
+
+
 def _mixed_of(experts: list[int], mixing_EM: Tensor, basis_NKI: Tensor, activation: str, groups: int) -> Tensor:
     """(B, K, I) of these experts, one at a time, so that the digits do not depend on which others are asked for."""
     size, of = mixing_EM.shape[1], group_of(experts, len(mixing_EM), groups)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor
 
 from tdmoe.forms import Factored
+from tdmoe.low_rank import MetricOf
 from tdmoe.problems import InputError
 from tdmoe.products import expert_blocks
 from tdmoe.rank_search import Frontier
 from tdmoe.ranks import Ranks, Shape, budget
 from tdmoe.source import WeightSource
+from tdmoe.whitening import metric
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,27 @@ class StackStatistics:
     D_OO: Tensor | None = None
     tokens_E: Tensor | None = None
     fisher_E: Tensor | None = None
+
+    def metrics(self, moments: str, damping: float, device: str) -> MetricOf:
+        """expert -> metric: of the `pooled` C, or of each `expert`'s own."""
+        own = self.own
+        if moments == "pooled":
+            one = metric(self.C_II.to(device), damping)
+            return lambda expert: one
+        assert own is not None, "checked before"
+        return lambda expert: metric(own(expert).to(device), damping)
+
+    def shares(self, kind: str) -> Tensor:
+        """(E,) in float64, summing to 1: by `frequency` or `fisher`; all alike where nothing tells experts apart."""
+        found = self.tokens_E if kind == "frequency" else self.fisher_E
+        assert found is not None, "checked before"
+        found = found.double().cpu()
+        return found / found.sum() if float(found.sum()) > 0 else alike(len(found))
+
+
+def alike(experts: int) -> Tensor:
+    """Equal shares."""
+    return torch.full((experts,), 1.0 / experts, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -56,7 +80,7 @@ class Budgeted:
     ratio_of: Literal["targeted", "model"] = "targeted"
 
 
-class Method:
+class Method(ABC):
     """A way to compress stacks; the defaults are those of a method with nothing to check and no frontier."""
 
     NAME: ClassVar[str]
@@ -76,6 +100,7 @@ class Method:
         if not self.fixes_storage(options):
             budget(shape, ratio)
 
+    @abstractmethod
     def compress(
         self,
         reader: WeightSource,
@@ -86,7 +111,6 @@ class Method:
         device: str,
     ) -> Factored:
         """The stack in one of the forms, not yet rounded to what is stored."""
-        raise NotImplementedError
 
     def memory(self, shape: Shape, options: Any, ratio: float) -> int:
         """Bytes that it works with beside the blocks of the stack as they are read."""
@@ -103,8 +127,8 @@ class Method:
     def frontier(
         self, reader: WeightSource, options: Any, statistics: StackStatistics | None, *, device: str
     ) -> Frontier:
-        """Storage against error of the stack."""
-        raise NotImplementedError
+        """Storage against error of the stack, where `frontier_options` does not refuse."""
+        raise AssertionError(f"{self.NAME} has none")
 
 
 def whole_stack(reader: WeightSource, *, device: str, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -8,6 +8,7 @@ mean       every expert replaced by the mean of them all: what keeping them apar
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,12 +36,6 @@ class Control(Method):
         """Always."""
         return True
 
-
-class Identity(Control):
-    """W^ = W."""
-
-    NAME, DISPLAY = "identity", "identity"
-
     def compress(
         self,
         reader: WeightSource,
@@ -50,6 +45,20 @@ class Identity(Control):
         *,
         device: str,
     ) -> Factored:
+        """Whatever options and statistics are."""
+        return self.made(reader, device)
+
+    @abstractmethod
+    def made(self, reader: WeightSource, device: str) -> Factored:
+        """The control."""
+
+
+class Identity(Control):
+    """W^ = W."""
+
+    NAME, DISPLAY = "identity", "identity"
+
+    def made(self, reader: WeightSource, device: str) -> Factored:
         """The weights, exact in float32."""
         return DenseExperts(whole_stack(reader, device=device))
 
@@ -59,15 +68,7 @@ class Cast(Control):
 
     NAME, DISPLAY = "cast", "bf16 cast"
 
-    def compress(
-        self,
-        reader: WeightSource,
-        options: Any,
-        allotment: Allotment,
-        statistics: StackStatistics | None,
-        *,
-        device: str,
-    ) -> Factored:
+    def made(self, reader: WeightSource, device: str) -> Factored:
         """Rounded."""
         return DenseExperts(whole_stack(reader, device=device, dtype=torch.bfloat16))
 
@@ -77,15 +78,7 @@ class Drop(Control):
 
     NAME, DISPLAY = "drop", "experts dropped"
 
-    def compress(
-        self,
-        reader: WeightSource,
-        options: Any,
-        allotment: Allotment,
-        statistics: StackStatistics | None,
-        *,
-        device: str,
-    ) -> Factored:
+    def made(self, reader: WeightSource, device: str) -> Factored:
         """A Tucker form of rank 0 in every mode."""
         return TuckerExperts(torch.zeros(0, 0, 0), *(torch.zeros(n, 0) for n in reader.stack.shape))
 
@@ -95,15 +88,7 @@ class Mean(Control):
 
     NAME, DISPLAY = "mean", "mean expert"
 
-    def compress(
-        self,
-        reader: WeightSource,
-        options: Any,
-        allotment: Allotment,
-        statistics: StackStatistics | None,
-        *,
-        device: str,
-    ) -> Factored:
+    def made(self, reader: WeightSource, device: str) -> Factored:
         """A Tucker form of rank 1 in the expert mode."""
         experts = reader.stack.shape[0]
         one_E1 = torch.ones(experts, 1, dtype=torch.float64)

@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from tdmoe.forms.low_rank import LowRankExperts
-from tdmoe.low_rank import check_rank, rank_within
-from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics
-from tdmoe.methods.svd_llm import check_damping, decomposed, metrics_of
+from tdmoe.low_rank import check_rank, decomposed, rank_within
+from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, alike
 from tdmoe.problems import InputError
 from tdmoe.products import mode_products
 from tdmoe.ranks import Shape
 from tdmoe.source import WeightSource
-from tdmoe.whitening import DAMPING
+from tdmoe.whitening import DAMPING, check_damping
 
 
 @dataclass(frozen=True)
@@ -77,24 +75,14 @@ class D2MoE(Method):
         """The mean in one pass, the deltas in another."""
         shape = reader.stack.shape
         rank = options.rank or rank_within(shape, allotment.ratio, shared=shape[1] * shape[2])
-        p_E = shares(options.mean, shape[0], statistics)
+        assert statistics is not None or options.mean == "alike", "checked before"
+        p_E = alike(shape[0]) if statistics is None or options.mean == "alike" else statistics.shares(options.mean)
         base_OI = mode_products(reader, p_E[:, None], None, None, dtype=torch.float64, device=device)[0]
         if options.whitening == "none":
             return decomposed(reader, rank, lambda expert: None, base_OI, device=device)
         assert statistics is not None, "checked before"
-        metric_of = metrics_of(statistics, options.moments, options.damping, device)
+        metric_of = statistics.metrics(options.moments, options.damping, device)
         return decomposed(reader, rank, metric_of, base_OI, device=device)
-
-
-def shares(kind: str, experts: int, statistics: StackStatistics | None) -> Tensor:
-    """p_e in float64, summing to 1; all alike where nothing tells them apart."""
-    if kind == "alike":
-        return torch.full((experts,), 1.0 / experts, dtype=torch.float64)
-    assert statistics is not None, "checked before"
-    found = statistics.tokens_E if kind == "frequency" else statistics.fisher_E
-    assert found is not None, "checked before"
-    found = found.double().cpu()
-    return found / found.sum() if float(found.sum()) > 0 else shares("alike", experts, None)
 
 
 OFFERED = (D2MoE(),)

@@ -17,13 +17,12 @@ from torch import Tensor
 
 from tdmoe.forms.bases import BasisExperts, Fit, group_of
 from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, whole_stack
-from tdmoe.methods.svd_llm import check_damping
 from tdmoe.mobe import fit, published, sizes
 from tdmoe.mobe.sizes import Sizes
 from tdmoe.problems import InputError
 from tdmoe.ranks import Shape, budget
 from tdmoe.source import WeightSource
-from tdmoe.whitening import DAMPING, metric
+from tdmoe.whitening import DAMPING, check_damping, metric
 
 LEAST_DAMPING = 1e-6  # products are in float32
 

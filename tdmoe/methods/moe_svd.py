@@ -25,15 +25,13 @@ from torch import Tensor
 
 from tdmoe.eigen import eigenvectors
 from tdmoe.forms.tucker import TuckerExperts
-from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics
-from tdmoe.methods.d2_moe import shares
-from tdmoe.methods.svd_llm import check_damping
+from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, alike
 from tdmoe.precision import full_precision
 from tdmoe.problems import InputError
 from tdmoe.products import expert_blocks, mode_products
 from tdmoe.ranks import Shape, budget
 from tdmoe.source import WeightSource
-from tdmoe.whitening import DAMPING, Metric, metric
+from tdmoe.whitening import DAMPING, Metric, check_damping, metric
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class MoESVD(Method):
         S = metric(statistics.C_II.to(device), options.damping)
         if options.preset == "published":
             return _published(reader, S, statistics.tokens_E, top, rank, device)
-        p_E = shares("frequency" if options.weigh == "frequency" else "alike", reader.stack.shape[0], statistics)
+        p_E = statistics.shares("frequency") if options.weigh == "frequency" else alike(reader.stack.shape[0])
         M_II = torch.zeros(S.size, S.size, dtype=torch.float64, device=device)
         with full_precision():
             for start, W_BOI in expert_blocks(reader, torch.float32, device):

@@ -10,24 +10,15 @@ C that is not positive definite by its own least eigenvalue; here it is damped r
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor
-
 from tdmoe.forms.low_rank import LowRankExperts
-from tdmoe.low_rank import check_rank, rank_within, truncated
+from tdmoe.low_rank import MetricOf, check_rank, decomposed, rank_within
 from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics
-from tdmoe.problems import InputError
-from tdmoe.products import expert_blocks
 from tdmoe.ranks import Shape
 from tdmoe.source import WeightSource
-from tdmoe.whitening import DAMPING, Metric, metric
-
-MetricOf = Callable[[int], Metric | None]  # of an expert
+from tdmoe.whitening import DAMPING, check_damping
 
 
 @dataclass(frozen=True)
@@ -101,37 +92,7 @@ class SVDLLM(PlainSVD):
     def metrics(self, options: PlainOptions, statistics: StackStatistics | None, device: str) -> MetricOf:
         """Of every expert's inputs."""
         assert isinstance(options, Options) and statistics is not None, "checked before"
-        return metrics_of(statistics, options.moments, options.damping, device)
-
-
-def check_damping(name: str, damping: float) -> None:
-    """InputError where it is no number of at least 0."""
-    if not (math.isfinite(damping) and damping >= 0):
-        raise InputError(f"--method {name}: damping is {damping}; a number of at least 0 is needed")
-
-
-def metrics_of(statistics: StackStatistics, moments: str, damping: float, device: str) -> MetricOf:
-    """expert -> metric, of the pooled C or of its own."""
-    if moments == "pooled":
-        one = metric(statistics.C_II.to(device), damping)
-        return lambda expert: one
-    own = statistics.own
-    assert own is not None, "checked before"
-    return lambda expert: metric(own(expert).to(device), damping)
-
-
-def decomposed(
-    reader: WeightSource, rank: int, metric_of: MetricOf, base_OI: Tensor | None = None, *, device: str
-) -> LowRankExperts:
-    """Every expert, less the base, truncated to that rank."""
-    experts, outputs, inputs = reader.stack.shape
-    left_EOK = torch.empty(experts, outputs, rank, device=device)
-    right_EKI = torch.empty(experts, rank, inputs, device=device)
-    for start, W_BOI in expert_blocks(reader, torch.float32, device):
-        for e, W_OI in enumerate(W_BOI, start):
-            rest_OI = W_OI.double() if base_OI is None else W_OI.double() - base_OI
-            left_EOK[e], right_EKI[e] = truncated(rest_OI, rank, metric_of(e))
-    return LowRankExperts(left_EOK, right_EKI, None if base_OI is None else base_OI.float())
+        return statistics.metrics(options.moments, options.damping, device)
 
 
 OFFERED = (PlainSVD(), SVDLLM())

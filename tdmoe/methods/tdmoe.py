@@ -25,7 +25,7 @@ from tdmoe.ranks import ALIGNMENT, Ranks, Shape, budget, published_ranks
 from tdmoe.refit import refit_core
 from tdmoe.source import WeightSource
 from tdmoe.tucker import finish, hooi, hosvd, st_hosvd
-from tdmoe.whitening import DAMPING, Metric, inverse_metric, metric
+from tdmoe.whitening import DAMPING, Metric, check_damping, inverse_metric, metric
 
 TRIPLES = 20_000_000  # of an error table: some copies of it are held at once
 FRONTIER_STEPS = 5000  # of a stack's parameters between two points that are kept of its frontier
@@ -72,8 +72,7 @@ class TDMoE(Method):
     def check(self, shape: Shape, options: Options, ratio: float) -> None:
         """InputError where options contradict each other, or the ratio leaves no ranks."""
         allowed = budget(shape, ratio)
-        if not (math.isfinite(options.damping) and options.damping >= 0):
-            raise InputError(f"--method tdmoe: damping is {options.damping}; a number of at least 0 is needed")
+        check_damping(self.NAME, options.damping)
         if options.alignment < 1:
             raise InputError(
                 f"--method tdmoe: alignment is {options.alignment}; a step of ranks of at least 1 is needed"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tdmoe.eigen import eigenvectors
-from tdmoe.forms.bases import BasisExperts, Fit
+from tdmoe.forms.bases import BasisExperts, Fit, zero
 from tdmoe.mobe.objective import Curvature, Objective, Point, Value, mix, orthogonal
 from tdmoe.mobe.sizes import Sizes
 from tdmoe.precision import full_precision
@@ -162,7 +162,7 @@ def fitted(
         began = time.perf_counter()
         scale = float(torch.linalg.vector_norm(W_EOI, dtype=torch.float64)) / W_EOI.numel() ** 0.5
         if scale == 0.0:
-            return nothing(W_EOI, choices[0], activation)
+            return zero(W_EOI, *choices[0], activation)
         W_EOI = W_EOI / scale
         plain = Objective(W_EOI, activation)
         chosen = _search(plain, input_directions(plain, W_EOI), choices, min(SEARCH, steps))
@@ -173,15 +173,6 @@ def fitted(
         chosen.run(steps)
         made = chosen.made()
         return replace(made, left_EOK=made.left_EOK * scale)
-
-
-def nothing(W_EOI: Tensor, sizes: Sizes, activation: str) -> BasisExperts:
-    """Of weights that are all zero."""
-    experts, outputs, inputs = W_EOI.shape
-    bases, rank = sizes
-    factors = (W_EOI.new_zeros(shape) for shape in ((experts, outputs, rank), (bases, rank, inputs), (experts, bases)))
-    left_EOK, basis_MKI, mixing_EM = factors
-    return BasisExperts(left_EOK, basis_MKI, mixing_EM, activation, fit=Fit(((0, 0.0, 0.0),), "converged", 0.0))
 
 
 def _search(objective: Objective, directions_IK: Tensor, choices: Sequence[Sizes], evaluations: int) -> Fitter:

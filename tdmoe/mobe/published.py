@@ -20,8 +20,7 @@ import time
 import torch
 from torch import Tensor
 
-from tdmoe.forms.bases import ACTIVATIONS, BasisExperts, Fit
-from tdmoe.mobe.fit import nothing
+from tdmoe.forms.bases import ACTIVATIONS, BasisExperts, Fit, zero
 from tdmoe.mobe.sizes import Sizes
 from tdmoe.precision import full_precision
 
@@ -76,7 +75,7 @@ class Training:
 def trained(W_EOI: Tensor, sizes: Sizes, activation: str = "silu", steps: int = STEPS) -> BasisExperts:
     """The best snapshot after so many steps; the last state where there are less than 200."""
     if float(W_EOI.std()) == 0.0:
-        return nothing(W_EOI, sizes, activation)
+        return zero(W_EOI, *sizes, activation)
     training = Training(W_EOI, sizes, activation)
     square = float(training.target_EOI.square().mean(dtype=torch.float64))
     best, kept = float("inf"), [tensor.detach() for tensor in training.state]
