@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from diag import cli
+from diag.commands import running
 from diag.probes.spectra import Settings
 from diag.session import Request, Session
 
@@ -51,7 +51,7 @@ def seconds_of_parts(model: Path, folder: Path) -> dict[str, float]:
         with Session(request) as session:
             session.folder.open(fresh=True)
             session.execute(lambda count: None, lambda job: None, lambda note: None)
-            clock("page", cli._write_page)(session)
+            clock("page", running.write_page)(session.folder, session.probe.TABLES)
     return {
         "Grams": clocks["Grams"],
         "eigensolves": clocks["spectra"] - clocks["Grams"],

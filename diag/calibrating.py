@@ -21,17 +21,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from diag import parse
-from diag.engine import Inline
-from diag.models import resolve
-from diag.run import Job, RunFolder, digest, make_manifest
+from diag.open_model import OpenModel
+from diag.run import Job, RunFolder, digest
 from diag.texts import load_text
-from diag.transformer import load_model, load_tokenizer
-from diag.windows import token_windows, window_of
-from tdmoe.architecture import Architecture, architecture
 from tdmoe.atomic import write_bytes
 from tdmoe.calibration import LayerMoments, Moments, PerExpert, Weighting, collecting
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.locate import check_layers
 from tdmoe.problems import InputError
 
 NAME = "calibrate"
@@ -74,38 +68,26 @@ class Request:
     command_line: str = ""
 
 
-class Calibration:
+class Calibration(OpenModel):
     """A checked plan. Use as a context manager; it holds the checkpoint open."""
 
     def __init__(self, request: Request) -> None:
         """Check model, text and layers; InputError before the model is loaded."""
+        super().__init__(request.model, request.device, request.revision)
         self.request, self.settings = request, request.settings
-        self.model = resolve(request.model, request.revision)
-        self.device = Inline().device(request.device)
         try:
-            text = load_text(self.settings.text)
-        except ValueError as error:
-            raise InputError(f"--text {self.settings.text}: {error}") from error
-        self.checkpoint = Checkpoint(self.model.files())
-        try:
-            self.arch: Architecture = architecture(self.checkpoint.config)
-            check_layers(self.checkpoint, self.arch)
             self.layers = parse.layers(request.layers, self.arch.layers)
-            tokenizer = load_tokenizer(self.model, self.checkpoint.files)
-            window = window_of(self.checkpoint.config, self.settings.window)
-            self.windows_WT = token_windows(tokenizer, text, self.settings.tokens, window)
+            settings = self.settings
+            self.windows_WT = self.windows("--text", settings.text, settings.tokens, settings.window)
             self._check_room()
-            self.folder = self._folder(text)
+            self.folder = self._folder()
         except BaseException:
             self.checkpoint.close()
             raise
 
-    def __enter__(self) -> Calibration:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.folder.close()
-        self.checkpoint.close()
+        super().__exit__()
 
     def notes(self) -> list[str]:
         """What differs from what was asked."""
@@ -150,12 +132,13 @@ class Calibration:
             moments = self._collect(on_tokens)
             for job in self.folder.jobs:
                 sums, seconds = moments.layers[job.layer], time.perf_counter() - started
-                self.folder.finish(job, [self._row(job, sums, moments.tokens)], to_arrays(sums), seconds)
+                rows = {TABLE: [self._row(job, sums, moments.tokens)]}
+                self.folder.finish(job, rows, to_arrays(sums), seconds)
             (self.folder.path / PARTIAL).unlink(missing_ok=True)
         self.folder.write_table(TABLE, COLUMNS)
 
     def _collect(self, on_tokens: Callable[[int], None]) -> Moments:
-        model = load_model(self.model, self.checkpoint.files, self.device)
+        model = self.load()
         moments = self._partial()
         on_tokens(moments.tokens)
         length = self.windows_WT.shape[1]
@@ -181,7 +164,7 @@ class Calibration:
             for name, tensor in vars(sums).items()
             if tensor is not None
         }
-        about = {"tokens": str(moments.tokens), "identity": json.dumps(self._identity)}
+        about = {"tokens": str(moments.tokens), "identity": json.dumps(self._identity())}
         write_bytes(self.folder.path / PARTIAL, save(tensors, about))
 
     def _partial(self) -> Moments:
@@ -191,7 +174,7 @@ class Calibration:
             return Moments()
         with safe_open(path, "pt", device=self.device) as file:
             about = file.metadata() or {}
-            if about.get("identity") != json.dumps(self._identity):
+            if about.get("identity") != json.dumps(self._identity()):
                 return Moments()
             layers: dict[int, dict[str, Tensor]] = {}
             for key in file.keys():  # noqa: SIM118  not a dict
@@ -210,34 +193,20 @@ class Calibration:
             **{"shrinkage_largest": largest, "status": "ok" if counts_E.any() else "not_calibrated"},
         }
 
-    def _folder(self, text: str) -> RunFolder:
+    def _identity(self) -> dict[str, Any]:
+        """Of the sums of all layers."""
+        return dict(self.folder.identities[self.folder.jobs[0]])
+
+    def _folder(self) -> RunFolder[Job]:
         config = {**asdict(self.settings), "window": self.windows_WT.shape[1], "layers": parse.spans(self.layers)}
-        fingerprint = self.checkpoint.structure_fingerprint()
-        self._identity = {
-            "model": self.model.name,
-            "device": self.device.partition(":")[0],
-            "settings": digest({**config, "windows": len(self.windows_WT), "text": digest(text)}),
+        content = digest(load_text(self.settings.text))
+        identity = {
+            "settings": digest({**config, "windows": len(self.windows_WT), "text": content}),
             "probe_version": VERSION,
-            "weights": model_identity(self.checkpoint),
         }
-        manifest = make_manifest(
-            command=NAME,
-            command_line=self.request.command_line,
-            model=self.model.name,
-            commit=self.checkpoint.files.commit,
-            fingerprint=fingerprint,
-            config=config,
-            device=self.device,
-        )
-        short = digest(self._identity)[:8]
-        out = self.request.out or Path("runs") / f"{self.model.name}-{NAME}-{short}"
-        return RunFolder(out, manifest, {Job(NAME, layer, "experts"): self._identity for layer in self.layers})
-
-
-def model_identity(checkpoint: Checkpoint) -> str:
-    """Identity of all weights, from a tensor of every shard: its time and header count too."""
-    by_shard = {entry.file: entry for entry in map(checkpoint.entry, checkpoint.names())}
-    return checkpoint.weights_fingerprint(list(by_shard.values()))
+        identities = {Job(NAME, layer, "experts"): identity for layer in self.layers}
+        line, out = self.request.command_line, self.request.out
+        return self.run_folder(NAME, identities, config, out=out, command_line=line)
 
 
 def to_arrays(sums: LayerMoments) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:

@@ -22,7 +22,7 @@ from diag.sensitivity import Sensitivity, key
 from diag.session import Request, Session
 from tdmoe import joint, methods, spec
 from tdmoe.across import importance, share_by_importance, share_globally
-from tdmoe.calibration import LayerMoments
+from tdmoe.calibration import LayerMoments, PerExpert
 from tdmoe.joint import Stack
 from tdmoe.layer_sensitivity import harder, sensitivity, significant_ranks
 from tdmoe.problems import InputError
@@ -234,3 +234,13 @@ class Compression:
     def _sums(self, layer: int) -> LayerMoments:
         assert self._settings.statistics is not None, "checked before"
         return layer_sums(Path(self._settings.statistics), layer)
+
+
+def own_inputs(method: str, needs: methods.Needs, projections: str, asked: PerExpert = "none") -> PerExpert:
+    """Of which inputs a calibration has to keep every expert's own; InputError where `asked` is too little."""
+    inputs = {"gate", "up"} & set(projections.split(","))
+    if needs.own and asked == "none":
+        return "all" if inputs else "down"
+    if needs.own and inputs and asked == "down":
+        raise InputError(f"--per-expert down: {method} needs gate's and up's too; give all, or --projections down")
+    return asked

@@ -22,8 +22,9 @@ from safetensors.numpy import load_file
 
 from diag.calibrating import NAME as CALIBRATE
 from diag.calibrating import VERSION as CALIBRATION
-from diag.calibrating import from_arrays, model_identity
+from diag.calibrating import from_arrays
 from diag.files import write_json
+from diag.open_model import model_identity
 from diag.probes import Settings as ProbeSettings
 from diag.run import Job, Row, digest
 from tdmoe import assemble, forms, joint, methods
@@ -38,6 +39,7 @@ from tdmoe.joint import Stack
 from tdmoe.layout import shard_name
 from tdmoe.problems import InputError
 from tdmoe.ranks import Ranks
+from tdmoe.stack import ExpertStack
 from tdmoe.unquantised import QUANTIZATION, parameters
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ COLUMNS = (
     *("functional_error", "functional_error_expert", "operator_error", "seconds", "status"),
     *("operator_error_max", "kept_ratio", "shard_sha256", "steps", "stopped", "decrement"),
 )
+TABLES = {TABLE: COLUMNS}
 UNIDENTIFIED = ("memory", "to", "statistics", "calibrates", "allotted")  # settings that do not change the factors
 ABOUT = "tdmoe.json"
 IDENTITY = ("model", "device", "settings", "probe_version", "weights")  # of a calibration's results
@@ -143,7 +146,7 @@ def run(
     seed: int,
     model: str,
     on_read: Callable[[int], None] | None = None,
-) -> tuple[list[Row], Mapping[str, NDArray[np.float64]]]:
+) -> tuple[dict[str, list[Row]], Mapping[str, NDArray[np.float64]]]:
     """The row of `compression.csv`, and (evaluations, seconds, error) of an iterative fit; the factors go to --to."""
     method, options = methods.parse(settings.method)
     reader = joint.reader(stack, settings.memory, on_read)
@@ -165,7 +168,7 @@ def run(
     row |= {"steps": None, "stopped": None, "decrement": None}
     if fit is not None:
         row |= {"steps": fit.curve[-1][0], "stopped": fit.stopped, "decrement": fit.decrement}
-    return [{column: row[column] for column in COLUMNS}], curve
+    return {TABLE: [{column: row[column] for column in COLUMNS}]}, curve
 
 
 def check_to(session: Session, *, settled: bool = True) -> None:
@@ -229,7 +232,7 @@ def _about(session: Session) -> dict[str, Any] | None:
 
 def _whole(to: Path, session: Session, job: Job) -> bool:
     """Whether the shard of a finished job is there as it was written."""
-    rows, shard = session.folder.outcomes[job.key].rows, to / shard_name(job.layer, job.projection)
+    rows, shard = session.folder.outcomes[job.key].tables.get(TABLE), to / shard_name(job.layer, job.projection)
     if not rows or not shard.is_file():
         return False
     with shard.open("rb") as file:
@@ -258,7 +261,7 @@ def finish(session: Session, *, dense: bool, on_written: Callable[[int], None] =
         "asked": _asked(session),
         "state": "complete",
         **asdict(saved),
-        "stacks": session.folder.rows(),
+        "stacks": session.folder.rows(TABLE),
         "config": config,
         **{key: manifest[key] for key in ("model", "commit", "seed", "versions", "device")},
     }
@@ -275,6 +278,12 @@ def bits(checkpoint: Checkpoint) -> int:
     """Stored bits of everything but the input embeddings."""
     entries = (checkpoint.entry(name) for name in checkpoint.names() if "embed_tokens" not in name)
     return 8 * sum(entry.nbytes for entry in entries)
+
+
+def stored_dense_bits(stack: Stack) -> int:
+    """Of the stack as the checkpoint stores it, scales included."""
+    parts = (stack,) if isinstance(stack, ExpertStack) else (stack.gate, stack.up)
+    return sum(8 * (part.nbytes + part.stored_scale_bytes) for part in parts)
 
 
 def _identity(session: Session) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +27,13 @@ from diag.run import Job, Outcome
 from diag.session import Session
 from tdmoe.families import PROJECTIONS
 from tdmoe.gram import MODES
+from tdmoe.problems import InputError
 
 if TYPE_CHECKING:
     from diag.calibrating import Calibration
     from diag.compress_run import Compression
     from diag.compressing import Saved
+    from diag.factors import Factors, Recipe, Source
 
 MIN_WIDTH = 100  # of a table when stdout is a pipe
 
@@ -129,6 +131,34 @@ def execute_before_compression(compression: Compression, *, quiet: bool) -> list
     return []
 
 
+def execute_compression(compression: Compression, *, quiet: bool) -> list[tuple[str, str]]:
+    """Everything up to the factors of every stack; what failed of it."""
+    from diag.compressing import begin
+
+    if failed := execute_before_compression(compression, quiet=quiet):
+        return failed
+    compression.settle()
+    session = compression.session
+    notes = session.notes() + session.folder.open(fresh=session.request.fresh)
+    begin(session)
+    execute(session, notes, quiet=quiet)
+    return session.folder.failures()
+
+
+def make_factors(recipes: Sequence[Recipe], source: Source, *, quiet: bool) -> list[Factors]:
+    """Of every recipe, what is not there yet made; InputError where one cannot be."""
+    from diag.compress_run import Compression
+    from diag.factors import Factors
+
+    made = []
+    for command in source.commands(recipes):
+        with Compression(command) as compression:
+            if failed := execute_compression(compression, quiet=quiet):
+                raise InputError(f"--methods {command.method}: {failed[0][0]}: {failed[0][1]}")
+            made.append(Factors.of(compression))
+    return made
+
+
 def finish_compression(session: Session, *, dense: bool, quiet: bool) -> Saved:
     """Write the rest of the checkpoint under a count of bytes."""
     from diag.compressing import finish
@@ -175,7 +205,7 @@ def print_calibration(calibration: Calibration) -> None:
     table = Table()
     for heading in ("layer", "routed tokens", "experts", "unseen", "least", "most"):
         table.add_column(heading, justify="right")
-    for row in calibration.folder.rows():
+    for row in calibration.folder.rows("calibration"):
         columns = ("layer", "routed", "experts", "experts_unseen", "routed_least", "routed_most")
         table.add_row(*(str(row[column]) for column in columns))
     print(f"{calibration.model.name}: {calibration.windows_WT.numel():,} tokens of {calibration.settings.text}")
@@ -189,7 +219,7 @@ def print_compression(session: Session, saved: Saved | None) -> None:
     table.add_column("layer / projection")
     for heading in ("ranks", "kept", "weight error", "functional", "operator"):
         table.add_column(heading, justify="right")
-    rows = session.folder.rows()
+    rows = session.folder.rows("compression")
     for row in rows:
         cells = [_number(row[column]) for column in columns]
         table.add_row(f"{row['layer']} / {row['projection']}", *cells)
@@ -218,7 +248,7 @@ def _number(value: Any) -> str:
 
 def print_exponents(session: Session) -> None:
     """The layout of Rethinking's Table 1: one line per layer and projection, alpha (null) per mode."""
-    rows = {(r["layer"], r["projection"], r["mode"]): r for r in session.folder.rows()}
+    rows = {(r["layer"], r["projection"], r["mode"]): r for r in session.folder.rows("spectra")}
     paper = any(row["alpha_paper"] is not None for row in rows.values())
     table = Table()
     table.add_column("layer / projection")

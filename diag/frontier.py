@@ -20,12 +20,12 @@ from tdmoe.rank_search import Frontier
 __all__ = ["Settings", "plan"]
 
 NAME = "frontier"
-TABLE = "frontier"
 VERSION = 1
 COLUMNS = (
     *("layer", "projection", "method", "rank_expert", "rank_output", "rank_input", "parameters", "kept_ratio"),
     *("error", "on_hull", "status"),
 )
+TABLES = {NAME: COLUMNS}
 UNIDENTIFIED = ("memory", "to", "statistics", "calibrates", "allotted", "ratio")
 
 
@@ -37,7 +37,7 @@ def run(
     seed: int,
     model: str,
     on_read: Callable[[int], None] | None = None,
-) -> tuple[list[Row], Mapping[str, NDArray[np.float64]]]:
+) -> tuple[dict[str, list[Row]], Mapping[str, NDArray[np.float64]]]:
     """A row a point: `error` is relative to the stack's norm, in the metric of the method."""
     method, options = methods.parse(settings.method)
     source = reader(stack, settings.memory, on_read)
@@ -60,7 +60,7 @@ def run(
         "ranks": found.ranks_n3.astype(np.float64),
         "squared": found.squared_n,
     }
-    return rows, arrays
+    return {NAME: rows}, arrays
 
 
 def from_arrays(arrays: Mapping[str, NDArray[np.float64]]) -> Frontier:

@@ -62,6 +62,19 @@ def choices(option: str, text: str, allowed: Sequence[str]) -> list[str]:
     return [name for name in allowed if name in asked]
 
 
+def ratios(option: str, text: str) -> list[float]:
+    """`0.2,0.4` as fractions to remove, each more than 0 and less than 1, each once and in that order."""
+    found: dict[float, None] = {}
+    for part in text.split(","):
+        value = float(part) if re.fullmatch(r"\s*(\d*\.\d{1,9}|\d{1,3})\s*", part) else -1.0
+        if not 0.0 < value < 1.0:
+            raise InputError(
+                f"{option} {text}: {part.strip()!r} is no fraction between 0 and 1; write for instance 0.2,0.4"
+            )
+        found[value] = None
+    return list(found)
+
+
 def size(option: str, text: str) -> int:
     """`4GB`, `512MiB`, `1.5 GB` or plain bytes, as bytes (GB = 10^9, GiB = 2^30)."""
     match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)\s*", text)

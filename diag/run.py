@@ -1,8 +1,8 @@
 """A run folder: manifest, one result per finished job, tables. Kill it anywhere and nothing finished is lost.
 
 run.json              what was asked, of which model, with which versions, and the state of every job
-results/JOB.json      rows of a finished job, written after its arrays in results/JOB.safetensors
-tables/NAME.csv       all rows, written when the run ends
+results/JOB.json      rows of a finished job by table, written after its arrays in results/JOB.safetensors
+tables/NAME.csv       all rows of that table, written when the run ends
 errors/JOB.txt        traceback of a failed job
 """
 
@@ -13,12 +13,13 @@ import hashlib
 import io
 import json
 import platform
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,20 +28,23 @@ from diag.files import lock, write_json, write_text
 from tdmoe.atomic import write_bytes
 from tdmoe.problems import InputError
 
-SCHEMA = 1
+SCHEMA = 2
 LOCK = ".lock"
 TEMPORARY = ".*.tmp"  # left by a process killed while writing
 RESULTS = ("results/*.json", "results/*.safetensors")
 OUTPUTS = ("tables/*.csv", "figures/*.svg", "errors/*.txt", "report.html")  # made from the results when a run ends
 PACKAGES = ("tdmoe-diag", "torch", "numpy", "scipy", "powerlaw", "safetensors", "transformers")
 
+PART = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
+
 Row = dict[str, Any]
+Tables = Mapping[str, list[Row]]  # a table's name and rows
 Arrays = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One unit of work and of resuming. The key is built from checked parts, so it is safe as a file name."""
+    """One unit of work and of resuming: a stack. The key is built from checked parts, so it is safe as a file name."""
 
     probe: str
     layer: int
@@ -50,13 +54,42 @@ class Job:
     def key(self) -> str:
         return f"{self.probe}-L{self.layer:03d}-{self.projection}"
 
+    @property
+    def labels(self) -> Row:
+        """The columns that tell it apart where it has no rows."""
+        return {"layer": self.layer, "projection": self.projection}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One unit of work on the whole model. `name` is a file name's part, `about` the columns that tell it apart."""
+
+    probe: str
+    name: str
+    about: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        assert PART.fullmatch(self.name), self.name
+
+    @property
+    def key(self) -> str:
+        return f"{self.probe}-{self.name}"
+
+    @property
+    def labels(self) -> Row:
+        """The columns that tell it apart where it has no rows."""
+        return dict(self.about)
+
+
+Unit = TypeVar("Unit", bound=Job | Part)
+
 
 @dataclass
 class Outcome:
-    """What became of a job: its rows, or why it failed."""
+    """What became of a job: its rows by table, or why it failed."""
 
     state: str = "pending"  # pending | done | failed
-    rows: list[Row] = field(default_factory=list)
+    tables: Tables = field(default_factory=dict)
     message: str | None = None
     seconds: float | None = None
 
@@ -66,10 +99,10 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-class RunFolder:
+class RunFolder(Generic[Unit]):
     """The results of one command on one model. `identities[job]` is what its result must match to be used again."""
 
-    def __init__(self, path: Path, manifest: Row, identities: Mapping[Job, Row]) -> None:
+    def __init__(self, path: Path, manifest: Row, identities: Mapping[Unit, Row]) -> None:
         self.path = path
         self.manifest = manifest
         self.jobs = list(identities)
@@ -101,7 +134,7 @@ class RunFolder:
             raise InputError(f"--out {self.path}: cannot be written ({reason}); give another folder") from error
         return notes
 
-    def forget(self, jobs: Sequence[Job]) -> None:
+    def forget(self, jobs: Sequence[Unit]) -> None:
         """Do these again, whatever was found of them."""
         for job in jobs:
             self.outcomes[job.key] = Outcome()
@@ -117,7 +150,7 @@ class RunFolder:
             self._lock.close()
             self._lock = None
 
-    def pending(self) -> list[Job]:
+    def pending(self) -> list[Unit]:
         """Jobs without a usable result, in order."""
         return [job for job in self.jobs if self.outcomes[job.key].state != "done"]
 
@@ -125,40 +158,46 @@ class RunFolder:
         """(job, message) of those that failed."""
         return [(key, str(o.message)) for key, o in self.outcomes.items() if o.state == "failed"]
 
-    def finish(self, job: Job, rows: list[Row], arrays: Arrays, seconds: float) -> None:
+    def finish(self, job: Unit, tables: Tables, arrays: Arrays, seconds: float) -> None:
         """Save a finished job: its JSON file last, so that where there is one the result is whole."""
         from safetensors.numpy import save
 
         self._file(job, ".json").unlink(missing_ok=True)
+        self._file(job, ".safetensors").unlink(missing_ok=True)
         if arrays:
             write_bytes(self._file(job, ".safetensors"), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
         result = {
             **self.identities[job],
             "job": job.key,
-            "rows": rows,
+            "tables": tables,
             "arrays": sorted(arrays),
             "seconds": round(seconds, 3),
             "versions": self.manifest["versions"],  # a run may be finished by newer ones than it was begun with
         }
         write_json(self._file(job, ".json"), result)
-        self.outcomes[job.key] = Outcome("done", rows, None, round(seconds, 3))
+        self.outcomes[job.key] = Outcome("done", tables, None, round(seconds, 3))
         self._save_manifest()
 
-    def fail(self, job: Job, message: str, trace: str) -> None:
+    def fail(self, job: Unit, message: str, trace: str) -> None:
         """Record a failed job; the others go on."""
         write_text(self.path / "errors" / f"{job.key}.txt", trace)
-        self.outcomes[job.key] = Outcome("failed", [], message)
+        self.outcomes[job.key] = Outcome("failed", {}, message)
         self._save_manifest()
 
-    def write_table(self, name: str, columns: Sequence[str]) -> Path:
-        """`tables/NAME.csv`: all rows in job order; a failed job is one row that says so, so nothing is missed."""
+    def write_table(self, name: str, columns: Sequence[str], fills: Callable[[Unit], bool] = lambda job: True) -> Path:
+        """`tables/NAME.csv`: all rows in job order; a failed job is one row that says so, so nothing is missed.
+
+        `fills` tells which jobs would have had rows in this table.
+        """
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, columns, lineterminator="\n")
         writer.writeheader()
         for job in self.jobs:
             outcome = self.outcomes[job.key]
-            failed = {"layer": job.layer, "projection": job.projection, "status": outcome.state}
-            writer.writerows(outcome.rows if outcome.state == "done" else [failed])
+            if outcome.state == "done":
+                writer.writerows(outcome.tables.get(name, []))
+            elif fills(job):
+                writer.writerow({k: v for k, v in job.labels.items() if k in columns} | {"status": outcome.state})
         path = self.path / "tables" / f"{name}.csv"
         write_text(path, buffer.getvalue())
         return path
@@ -169,20 +208,31 @@ class RunFolder:
             if path.name not in names:
                 path.unlink()
 
-    def rows(self) -> list[Row]:
+    def rows(self, table: str) -> list[Row]:
         """Rows of all finished jobs, in job order."""
-        return [row for job in self.jobs for row in self.outcomes[job.key].rows]
+        return [row for job in self.jobs for row in self.outcomes[job.key].tables.get(table, [])]
 
-    def arrays(self, job: Job) -> dict[str, NDArray[np.float64]]:
-        """The arrays of a finished job."""
+    def arrays(self, job: Unit) -> dict[str, NDArray[np.float64]]:
+        """The arrays of a finished job; none where it has none."""
         from safetensors.numpy import load_file
 
-        return dict(load_file(self._file(job, ".safetensors")))
+        path = self._file(job, ".safetensors")
+        return dict(load_file(path)) if path.is_file() else {}
 
-    def _file(self, job: Job, suffix: str) -> Path:
+    def data(self, tables: Iterable[str]) -> Row:
+        """The run as plain data, which is all that the reports see."""
+        states = {job: self.outcomes[job.key] for job in self.jobs}
+        return {
+            **self.manifest,
+            "jobs": [{"key": job.key, "state": o.state, "message": o.message} for job, o in states.items()],
+            "tables": {table: self.rows(table) for table in tables},
+            "arrays": {job.key: self.arrays(job) for job, o in states.items() if o.state == "done"},
+        }
+
+    def _file(self, job: Unit, suffix: str) -> Path:
         return self.path / "results" / (job.key + suffix)
 
-    def _take_up(self, job: Job) -> str | None:
+    def _take_up(self, job: Unit) -> str | None:
         """Use an earlier result if it is whole and everything matches; otherwise say what differs."""
         path = self._file(job, ".json")
         if not path.is_file():
@@ -191,7 +241,7 @@ class RunFolder:
             result = json.loads(path.read_text(encoding="utf-8"))
             differs = [k for k, v in (self.identities[job] | {"job": job.key}).items() if result.get(k) != v]
             if not differs and (not result["arrays"] or sorted(self.arrays(job)) == result["arrays"]):
-                self.outcomes[job.key] = Outcome("done", result["rows"], None, result["seconds"])
+                self.outcomes[job.key] = Outcome("done", result["tables"], None, result["seconds"])
                 return None
             reason = f"{', '.join(differs)} changed" if differs else "its arrays are incomplete"
         except Exception as error:  # any damage means the same: measure it again
@@ -204,7 +254,7 @@ class RunFolder:
         others = len(list(self.path.glob("results/*.json"))) - sum(self._file(j, ".json").is_file() for j in self.jobs)
         notes = [f"{taken} of {len(self.jobs)} jobs are done already"] if taken else []
         if others:
-            notes.append(f"{others} results of other layers or projections are kept, but table and page leave them out")
+            notes.append(f"{others} results of other jobs are kept, but table and page leave them out")
         return notes
 
     def _check_ours(self, *, same_run: bool) -> None:
@@ -214,10 +264,15 @@ class RunFolder:
             raise InputError(f"--out {self.path}: the folder is not empty and holds no run; give a new folder")
         try:
             earlier = json.loads(path.read_text(encoding="utf-8"))
-            kind = [earlier[key] for key in ("schema", "command", "fingerprint")]
+            schema, *kind = [earlier[key] for key in ("schema", "command", "fingerprint")]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"--out {self.path}: its run.json is not one of ours; give a new folder") from error
-        if same_run and kind != [self.manifest[key] for key in ("schema", "command", "fingerprint")]:
+        if same_run and schema != SCHEMA:
+            raise InputError(
+                f"--out {self.path}: holds a run of another version of this tool; give another folder, or --fresh to "
+                "replace it"
+            )
+        if same_run and kind != [self.manifest[key] for key in ("command", "fingerprint")]:
             raise InputError(
                 f"--out {self.path}: holds a run of '{earlier['command']}' on {earlier.get('model')} "
                 f"(fingerprint {earlier['fingerprint']}), this is '{self.manifest['command']}' "

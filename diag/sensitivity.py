@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from diag.compressing import Settings, statistics_of
-from diag.run import Job, RunFolder, digest, make_manifest
+from diag.run import SCHEMA, Job, RunFolder, digest, make_manifest
 from diag.session import Session
 from diag.texts import load_text
 from diag.transformer import load_model, load_tokenizer
@@ -75,7 +75,7 @@ class Sensitivity:
         )
         weights = digest([session.folder.identities[job]["weights"] for job in session.stacks])
         identities = {Job(NAME, job.layer, job.projection): {**identity, "weights": weights} for job in session.stacks}
-        short = digest([list(identities.values()), [job.key for job in identities]])[:8]
+        short = digest([SCHEMA, list(identities.values()), [job.key for job in identities]])[:8]
         self.folder = RunFolder(Path("runs") / f"{session.model.name}-{NAME}-{short}", manifest, identities)
 
     def __enter__(self) -> Sensitivity:
@@ -96,13 +96,13 @@ class Sensitivity:
             for job in pending:
                 started = time.perf_counter()
                 row = self._measured(job, stacks[key(job)], frontiers[key(job)], model, windows_WT, whole)
-                self.folder.finish(job, [row], {}, time.perf_counter() - started)
+                self.folder.finish(job, {TABLE: [row]}, {}, time.perf_counter() - started)
                 on_done()
         self.folder.write_table(TABLE, COLUMNS)
 
     def weights(self) -> list[float]:
         """Of the stacks, in the order of the session."""
-        found = [float(row["sensitivity"]) for row in self.folder.rows()]
+        found = [float(row["sensitivity"]) for row in self.folder.rows(TABLE)]
         least = FLOOR * float(np.median([s for s in found if s > 0] or [1.0]))
         return [max(least, s) for s in found]
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from diag import parse
 from diag.engine import engine
 from diag.models import Model, resolve
 from diag.probes import Probe, Settings, probe
-from diag.run import Job, RunFolder, digest, make_manifest
+from diag.run import SCHEMA, Job, RunFolder, digest, make_manifest
 from diag.work import Done, Failed, Task
 from tdmoe.architecture import architecture
 from tdmoe.blocks import BlockPlan
@@ -116,12 +116,13 @@ class Session:
         tasks = [self._task(job) for job in self.folder.pending()]
         for result in self.engine.run(tasks, self.checkpoint, on_read, on_note):
             match result:
-                case Done(job, rows, arrays, seconds):
-                    self.folder.finish(job, rows, arrays, seconds)
+                case Done(job, tables, arrays, seconds):
+                    self.folder.finish(job, tables, arrays, seconds)
                 case Failed(job, message, trace):
                     self.folder.fail(job, message, trace)
             on_done(result.job)
-        self.folder.write_table(self.probe.TABLE, self.probe.COLUMNS)
+        for table, columns in self.probe.TABLES.items():
+            self.folder.write_table(table, columns)
 
     def _task(self, job: Job) -> Task:
         plan, stack = self.plans[job], self.stacks[job]
@@ -136,21 +137,6 @@ class Session:
             peak_bytes=plan.peak_bytes,
             read_bytes=plan.reads * stack.bytes_read,
         )
-
-    def report_input(self) -> dict[str, Any]:
-        """The run as plain data, which is all that the reports see."""
-        outcomes = self.folder.outcomes
-        jobs = [
-            {"key": job.key, "state": outcomes[job.key].state, "message": outcomes[job.key].message}
-            for job in self.stacks
-        ]
-        done = [job for job in self.stacks if outcomes[job.key].state == "done"]
-        return {
-            **self.folder.manifest,
-            "jobs": jobs,
-            "tables": {self.probe.TABLE: self.folder.rows()},
-            "arrays": {job.key: self.folder.arrays(job) for job in done},
-        }
 
     def _open_stacks(self) -> dict[Job, Stack]:
         self.arch = arch = architecture(self.checkpoint.config)
@@ -172,7 +158,7 @@ class Session:
             raise MissingShards(sorted(set(missing)), where)
         return stacks
 
-    def _folder(self) -> RunFolder:
+    def _folder(self) -> RunFolder[Job]:
         request, settings = self.request, asdict(self.request.settings)  # type: ignore[call-overload]
         jobs = list(self.stacks)
         config = {
@@ -208,7 +194,7 @@ class Session:
             engine=request.engine,
             threads=self.engine.threads(self.device),
         )
-        short = digest([identity, config["layers"], config["projections"], manifest["fingerprint"]])[:8]
+        short = digest([SCHEMA, identity, config["layers"], config["projections"], manifest["fingerprint"]])[:8]
         out = request.out or Path("runs") / f"{self.model.name}-{request.command}-{short}"
         return RunFolder(out, manifest, identities)
 

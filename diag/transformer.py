@@ -27,8 +27,8 @@ def load_tokenizer(model: Model, files: Files) -> Any:
         ) from error
 
 
-def load_model(model: Model, files: Files, device: str) -> Any:
-    """In its own dtype, for inference, its weights frozen. InputError where transformers cannot load it."""
+def load_model(model: Model, files: Files, device: str, dtype: str = "auto") -> Any:
+    """For inference, its weights frozen; in its own dtype or another. InputError where transformers cannot load it."""
     import transformers
 
     import tdmoe.hub  # noqa: F401  checkpoints in our own format load too
@@ -41,7 +41,7 @@ def load_model(model: Model, files: Files, device: str) -> Any:
         causal = type(config) in transformers.AutoModelForCausalLM._model_mapping
         named = getattr(transformers, (config.architectures or [""])[0], None)  # for models of images and text
         kind = transformers.AutoModelForCausalLM if causal or named is None else named
-        loaded = kind.from_pretrained(*arguments, dtype="auto", **options)
+        loaded = kind.from_pretrained(*arguments, dtype=dtype, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(f"--model {model.name}: transformers cannot load it ({_line(error)})") from error
     finally:

@@ -8,10 +8,11 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from diag.models import Model
 from diag.probes import Settings, probe
-from diag.run import Arrays, Job, Row
+from diag.run import Arrays, Job, Tables
 from tdmoe.architecture import architecture
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.joint import open_named
@@ -36,7 +37,7 @@ class Task:
 @dataclass(frozen=True)
 class Done:
     job: Job
-    rows: list[Row]
+    tables: Tables
     arrays: Arrays
     seconds: float
 
@@ -56,7 +57,7 @@ def perform(task: Task, checkpoint: Checkpoint, on_read: Callable[[int], None] |
     started = time.perf_counter()
     try:
         stack = open_named(checkpoint, architecture(checkpoint.config), task.job.layer, task.job.projection)
-        rows, arrays = probe(task.job.probe).run(
+        tables, arrays = probe(task.job.probe).run(
             stack,
             task.settings,
             device=task.device,
@@ -64,13 +65,13 @@ def perform(task: Task, checkpoint: Checkpoint, on_read: Callable[[int], None] |
             model=task.model.name,
             on_read=on_read,
         )
-        for row in rows:
+        for row in chain(*tables.values()):
             for column, value in row.items():
                 if isinstance(value, float) and not math.isfinite(value):
                     raise WeightError(
                         f"{task.job.key}: {column} came out as {value}; look at the weights of this stack"
                     )
-        return Done(task.job, rows, arrays, time.perf_counter() - started)
+        return Done(task.job, tables, arrays, time.perf_counter() - started)
     except Exception as error:
         return failure(task.job, error)
 

@@ -18,13 +18,14 @@ I inputs, W expert width, R, P, Q the ranks of the expert, output and input mode
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tdmoe.families import JOINT, PROJECTIONS
+from tdmoe.families import JOINT, MEMBERS, PROJECTIONS
 from tdmoe.forms import Spec, linear
 from tdmoe.problems import InputError
 
@@ -103,6 +104,24 @@ def factorise(module: Any, specs: Mapping[str, Spec]) -> None:
     module.__class__ = FactoredExperts
 
 
+def factored_copy(module: Any, found: Mapping[str, tuple[Spec, Mapping[str, Tensor]]]) -> Any:
+    """`module` in factor form beside itself, from the spec and factors of each projection; the dense one is unchanged.
+
+    Biases and what was not compressed are shared with it.
+    """
+    made = copy.copy(module)
+    for kept in ("_parameters", "_buffers", "_modules"):
+        made.__dict__[kept] = dict(module.__dict__[kept])
+    factorise(made, {projection: spec for projection, (spec, _) in found.items()})
+    like = module.down_proj
+    for projection in PROJECTIONS:
+        if projection not in found and not (JOINT in found and projection in MEMBERS[JOINT]):
+            _fill(made, projection, {"weight": dense_view(module, projection).contiguous()}, like)
+    for projection, (_, tensors) in found.items():
+        _fill(made, projection, tensors, like)
+    return made.eval()
+
+
 def dense_view(module: Any, projection: str) -> Tensor:
     """(E, O, I) of a projection of a dense experts module of transformers: its own weights, whatever their order."""
     W: Tensor = (module.down_proj if projection == "down" else module.gate_up_proj).data
@@ -111,6 +130,13 @@ def dense_view(module: Any, projection: str) -> Tensor:
         return W
     first = projection == "gate"
     return W.chunk(2, 1)[0 if first else 1] if module.is_concatenated else W[:, 0 if first else 1 :: 2]
+
+
+def _fill(module: Any, projection: str, tensors: Mapping[str, Tensor], like: Tensor) -> None:
+    """Put factors on the device of `like`, floats in its dtype too."""
+    for name, tensor in tensors.items():
+        placed = tensor.to(like) if tensor.is_floating_point() else tensor.to(like.device)
+        setattr(getattr(module, projection), name, nn.Parameter(placed, requires_grad=False))
 
 
 def _shape(module: Any) -> tuple[int, int, int]:

@@ -72,6 +72,11 @@ class ExpertStack:
         """Bytes of all scales in memory (float32)."""
         return sum(4 * entry.nbytes // _item(entry) for entry in self.scale_entries)
 
+    @property
+    def stored_scale_bytes(self) -> int:
+        """Bytes of all scales as stored: this projection's part, where one tensor holds two."""
+        return sum(entry.nbytes for entry in self.scale_entries) // parts(self.source)
+
     def stored_bytes(self, experts: int, rows: int) -> int:
         """Bytes of so many rows of so many experts as stored."""
         return experts * rows * self.encoding.items(self.stored_shape[2]) * self.encoding.stored.itemsize

@@ -45,7 +45,7 @@ def test_it_saves_the_moments_of_every_layer(calibrate: Callable[..., Result], t
     with Calibration(Request("mini", Settings("enwik8", 1024, 128), out=out)) as calibration:
         assert calibration.folder.open() == ["4 of 4 jobs are done already"]
         sums = from_arrays(calibration.folder.arrays(calibration.folder.jobs[0]))
-        model = diag.calibrating.load_model(calibration.model, calibration.checkpoint.files, "cpu")
+        model = calibration.load()
         seen = []
         module = experts_modules(model)[0]
         module.register_forward_pre_hook(lambda _, a: seen.append(a[0]))

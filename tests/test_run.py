@@ -196,7 +196,7 @@ def test_a_run_says_what_was_there_already(finished: Path, tmp_path: Path) -> No
     loud[loud.index(LAYERS)] = "0,1"
     told = run(*loud).stderr
     assert "3 of 6 jobs are done already" in told
-    assert "3 results of other layers or projections are kept" in told
+    assert "3 results of other jobs are kept" in told
 
 
 def test_less_memory_goes_on_with_what_is_done(finished: Path, tmp_path: Path) -> None:

@@ -30,12 +30,14 @@ class Settings:
 
 
 class Probe(Protocol):
-    """What a probe's module offers. VERSION is raised when results change; rows have exactly COLUMNS, in order."""
+    """What a probe's module offers. VERSION is raised when results change.
+
+    A job may fill several TABLES; its rows have exactly a table's columns, in order.
+    """
 
     NAME: str
-    TABLE: str
     VERSION: int
-    COLUMNS: tuple[str, ...]
+    TABLES: Mapping[str, tuple[str, ...]]
     UNIDENTIFIED: tuple[str, ...]  # settings that a result may differ in and be used again
 
     def plan(self, stack: Any, settings: Any) -> Any:
@@ -50,7 +52,8 @@ class Probe(Protocol):
         seed: int,
         model: str,
         on_read: Callable[[int], None] | None = None,
-    ) -> tuple[list[dict[str, Any]], Mapping[str, NDArray[np.float64]]]: ...
+    ) -> tuple[Mapping[str, list[dict[str, Any]]], Mapping[str, NDArray[np.float64]]]:
+        """({table: rows}, arrays)."""
 
 
 def probe(name: str) -> Probe:

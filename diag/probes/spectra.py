@@ -21,7 +21,7 @@ from tdmoe.problems import InputError
 from tdmoe.spectrum import Spectrum, mode_spectra
 from tdmoe.stack import ExpertStack
 
-NAME = TABLE = "spectra"
+NAME = "spectra"
 VERSION = 1  # of the code below: results of another version are not reused
 COLUMNS = (
     *("layer", "projection", "mode", "n", "alpha", "alpha_stderr", "r2", "fit_first", "fit_last", "alpha_null"),
@@ -31,6 +31,7 @@ COLUMNS = (
     *("energy_10", "energy_25", "energy_50", "energy_10_null", "energy_25_null", "energy_50_null"),
     *("alpha_paper", "precision"),
 )
+TABLES = {NAME: COLUMNS}
 UNIDENTIFIED = ("memory",)  # moves the last digits only: an aborted run may go on with less of it
 LARGEST_EIGENPROBLEM = 20_000  # LAPACK's 32-bit workspace overflows not far above
 ENERGY_FRACTIONS = (0.10, 0.25, 0.50)
@@ -85,7 +86,7 @@ def run(
     seed: int,
     model: str,
     on_read: Callable[[int], None] | None = None,
-) -> tuple[list[Row], dict[str, Vector]]:
+) -> tuple[dict[str, list[Row]], dict[str, Vector]]:
     """Rows of `spectra.csv` and the arrays behind them: each mode's singular values and its Gaussian null's."""
     reader = BlockReader(stack, settings.memory, on_read)
     spectra = mode_spectra(reader, device=device, groups=settings.jackknife, seed=seed)
@@ -101,7 +102,7 @@ def run(
         row |= {"alpha_paper": paper[axis] if paper else None, "precision": spectrum.precision}
         rows.append({column: row[column] for column in COLUMNS})
         arrays |= {mode: spectrum.sigma, f"{mode}_null": null}
-    return rows, arrays
+    return {NAME: rows}, arrays
 
 
 def _measure(spectrum: Spectrum, null: Vector, settings: Settings, leave_out: list[Vector]) -> Row:

@@ -1,0 +1,37 @@
+"""The command `models`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from diag.options import RevisionOption
+from tdmoe.problems import InputError
+
+
+def models(
+    model: Annotated[
+        str | None, typer.Option("--model", help="tell of this one: a name, a folder or a hub id (default: list all)")
+    ] = None,
+    revision: RevisionOption = None,
+) -> None:
+    """What --model accepts: families and names; or what one checkpoint holds, and whether it can be measured."""
+    from diag import console
+
+    if model is None:
+        if revision is not None:
+            raise InputError(f"--revision {revision}: give --model too")
+        with console.output_may_close():
+            console.print_families()
+        raise typer.Exit(0)
+    from diag.describe import describe
+    from diag.models import resolve
+    from tdmoe.checkpoint import Checkpoint
+
+    found = resolve(model, revision)
+    with Checkpoint(found.files()) as checkpoint:
+        description = describe(checkpoint)
+    with console.output_may_close():
+        console.print_description(found.name, description)
+    raise typer.Exit(2 if description.refusal else 0)

@@ -1,0 +1,103 @@
+"""What commands have in common: run a checked plan, say where things are saved, write figures and page, exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from diag.probes import Settings
+    from diag.run import RunFolder
+    from diag.session import Session
+
+
+def run_probe(
+    command: str,
+    model: str,
+    settings: Settings,
+    options: dict[str, Any],
+    show: Callable[[Session], None],
+    *,
+    dry_run: bool,
+    quiet: bool,
+) -> None:
+    """Check, run, `show` the result on stdout, write figures and page; raises the exit code."""
+    from diag import console
+    from diag.session import Request, Session
+
+    request = Request(command, model, settings, command_line=command_line(), **options)
+    with saved_whatever_happens() as saved, Session(request) as session:
+        saved.path = session.folder.path
+        if dry_run:
+            console.print_plan(session)
+            raise typer.Exit(0)
+        notes = session.notes() + session.folder.open(fresh=request.fresh)
+        console.execute(session, notes, quiet=quiet)
+        page = write_page(session.folder, session.probe.TABLES)
+    with console.output_may_close():
+        show(session)
+        console.print_lines([*table_paths(session.folder, session.probe.TABLES), str(page)])
+    report_failures(session.folder.failures())
+
+
+def table_paths(folder: RunFolder[Any], tables: Iterable[str]) -> list[str]:
+    """Where the tables lie, for stdout."""
+    return [str(folder.path / "tables" / f"{table}.csv") for table in tables]
+
+
+def command_line() -> str:
+    """As it was typed."""
+    return " ".join(["tdmoe-diag", *sys.argv[1:]])
+
+
+def report_failures(failed: list[tuple[str, str]]) -> NoReturn:
+    """Name what failed, and exit with 1 if anything did."""
+    from diag import console
+
+    with console.output_may_close():
+        for key, message in failed:
+            typer.echo(f"failed: {key}: {message}", err=True)
+    raise typer.Exit(1 if failed else 0)
+
+
+class Saved:
+    """Where what is finished lies, for the message when a run ends early."""
+
+    path: Path | None = None
+
+
+@contextmanager
+def saved_whatever_happens() -> Iterator[Saved]:
+    """Ctrl-C and a run folder that cannot be written end a run with what is finished saved; raises the exit code."""
+    saved = Saved()
+    try:
+        yield saved
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on where this one stopped", err=True)
+        raise typer.Exit(130) from None
+    except OSError as error:  # of the run folder: everything else is caught where it is read
+        reason = f"{error.filename or saved.path}: {error.strerror or error}"
+        typer.echo(f"tdmoe-diag: {reason}; finished jobs are saved, the same command goes on from there", err=True)
+        raise typer.Exit(1) from error
+
+
+def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
+    """Figures and the self-contained page, from the finished run."""
+    from diag.files import write_text
+    from reports.figures import figures_for
+    from reports.page import render
+    from tdmoe.atomic import write_bytes
+
+    run = folder.data(tables)
+    figures = figures_for(run)
+    for figure in figures:
+        write_bytes(folder.path / "figures" / f"{figure.name}.svg", figure.svg)
+    folder.remove_figures_but({f"{figure.name}.svg" for figure in figures})
+    page = folder.path / "report.html"
+    write_text(page, render(run, figures))
+    return page

@@ -1,0 +1,95 @@
+"""A --model opened for commands that run it: checkpoint, tokenizer, token windows, the loaded model, the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from torch import Tensor
+
+from diag.engine import Inline
+from diag.models import Model, resolve
+from diag.run import SCHEMA, RunFolder, Unit, digest, make_manifest
+from diag.texts import load_text
+from diag.transformer import load_model, load_tokenizer
+from diag.windows import token_windows, window_of
+from tdmoe.architecture import Architecture, architecture
+from tdmoe.checkpoint import Checkpoint
+from tdmoe.locate import check_layers
+from tdmoe.problems import InputError
+
+
+class OpenModel:
+    """Headers are checked at once, weights are read when asked for. Use as a context manager."""
+
+    def __init__(self, model: str, device: str = "auto", revision: str | None = None) -> None:
+        """InputError where there is no such model, or it has no experts."""
+        self.model: Model = resolve(model, revision)
+        self.device = Inline().device(device)
+        self.checkpoint = Checkpoint(self.model.files())
+        try:
+            self.arch: Architecture = architecture(self.checkpoint.config)
+            check_layers(self.checkpoint, self.arch)
+            self.identity = model_identity(self.checkpoint)
+        except BaseException:
+            self.checkpoint.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.checkpoint.close()
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    def tokenizer(self) -> Any:
+        """InputError where it has none."""
+        return load_tokenizer(self.model, self.checkpoint.files)
+
+    def load(self, dtype: str = "auto") -> Any:
+        """The transformers model on the device, for inference."""
+        return load_model(self.model, self.checkpoint.files, self.device, dtype)
+
+    def windows(self, option: str, text: str, tokens: int, window: int | None) -> Tensor:
+        """(W, T) of a built-in text or a file; InputError, naming the `option` that gave it, where there is none."""
+        try:
+            content = load_text(text)
+        except ValueError as error:
+            raise InputError(f"{option} {text}: {error}") from error
+        return token_windows(self.tokenizer(), content, tokens, window_of(self.checkpoint.config, window))
+
+    def run_folder(
+        self,
+        command: str,
+        identities: Mapping[Unit, Mapping[str, Any]],
+        config: Mapping[str, Any],
+        *,
+        out: Path | None,
+        command_line: str,
+        seed: int = 0,
+    ) -> RunFolder[Unit]:
+        """Of a command; every job's identity is what is given, and the weights and the kind of device."""
+        common = {"model": self.name, "weights": self.identity, "device": self.device.partition(":")[0]}
+        whole = {job: {**common, **identity} for job, identity in identities.items()}
+        manifest = make_manifest(
+            command=command,
+            command_line=command_line,
+            model=self.name,
+            commit=self.checkpoint.files.commit,
+            fingerprint=self.checkpoint.structure_fingerprint(),
+            config=dict(config),
+            seed=seed,
+            device=self.device,
+        )
+        short = digest([SCHEMA, [[job.key, identity] for job, identity in whole.items()]])[:8]
+        return RunFolder(out or Path("runs") / f"{self.name}-{command}-{short}", manifest, whole)
+
+
+def model_identity(checkpoint: Checkpoint) -> str:
+    """Identity of all weights, from a tensor of every shard: its time and header count too."""
+    by_shard = {entry.file: entry for entry in map(checkpoint.entry, checkpoint.names())}
+    return checkpoint.weights_fingerprint(list(by_shard.values()))
