@@ -48,12 +48,18 @@ def compress_stack(
 ) -> Compressed:
     """One stack, start to end; the errors are those of the rounded factors."""
     started = time.perf_counter()
-    dtype = stored_dtype(reader.stack)
-    factored = method.compress(reader, options, allotment, statistics, device=device).to(dtype)
-    wide = factored.to(torch.float32)
-    C_II, own = (None, None) if statistics is None else (statistics.C_II, statistics.own)
-    errors = stack_errors(reader, wide.experts, C_II, own, device=device)
+    factored = method.compress(reader, options, allotment, statistics, device=device)
+    factored, errors = as_stored(reader, factored, statistics, device=device)
     return Compressed(factored, errors, time.perf_counter() - started, stored_bits(factored))
+
+
+def as_stored(
+    reader: Reader, factored: Factored, statistics: StackStatistics | None, *, device: str
+) -> tuple[Factored, StackErrors]:
+    """Factors rounded to the dtype that is stored, and the errors of these."""
+    rounded = factored.to(stored_dtype(reader.stack))
+    C_II, own = (None, None) if statistics is None else (statistics.C_II, statistics.own)
+    return rounded, stack_errors(reader, rounded.to(torch.float32).experts, C_II, own, device=device)
 
 
 def write_stack(to: Path, stack: Stack, made: Factored) -> str:
