@@ -86,7 +86,7 @@ def test_headlines_are_what_compress_makes_of_their_specs(
 
 def test_storage_is_matched_and_the_curve_holds_the_exact_headlines(tmp_path: Path) -> None:
     shape = (8, 48, 160)
-    found = measure(tmp_path, prototypes(6, shape, noise=1.0), ratios=(0.2, 0.4))
+    found = measure(tmp_path, draw(*shape), ratios=(0.2, 0.4))
     for ratio in (0.2, 0.4):
         exact = [row for row in headlines(found) if row["ratio"] == ratio and row["allocation"] == "exact"]
         points = [row for row in found.points if row["ratio"] == ratio and row["point"] == "curve"]
