@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from diag import probes
-from diag.ablation import ALLOCATIONS, CELLS, MODES, Whitening, ablation, alignment_of, specs
+from diag.ablation import ALLOCATIONS, MODES, Whitening, ablation, alignment_of, specs
 from diag.compressing import calibrated, check_statistics
 from tdmoe import methods
 from tdmoe.blocks import BLOCK_WEIGHTS, BlockPlan, BlockReader, plan_blocks
@@ -109,7 +109,9 @@ def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
     blocks = plan_blocks(stack, settings.memory, len(parts) - 1)
     weights = math.prod(stack.shape)
     products = COPIES * (8 if weights <= BLOCK_WEIGHTS else 4) * weights
-    tables = 4 * 8 * CELLS
+    step = alignment_of(stack.shape)
+    cells = stack.shape[0] * math.prod(n // step + 1 for n in stack.shape[1:])
+    tables = COPIES * 2 * 8 * cells
     reads = 1 if blocks.resident else _passes(settings, len(parts) - 1)
     return replace(blocks, peak_bytes=blocks.peak_bytes + products + tables, reads=reads)
 
