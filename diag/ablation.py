@@ -10,6 +10,9 @@ taken apart, e the error in the metric and r_E the expert rank of the published 
     published_difference = e(published compress) - e(published preserve)
     due_to_experts       = min e at that r_E - min e with all experts         ranks of the other modes re-optimised
     due_to_ranks         = the rest
+
+What independent experts would give stands beside the answer: with flat spectra the expert mode is dear to cut even
+where experts share nothing, and it is the other modes that decide.
 """
 
 from __future__ import annotations
@@ -28,12 +31,15 @@ from tdmoe.blocks import BlockReader
 from tdmoe.compress import as_stored
 from tdmoe.expert_mode import Binding, Point, at_ranks, binding, curve, curve_grid, prices
 from tdmoe.forms import parameters
-from tdmoe.leave_out import Without, bases_without, groups
+from tdmoe.gram import MODES
+from tdmoe.leave_out import Held, Without, bases_without, groups
 from tdmoe.methods import Allotment, StackStatistics
+from tdmoe.methods.base import whole_stack
 from tdmoe.methods.tdmoe import TDMoE, products_in
-from tdmoe.modes import Basis, Metrics, basis, whitened_grams
+from tdmoe.modes import Basis, Metrics, WhitenedReader, basis, whitened_grams
 from tdmoe.rank_search import ErrorTable, Grid, error_table, rank_grid
 from tdmoe.ranks import ExpertMode, Ranks, Shape, budget, published_ranks
+from tdmoe.similarity import rotated
 from tdmoe.whitening import DAMPING, metric
 
 Whitening = Literal["none", "input"]
@@ -41,8 +47,9 @@ Row = dict[str, Any]
 
 LEAST_EIGENVALUE = 1e-6  # of C, over mean(diag C), for an undamped metric: its inverse root multiplies rounding
 CONFIDENCE = 0.95
+NULL_DRAWS = 2  # stacks of independent experts
 CELLS = 5_000_000  # of an error table: steps of 8 for 128 x 768 x 2048
-MODES: tuple[ExpertMode, ...] = ("preserve", "compress")
+EXPERT_MODES: tuple[ExpertMode, ...] = ("preserve", "compress")
 ALLOCATIONS = ("published", "exact")
 SHARED = ("rank_expert", "rank_output", "rank_input", "parameters", "kept_ratio")
 
@@ -59,7 +66,7 @@ def specs(whitening: Whitening, damping: float, alignment: int) -> dict[tuple[st
     """{(allocation, expert mode): canonical spec of the method} of the four triples that are made and measured."""
     found = {}
     for allocation in ALLOCATIONS:
-        for mode in MODES:
+        for mode in EXPERT_MODES:
             options = {"whitening": whitening, "allocation": allocation, "expert_mode": mode, "decomposition": "hosvd"}
             if whitening == "input":
                 options["damping"] = str(damping)
@@ -79,9 +86,11 @@ def ablation(
     whitening: Whitening,
     ratios: Sequence[float],
     jackknife: int,
+    units: str,
+    generator: torch.Generator,
     device: str,
 ) -> Ablation:
-    """Measure one stack that is not zero; WeightError where it holds NaN or infinity."""
+    """Measure one stack; `units` is the mode whose order is arbitrary. WeightError where it holds NaN or infinity."""
     shape, how = reader.stack.shape, products_in(reader, device)
     metrics, damping = _metrics(statistics, whitening, device)
     bounds = groups(shape[0], jackknife) if jackknife else [0, shape[0]]
@@ -97,6 +106,7 @@ def ablation(
         fewer = Without(reader, bounds[g], bounds[g + 1])
         without = bases_without(grams, bounds, g, device)
         left_out.append(_table(fewer, metrics, without, ratios, how))
+    null = [_independent(reader, metrics, ratios, units, generator, how) for _ in range(NULL_DRAWS)]
     named = specs(whitening, damping, alignment_of(shape))
     points: list[Row] = []
     bindings: list[Row] = []
@@ -114,7 +124,7 @@ def ablation(
                 row | _headline(reader, name, at_ranks(table, ranks), table, statistics, bases, ratio, device)
             )
         points += [about | _on_curve(shape, point, whitening, damping) for point in found]
-        bindings.append(about | _binding(table, left_out, found, ratio))
+        bindings.append(about | _binding(table, left_out, null, found, ratio))
     return Ablation(points, bindings)
 
 
@@ -130,13 +140,26 @@ def _metrics(statistics: StackStatistics | None, whitening: Whitening, device: s
 
 
 def _table(
-    reader: BlockReader | Without, metrics: Metrics, bases: dict[str, Basis], ratios: Sequence[float], how: Any
+    reader: BlockReader | Without | Held, metrics: Metrics, bases: dict[str, Basis], ratios: Sequence[float], how: Any
 ) -> ErrorTable:
     """Errors of all triples that the curves may need, and of the published ones."""
     shape = reader.stack.shape
-    published = [published_ranks(shape, ratio, expert_mode=mode) for ratio in ratios for mode in MODES]
+    published = [published_ranks(shape, ratio, expert_mode=mode) for ratio in ratios for mode in EXPERT_MODES]
     grid = curve_grid(bases, shape, _grid(shape, published), [budget(shape, ratio) for ratio in ratios], published)
     return error_table(reader, metrics, bases, grid, **how)
+
+
+def _independent(
+    reader: BlockReader, metrics: Metrics, ratios: Sequence[float], units: str, generator: torch.Generator, how: Any
+) -> ErrorTable:
+    """The table of independent experts: each rotated by itself among its hidden units, in the metric.
+
+    Their own singular values stay, and so does the Gram of the other mode, what all of them have in common there.
+    """
+    T_EOI = whole_stack(WhitenedReader(reader, metrics), **how)
+    turned = Held(rotated(T_EOI, MODES.index(units), generator))
+    bases = {mode: basis(gram.gram.to(how["device"])) for mode, gram in whitened_grams(turned, {}, **how).items()}
+    return _table(turned, {}, bases, ratios, how)
 
 
 def _grid(shape: Shape, published: Sequence[Ranks]) -> Grid:
@@ -204,12 +227,14 @@ def _storage(shape: Shape, point: Point) -> Row:
     return dict(zip(SHARED, (*point.ranks, point.parameters, point.parameters / dense), strict=True))
 
 
-def _binding(table: ErrorTable, left_out: Sequence[ErrorTable], found: Sequence[Point], ratio: float) -> Row:
+def _binding(
+    table: ErrorTable, left_out: Sequence[ErrorTable], null: Sequence[ErrorTable], found: Sequence[Point], ratio: float
+) -> Row:
     """Is the expert mode the binding constraint: the numbers, and their intervals by leaving out groups of experts."""
     shape = table.shape
     whole = binding(table, budget(shape, ratio))
     assert whole is not None, "checked before: the least ranks with every expert fit"
-    without = [binding(fewer, budget(fewer.shape, ratio)) for fewer in left_out]
+    without, independent = ([binding(t, budget(t.shape, ratio)) for t in tables] for tables in (left_out, null))
     row: Row = {"experts": shape[0], "groups": len(left_out) or None, **_best(table, whole)}
     for name in ("gain", "price_share"):
         estimate = getattr(whole, name)
@@ -217,6 +242,8 @@ def _binding(table: ErrorTable, left_out: Sequence[ErrorTable], found: Sequence[
         row[f"{name}_low"], row[f"{name}_high"] = interval(
             estimate, [None if one is None else getattr(one, name) for one in without]
         )
+        values = [getattr(one, name) for one in independent if one is not None and getattr(one, name) is not None]
+        row[f"{name}_null"] = float(np.mean(values)) if values else None
     row |= _taken_apart(table, found, whole, ratio)
     return row | {"binding": verdict(row), "status": "ok" if whole.cut is not None else "nothing_to_cut"}
 

@@ -276,7 +276,8 @@ def print_expert_modes(session: Session) -> None:
         least = min((e for e in (row["error_preserve"], row["error_compress"]) if e is not None), default=None)
         published = " / ".join(_number(points.get((*ours, mode))) for mode in ("preserve", "compress"))
         cells = [row["binding"] or row["status"], _interval(row, "gain", -100, 1), _interval(row, "price_share", 1, 2)]
-        table.add_row(f"{ours[0]} / {ours[1]}", f"{ours[2]:g}", *cells, _number(least), published)
+        removed = "" if ours[2] is None else f"{ours[2]:g}"
+        table.add_row(f"{ours[0]} / {ours[1]}", removed, *cells, _number(least), published)
     print(
         f"{session.model.name}: what cutting experts changes of the least error at equal storage [95 % interval]; "
         "published errors are preserve / compress"

@@ -1,7 +1,10 @@
-"""A stack without some of its experts: for a jackknife, without reading or multiplying the others again.
+"""Stacks that are not on disk: one without some of its experts, for a jackknife, and one that is held in memory.
 
-Input and output Grams are sums over experts, so those of a group are subtracted; the expert Gram of fewer experts is a
-submatrix.
+Nothing is multiplied again for a jackknife's bases: input and output Grams are sums over experts, so those of a group
+are subtracted, and the expert Gram of fewer experts is a submatrix.
+
+Legend: E experts, O outputs, I inputs, B experts of a block, R rows and C columns as stored, K weights of a strip per
+expert, N size of a mode.
 """
 
 from __future__ import annotations
@@ -12,14 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tdmoe.blocks import BLOCK_WEIGHTS
 from tdmoe.gram import ModeGram
 from tdmoe.modes import Basis, basis
 from tdmoe.source import Shaped, WeightSource
 
 
 @dataclass(frozen=True)
-class FewerExperts:
-    """Axes of a stack of which some experts are left out."""
+class Axes:
+    """What a WeightSource says of its stack."""
 
     shape: tuple[int, int, int]
     stored_shape: tuple[int, int, int]
@@ -34,9 +38,7 @@ class Without:
         self._reader, self._first, self._last = reader, first, last
         whole: Shaped = reader.stack
         left = whole.shape[0] - (last - first)
-        self.stack = FewerExperts(
-            (left, *whole.shape[1:]), (left, *whole.stored_shape[1:]), whole.row_mode, whole.matrices
-        )
+        self.stack = Axes((left, *whole.shape[1:]), (left, *whole.stored_shape[1:]), whole.row_mode, whole.matrices)
 
     def blocks(
         self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
@@ -54,6 +56,30 @@ class Without:
         """Y_EK of the experts that are left."""
         for Y_EK in self._reader.strips(dtype, device):
             yield torch.cat([Y_EK[: self._first], Y_EK[self._last :]])
+
+
+class Held:
+    """A WeightSource of a stack in memory."""
+
+    def __init__(self, W_EOI: Tensor) -> None:
+        experts, outputs, inputs = W_EOI.shape
+        self._W_EOI, self.stack = W_EOI, Axes((experts, outputs, inputs), (experts, outputs, inputs), "output", 1)
+
+    def blocks(
+        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> Iterator[tuple[int, Tensor]]:
+        """(first expert, W_BOI)."""
+        _, outputs, inputs = self.stack.shape
+        step = max(1, BLOCK_WEIGHTS // (outputs * inputs))
+        for first, last in zip(bounds, bounds[1:], strict=False):
+            for start in range(first, last, step):
+                yield start, self._W_EOI[start : min(start + step, last)].to(device, dtype)
+
+    def strips(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+        """Y_EK: some outputs of every expert."""
+        experts, _, inputs = self.stack.shape
+        for Y_ERI in self._W_EOI.split(max(1, BLOCK_WEIGHTS // (experts * inputs)), dim=1):
+            yield Y_ERI.to(device, dtype).flatten(1)
 
 
 def groups(experts: int, count: int) -> list[int]:

@@ -49,7 +49,8 @@ def measure(
 ) -> Ablation:
     reader = BlockReader(open_planted(folder, W_EOI, dtype), 10**9)
     statistics = None if C_II is None else StackStatistics(C_II)
-    return ablation(reader, statistics, whitening=whitening, ratios=ratios, jackknife=jackknife, device="cpu")
+    asked = {"whitening": whitening, "ratios": ratios, "jackknife": jackknife, "units": "output", "device": "cpu"}
+    return ablation(reader, statistics, generator=torch.Generator().manual_seed(3), **asked)
 
 
 def headlines(found: Ablation) -> list[dict[str, Any]]:

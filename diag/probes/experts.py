@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from diag import probes
-from diag.ablation import ALLOCATIONS, MODES, Whitening, ablation, alignment_of, specs
+from diag.ablation import ALLOCATIONS, EXPERT_MODES, NULL_DRAWS, Whitening, ablation, alignment_of, specs
 from diag.compressing import calibrated, check_statistics
 from tdmoe import methods
 from tdmoe.blocks import BLOCK_WEIGHTS, BlockPlan, BlockReader, plan_blocks
@@ -42,7 +42,7 @@ BINDING = (
     *("layer", "projection", "ratio", "metric", "experts", "rank_expert", "error_preserve", "error_compress"),
     *("rank_expert_compress", "gain", "gain_low", "gain_high", "price_share", "price_share_low", "price_share_high"),
     *("expert_share", "rank_expert_published", "published_difference", "due_to_experts", "due_to_ranks", "binding"),
-    *("groups", "status"),
+    *("groups", "status", "gain_null", "price_share_null"),
 )
 SIMILARITY = (
     *("layer", "projection", "measure", "directions", "pairs", "mean", "sd", "least", "q05", "median", "q95"),
@@ -62,7 +62,7 @@ TABLES = {NAME: COLUMNS, "binding": BINDING, "similarity": SIMILARITY}
 UNIDENTIFIED = ("memory", "statistics")
 UNITS = {"gate": "output", "up": "output", "down": "input"}  # where an expert's hidden units lie, in arbitrary order
 CERTAIN = 0.975  # of the null's pairs that a pair must surpass
-COPIES = 2  # of a stack in float32 that products hold at once
+COPIES = 4  # of a stack in float32 that are held at once: independent experts, and products of them
 
 Row = dict[str, Any]
 Vector = NDArray[np.float64]
@@ -111,7 +111,7 @@ def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
     products = COPIES * (8 if weights <= BLOCK_WEIGHTS else 4) * weights
     step = alignment_of(stack.shape)
     cells = stack.shape[0] * math.prod(n // step + 1 for n in stack.shape[1:])
-    tables = COPIES * 2 * 8 * cells
+    tables = 4 * 8 * cells
     reads = 1 if blocks.resident else _passes(settings, len(parts) - 1)
     return replace(blocks, peak_bytes=blocks.peak_bytes + products + tables, reads=reads)
 
@@ -119,7 +119,8 @@ def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
 def _passes(settings: Settings, left_out: int) -> int:
     """Over a streamed stack: Grams, four products a table, factors and errors of each headline, and similarity."""
     grams = 2 if settings.whitening == "none" else 3
-    return grams + 4 * (1 + left_out) + 2 * len(ALLOCATIONS) * len(MODES) * len(settings.ratios) + 1
+    headlines = len(ALLOCATIONS) * len(EXPERT_MODES) * len(settings.ratios)
+    return grams + 4 * (1 + left_out) + 2 * headlines + 1 + NULL_DRAWS
 
 
 def run(
@@ -134,15 +135,18 @@ def run(
     """Rows of the three tables; arrays: every measure of similarity pair by pair, and its null's."""
     reader = BlockReader(stack, settings.memory, on_read)
     statistics = None if settings.statistics is None else calibrated(Path(settings.statistics), stack)
+    generator = torch.Generator().manual_seed(seed)
     measured = ablation(
         reader,
         statistics,
         whitening=settings.whitening,
         ratios=settings.ratios,
         jackknife=settings.jackknife,
+        units=UNITS[stack.projection],
+        generator=generator,
         device=device,
     )
-    alike = _alike(reader, statistics, settings, device, seed)
+    alike = _alike(reader, statistics, settings, device, generator)
     arrays = {name: found.values_P for name, found in alike.items()}
     arrays |= {f"{name}_null": found.null_DP.ravel() for name, found in alike.items()}
     rows = {NAME: measured.points, "binding": measured.bindings, "similarity": _similarity_rows(stack, settings, alike)}
@@ -162,7 +166,7 @@ def leading(stack: ExpertStack, settings: Settings) -> int:
 
 
 def _alike(
-    reader: BlockReader, statistics: StackStatistics | None, settings: Settings, device: str, seed: int
+    reader: BlockReader, statistics: StackStatistics | None, settings: Settings, device: str, generator: torch.Generator
 ) -> Mapping[str, Similarity]:
     stack = reader.stack
     S_II = None if statistics is None else metric(statistics.C_II.to(device), 0.0).S_NN
@@ -172,7 +176,7 @@ def _alike(
         directions=leading(stack, settings),
         units=UNITS[stack.projection],
         draws=settings.draws,
-        generator=torch.Generator().manual_seed(seed),
+        generator=generator,
     )
 
 

@@ -10,7 +10,7 @@ from reports.drawing import NULL_GREY, WIDTH, Figure, canvas, colour, label, pla
 from reports.experts.data import NAMES, SIMILARITIES, ExpertStack
 from reports.formats import fixed, listing
 
-_LEFT, _RIGHT, _BELOW, _ABOVE, _LINE, _GAP = 0.62, 0.14, 0.38, 0.85, 0.2, 0.44  # inches
+_LEFT, _RIGHT, _BELOW, _ABOVE, _LINE, _GAP = 0.62, 0.14, 0.38, 0.82, 0.18, 0.44  # inches
 
 
 def alike_name(layer: int) -> str:

@@ -10,10 +10,11 @@ from reports.run import Row, given
 from reports.tables import Cell, Table
 
 READING = (
-    "How to read it: the change of the least error says whether cutting experts pays at equal storage; it is small by "
-    "construction, since the search may cut a single expert. The price share says how clear it is: what a stored "
+    "How to read it: the change of the least error says whether cutting experts pays at all; it is small by "
+    "construction, since a single expert may be what is cut. The price share says how clear it is: what a stored "
     "parameter is worth in the expert mode, over that plus what it is worth in the mode where it is worth least. Above "
-    "0.5 the experts should be cut last, below it first."
+    "0.5 experts should be cut last, below it first. A price share like that of independent experts means that they "
+    "share nothing that their mode could save."
 )
 
 
@@ -31,45 +32,56 @@ def _binding(listed: Sequence[ExpertStack], ratio: float) -> str:
     rows = answered(listed, ratio, "gain")
     if not rows:
         return ""
-    counts = Counter(row.get("binding") or "without an interval" for row in rows)
-    total = f"{len(rows)} {'stack' if len(rows) == 1 else 'stacks'}"
-    found = listing([f"{name} in {counts[name]}" for name in ("yes", "no", "undecided", "without an interval")
-                     if counts[name]])  # fmt: skip
-    changes = [-float(row["gain"]) for row in rows]
+    changes = [-100 * float(row["gain"]) for row in rows]
+    up = median(changes) > 0
     said = (
-        f"Is the expert mode the binding constraint, with {percent(ratio, 0)} of the parameters removed? {found} of "
-        f"{total}. Cutting it changes the least {metric_name(listed)} at equal storage by "
-        f"{_span([100 * change for change in changes], 1, ' %', signed=True)}{_interval(rows, 'gain')}."
+        f"On this model, with {percent(ratio, 0)} of the parameters removed, {_verdicts(rows)}. Cutting experts "
+        f"{'raises' if up else 'lowers'} the least {metric_name(listed)} at equal storage by "
+        f"{_span(changes if up else [-change for change in changes], 1, ' %')}{_clear(rows, 'gain', 0.0)}."
     )
-    priced = [row for row in rows if given(row, "price_share")]
-    if priced:
-        shares = [float(row["price_share"]) for row in priced]
-        said += f" Its price share is {_span(shares, 2)}{_interval(priced, 'price_share')}: {_worth(median(shares))}."
-    return said
+    if not (priced := [row for row in rows if given(row, "price_share")]):
+        return said
+    shares = [float(row["price_share"]) for row in priced]
+    null = middle(priced, "price_share_null")
+    beside = "" if null is None else f"; independent experts would have {fixed(null, 2)}"
+    return (
+        f"{said} A stored parameter is worth {_times(median(shares))} in the expert mode as in the mode where it is "
+        f"worth least: price share {_span(shares, 2)}{_clear(priced, 'price_share', 0.5)}{beside}."
+    )
 
 
-def _worth(share: float) -> str:
-    if share >= 0.995:
-        return "a parameter in the expert mode is worth more than 100 times one in the cheapest other mode"
-    if share <= 0.005:
-        return "a parameter in the expert mode is worth less than a hundredth of one in the cheapest other mode"
-    times = share / (1 - share)
-    return f"a parameter in the expert mode is worth {fixed(times, 1)} times one in the cheapest other mode"
+def _verdicts(rows: Sequence[Row]) -> str:
+    """In how many stacks the expert mode binds."""
+    if len(rows) == 1:
+        words = {"yes": "is the binding constraint", "no": "is not the binding constraint"}
+        undecided = "cannot be told from the others (the intervals leave it open)"
+        return f"the expert mode {words.get(str(rows[0].get('binding')), undecided)}"
+    counts = Counter(row.get("binding") for row in rows)
+    others = [f"{word} in {counts[name]}" for name, word in (("no", "not"), ("undecided", "undecided"))
+              if counts[name]]  # fmt: skip
+    aside = f" ({listing(others)})" if others else ""
+    return f"the expert mode is the binding constraint in {counts['yes']} of {len(rows)} stacks{aside}"
 
 
-def _interval(rows: Sequence[Row], name: str) -> str:
-    """The interval where there is one stack, otherwise how many of them are clear."""
+def _times(share: float) -> str:
+    """The ratio of the prices that a price share means."""
+    if share >= 0.99:
+        return "more than 99 times as much"
+    return "less than a hundredth as much" if share <= 0.01 else f"{fixed(share / (1 - share), 1)} times as much"
+
+
+def _clear(rows: Sequence[Row], name: str, neutral: float) -> str:
+    """The interval where there is one stack, otherwise in how many of them it leaves out the neutral value."""
     known = [row for row in rows if given(row, f"{name}_low", f"{name}_high")]
     if not known:
         return ""
     if len(rows) == 1:
-        low, high = float(known[0][f"{name}_low"]), float(known[0][f"{name}_high"])
-        if name == "gain":
-            return f" (95 % interval {fixed(-100 * high, 1, signed=True)} to {fixed(-100 * low, 1, signed=True)} %)"
-        return f" (95 % interval {fixed(low, 2)} to {fixed(high, 2)})"
-    neutral = 0.0 if name == "gain" else 0.5
+        of_change = name == "gain"
+        ends = sorted((-100.0 if of_change else 1.0) * float(known[0][f"{name}_{end}"]) for end in ("low", "high"))
+        low, high = (fixed(end, 1 if of_change else 2, signed=of_change) for end in ends)
+        return f" (95 % interval {'of the change ' if of_change else ''}{low} to {high})"
     clear = sum(row[f"{name}_low"] > neutral or row[f"{name}_high"] < neutral for row in known)
-    return f", in {clear} of {len(known)} with a 95 % interval that leaves out {fixed(neutral, 1 if neutral else 0)}"
+    return f", in {clear} of {len(known)} with a 95 % interval that leaves out {neutral:g}"
 
 
 def _span(values: Sequence[float], places: int, unit: str = "", signed: bool = False) -> str:
@@ -147,13 +159,14 @@ def summary_table(listed: Sequence[ExpertStack]) -> Table | None:
                 percent(ratio, 0), f"{counts['yes']} / {counts['no']} / {counts['undecided']}",
                 f"{best['whole']} of {len(rows)}", fixed(middle(rows, "error_preserve")),
                 fixed(middle(rows, "error_compress")), fixed(_percent(rows), 1, signed=True),
-                fixed(middle(rows, "price_share"), 2), fixed(middle(rows, "published_difference"), signed=True),
+                fixed(middle(rows, "price_share"), 2), fixed(middle(rows, "price_share_null"), 2),
+                fixed(middle(rows, "published_difference"), signed=True),
                 fixed(middle(rows, "due_to_experts"), signed=True), fixed(middle(rows, "due_to_ranks"), signed=True),
             )]
         )  # fmt: skip
     headings = ("removed", "binding: yes / no / undecided", "best with all experts", "least error, all experts",
-                "least error, experts cut", "change by cutting (%)", "price share", "published difference",
-                "due to experts", "due to ranks")  # fmt: skip
+                "least error, experts cut", "change by cutting (%)", "price share", "of independent experts",
+                "published difference", "due to experts", "due to ranks")  # fmt: skip
     caption = f"By ratio, over all measured stacks (medians); errors are the {metric_name(listed)}"
     return Table(caption, headings, lines) if lines else None
 

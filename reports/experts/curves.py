@@ -12,8 +12,9 @@ from reports.formats import fixed, integer, percent
 from reports.run import Row, given
 from reports.tables import Cell, Table
 
-_LEFT, _RIGHT, _BELOW, _ABOVE, _PANEL, _GAP = 0.62, 0.14, 0.55, 1.02, 1.5, 0.34  # inches
+_LEFT, _RIGHT, _BELOW, _ABOVE, _PANEL, _GAP = 0.62, 0.14, 0.55, 1.08, 1.5, 0.42  # inches
 _SHOWN = 24  # lines of the table behind the figure
+_TONES = (COLOURS[4], COLOURS[3], COLOURS[5], COLOURS[9])  # a ratio each; none is a projection's
 _MARKS = {"preserve": "s", "compress": "o"}
 
 
@@ -31,7 +32,7 @@ def curves_figure(model: str, layer: int, listed: Sequence[ExpertStack]) -> Figu
         bottom = _BELOW + (len(listed) - 1 - number) * (_PANEL + _GAP)
         axes = figure.add_axes((_LEFT / WIDTH, bottom / height, (WIDTH - _LEFT - _RIGHT) / WIDTH, _PANEL / height))
         for i, ratio in enumerate(ratios):
-            _draw(axes, stack, ratio, COLOURS[i % len(COLOURS)])
+            _draw(axes, stack, ratio, _TONES[i % len(_TONES)])
         axes.set_title(label(stack.projection, 16), loc="left", pad=3)
         axes.set_ylim(bottom=0.0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
@@ -73,7 +74,7 @@ def curves_table(layer: int, listed: Sequence[ExpertStack]) -> Table:
         [Cell(str(rank)), *(_point(rows.get(rank)) for rows in found.values())]
         for rank in shown
     ]  # fmt: skip
-    every = "" if step == 1 else f" (every {step}th rank; all are in experts.csv)"
+    every = "" if step == 1 else f" (one rank in {step}; all are in experts.csv)"
     return Table(
         caption=f"Least {metric_name(listed)} of layer {layer} by expert rank, with output × input rank{every}",
         headings=["expert rank", *(f"{percent(ratio, 0)} removed" for _ in listed for ratio in ratios)],
@@ -104,7 +105,7 @@ def _draw(axes: Axes, stack: ExpertStack, ratio: float, tone: str) -> None:
 
 def _legend(ratios: Sequence[float]) -> list[Line2D]:
     lines = [
-        Line2D([], [], color=COLOURS[i % len(COLOURS)], linewidth=1.6, label=f"{percent(ratio, 0)} removed, best ranks")
+        Line2D([], [], color=_TONES[i % len(_TONES)], linewidth=1.6, label=f"{percent(ratio, 0)} removed, best ranks")
         for i, ratio in enumerate(ratios)
     ]
     marks = [

@@ -6,13 +6,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from reports.drawing import INK, WIDTH, Figure, canvas, colour, label, marker, plain_numbers, svg
+from reports.drawing import INK, NULL_GREY, WIDTH, Figure, canvas, colour, label, marker, plain_numbers, svg
 from reports.experts.data import ExpertStack, answered, ratios_of
 from reports.formats import fixed, percent
 from reports.run import given
 
 DEPTH = "experts-depth"
-_LEFT, _RIGHT, _BELOW, _ABOVE, _PANEL, _GAP = 0.62, 0.14, 0.55, 0.72, 1.35, 0.34  # inches
+_LEFT, _RIGHT, _BELOW, _ABOVE, _PANEL, _GAP = 0.62, 0.14, 0.55, 0.85, 1.35, 0.44  # inches
 _APART = 0.13  # layers between the projections of one layer
 
 
@@ -34,6 +34,9 @@ def depth_figure(model: str, listed: Sequence[ExpertStack]) -> Figure:
         Line2D([], [], color=colour(name), marker=marker(name), markersize=4.5, linewidth=1.2, label=label(name, 16))
         for name in projections
     ]
+    handles.append(
+        Line2D([], [], color=NULL_GREY, marker="_", markersize=9, linewidth=0, markeredgewidth=1.6, label="independent")
+    )
     figure.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(0.02, 1 - 0.22 / height), ncols=4, frameon=False, borderpad=0
     )
@@ -45,7 +48,8 @@ def depth_figure(model: str, listed: Sequence[ExpertStack]) -> Figure:
         caption=(
             "What a stored parameter is worth in the expert mode, over that plus what it is worth in the mode where it "
             "is worth least, at the best triple that keeps all experts. Above 0.5 (dark line) experts should be cut "
-            "last, below it first. Bars: 95 % intervals, by leaving out groups of experts."
+            "last, below it first. Bars: 95 % intervals, by leaving out groups of experts. Grey: "
+            "independent experts, each rotated among its hidden units."
         ),
         svg=svg(figure),
     )
@@ -64,6 +68,10 @@ def _draw(axes: Axes, listed: Sequence[ExpertStack], ratio: float, projections: 
                 ends = [row["price_share_low"], row["price_share_high"]]
                 axes.plot([place, place], ends, color=colour(name), linewidth=1.2)
             axes.plot(place, share, marker(name), color=colour(name), markersize=4.5, zorder=3)
+            if given(row, "price_share_null"):
+                axes.plot(
+                    place, row["price_share_null"], "_", color=NULL_GREY, markersize=9, markeredgewidth=1.6, zorder=4
+                )
     layers = sorted({stack.layer for stack in listed})
     axes.set(xlim=(layers[0] - 0.6, layers[-1] + 0.6), ylim=(-0.02, 1.02))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))

@@ -47,6 +47,7 @@ BINDING = (
     Column("binding", lambda row: str(row.get("binding") or EMPTY)),
     Column("change by cutting (%)", _with_interval("gain", -100.0, 1, signed=True), "at equal storage"),
     Column("price share", _with_interval("price_share", places=2), "at equal storage"),
+    Column("of independent experts", _is(lambda value: fixed(value, 2), "price_share_null"), "at equal storage"),
     Column("best expert rank", _is(integer, "rank_expert"), "at equal storage"),
     Column("share of its error by cut experts", _is(percent, "expert_share"), "at equal storage"),
     Column("least error, all experts", _is(fixed, "error_preserve"), "error"),
