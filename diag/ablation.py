@@ -29,6 +29,7 @@ from diag.powerlaw import jackknife_stderr
 from tdmoe import methods, spec
 from tdmoe.blocks import BlockReader
 from tdmoe.compress import as_stored
+from tdmoe.errors import stack_norms
 from tdmoe.expert_mode import Binding, Point, at_ranks, binding, curve, curve_grid, prices
 from tdmoe.forms import parameters
 from tdmoe.gram import MODES
@@ -107,6 +108,7 @@ def ablation(
         without = bases_without(grams, bounds, g, device)
         left_out.append(_table(fewer, metrics, without, ratios, how))
     null = [_independent(reader, metrics, ratios, units, generator, how) for _ in range(NULL_DRAWS)]
+    norms_W = stack_norms(reader, device=device)
     named = specs(whitening, damping, alignment_of(shape))
     points: list[Row] = []
     bindings: list[Row] = []
@@ -121,7 +123,7 @@ def ablation(
                 points.append(row | {"status": "nothing_to_cut"})
                 continue
             points.append(
-                row | _headline(reader, name, at_ranks(table, ranks), table, statistics, bases, ratio, device)
+                row | _headline(reader, name, at_ranks(table, ranks), table, statistics, bases, ratio, norms_W, device)
             )
         points += [about | _on_curve(shape, point, whitening, damping) for point in found]
         bindings.append(about | _binding(table, left_out, null, found, ratio))
@@ -156,8 +158,7 @@ def _independent(
 
     Their own singular values stay, and so does the Gram of the other mode, what all of them have in common there.
     """
-    T_EOI = whole_stack(WhitenedReader(reader, metrics), **how)
-    turned = Held(rotated(T_EOI, MODES.index(units), generator))
+    turned = Held(rotated(whole_stack(WhitenedReader(reader, metrics), **how), MODES.index(units), generator))
     bases = {mode: basis(gram.gram.to(how["device"])) for mode, gram in whitened_grams(turned, {}, **how).items()}
     return _table(turned, {}, bases, ratios, how)
 
@@ -195,13 +196,14 @@ def _headline(
     statistics: StackStatistics | None,
     bases: Mapping[str, Basis],
     ratio: float,
+    norms_W: Sequence[float],
     device: str,
 ) -> Row:
     """A triple made and measured as it would be stored."""
     method, options = methods.parse(name)
     allotment = Allotment(ratio, point.ranks)
     made = cast(TDMoE, method).compress(reader, options, allotment, statistics, device=device, bases=bases)
-    stored, errors = as_stored(reader, made, statistics, device=device)
+    stored, errors = as_stored(reader, made, statistics, device=device, norms_W=norms_W)
     assert parameters(stored) == point.parameters, "storage as planned"
     return {
         **_storage(reader.stack.shape, point),

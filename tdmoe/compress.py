@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,18 @@ def compress_stack(
 
 
 def as_stored(
-    reader: Reader, factored: Factored, statistics: StackStatistics | None, *, device: str
+    reader: Reader,
+    factored: Factored,
+    statistics: StackStatistics | None,
+    *,
+    device: str,
+    norms_W: Sequence[float] | None = None,
 ) -> tuple[Factored, StackErrors]:
-    """Factors rounded to the dtype that is stored, and the errors of these."""
+    """Factors rounded to the dtype that is stored, and the errors of these; `norms_W` as for `stack_errors`."""
     rounded = factored.to(stored_dtype(reader.stack))
     C_II, own = (None, None) if statistics is None else (statistics.C_II, statistics.own)
-    return rounded, stack_errors(reader, rounded.to(torch.float32).experts, C_II, own, device=device)
+    wide = rounded.to(torch.float32)
+    return rounded, stack_errors(reader, wide.experts, C_II, own, device=device, norms_W=norms_W)
 
 
 def write_stack(to: Path, stack: Stack, made: Factored) -> str:

@@ -132,6 +132,10 @@ def test_a_rotation_is_orthogonal_and_every_expert_has_its_own(axis: int, size: 
     W_EOI = draw(3, 5, size) if axis == 2 else draw(3, size, 5)
     singular = [torch.linalg.svdvals(X) for X in (W_EOI, rotated(W_EOI, axis, generator()))]
     torch.testing.assert_close(*singular)
+    other = W_EOI.transpose(1, 2) if axis == 1 else W_EOI
+    turned = rotated(W_EOI, axis, generator())
+    turned = turned.transpose(1, 2) if axis == 1 else turned
+    torch.testing.assert_close(turned @ turned.transpose(1, 2), other @ other.transpose(1, 2))  # the other mode's Gram
 
 
 def test_measures_have_no_scale() -> None:

@@ -62,7 +62,7 @@ TABLES = {NAME: COLUMNS, "binding": BINDING, "similarity": SIMILARITY}
 UNIDENTIFIED = ("memory", "statistics")
 UNITS = {"gate": "output", "up": "output", "down": "input"}  # where an expert's hidden units lie, in arbitrary order
 CERTAIN = 0.975  # of the null's pairs that a pair must surpass
-COPIES = 4  # of a stack in float32 that are held at once: independent experts, and products of them
+COPIES = 3  # of a stack in float32 that are held at once: independent experts, and products of them
 
 Row = dict[str, Any]
 Vector = NDArray[np.float64]
@@ -117,10 +117,10 @@ def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
 
 
 def _passes(settings: Settings, left_out: int) -> int:
-    """Over a streamed stack: Grams, four products a table, factors and errors of each headline, and similarity."""
+    """Over a streamed stack: Grams, tables of four products, factors and errors of headlines, norms, similarity, null."""
     grams = 2 if settings.whitening == "none" else 3
     headlines = len(ALLOCATIONS) * len(EXPERT_MODES) * len(settings.ratios)
-    return grams + 4 * (1 + left_out) + 2 * headlines + 1 + NULL_DRAWS
+    return grams + 4 * (1 + left_out) + 2 * headlines + 2 + NULL_DRAWS
 
 
 def run(

@@ -10,8 +10,8 @@ from reports.run import Row, given
 from reports.tables import Cell, Table
 
 READING = (
-    "How to read it: the change of the least error says whether cutting experts pays at all; it is small by "
-    "construction, since a single expert may be what is cut. The price share says how clear it is: what a stored "
+    "How to read it: the change of the least error says whether cutting experts pays at all; it may be small even where "
+    "it does not, since a single expert is enough to cut. The price share says how clear it is: what a stored "
     "parameter is worth in the expert mode, over that plus what it is worth in the mode where it is worth least. Above "
     "0.5 experts should be cut last, below it first. A price share like that of independent experts means that they "
     "share nothing that their mode could save."

@@ -93,5 +93,8 @@ def middle(rows: Sequence[Row], column: str) -> float | None:
 
 def metric_name(listed: Sequence[ExpertStack]) -> str:
     """What errors are measured in."""
-    metrics = {row.get("metric") for stack in listed for row in stack.points}
-    return "functional error" if "inputs" in metrics else "weight error"
+    rows = [row for stack in listed for row in stack.points if row.get("metric") == "inputs"]
+    if not rows:
+        return "weight error"
+    curves = [row for row in rows if row.get("point") == "curve"]
+    return "functional error" if all(given(row, "functional_error") for row in curves) else "damped functional error"
