@@ -117,7 +117,7 @@ def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
 
 
 def _passes(settings: Settings, left_out: int) -> int:
-    """Over a streamed stack: Grams, tables of four products, factors and errors of headlines, norms, similarity, null."""
+    """Over a streamed stack: Grams, tables of four products, factors and errors of triples, norms, similarity, null."""
     grams = 2 if settings.whitening == "none" else 3
     headlines = len(ALLOCATIONS) * len(EXPERT_MODES) * len(settings.ratios)
     return grams + 4 * (1 + left_out) + 2 * headlines + 2 + NULL_DRAWS

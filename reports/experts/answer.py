@@ -10,11 +10,11 @@ from reports.run import Row, given
 from reports.tables import Cell, Table
 
 READING = (
-    "How to read it: the change of the least error says whether cutting experts pays at all; it may be small even where "
-    "it does not, since a single expert is enough to cut. The price share says how clear it is: what a stored "
-    "parameter is worth in the expert mode, over that plus what it is worth in the mode where it is worth least. Above "
-    "0.5 experts should be cut last, below it first. A price share like that of independent experts means that they "
-    "share nothing that their mode could save."
+    "How to read it: the change of the least error says whether cutting experts pays at all; it may be small where it "
+    "does not, since cutting a single expert is enough. The price share says how clear it is: what a stored parameter "
+    "is worth in the expert mode, over that plus what it is worth in the mode where it is worth least. Above 0.5 "
+    "experts should be cut last, below it first. A price share like that of independent experts means that they share "
+    "nothing that their mode could save."
 )
 
 
