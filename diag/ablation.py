@@ -3,16 +3,6 @@
 Everything is decomposed by HOSVD in one metric: the weights themselves, or the inputs' second moment C, undamped, so
 that the error of the metric is the functional error. Where C is too near to singular for factors of two bytes, it is
 damped as the method does by default, and the curve's functional error stays empty.
-
-The paper compares one published triple of each mode, whose ranks are an accident of the budget. That difference is
-taken apart, e the error in the metric and r_E the expert rank of the published compress triple:
-
-    published_difference = e(published compress) - e(published preserve)
-    due_to_experts       = min e at that r_E - min e with all experts         ranks of the other modes re-optimised
-    due_to_ranks         = the rest
-
-What independent experts would give stands beside the answer: with flat spectra the expert mode is dear to cut even
-where experts share nothing, and it is the other modes that decide.
 """
 
 from __future__ import annotations
@@ -23,14 +13,13 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from scipy.stats import t as student
 
-from diag.powerlaw import jackknife_stderr
+from diag.binding import binding_row
 from tdmoe import methods, spec
 from tdmoe.blocks import BlockReader
 from tdmoe.compress import as_stored
 from tdmoe.errors import stack_norms
-from tdmoe.expert_mode import Binding, Point, at_ranks, binding, curve, curve_grid, prices
+from tdmoe.expert_mode import Point, at_ranks, curve, curve_grid, prices
 from tdmoe.forms import parameters
 from tdmoe.gram import MODES
 from tdmoe.leave_out import Held, Without, bases_without, groups
@@ -47,7 +36,6 @@ Whitening = Literal["none", "input"]
 Row = dict[str, Any]
 
 LEAST_EIGENVALUE = 1e-6  # of C, over mean(diag C), for an undamped metric: its inverse root multiplies rounding
-CONFIDENCE = 0.95
 NULL_DRAWS = 2  # stacks of independent experts
 CELLS = 5_000_000  # of an error table: steps of 8 for 128 x 768 x 2048
 EXPERT_MODES: tuple[ExpertMode, ...] = ("preserve", "compress")
@@ -126,7 +114,7 @@ def ablation(
                 row | _headline(reader, name, at_ranks(table, ranks), table, statistics, bases, ratio, norms_W, device)
             )
         points += [about | _on_curve(shape, point, whitening, damping) for point in found]
-        bindings.append(about | _binding(table, left_out, null, found, ratio))
+        bindings.append(about | binding_row(table, left_out, null, found, ratio))
     return Ablation(points, bindings)
 
 
@@ -227,69 +215,3 @@ def _on_curve(shape: Shape, point: Point, whitening: Whitening, damping: float) 
 def _storage(shape: Shape, point: Point) -> Row:
     dense = int(np.prod(shape, dtype=np.int64))
     return dict(zip(SHARED, (*point.ranks, point.parameters, point.parameters / dense), strict=True))
-
-
-def _binding(
-    table: ErrorTable, left_out: Sequence[ErrorTable], null: Sequence[ErrorTable], found: Sequence[Point], ratio: float
-) -> Row:
-    """Is the expert mode the binding constraint: the numbers, and their intervals by leaving out groups of experts."""
-    shape = table.shape
-    whole = binding(table, budget(shape, ratio))
-    assert whole is not None, "checked before: the least ranks with every expert fit"
-    without, independent = ([binding(t, budget(t.shape, ratio)) for t in tables] for tables in (left_out, null))
-    row: Row = {"experts": shape[0], "groups": len(left_out) or None, **_best(table, whole)}
-    for name in ("gain", "price_share"):
-        estimate = getattr(whole, name)
-        row[name] = estimate
-        row[f"{name}_low"], row[f"{name}_high"] = interval(
-            estimate, [None if one is None else getattr(one, name) for one in without]
-        )
-        values = [getattr(one, name) for one in independent if one is not None and getattr(one, name) is not None]
-        row[f"{name}_null"] = float(np.mean(values)) if values else None
-    row |= _taken_apart(table, found, whole, ratio)
-    return row | {"binding": verdict(row), "status": "ok" if whole.cut is not None else "nothing_to_cut"}
-
-
-def _best(table: ErrorTable, whole: Binding) -> Row:
-    best, alone = whole.best, Ranks(whole.best.ranks.expert, *table.shape[1:])
-    share = at_ranks(table, alone).squared / best.squared if best.squared > 0.0 else None
-    return {
-        **{"rank_expert": best.ranks.expert, "error_preserve": whole.whole.error},
-        **{"error_compress": whole.cut.error if whole.cut else None},
-        **{"rank_expert_compress": whole.cut.ranks.expert if whole.cut else None, "expert_share": share},
-    }
-
-
-def _taken_apart(table: ErrorTable, found: Sequence[Point], whole: Binding, ratio: float) -> Row:
-    preserve, compress = (
-        at_ranks(table, published_ranks(table.shape, ratio, expert_mode=mode)) for mode in ("preserve", "compress")
-    )
-    same = next((point for point in found if point.ranks.expert == compress.ranks.expert), None)
-    difference = compress.error - preserve.error
-    experts = None if same is None else same.error - whole.whole.error
-    return {
-        **{"rank_expert_published": compress.ranks.expert, "published_difference": difference},
-        **{"due_to_experts": experts, "due_to_ranks": None if experts is None else difference - experts},
-    }
-
-
-def interval(estimate: float | None, left_out: Sequence[float | None]) -> tuple[float | None, float | None]:
-    """Estimate -/+ t * the delete-a-group standard error, t of groups - 1 degrees of freedom at CONFIDENCE."""
-    values = [value for value in left_out if value is not None]
-    if estimate is None or len(values) < max(2, len(left_out)):
-        return None, None
-    error = jackknife_stderr(values)
-    assert error is not None
-    reach = float(student.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
-    return estimate - reach, estimate + reach
-
-
-def verdict(row: Row) -> str | None:
-    """`no` where cutting experts lowers the error for certain; `yes` where it raises it and their mode costs most."""
-    if row["gain"] is None or row["gain_low"] is None:
-        return None
-    if row["gain_low"] > 0.0:
-        return "no"
-    if row["gain_high"] < 0.0 and row["price_share_low"] is not None and row["price_share_low"] > 0.5:
-        return "yes"
-    return "undecided"

@@ -15,7 +15,8 @@ from tiny import single_thread
 from torch import Tensor
 
 from diag import ablation as module
-from diag.ablation import Ablation, Whitening, ablation, alignment_of, interval, verdict
+from diag.ablation import Ablation, Whitening, ablation, alignment_of
+from diag.binding import interval, verdict
 from tdmoe import methods
 from tdmoe.blocks import BlockReader
 from tdmoe.compress import compress_stack
