@@ -193,6 +193,12 @@ def rotated(X_ENM: Tensor, axis: int, generator: torch.Generator) -> Tensor:
     turned = torch.empty_like(X_ENM)
     first, last = signs(), signs()
     for e in range(experts):
-        F = torch.fft.fft(X_ENM[e] * first[e], dim=axis - 1, norm="ortho")
-        turned[e] = (F.real - F.imag) * last[e]
+        turned[e] = hartley(X_ENM[e] * first[e], axis - 1) * last[e]
     return turned
+
+
+def hartley(X: Tensor, axis: int) -> Tensor:
+    """The orthonormal Hartley transform along `axis`: Re F_k - Im F_k, with F_(n-k) the conjugate of F_k."""
+    F = torch.fft.rfft(X, dim=axis, norm="ortho")
+    mirrored = (F.real + F.imag).narrow(axis, 1, (X.shape[axis] + 1) // 2 - 1).flip(axis)
+    return torch.cat([F.real - F.imag, mirrored], axis)

@@ -13,7 +13,15 @@ from tiny import single_thread
 from torch import Tensor
 
 import tdmoe.similarity
-from tdmoe.similarity import Similarity, leading_spaces, principal_cosines, rotated, sampled_pairs, similarities
+from tdmoe.similarity import (
+    Similarity,
+    hartley,
+    leading_spaces,
+    principal_cosines,
+    rotated,
+    sampled_pairs,
+    similarities,
+)
 from tdmoe.whitening import metric
 
 SHAPE = (6, 20, 36)
@@ -136,6 +144,14 @@ def test_a_rotation_is_orthogonal_and_every_expert_has_its_own(axis: int, size: 
     turned = rotated(W_EOI, axis, generator())
     turned = turned.transpose(1, 2) if axis == 1 else turned
     torch.testing.assert_close(turned @ turned.transpose(1, 2), other @ other.transpose(1, 2))  # the other mode's Gram
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 6])
+def test_the_hartley_transform_is_its_definition(size: int) -> None:
+    n = torch.arange(size, dtype=DOUBLE)
+    angle = 2 * torch.pi * n[:, None] * n / size
+    expected = (angle.cos() + angle.sin()) / size**0.5
+    torch.testing.assert_close(hartley(torch.eye(size, dtype=DOUBLE), 0), expected)
 
 
 def test_measures_have_no_scale() -> None:
