@@ -130,7 +130,7 @@ def plan(stack: Stack, settings: Settings) -> BlockPlan:
     if settings.statistics is None and needs.statistics:
         raise InputError(f"--method {settings.method}: needs statistics of the inputs; give --tokens or --statistics")
     if settings.statistics is not None and not settings.calibrates:
-        _check_statistics(Path(settings.statistics), stack, needs)
+        check_statistics(Path(settings.statistics), stack, needs)
     blocks = joint.plan(stack, settings.memory)
     products = method.memory(stack.shape, options, allotment.ratio)
     experts, _, inputs = stack.shape
@@ -317,7 +317,7 @@ def saved_moments(folder: Path) -> str:
         raise InputError(f"--statistics {folder}: is no run folder of tdmoe-diag calibrate; give one") from error
 
 
-def _check_statistics(folder: Path, stack: Stack, needs: methods.Needs) -> None:
+def check_statistics(folder: Path, stack: Stack, needs: methods.Needs) -> None:
     """InputError where the folder holds no calibration of this layer of these weights, or not all that is needed."""
     try:
         found = _result(folder, Job(CALIBRATE, stack.layer, "experts").key)
@@ -351,10 +351,13 @@ def _result(folder: Path, key: str) -> dict[str, Any]:
 
 
 def statistics_of(settings: Settings, stack: Stack) -> methods.StackStatistics | None:
-    """What was calibrated of the stack; gate and up share their inputs, and as one stack their gradients' blocks."""
-    if settings.statistics is None:
-        return None
-    sums = layer_sums(Path(settings.statistics), stack.layer)
+    """What was calibrated of the stack, if anything was."""
+    return None if settings.statistics is None else calibrated(Path(settings.statistics), stack)
+
+
+def calibrated(folder: Path, stack: Stack) -> methods.StackStatistics:
+    """Statistics of the stack; gate and up share their inputs, and as one stack their gradients' blocks."""
+    sums = layer_sums(folder, stack.layer)
     members = MEMBERS[stack.projection]
     outputs = [D_OO for member in members if (D_OO := sums.output_moment(member)) is not None]
     own = sums.own_moments(members[0]) if sums.has_own(members[0]) else None

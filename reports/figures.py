@@ -3,12 +3,13 @@
 from collections.abc import Callable
 
 from reports.drawing import Figure
+from reports.experts.figures import experts_figures
 from reports.run import Run
 from reports.spectra.figures import spectra_figures
 
 __all__ = ["FIGURES", "Figure", "figures_for", "spectra_figures"]
 
-FIGURES: dict[str, Callable[[Run], list[Figure]]] = {"spectra": spectra_figures}
+FIGURES: dict[str, Callable[[Run], list[Figure]]] = {"spectra": spectra_figures, "experts": experts_figures}
 
 
 def figures_for(run: Run) -> list[Figure]:

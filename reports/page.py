@@ -14,13 +14,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from reports.drawing import Figure
+from reports.experts.section import experts_section
 from reports.formats import display
 from reports.run import Run
 from reports.sections import Section
 from reports.spectra.section import spectra_section
 from reports.tables import pairs
 
-SECTIONS: dict[str, Callable[[Run, Sequence[Figure]], Section]] = {"spectra": spectra_section}
+SECTIONS: dict[str, Callable[[Run, Sequence[Figure]], Section]] = {
+    "spectra": spectra_section,
+    "experts": experts_section,
+}
 
 
 def render(run: Run, figures: Sequence[Figure]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,12 +49,24 @@ def compress_stack(
 ) -> Compressed:
     """One stack, start to end; the errors are those of the rounded factors."""
     started = time.perf_counter()
-    dtype = stored_dtype(reader.stack)
-    factored = method.compress(reader, options, allotment, statistics, device=device).to(dtype)
-    wide = factored.to(torch.float32)
-    C_II, own = (None, None) if statistics is None else (statistics.C_II, statistics.own)
-    errors = stack_errors(reader, wide.experts, C_II, own, device=device)
+    factored = method.compress(reader, options, allotment, statistics, device=device)
+    factored, errors = as_stored(reader, factored, statistics, device=device)
     return Compressed(factored, errors, time.perf_counter() - started, stored_bits(factored))
+
+
+def as_stored(
+    reader: Reader,
+    factored: Factored,
+    statistics: StackStatistics | None,
+    *,
+    device: str,
+    norms_W: Sequence[float] | None = None,
+) -> tuple[Factored, StackErrors]:
+    """Factors rounded to the dtype that is stored, and the errors of these; `norms_W` as for `stack_errors`."""
+    rounded = factored.to(stored_dtype(reader.stack))
+    C_II, own = (None, None) if statistics is None else (statistics.C_II, statistics.own)
+    wide = rounded.to(torch.float32)
+    return rounded, stack_errors(reader, wide.experts, C_II, own, device=device, norms_W=norms_W)
 
 
 def write_stack(to: Path, stack: Stack, made: Factored) -> str:

@@ -33,3 +33,13 @@ def largest_eigenvalue(G_NN: Tensor) -> float:
     last = len(G_NN) - 1
     values = eigh(G_NN.numpy(), eigvals_only=True, driver="evx", subset_by_index=[last, last], check_finite=False)
     return float(values[0])
+
+
+def leading_eigenvectors(G_NN: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(the `count` largest eigenvalues, their eigenvectors as columns) of a symmetric matrix, on its device."""
+    if G_NN.device.type != "cpu":
+        values_N, V_NN = torch.linalg.eigh(G_NN)
+        return values_N[-count:].flip(0), V_NN[:, -count:].flip(1)
+    size = len(G_NN)
+    values, vectors = eigh(G_NN.numpy(), driver="evr", subset_by_index=[size - count, size - 1], check_finite=False)
+    return torch.from_numpy(values[::-1].copy()), torch.from_numpy(vectors[:, ::-1].copy())

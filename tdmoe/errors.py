@@ -13,7 +13,7 @@ Legend: E experts, O outputs, I inputs, B experts of a block, N the smaller of O
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,10 +47,12 @@ def stack_errors(
     *,
     device: torch.device | str = "cpu",
     operator: bool = True,
+    norms_W: Sequence[float] | None = None,
 ) -> StackErrors:
     """Errors of W^ against the stack; `C_EII(e)` gives the second moment of expert e's own inputs, one at a time.
 
-    Norms are of every matrix that an expert holds: of gate and up apart where they are one stack.
+    Norms are of every matrix that an expert holds: of gate and up apart where they are one stack. `norms_W` are those
+    of the stack itself (`stack_norms`), where they are known already.
     """
     lost, whole = _Sums(C_II, device), _Sums(C_II, device)
     matrices = reader.stack.matrices
@@ -65,8 +67,9 @@ def stack_errors(
             lost.own += weighted(E_BOI[e], own_II)
             whole.own += weighted(W_BOI[e], own_II)
         if operator:
-            both = (spectral_norms(X.unflatten(1, (matrices, -1)).flatten(0, 1)) for X in (E_BOI, W_BOI))
-            norms += [e / w for e, w in zip(*both, strict=True) if w > 0.0]
+            part = slice(start * matrices, (start + len(W_BOI)) * matrices)
+            whole_norms = _norms(W_BOI, matrices) if norms_W is None else norms_W[part]
+            norms += [e / w for e, w in zip(_norms(E_BOI, matrices), whole_norms, strict=True) if w > 0.0]
     return StackErrors(
         weight=_ratio(lost.plain, whole.plain) ** 0.5,
         functional=None if C_II is None else _ratio(max(0.0, lost.pooled), whole.pooled) ** 0.5,
@@ -74,6 +77,17 @@ def stack_errors(
         operator=float(np.mean(norms or [0.0])) if operator else None,
         operator_max=max(norms, default=0.0) if operator else None,
     )
+
+
+def stack_norms(reader: WeightSource, *, device: torch.device | str = "cpu") -> list[float]:
+    """||W_e||_2 of every matrix of the stack."""
+    blocks = (W_BOI for _, W_BOI in expert_blocks(reader, torch.float32, device))
+    return [norm for W_BOI in blocks for norm in _norms(W_BOI, reader.stack.matrices)]
+
+
+def _norms(X_BOI: Tensor, matrices: int) -> list[float]:
+    """Spectral norms of the matrices that lie side by side along the outputs of every expert."""
+    return spectral_norms(X_BOI.unflatten(1, (matrices, -1)).flatten(0, 1))
 
 
 def spectral_norms(E_BOI: Tensor) -> list[float]:

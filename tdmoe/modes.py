@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tdmoe.blocks import BLOCK_WEIGHTS
 from tdmoe.eigen import eigenvectors
-from tdmoe.gram import MODES, mode_grams
+from tdmoe.gram import MODES, ModeGram, mode_grams
 from tdmoe.precision import full_precision
 from tdmoe.source import WeightSource
 from tdmoe.whitening import Metric
@@ -47,13 +48,32 @@ def mode_bases(
     modes: tuple[str, ...] = MODES,
 ) -> dict[str, Basis]:
     """HOSVD bases (De Lathauwer et al. 2000) of the whitened stack, products in `dtype`, Grams in float64."""
+    grams = whitened_grams(reader, metrics, dtype=dtype, device=device, modes=modes)
+    return {m: basis(grams[m].gram.to(device)) for m in modes}
+
+
+def whitened_grams(
+    reader: WeightSource,
+    metrics: Metrics,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    modes: tuple[str, ...] = MODES,
+    bounds: list[int] | None = None,
+) -> dict[str, ModeGram]:
+    """Mode Grams of T; with `bounds` those of each group of experts too (see `mode_grams`)."""
     own = [m for m in modes if not set(metrics) - {m}]  # untouched by another mode's metric
-    raw = mode_grams(reader, modes=own, dtype=dtype, device=device, seed=None) if own else {}
-    grams = {m: metrics[m].gram(g.gram.to(metrics[m].S_NN)) if m in metrics else g.gram for m, g in raw.items()}
+    how: dict[str, Any] = {"dtype": dtype, "device": device, "bounds": bounds, "seed": None}
+    raw = mode_grams(reader, modes=own, **how) if own else {}
+    grams = {m: _under(metrics[m], g) if m in metrics else g for m, g in raw.items()}
     if mixed := [m for m in modes if m not in own]:
-        whitened = mode_grams(WhitenedReader(reader, metrics), modes=mixed, dtype=dtype, device=device, seed=None)
-        grams |= {m: g.gram for m, g in whitened.items()}
-    return {m: basis(grams[m].to(device)) for m in modes}
+        grams |= mode_grams(WhitenedReader(reader, metrics), modes=mixed, **how)
+    return grams
+
+
+def _under(metric: Metric, raw: ModeGram) -> ModeGram:
+    gram, *parts = (metric.gram(G_NN.to(metric.S_NN)) for G_NN in (raw.gram, *raw.parts))
+    return ModeGram(gram, raw.product_error, tuple(parts))
 
 
 def basis(G_NN: Tensor) -> Basis:

@@ -115,7 +115,7 @@ def interesting(bases: Mapping[str, Basis], shape: Shape, grid: Grid, budget: fl
 
     `slack`: nor come within that factor of the least squared error.
     """
-    tails = _tails(bases, grid)
+    tails = grid_tails(bases, grid)
     fits = grid_parameters(shape, grid) <= budget
     if not fits.any():
         return grid
@@ -157,7 +157,7 @@ def error_table(
         return mode_products(reader, *A, dtype=dtype, device=device)
 
     E, O, I = MODES  # noqa: E741
-    squared = sum(np.ix_(*_tails(bases, grid)), start=np.zeros(()))
+    squared = sum(np.ix_(*grid_tails(bases, grid)), start=np.zeros(()))
     open_ = {m: beyond[m].shape[1] > 0 for m in MODES}
     if open_[E] and open_[O]:
         squared = squared - corner(products(beyond[E], beyond[O], whole[I]), (E, O))[:, :, None]
@@ -176,7 +176,7 @@ def _project(metrics: Metrics, mode: str, U_NR: Tensor) -> Tensor:
     return metrics[mode].project(U_NR) if mode in metrics else U_NR
 
 
-def _tails(bases: Mapping[str, Basis], grid: Grid) -> list[Vector]:
+def grid_tails(bases: Mapping[str, Basis], grid: Grid) -> list[Vector]:
     """Squared error over ||T||^2 of cutting one mode alone, at its points of the grid."""
     found = []
     for mode, points in zip(MODES, grid, strict=True):

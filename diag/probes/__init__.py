@@ -9,7 +9,12 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-PROBES = {"spectra": "diag.probes.spectra", "compress": "diag.compressing", "frontier": "diag.frontier"}
+PROBES = {
+    "spectra": "diag.probes.spectra",
+    "experts": "diag.probes.experts",
+    "compress": "diag.compressing",
+    "frontier": "diag.frontier",
+}
 
 
 class Settings:

@@ -9,6 +9,7 @@ re-implementations), `decomposition=hosvd`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -119,13 +120,17 @@ class TDMoE(Method):
         statistics: StackStatistics | None,
         *,
         device: str,
+        bases: Mapping[str, Basis] | None = None,
     ) -> TuckerExperts:
-        """Ranks, then factors, then the core again where asked; for a stack of a single block in float64."""
-        how = _how(reader, device)
+        """Ranks, then factors, then the core again where asked; for a stack of a single block in float64.
+
+        `bases` are those of the stack in the metric of the options, where they are known already.
+        """
+        how = products_in(reader, device)
         metrics = _metrics(options, statistics, device)
         if allotment.ranks == reader.stack.shape:
             return finish(reader, metrics, {}, **how)
-        bases = mode_bases(reader, metrics, **how)
+        bases = bases or mode_bases(reader, metrics, **how)
         ranks = allotment.ranks or _ranks(reader, metrics, bases, options, allotment.ratio, statistics, how)
         if options.decomposition == "st_hosvd":
             factors = st_hosvd(reader, metrics, ranks, first=bases, **how)
@@ -149,7 +154,7 @@ class TDMoE(Method):
         self, reader: WeightSource, options: Options, statistics: StackStatistics | None, *, device: str
     ) -> Frontier:
         """The Pareto frontier of ranks, a point every 1/FRONTIER_STEPS of the parameters at most."""
-        how, metrics = _how(reader, device), _metrics(options, statistics, device)
+        how, metrics = products_in(reader, device), _metrics(options, statistics, device)
         bases = mode_bases(reader, metrics, **how)
         table = error_table(reader, metrics, bases, _grid(reader.stack.shape, options), **how)
         found = table.frontier(cut_experts=options.expert_mode == "compress")
@@ -170,7 +175,8 @@ def _has_table(options: Options) -> bool:
     return options.objective == "weight" and options.whitening == "none"
 
 
-def _how(reader: WeightSource, device: str) -> dict[str, Any]:
+def products_in(reader: WeightSource, device: str) -> dict[str, Any]:
+    """dtype and device of products: float64 for a stack of a single block."""
     small = math.prod(reader.stack.shape) <= BLOCK_WEIGHTS
     return {"dtype": torch.float64 if small else torch.float32, "device": device}
 
@@ -190,7 +196,7 @@ def _metrics(options: Options, statistics: StackStatistics | None, device: str) 
 def _ranks(
     reader: WeightSource,
     metrics: Metrics,
-    bases: dict[str, Basis],
+    bases: Mapping[str, Basis],
     options: Options,
     ratio: float,
     statistics: StackStatistics | None,

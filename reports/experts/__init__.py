@@ -1,0 +1,1 @@
+"""The `experts` command: expert-mode ablation and similarity of experts."""

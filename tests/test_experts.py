@@ -1,0 +1,232 @@
+"""The command `experts`: its tables, its page, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from damage import Result
+from planted import write_stack
+from safetensors.numpy import load_file
+from test_expert_mode import draw, prototypes
+from test_figures import HOSTILE
+from test_page import Outline, words
+
+from diag.probes import experts as probe
+from reports.figures import experts_figures
+from reports.page import render
+
+Tool = Callable[..., Result]
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FROZEN = (
+    "layer,projection,expert_mode,allocation,rank_expert,rank_output,rank_input,parameters,kept_ratio,"
+    "weight_error,functional_error,operator_error,status"
+)
+QUICK = ("--layers", "2", "--projections", "gate", "--jackknife", "3", "--draws", "2", "--quiet")
+
+
+def table(out: Path, name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "tables" / f"{name}.csv").open()))
+
+
+def test_mini_end_to_end(tool: Tool, statistics: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = tool("experts", "--model", "mini", "--statistics", statistics, *QUICK, "--out", out)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.splitlines()[-4:] == [
+        *(str(out / "tables" / f"{name}.csv") for name in ("experts", "binding", "similarity")),
+        str(out / "report.html"),
+    ]
+    assert (out / "tables" / "experts.csv").read_text().startswith(FROZEN + ",")
+    points, bindings, similar = (table(out, name) for name in ("experts", "binding", "similarity"))
+    assert len(points) == 2 * (4 + 32) and len(bindings) == 2
+    for row in points:
+        measured = row["point"] == "headline"
+        assert row["status"] == ("ok" if measured else "from_table")
+        assert row["functional_error"] and bool(row["operator_error"]) == bool(row["weight_error"]) == measured
+    exact = [row for row in points if row["allocation"] == "exact" and row["point"] == "headline"]
+    for row in exact:  # measured of bf16 factors, predicted by the table
+        assert float(row["functional_error"]) == pytest.approx(float(row["metric_error"]), rel=0.02)
+    assert {row["expert_mode"] for row in exact} == {"preserve", "compress"}
+    for row in bindings:
+        assert float(row["gain_low"]) < float(row["gain"]) < float(row["gain_high"])
+        assert row["binding"] in {"yes", "no", "undecided"}
+        assert row["metric"] == "inputs" and row["groups"] == "3" and row["price_share_null"]
+    assert "cka" in {row["measure"] for row in similar} and len(similar) == 9
+    arrays = load_file(out / "results" / "experts-L002-gate.safetensors")
+    for row in similar:
+        values = arrays[row["measure"]]
+        assert (int(row["pairs"]), float(row["mean"])) == (values.size, pytest.approx(values.mean()))
+        assert float(row["null_mean"]) == pytest.approx(arrays[f"{row['measure']}_null"].mean())
+        assert values.size == (64 if row["measure"] == "aligned_cosine" else 496)
+    said = words((out / "report.html").read_text(encoding="utf-8"))
+    assert "On this model, with 20 % of the parameters removed, the expert mode is" in said
+    again = tool("experts", "--model", "mini", "--statistics", statistics, *QUICK[:-1], "--out", out)
+    assert "1 of 1 jobs are done already" in again.err
+
+
+def test_without_statistics_nothing_is_called_functional(tool: Tool, tmp_path: Path) -> None:
+    W_EOI = prototypes(3, (9, 24, 40), noise=0.02)
+    out, model = tmp_path / "out", write_stack(tmp_path / "model", W_EOI)
+    result = tool("experts", "--model", model, "--ratios", "0.4", "--quiet", "--out", out, "--jackknife", "3")
+    assert result.code == 0
+    points = table(out, "experts")
+    assert not any(row["functional_error"] for row in points)
+    assert {row["status"] for row in points if row["point"] == "headline"} == {"not_calibrated"}
+    assert [row["binding"] for row in table(out, "binding")] == ["no"] * 3
+    rows = {(row["projection"], row["measure"]): row for row in table(out, "similarity")}
+    assert ("gate", "cka_isotropic") in rows and ("gate", "cka") not in rows
+    free = {
+        measure for (projection, measure), row in rows.items() if projection == "gate" and row["order_free"] == "True"
+    }
+    assert free == {"aligned_cosine", "cka_isotropic", *(f"input_{n}" for n in ("overlap", "angle", "angle_least"))}
+    free = {
+        measure for (projection, measure), row in rows.items() if projection == "down" and row["order_free"] == "True"
+    }
+    assert free == {"aligned_cosine", *(f"output_{n}" for n in ("overlap", "angle", "angle_least"))}
+    said = words((out / "report.html").read_text(encoding="utf-8"))
+    assert "the expert mode is the binding constraint in 0 of 3 stacks (not in 3). Cutting experts lowers" in said
+
+
+@pytest.mark.parametrize(("name", "experts"), [("zeros", 5), ("single", 1)])
+def test_stacks_without_an_answer_still_end_in_tables_and_a_page(
+    tool: Tool, tmp_path: Path, name: str, experts: int
+) -> None:
+    W_EOI = draw(experts, 16, 24) * (name != "zeros")
+    out, model = tmp_path / "out", write_stack(tmp_path / name, W_EOI)
+    result = tool("experts", "--model", model, "--projections", "gate", "--ratios", "0.3", "--quiet", "--out", out)
+    assert (result.code, result.err) == (0, "")
+    expected = "zero_weights" if name == "zeros" else "nothing_to_cut"
+    assert expected in {row["status"] for row in table(out, "experts")}
+    assert [row["status"] for row in table(out, "similarity")] == ["too_few_experts"]
+    assert "this run answers nothing yet" in words((out / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--ratios", "0.2,1.5"), r"--ratios 0.2,1.5: '1.5' is no fraction"),
+        (("--ratios", ""), "--ratios"),
+        (("--ratios", "0.999"), "ratio 0.999"),
+        (("--jackknife", "1"), "--jackknife 1: leaves no other group"),
+        (("--directions", "0.6"), r"--directions 0.6: .*at most 0.5"),
+        (("--directions", "nan"), "--directions nan"),
+        (("--whitening", "input"), "--whitening input: needs statistics of the inputs; give --statistics"),
+        (("--statistics", "nowhere"), "--statistics nowhere: is no run folder of tdmoe-diag calibrate"),
+        (("--memory", "1kB"), "--memory"),
+    ],
+)
+def test_wrong_input_is_refused_before_any_work(
+    tool: Tool, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    result = tool("experts", "--model", "mini", *options, "--out", tmp_path / "out")
+    assert result.code == 2 and not (tmp_path / "out").exists()
+    assert re.search(message, " ".join(result.err.split()))
+
+
+def test_weights_that_are_no_numbers_fail_their_job_alone(tool: Tool, tmp_path: Path) -> None:
+    W_EOI = draw(5, 16, 24)
+    W_EOI[3, 2, 1] = torch.nan
+    model, out = write_stack(tmp_path / "model", W_EOI), tmp_path / "out"
+    result = tool("experts", "--model", model, "--projections", "gate", "--quiet", "--out", out)
+    assert result.code == 1
+    assert "experts.3.gate_proj.weight: 1 weights of expert 3 are NaN or infinite" in result.err
+    assert table(out, "experts")[0]["status"] == "failed"
+    assert "1 of 1 jobs did not finish" in words((out / "report.html").read_text(encoding="utf-8"))
+
+
+def test_streamed_weights_give_the_same_rows(tool: Tool, tmp_path: Path) -> None:
+    model = write_stack(tmp_path / "model", draw(6, 16, 24).float())
+    asked = ("experts", "--model", model, "--projections", "gate", "--draws", "1", "--jackknife", "2", "--quiet")
+    for name, memory in (("whole", "1GB"), ("streamed", "4kB")):
+        assert tool(*asked, "--memory", memory, "--out", tmp_path / name).code == 0
+    for name in ("experts", "binding", "similarity"):
+        for a, b in zip(table(tmp_path / "whole", name), table(tmp_path / "streamed", name), strict=True):
+            for column, value in a.items():
+                number = re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", value)
+                assert (
+                    (float(b[column]) == pytest.approx(float(value), rel=1e-6, abs=1e-9))
+                    if number
+                    else b[column] == value
+                )
+
+
+# The page
+
+
+@pytest.fixture(scope="module")
+def run_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run of three stacks, made through the probe."""
+    from diag.run import Job
+    from tdmoe.architecture import architecture
+    from tdmoe.checkpoint import Checkpoint
+    from tdmoe.locate import open_stack
+
+    checkpoint = Checkpoint(write_stack(tmp_path_factory.mktemp("page"), prototypes(4, (6, 16, 24), noise=0.5)))
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in probe.TABLES}
+    jobs, arrays = [], {}
+    for projection in ("gate", "up", "down"):
+        stack = open_stack(checkpoint, architecture(checkpoint.config), 0, projection)
+        settings = probe.Settings(jackknife=3, draws=2)
+        rows, found = probe.run(stack, settings, device="cpu", seed=1, model="planted")
+        for name in tables:
+            tables[name] += rows[name]
+        key = Job("experts", 0, projection).key
+        jobs.append({"key": key, "state": "done", "message": None})
+        arrays[key] = found
+    return {
+        **{"schema": 2, "model": "planted", "command": "experts", "command_line": "tdmoe-diag experts", "seed": 0},
+        **{"config": {}, "versions": {}, "device": "cpu", "fingerprint": "0", "started": "2026-01-02T03:04:05+00:00"},
+        **{"jobs": jobs, "tables": tables, "arrays": arrays},
+    }
+
+
+def test_figures_are_the_same_bytes_again_and_described(run_data: dict[str, Any]) -> None:
+    figures = experts_figures(run_data)
+    assert [figure.name for figure in figures] == ["experts-depth", "experts-L000", "similarity-L000"]
+    shuffled = run_data | {"jobs": run_data["jobs"][::-1]}
+    shuffled["tables"] = {name: list(rows) for name, rows in run_data["tables"].items()}
+    assert experts_figures(shuffled) == figures
+    assert all(len(figure.alt) > 60 and len(figure.caption) > 60 for figure in figures)
+    page = Outline(render(run_data, figures))
+    assert len(page.all("img")) == 3
+
+
+def test_the_page_says_what_the_rows_say(run_data: dict[str, Any]) -> None:
+    said = words(render(run_data, experts_figures(run_data)))
+    rows = [row for row in run_data["tables"]["binding"] if row["ratio"] == 0.4]
+    assert f"in {sum(row['binding'] == 'yes' for row in rows)} of 3 stacks" in said
+    share = float(np.median([row["price_share"] for row in rows]))
+    assert f"price share {share:.2f} (median;" in said
+    cka = [
+        row["mean"]
+        for row in run_data["tables"]["similarity"]
+        if row["measure"] == "cka_isotropic" and row["order_free"]
+    ]
+    assert f"CKA on isotropic inputs {float(np.median(cka)):.3f}" in said
+
+
+def test_a_run_with_a_failed_job_says_so_and_hostile_names_stay_text(run_data: dict[str, Any]) -> None:
+    run = run_data | {
+        "model": HOSTILE,
+        "jobs": [*run_data["jobs"], {"key": "experts-L001-up", "state": "failed", "message": "x"}],
+    }
+    page = render(run, experts_figures(run))
+    outline = Outline(page)
+    assert not {tag for tag, _ in outline.tags} & {"script", "b", "svg"}
+    assert "3 of 4 expert stacks" in words(page) and "The run is incomplete" in words(page)
+    assert "failed" in words(page)
+
+
+def test_a_run_of_which_nothing_was_measured_has_a_page(run_data: dict[str, Any]) -> None:
+    jobs = [job | {"state": "failed", "message": "no"} for job in run_data["jobs"]]
+    empty = run_data | {"jobs": jobs, "tables": {name: [] for name in probe.TABLES}, "arrays": {}}
+    assert experts_figures(empty) == []
+    assert "this run answers nothing yet" in words(render(empty, []))
