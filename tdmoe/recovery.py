@@ -59,7 +59,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Components:
-    """V_JN and what it takes to multiply W with it: J the smaller of the two sides, by rows of W or of its transpose."""
+    """W, or its transpose where that is taller, with the eigenvectors of its Gram: J is the smaller side."""
 
     W_KJ: Tensor
     V_JN: Tensor
@@ -105,7 +105,8 @@ def recovery_curves(W_OI: Tensor, row_P: Tensor, column_P: Tensor, chunk_bytes: 
         _curves(found.of(row_S, column_S), W_OI[row_S, column_S].double())
         for row_S, column_S in zip(row_P.split(size), column_P.split(size), strict=True)
     ]
-    return Curves(*(torch.cat(part).cpu() for part in zip(*parts, strict=True)), sigma_N=found.sigma_N.cpu())
+    recovered_PN, stays_P, dominant_P, share_P, half_P = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+    return Curves(recovered_PN, stays_P, dominant_P, share_P, half_P, found.sigma_N.cpu())
 
 
 def _curves(c_PN: Tensor, w_P: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Recovery of entries by truncated SVD: every rank against the explicit truncation, on matrices of either orientation."""
+"""Recovery of entries by truncated SVD: every rank against the explicit truncation, in either orientation."""
 
 from __future__ import annotations
 
