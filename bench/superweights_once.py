@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,8 +29,8 @@ def main() -> None:
     how, model, result = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     work: dict[str, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
         "ours": ours,
-        "plain": lambda *given: plain(*given, ranks=range(1, 769)),
-        "published": lambda *given: plain(*given, ranks=[*range(2, 768, 32), 768]),
+        "plain": partial(plain, range(1, 769)),
+        "published": partial(plain, [*range(2, 768, 32), 768]),
     }
     torch.linalg.eigh(torch.eye(2))  # what is loaded on first use
     seconds, found = 0.0, []
@@ -50,7 +51,7 @@ def ours(W_OI: Tensor, row_P: Tensor, column_P: Tensor) -> tuple[Tensor, Tensor]
     return ranks_N, recovery_curves(W_OI, row_P, column_P).recovered(ranks_N, torch.arange(len(row_P)))
 
 
-def plain(W_OI: Tensor, row_P: Tensor, column_P: Tensor, ranks: Iterable[int]) -> tuple[Tensor, Tensor]:
+def plain(ranks: Iterable[int], W_OI: Tensor, row_P: Tensor, column_P: Tensor) -> tuple[Tensor, Tensor]:
     W_OI = W_OI.float()
     U, s, Vt = torch.linalg.svd(W_OI, full_matrices=False)
     shares = []

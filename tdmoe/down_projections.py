@@ -9,14 +9,14 @@ Legend: O outputs, I inputs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, bfloat16, float16, float32, float64
 
-from tdmoe.calibration import _input_major as input_major
+from tdmoe.experts_call import input_major
 from tdmoe.families import LAYER_PREFIXES
 from tdmoe.problems import InputError
 
@@ -65,9 +65,10 @@ class Holder:
 class DownProjections:
     """A model's; InputError where there are none, or where single weights cannot be set."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, layers: Collection[int] | None = None) -> None:
+        """Of these layers alone, where given."""
         self.model = model
-        self.holders = list(_holders(model))
+        self.holders = [holder for holder in _holders(model) if layers is None or holder.site.layer in layers]
         if not self.holders:
             raise InputError(f"{type(model).__name__}: has no down projections under a name that is known")
         for holder in self.holders:
@@ -79,15 +80,21 @@ class DownProjections:
 
     def matrix(self, site: Site) -> Tensor:
         """W_OI of a site, a view: writing to it changes the model. InputError where the model has no such site."""
+        if (W_OI := self.find(site)) is None:
+            raise InputError(f"{site}: is no down projection of this model")
+        return W_OI
+
+    def find(self, site: Site) -> Tensor | None:
+        """`matrix`, or None where there is none."""
         for holder in self.holders:
             if not holder.fused and holder.site == site:
                 return holder.weight.data
             if holder.fused and holder.site == Site(site.layer, site.projection) and site.expert is not None:
                 if site.expert >= len(holder.weight):
-                    raise InputError(f"{site}: the layer has experts 0 to {len(holder.weight) - 1}")
+                    return None
                 W = holder.weight.data[site.expert]
                 return W.T if input_major(holder.module) else W
-        raise InputError(f"{site}: is no down projection of this model")
+        return None
 
     @contextmanager
     def zeroed(self, entries: Sequence[Entry]) -> Iterator[None]:
@@ -104,12 +111,18 @@ class DownProjections:
                 W_OI[entry.row, entry.column] = value
 
 
+def site_of(path: str) -> Site | None:
+    """What a linear module of that name is; None where it is no down projection of a language model's layer."""
+    if (match := LINEAR.fullmatch(path)) is None:
+        return None
+    routed = ROUTED.search(match[2])
+    return Site(int(match[1]), "shared_down" if "shared" in match[2] else "down", int(routed[1]) if routed else None)
+
+
 def _holders(model: Any) -> Iterator[Holder]:
     for name, module in model.named_modules():
-        fused, linear = FUSED.fullmatch(name), LINEAR.fullmatch(name)
+        fused, site = FUSED.fullmatch(name), site_of(name)
         if fused and isinstance(getattr(module, "down_proj", None), Tensor):
             yield Holder(Site(int(fused[1])), module, fused=True)
-        elif linear and getattr(getattr(module, "weight", None), "ndim", 0) == 2:
-            routed = ROUTED.search(linear[2])
-            projection = "shared_down" if "shared" in linear[2] else "down"
-            yield Holder(Site(int(linear[1]), projection, int(routed[1]) if routed else None), module, fused=False)
+        elif site and getattr(getattr(module, "weight", None), "ndim", 0) == 2:
+            yield Holder(site, module, fused=False)

@@ -9,6 +9,8 @@ Legend: O outputs, I inputs, P entries.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -46,7 +48,7 @@ def random_inliers(W_OI: Tensor, count: int, generator: torch.Generator) -> Tens
     return places(chosen_P, W_OI.shape[1])
 
 
-def random_entries(shape: tuple[int, int], count: int, generator: torch.Generator) -> Tensor:
+def random_entries(shape: Sequence[int], count: int, generator: torch.Generator) -> Tensor:
     """(P, 2) distinct entries drawn uniformly."""
     picked: set[int] = set()
     total = shape[0] * shape[1]

@@ -8,14 +8,14 @@ Both have to exceed a threshold. It is set to zero and the model is run again, u
 be hidden by the first. One weight at a time, the most upstream layer first, since what a spike leaves in the residual
 stream may look like one further down. Each token window is searched by itself.
 
-Inputs of a routed expert's down projection are made again from the module's own weights (tdmoe/calibration.py).
+Inputs of a routed expert's down projection are made again from the module's own weights (tdmoe/experts_call.py).
 
 Legend: T tokens, I inputs, O outputs, S rows that one expert gets, K experts a token is routed to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,11 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tdmoe.calibration import _activate as activate
-from tdmoe.calibration import _gate_up as gate_up
-from tdmoe.calibration import _input_major as input_major
-from tdmoe.calibration import _routing as routing
 from tdmoe.down_projections import DownProjections, Entry, Holder, Site
+from tdmoe.experts_call import activate, gate_up, input_major, routing
 from tdmoe.problems import WeightError
 
 THRESHOLD = 50.0  # of the published procedure, for inputs and outputs
@@ -58,6 +55,11 @@ class Spike:
     def strength(self) -> float:
         """min(|x|, |y|): exceeds the threshold where both do."""
         return min(abs(self.input), abs(self.output))
+
+    @property
+    def order(self) -> tuple[bool, float]:
+        """The stronger the later: those at one token after all others."""
+        return self.same_token, self.strength
 
     @property
     def share(self) -> float | None:
@@ -91,7 +93,7 @@ class Watched:
         """{layer: its strongest spike}, those at one token before all others."""
         best: dict[int, Spike] = {}
         for site, spike in self.spikes.items():
-            if site.layer not in best or _rank(spike) > _rank(best[site.layer]):
+            if site.layer not in best or spike.order > best[site.layer].order:
                 best[site.layer] = spike
         return dict(sorted(best.items()))
 
@@ -114,16 +116,17 @@ def discover(
     windows: Sequence[Tensor],
     threshold: float = THRESHOLD,
     most: int = MOST,
+    *,
+    first: Watched | None = None,
     on_window: Callable[[], None] = lambda: None,
-) -> tuple[list[Spike], Mapping[int, Spike]]:
-    """(super weights in the order found, every layer's strongest spike of the untouched model); restores the model.
+) -> list[Spike]:
+    """Super weights in the order found, at most `most`; where there are as many, more may be left.
 
-    The list is no longer than `most`; where it is as long, more may be left.
+    The model is as before at the end. `first`: what a pass over these windows has shown already.
     """
     found: list[Spike] = []
     with ExitStack() as undo:
-        watched = watch(projections, windows, on_window)
-        before = watched.strongest()
+        watched = first or watch(projections, windows, on_window)
         while len(found) < most:
             spike = watched.above(threshold, [earlier.entry for earlier in found])
             if spike is None:
@@ -131,7 +134,7 @@ def discover(
             found.append(spike)
             undo.enter_context(projections.zeroed([spike.entry]))
             watched = watch(projections, windows, on_window)
-    return found, before
+    return found
 
 
 @contextmanager
@@ -173,7 +176,7 @@ def _of_experts(holder: Holder, watched: Watched) -> Callable[..., None]:
 
 def _add(watched: Watched, site: Site, x_SI: Tensor, y_SO: Tensor, token_S: Tensor, W_OI: Tensor) -> None:
     spike = _spike(site, x_SI, y_SO, token_S, W_OI)
-    if site not in watched.spikes or _rank(spike) > _rank(watched.spikes[site]):
+    if site not in watched.spikes or spike.order > watched.spikes[site].order:
         watched.spikes[site] = spike
     squares_I = x_SI.double().square().sum(0)
     watched.squares_I[site] = watched.squares_I[site] + squares_I if site in watched.squares_I else squares_I
@@ -199,7 +202,3 @@ def _largest(x_SI: Tensor) -> tuple[int, int]:
 def _over_median(x_SI: Tensor, s: int, i: int) -> float | None:
     median = float(x_SI.abs().float().median())
     return abs(float(x_SI[s, i])) / median if median else None
-
-
-def _rank(spike: Spike) -> tuple[bool, float]:
-    return spike.same_token, spike.strength

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from diag.entry_recovery import Estimate, method_rows, rank_grid, svd_rows, track
 from tdmoe import entry_groups
 from tdmoe.problems import InputError
 from tdmoe.recovery import Curves, recovery_curves
@@ -146,3 +147,43 @@ def test_random_entries_are_distinct() -> None:
     places = entry_groups.random_entries((4, 3), 11, torch.Generator().manual_seed(0)).tolist()
     assert len({tuple(place) for place in places}) == 11
     assert all(0 <= i < 4 and 0 <= j < 3 for i, j in places)
+
+
+def test_rows_of_recovery_and_of_entries() -> None:
+    """Table rows against the explicit truncation; a group without entries is one row that says why."""
+    W_OI = matrix(TALL)
+    tracked = track(W_OI, [(3, 5)], None, 10, torch.Generator().manual_seed(0))
+    rows, entries = svd_rows(W_OI, 4, tracked, 7)
+    errors, tolerance = explicit(W_OI)
+    for row in rows:
+        if row["status"] != "ok":
+            assert row == {"method": "svd", "group": "activation_weighted", "entries": 0, "status": "not_calibrated"}
+            continue
+        places = tracked.places[row["group"]].tolist()
+        inside = [bool(errors[row["rank"] - 1, i, j] <= tolerance[i, j]) for i, j in places]
+        assert row["recovered_fraction"] == pytest.approx(np.mean(inside))
+        assert row["stored_bits"] == 16 * 4 * row["rank"] * (37 + 21)
+        assert row["kept_ratio"] == pytest.approx(row["rank"] * 58 / (37 * 21))
+    ranks = [row["rank"] for row in rows if row["group"] == "superweight"]
+    assert (ranks[0], ranks[-1], len(ranks)) == (1, 21, 7)
+    assert [(e["row"], e["column"]) for e in entries if e["group"] == "superweight"] == [(3, 5)]
+    assert all(e["first_rank"] <= e["stays_from_rank"] <= e["full_rank"] == 21 for e in entries)
+
+
+def test_rows_of_a_method_at_rising_storage() -> None:
+    """An entry that is lost again at more storage does not stay recovered at less."""
+    W_OI = matrix(TALL)
+    tracked = track(W_OI, [(3, 5)], torch.ones(21, dtype=torch.float64), 4, torch.Generator().manual_seed(0))
+    best = W_OI.clone()
+    spoiled = W_OI.clone()
+    spoiled[3, 5] *= 1.2
+    made = [Estimate("x", None, "", bits, bits / 100, W) for bits, W in ((30, best), (10, best), (20, spoiled))]
+    rows = [row for row in method_rows(W_OI, tracked, made) if row["group"] == "superweight"]
+    assert [row["stored_bits"] for row in rows] == [10, 20, 30]
+    assert [row["recovered_fraction"] for row in rows] == [1.0, 0.0, 1.0]
+    assert [row["stays_recovered_fraction"] for row in rows] == [0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize(("most", "count", "ranks"), [(5, 9, [1, 2, 3, 4, 5]), (768, 2, [1, 768]), (1, 4, [1])])
+def test_grid_of_ranks(most: int, count: int, ranks: list[int]) -> None:
+    assert rank_grid(most, count).tolist() == ranks

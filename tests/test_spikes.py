@@ -77,12 +77,15 @@ def test_finds_exactly_the_planted_ones_of_an_expert(family: str, layer: int, th
     model, windows = model_of(family), prompt(tokens=24)
     planted = plant(model, Site(layer, "down", routed_expert(model, layer, windows)))
     before = state(model)
-    found, first = discover(DownProjections(model), windows, threshold)
+    projections = DownProjections(model)
+    first = watch(projections, windows)
+    found = discover(projections, windows, threshold)
+    assert found == discover(projections, windows, threshold, first=first)
     assert [spike.entry for spike in found] == planted  # one after the other: the second hides behind the first
     assert [round(spike.value, 5) for spike in found] == list(PLANTED)
     assert all(min(abs(spike.input), abs(spike.output)) > threshold for spike in found)
     assert all(abs((spike.share or 0) - 1) < 0.05 for spike in found)  # that weight makes that output
-    assert first[layer] == found[0]
+    assert first.strongest()[layer] == found[0]
     assert unchanged(model, before)
 
 
@@ -91,7 +94,7 @@ def test_finds_those_of_dense_layers_and_of_shared_experts(layer: int, projectio
     model, windows = model_of("deepseek_v2" if projection == "down" else "deepseek_v3"), prompt()
     planted = plant(model, Site(layer, projection))
     before = state(model)
-    found, _ = discover(DownProjections(model), windows, threshold=50.0)
+    found = discover(DownProjections(model), windows, threshold=50.0)
     assert [spike.entry for spike in found] == planted
     assert unchanged(model, before)
 
@@ -100,20 +103,20 @@ def test_upstream_first_and_no_more_than_asked() -> None:
     model, windows = model_of("deepseek_v2"), prompt()
     dense = plant(model, Site(0))
     routed = plant(model, Site(1, "down", routed_expert(model, 1, windows)))
-    found, _ = discover(DownProjections(model), windows, threshold=50.0)
+    found = discover(DownProjections(model), windows, threshold=50.0)
     assert [spike.entry for spike in found][:2] == dense
     assert set(routed) <= {spike.entry for spike in found}
     before = state(model)
-    fewer, _ = discover(DownProjections(model), windows, threshold=50.0, most=1)
+    fewer = discover(DownProjections(model), windows, threshold=50.0, most=1)
     assert [spike.entry for spike in fewer] == dense[:1]
     assert unchanged(model, before)
 
 
 def test_none_where_none_is_planted() -> None:
     model = model_of("qwen3_moe")
-    found, first = discover(DownProjections(model), prompt(), threshold=50.0)
-    assert found == []
-    assert sorted(first) == [0, 1, 2]  # every layer's strongest all the same
+    projections = DownProjections(model)
+    assert discover(projections, prompt(), threshold=50.0) == []
+    assert sorted(watch(projections, prompt()).strongest()) == [0, 1, 2]  # every layer has its strongest all the same
 
 
 def by_hand(model: Any, layer: int, windows: list[Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
@@ -176,7 +179,11 @@ def test_restored_after_an_error() -> None:
 def test_wrong_sites_and_models_are_refused() -> None:
     model = model_of("qwen3_moe")
     projections = DownProjections(model)
-    for site, said in ((Site(0, "down", 7), "experts 0 to 6"), (Site(1, "down", 0), "no down"), (Site(9), "layer 9")):
+    for site, said in (
+        (Site(0, "down", 7), "expert 7: is no down"),
+        (Site(1, "down", 0), "no down"),
+        (Site(9), "layer 9"),
+    ):
         with pytest.raises(InputError, match=said):
             projections.matrix(site)
     with pytest.raises(InputError, match="no down projections"):
