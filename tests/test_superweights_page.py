@@ -92,7 +92,7 @@ def test_the_answer_holds_the_numbers() -> None:
     assert "full rank 10" in matrix
     assert "the super weight from rank 7 on" in matrix
     assert "half of the 4 largest entries from rank 5 on, all from 9" in matrix
-    assert "At rank 6, the last that stores less than the matrix: 0 % of the super weights, 50 %" in _plain(matrix)
+    assert "At rank 6, where it still stores less than the matrix: 0 % of the super weights, 50 %" in _plain(matrix)
     assert control.startswith("L3 down, expert 5 (control)")
     assert "truncated SVD at 60 % recovers 0 % of the super weights, 25 % of the largest" in _plain(methods)
     assert "RTN bits=3 at 22 % recovers 50 %" in _plain(methods)

@@ -110,7 +110,7 @@ def _recovery(matrix: Matrix) -> str:
     kept = [(group, row) for group in matrix.groups for row in _at_most(matrix.curve(group), limit)]
     if kept:
         shares = [f"{percent(row['stays_recovered_fraction'], 0)} of the {_many(group)}" for group, row in kept]
-        said += f"At rank {int(kept[0][1]['rank'])}, the last that stores less than the matrix: {listing(shares)}."
+        said += f"At rank {int(kept[0][1]['rank'])}, where it still stores less than the matrix: {listing(shares)}."
     return said.strip()
 
 
