@@ -16,6 +16,7 @@ from diag.commands.compress import compress
 from diag.commands.experts import experts
 from diag.commands.models import models
 from diag.commands.spectra import spectra
+from diag.commands.superweights import superweights
 from tdmoe import __version__
 from tdmoe.problems import InputError
 
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Why tensor decomposition of a Mixture-of-Experts LLM fails on your checkpoint, measured.",
 )
-for command in (spectra, experts, calibrate, compress, models):
+for command in (spectra, superweights, experts, calibrate, compress, models):
     app.command()(command)
 
 

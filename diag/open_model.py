@@ -14,7 +14,7 @@ from diag.run import SCHEMA, RunFolder, Unit, digest, make_manifest
 from diag.texts import load_text
 from diag.transformer import load_model, load_tokenizer
 from diag.windows import token_windows, window_of
-from tdmoe.architecture import Architecture, architecture
+from tdmoe.architecture import EXPERTS, Architecture, architecture, language_config
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.locate import check_layers
 from tdmoe.problems import InputError
@@ -23,14 +23,17 @@ from tdmoe.problems import InputError
 class OpenModel:
     """Headers are checked at once, weights are read when asked for. Use as a context manager."""
 
-    def __init__(self, model: str, device: str = "auto", revision: str | None = None) -> None:
-        """InputError where there is no such model, or it has no experts."""
+    def __init__(self, model: str, device: str = "auto", revision: str | None = None, *, experts: bool = True) -> None:
+        """InputError where there is no such model, or it has no `experts` and has to; a dense one has no `arch`."""
         self.model: Model = resolve(model, revision)
         self.device = Inline().device(device)
         self.checkpoint = Checkpoint(self.model.files())
         try:
-            self.arch: Architecture = architecture(self.checkpoint.config)
-            check_layers(self.checkpoint, self.arch)
+            fields = language_config(self.checkpoint.config)
+            self.dense = not experts and not any(fields.get(name) for name in EXPERTS)
+            if not self.dense:
+                self.arch: Architecture = architecture(self.checkpoint.config)
+                check_layers(self.checkpoint, self.arch)
             self.identity = model_identity(self.checkpoint)
         except BaseException:
             self.checkpoint.close()

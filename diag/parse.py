@@ -12,8 +12,8 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
-def layers(text: str | None, available: Sequence[int]) -> list[int]:
-    """`0,12,24-30` as sorted layer numbers, all of them MoE layers of the model; None means all."""
+def layers(text: str | None, available: Sequence[int], kind: str = "Mixture-of-Experts layer") -> list[int]:
+    """`0,12,24-30` as sorted layer numbers, all of them such layers of the model; None means all."""
     if text is None:
         return list(available)
     chosen: set[int] = set()
@@ -26,8 +26,7 @@ def layers(text: str | None, available: Sequence[int]) -> list[int]:
         chosen.update(range(int(match[1]), int(match[2] or match[1]) + 1))
     if missing := sorted(chosen - set(available)):
         raise InputError(
-            f"--layers {text}: layer {missing[0]} is not a Mixture-of-Experts layer of this model; "
-            f"it has {spans(available)}"
+            f"--layers {text}: layer {missing[0]} is not a {kind} of this model; it has {spans(available)}"
         )
     return sorted(chosen)
 

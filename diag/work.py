@@ -77,7 +77,12 @@ def perform(task: Task, checkpoint: Checkpoint, on_read: Callable[[int], None] |
 
 
 def failure(job: Job, error: Exception) -> Failed:
-    """A user's mistake in its own words; anything else with its type and where its traceback will be."""
+    """Of a job that raised."""
+    return Failed(job, *said(job.key, error))
+
+
+def said(key: str, error: Exception) -> tuple[str, str]:
+    """A user's mistake in its own words, anything else with its type and where its traceback will be; and that."""
     known = isinstance(error, InputError | WeightError)
-    message = str(error) if known else f"{type(error).__name__}: {error} (see errors/{job.key}.txt)"
-    return Failed(job, message, "".join(traceback.format_exception(error)))
+    message = str(error) if known else f"{type(error).__name__}: {error} (see errors/{key}.txt)"
+    return message, "".join(traceback.format_exception(error))

@@ -6,10 +6,15 @@ from reports.drawing import Figure
 from reports.experts.figures import experts_figures
 from reports.run import Run
 from reports.spectra.figures import spectra_figures
+from reports.superweights.figures import superweights_figures
 
 __all__ = ["FIGURES", "Figure", "figures_for", "spectra_figures"]
 
-FIGURES: dict[str, Callable[[Run], list[Figure]]] = {"spectra": spectra_figures, "experts": experts_figures}
+FIGURES: dict[str, Callable[[Run], list[Figure]]] = {
+    "spectra": spectra_figures,
+    "experts": experts_figures,
+    "superweights": superweights_figures,
+}
 
 
 def figures_for(run: Run) -> list[Figure]:

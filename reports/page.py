@@ -19,11 +19,13 @@ from reports.formats import display
 from reports.run import Run
 from reports.sections import Section
 from reports.spectra.section import spectra_section
+from reports.superweights.section import superweights_section
 from reports.tables import pairs
 
 SECTIONS: dict[str, Callable[[Run, Sequence[Figure]], Section]] = {
     "spectra": spectra_section,
     "experts": experts_section,
+    "superweights": superweights_section,
 }
 
 

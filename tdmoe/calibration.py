@@ -35,6 +35,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from tdmoe.experts_call import activate, gate_up, input_major, routing
 from tdmoe.families import PROJECTIONS
 from tdmoe.problems import InputError
 
@@ -229,7 +230,7 @@ class _Collector:
 
     def __call__(self, module: Any, arguments: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
         with torch.no_grad():
-            x_TI, index_TK, weight_TK = (t.detach() for t in _routing(module, arguments, named))
+            x_TI, index_TK, weight_TK = (t.detach() for t in routing(module, arguments, named))
             self._add_inputs(module, x_TI, index_TK, weight_TK)
         if self.outputs:
             output.register_hook(lambda d_TH: self._add_outputs(module, x_TI, index_TK, weight_TK, d_TH))
@@ -244,7 +245,7 @@ class _Collector:
             a_S, x_SI = a_TK[token_S, slot_S], x_TI[token_S]
             if sums.input_II.ndim == 3:
                 _add(sums.input_II[expert], x_SI, a_S)
-            h_SW = _activate(module, _gate_up(module, x_SI, expert))
+            h_SW = activate(module, gate_up(module, x_SI, expert))
             _add(sums.down_II if sums.down_II.ndim == 2 else sums.down_II[expert], h_SW, a_S)
             sums.tokens_E[expert] += len(token_S)
             sums.weight_E[expert] += a_S.sum()
@@ -259,10 +260,10 @@ class _Collector:
         for expert, token_S, slot_S in self._routed(index_TK):
             d_SH = d_TH[token_S] * weight_TK[token_S, slot_S, None].to(d_TH)
             W = module.down_proj[expert]
-            d_SW, x_SI = d_SH @ (W.T if _input_major(module) else W), x_TI[token_S]
+            d_SW, x_SI = d_SH @ (W.T if input_major(module) else W), x_TI[token_S]
             with torch.enable_grad():
-                gate_up_SO = _gate_up(module, x_SI, expert).detach().requires_grad_()
-                h_SW = _activate(module, gate_up_SO)
+                gate_up_SO = gate_up(module, x_SI, expert).detach().requires_grad_()
+                h_SW = activate(module, gate_up_SO)
                 (d_SO,) = torch.autograd.grad(h_SW, gate_up_SO, d_SW)
             concatenated = getattr(module, "is_concatenated", True)
             gate_SW, up_SW = d_SO.chunk(2, -1) if concatenated else (d_SO[:, ::2], d_SO[:, 1::2])
@@ -285,46 +286,7 @@ class _Collector:
 def _sizes(module: Any) -> tuple[int, int, int]:
     """(hidden, width, experts): down is (E, H, W), or (E, W, H) where experts are input-major."""
     experts, a, b = module.down_proj.shape
-    return (b, a, experts) if _input_major(module) else (a, b, experts)
-
-
-def _input_major(module: Any) -> bool:
-    return bool(getattr(module, "is_transposed", type(module).__name__ == "Llama4TextExperts"))
-
-
-def _routing(module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """(inputs, expert indices, routing weights) of a call.
-
-    Llama-4 sends every token through every expert, multiplied by its routing weight, which is zero where not routed.
-    """
-    values = [*arguments, *named.values()]
-    x = values[0].reshape(-1, values[0].shape[-1])
-    if len(values) >= 3:
-        names = ("hidden_states", "top_k_index", "top_k_weights")
-        by_name = dict(zip(names, arguments, strict=False)) | named
-        x_TI, index_TK, weight_TK = (by_name[name] for name in names)
-        return x_TI.reshape(-1, x_TI.shape[-1]), index_TK, weight_TK
-    experts = module.down_proj.shape[0]
-    routed_S = x.any(1).nonzero().squeeze(1)
-    index_SK = (routed_S // (len(x) // experts))[:, None]
-    return x[routed_S], index_SK, torch.ones_like(index_SK, dtype=torch.float64)
-
-
-def _gate_up(module: Any, x_SI: Tensor, expert: int) -> Tensor:
-    """Gate and up of one expert, in the module's own order, by its own weights and biases."""
-    W = module.gate_up_proj[expert]
-    gate_up_SO: Tensor = x_SI @ (W if _input_major(module) else W.T)
-    return gate_up_SO + module.gate_up_proj_bias[expert] if getattr(module, "has_bias", False) else gate_up_SO
-
-
-def _activate(module: Any, gate_up_SO: Tensor) -> Tensor:
-    """act(gate) * up by the module's own activation."""
-    if hasattr(module, "_apply_gate"):
-        h_SW: Tensor = module._apply_gate(gate_up_SO)
-        return h_SW
-    gate_SW, up_SW = gate_up_SO.chunk(2, dim=-1)
-    activated_SW: Tensor = module.act_fn(gate_SW) * up_SW
-    return activated_SW
+    return (b, a, experts) if input_major(module) else (a, b, experts)
 
 
 def _add(sum_II: Tensor, x_TI: Tensor, a_T: Tensor) -> None:
