@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,17 @@ def test_d2_moe_is_a_mean_and_the_best_deltas(stack: Stack, mean: str) -> None:
     for W_OI, found in zip(W_EOI, rebuilt(factored), strict=True):
         expected = base + svd_in(W_OI - base, statistics.C_II, rank)
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_deltas_give_back_what_rounding_took_from_the_mean(stack: Stack, tmp_path: Path) -> None:
+    """At a rank that loses nothing, nothing is lost: the base is rounded as it is stored, the deltas are not yet."""
+    _, source, statistics = stack
+    W_EOI = source.stack.weights(0, source.stack.shape[0]).bfloat16()
+    reader = BlockReader(open_planted(tmp_path / "bf16", W_EOI, torch.bfloat16), 10**9)
+    method, options = parse(f"d2_moe:damping=0,rank={min(W_EOI.shape[1:])}")
+    found = method.compress(reader, options, Allotment(0.4), statistics, device="cpu")
+    stored = replace(found, base_OI=found.to(torch.bfloat16).base_OI.double())
+    torch.testing.assert_close(rebuilt(stored), W_EOI.double(), rtol=0, atol=1e-5)
 
 
 def test_three_methods_that_are_one(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
