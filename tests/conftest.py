@@ -85,6 +85,12 @@ def run(tool: Callable[..., Result]) -> Callable[..., Result]:
     return lambda *arguments: tool("spectra", *arguments)
 
 
+@pytest.fixture
+def compress(tool: Callable[..., Result]) -> Callable[..., Result]:
+    """`tdmoe-diag compress --model mini ARGS`, likewise."""
+    return lambda *arguments: tool("compress", "--model", "mini", *arguments)
+
+
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config, tensors = plain_checkpoint()
