@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 2
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
 # malloc limits: see diag/recipe/train.py
@@ -26,8 +27,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: setup
 	@$(BIN)/tdmoe-diag spectra --model mini
 
+# Two processes of one thread each, about 2 GB: make test JOBS=4
 test: setup-dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: setup-dev
 	@$(BIN)/ruff check .

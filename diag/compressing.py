@@ -32,13 +32,14 @@ from tdmoe.architecture import architecture
 from tdmoe.blocks import BlockPlan
 from tdmoe.calibration import LayerMoments
 from tdmoe.checkpoint import CONFIG, INDEX, Checkpoint
-from tdmoe.compress import compress_stack, stored_dtype, write_stack
+from tdmoe.compress import compress_stack, write_stack
 from tdmoe.families import JOINT, MEMBERS
 from tdmoe.forms.bases import Fit
 from tdmoe.joint import Stack
 from tdmoe.layout import shard_name
 from tdmoe.problems import InputError
 from tdmoe.ranks import Ranks
+from tdmoe.source import stored_dtype
 from tdmoe.stack import ExpertStack
 from tdmoe.unquantised import QUANTIZATION, parameters
 

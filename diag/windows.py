@@ -21,11 +21,17 @@ def token_windows(tokenizer: Any, text: str, tokens: int, window: int) -> Tensor
     """
     if tokens < window:
         raise InputError(f"--tokens {tokens}: a window takes {window} tokens; give at least that")
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    ids = tokenised(tokenizer, text)
     count = min(tokens, len(ids)) // window
     if count == 0:
         raise InputError(f"--text: holds {len(ids)} tokens, a window takes {window}; give a longer text")
     return torch.tensor(ids[: count * window], dtype=torch.long).view(count, window)
+
+
+def tokenised(tokenizer: Any, text: str) -> list[int]:
+    """All of the text, nothing added."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
 
 
 def window_of(config: Mapping[str, Any], asked: int | None = None) -> int:

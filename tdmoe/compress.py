@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from tdmoe.architecture import architecture
-from tdmoe.encodings import Plain
 from tdmoe.errors import StackErrors, stack_errors
 from tdmoe.forms import Factored, stored_bits
 from tdmoe.joint import Reader, Stack
@@ -20,6 +19,7 @@ from tdmoe.layout import shard_name
 from tdmoe.locate import experts_module
 from tdmoe.methods import Allotment, Method, StackStatistics
 from tdmoe.problems import WeightError
+from tdmoe.source import stored_dtype
 from tdmoe.writer import write_tensors
 
 
@@ -31,11 +31,6 @@ class Compressed:
     errors: StackErrors
     seconds: float
     stored_bits: int
-
-
-def stored_dtype(stack: Stack) -> torch.dtype:
-    """That of the checkpoint, bf16 where it is quantised."""
-    return stack.encoding.natural if isinstance(stack.encoding, Plain) else torch.bfloat16
 
 
 def compress_stack(

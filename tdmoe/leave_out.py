@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tdmoe.blocks import BLOCK_WEIGHTS
+from tdmoe.encodings import Encoding, Plain
 from tdmoe.gram import ModeGram
 from tdmoe.modes import Basis, basis
 from tdmoe.source import Shaped, WeightSource
@@ -28,6 +29,7 @@ class Axes:
     shape: tuple[int, int, int]
     stored_shape: tuple[int, int, int]
     row_mode: str
+    encoding: Encoding
     matrices: int
 
 
@@ -38,7 +40,8 @@ class Without:
         self._reader, self._first, self._last = reader, first, last
         whole: Shaped = reader.stack
         left = whole.shape[0] - (last - first)
-        self.stack = Axes((left, *whole.shape[1:]), (left, *whole.stored_shape[1:]), whole.row_mode, whole.matrices)
+        shape, stored = (left, *whole.shape[1:]), (left, *whole.stored_shape[1:])
+        self.stack = Axes(shape, stored, whole.row_mode, whole.encoding, whole.matrices)
 
     def blocks(
         self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
@@ -63,7 +66,8 @@ class Held:
 
     def __init__(self, W_EOI: Tensor) -> None:
         experts, outputs, inputs = W_EOI.shape
-        self._W_EOI, self.stack = W_EOI, Axes((experts, outputs, inputs), (experts, outputs, inputs), "output", 1)
+        shape = (experts, outputs, inputs)
+        self._W_EOI, self.stack = W_EOI, Axes(shape, shape, "output", Plain(W_EOI.dtype), 1)
 
     def blocks(
         self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"

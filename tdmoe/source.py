@@ -8,9 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tdmoe.encodings import Encoding, Plain
+
 
 class Shaped(Protocol):
-    """Axes of a stack: (experts, outputs, inputs), and the order on disk."""
+    """Axes of a stack: (experts, outputs, inputs), and their order and encoding on disk."""
 
     @property
     def shape(self) -> tuple[int, int, int]: ...
@@ -20,6 +22,9 @@ class Shaped(Protocol):
 
     @property
     def row_mode(self) -> str: ...
+
+    @property
+    def encoding(self) -> Encoding: ...
 
     @property
     def matrices(self) -> int:
@@ -39,3 +44,8 @@ class WeightSource(Protocol):
 
     def strips(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Iterator[Tensor]:
         """Y_EK: the same K weights of every expert, side by side; together they are the whole stack."""
+
+
+def stored_dtype(stack: Shaped) -> torch.dtype:
+    """What factors are rounded to: the dtype of the checkpoint, bf16 where it is quantised."""
+    return stack.encoding.natural if isinstance(stack.encoding, Plain) else torch.bfloat16

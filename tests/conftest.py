@@ -1,23 +1,54 @@
 """Fixtures of the tests that go through the command line on a small checkpoint."""
 
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is there; of workers side by side, and of what they start
+
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from damage import (
     SHARDS,
     Result,
 )
+from filelock import FileLock
 from tiny import (
     plain_checkpoint,
     single_thread,
     write_checkpoint,
 )
 
-from diag import cli
+from diag import cli, windows
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tokenised_once() -> Iterator[None]:
+    """The same text by the same tokenizer, for all commands of this process: one of mini takes a second."""
+    real = windows.tokenised
+    memory: dict[tuple[str, str], list[int]] = {}
+
+    def remembered(tokenizer: Any, text: str) -> list[int]:
+        key = tokenizer.backend_tokenizer.to_str(), text
+        if key not in memory:
+            memory[key] = real(tokenizer, text)
+        return memory[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(windows, "tokenised", remembered)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def disk_not_waited_for() -> Iterator[None]:
+    """In this process; those that tests start and kill do wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +85,12 @@ def run(tool: Callable[..., Result]) -> Callable[..., Result]:
     return lambda *arguments: tool("spectra", *arguments)
 
 
+@pytest.fixture
+def compress(tool: Callable[..., Result]) -> Callable[..., Result]:
+    """`tdmoe-diag compress --model mini ARGS`, likewise."""
+    return lambda *arguments: tool("compress", "--model", "mini", *arguments)
+
+
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config, tensors = plain_checkpoint()
@@ -68,9 +105,12 @@ def model(good: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def statistics(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A calibration of mini, of everything that an option may ask for."""
-    out = tmp_path_factory.mktemp("statistics") / "s"
+    """A calibration of mini, of everything that an option may ask for; workers of one session share it."""
+    base = tmp_path_factory.getbasetemp()
+    out = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "statistics"
     collected = ("--per-expert", "all", "--outputs", "--quiet")
-    command = (sys.executable, "-m", "diag.cli", "calibrate", "--model", "mini", "--tokens", "4096", *collected)
-    subprocess.run([*command, "--out", str(out)], check=True)
+    arguments = ("calibrate", "--model", "mini", "--tokens", "4096", *collected, "--out", str(out))
+    with FileLock(f"{out}.lock"):
+        if not (out / "tables" / "calibration.csv").exists():
+            subprocess.run([sys.executable, "-m", "diag.cli", *arguments], check=True)
     return out

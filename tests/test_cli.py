@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from planted import planted, write_stack
+from processes import command
 
 from diag import parse
 from diag.cli import main
@@ -93,7 +94,7 @@ def test_stacks_without_a_spectrum_to_fit_still_end_in_a_table_and_a_page(
     W_OI = torch.randn(10, 14, generator=torch.Generator().manual_seed(0))
     folder = write_stack(tmp_path / name, (0.0 if name == "zeros" else 1.0) * W_OI.expand(experts, 10, 14))
     out = tmp_path / "out"
-    result = run("spectra", "--model", str(folder), "--projections", "gate", "--out", str(out), "--quiet")
+    result = command("spectra", "--model", str(folder), "--projections", "gate", "--out", str(out), "--quiet")
     assert (result.returncode, result.stderr) == (0, "")
     rows = list(csv.DictReader((out / "tables" / "spectra.csv").open()))
     assert [row["mode"] for row in rows if row["alpha"]] == fitted

@@ -5,17 +5,17 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from compressed import MINI, fill_any, load_mini
 from damage import Result, refuses
 from safetensors import safe_open
 from safetensors.numpy import load_file as load_arrays
-from test_compress import MINI, fill_any, load_mini
-from tiny import read_json, read_tensors, single_thread
+from tiny import read_json, read_tensors
 from zoo import CHECKPOINTS, FAMILIES, build, experts_of, load, save, transpose_experts
 
 from tdmoe import assemble, methods
@@ -27,6 +27,7 @@ from tdmoe.families import PROJECTIONS
 from tdmoe.locate import open_stack
 from tdmoe.methods import Allotment, StackStatistics
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 BUDGETED = {
     "mobe:steps=20": "bases",
     "mobe:preset=published,steps=4": "bases",
@@ -48,17 +49,6 @@ ALL = (
     "rtn:bits=3,scale=channel",
 )
 FIXED = {"rtn:bits=3": "integers", "identity": "dense", "drop": "tucker"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    with single_thread():
-        yield
-
-
-@pytest.fixture
-def compress(tool: Callable[..., Result]) -> Callable[..., Result]:
-    return lambda *arguments: tool("compress", "--model", "mini", *arguments)
 
 
 @pytest.mark.parametrize("spec", [*BUDGETED, *FIXED])

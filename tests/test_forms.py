@@ -124,6 +124,9 @@ def test_mixtures_are_kept_within_bounds_and_never_stale() -> None:
         assert not torch.allclose(linear.mix(x, [1] * EXPERTS), first)
         linear.mixing.mul_(0.5)
         torch.testing.assert_close(linear.mix(x, [1] * EXPERTS), first)
+        linear.basis.data.mul_(2.0)
+        linear.forget()
+        assert not torch.allclose(linear.mix(x, [1] * EXPERTS), first)
     linear.mix(x, [1] * EXPERTS).sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in linear.parameters())
 

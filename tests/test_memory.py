@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from planted import write_stack
+from processes import command
 from safetensors.torch import save_file
 
 LAYERS, SHAPE = 4, (72, 320, 512)  # 12 stacks of 23.6 MB in bf16, 283 MB in all
@@ -80,3 +82,49 @@ def test_peak_memory(model: Path, memory: int) -> None:
     assert grown <= 1.1 * planned + 20e6  # 20 MB for the allocator's own
     assert planned <= min(STACK, memory) + 32e6  # the Grams, and two blocks of 2^20 weights in float64
     assert grown < LAYERS * 3 * STACK / 3
+
+
+MOBE = """
+import resource, sys
+from pathlib import Path
+import torch
+import tdmoe.blocks
+from tdmoe.architecture import architecture
+from tdmoe.blocks import BlockReader
+from tdmoe.checkpoint import Checkpoint
+from tdmoe.locate import open_stack
+from tdmoe.methods import Allotment, StackStatistics, parse
+
+tdmoe.blocks.BLOCK_WEIGHTS = 1 << 17
+folder, small, spec = sys.argv[1:]
+method, options = parse(spec)
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+def compress(folder):
+    with Checkpoint(Path(folder)) as checkpoint:
+        reader = BlockReader(open_stack(checkpoint, architecture(checkpoint.config), 0, "gate"), 10**9)
+        C_II = torch.eye(reader.stack.shape[2], dtype=torch.float64) + 0.1
+        method.compress(reader, options, Allotment(0.4), StackStatistics(C_II), device="cpu")
+        return reader.plan.peak_bytes + method.memory(reader.stack.shape, options, 0.4)
+
+compress(small)
+before = peak()
+planned = compress(folder)
+print(peak() - before, planned)
+"""
+
+
+@pytest.mark.parametrize("spec", ["mobe:steps=20", "mobe:steps=20,groups=4", "mobe:preset=published,steps=3"])
+def test_memory_that_mobe_is_said_to_take(spec: str, tmp_path: Path) -> None:
+    pytest.importorskip("resource")
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"model": (24, 128, 256), "small": (6, 10, 14)}
+    folders = [
+        write_stack(tmp_path / n, torch.randn(s, generator=generator), torch.bfloat16) for n, s in shapes.items()
+    ]
+    result = command(*map(str, folders), spec, code=MOBE)
+    assert result.returncode == 0, result.stderr
+    grown, planned = map(int, result.stdout.split())
+    assert 0.7 < grown / planned < 1.3, (grown, planned)

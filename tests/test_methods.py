@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,17 @@ def test_d2_moe_is_a_mean_and_the_best_deltas(stack: Stack, mean: str) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_deltas_give_back_what_rounding_took_from_the_mean(stack: Stack, tmp_path: Path) -> None:
+    """At a rank that loses nothing, nothing is lost: the base is rounded as it is stored, the deltas are not yet."""
+    _, source, statistics = stack
+    W_EOI = source.stack.weights(0, source.stack.shape[0]).bfloat16()
+    reader = BlockReader(open_planted(tmp_path / "bf16", W_EOI, torch.bfloat16), 10**9)
+    method, options = parse(f"d2_moe:damping=0,rank={min(W_EOI.shape[1:])}")
+    found = method.compress(reader, options, Allotment(0.4), statistics, device="cpu")
+    stored = replace(found, base_OI=found.to(torch.bfloat16).base_OI.double())
+    torch.testing.assert_close(rebuilt(stored), W_EOI.double(), rtol=0, atol=1e-5)
+
+
 def test_three_methods_that_are_one(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """Input-mode Tucker = corrected MoE-SVD of experts that count alike = MoBE of one basis and linear phi."""
     W_EOI, reader, statistics = stack
@@ -182,10 +194,15 @@ def test_published_moe_svd_as_told(stack: Stack) -> None:
         torch.testing.assert_close(found[e], nearest.view(outputs, rank) @ shared, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 @pytest.mark.parametrize("bits", [8, 4, 3])
 @pytest.mark.parametrize(("scale", "group"), [("tensor", 0), ("channel", 0), ("group", 4)])
-def test_rtn_rounds_as_torch_does(stack: Stack, bits: int, scale: str, group: int) -> None:
-    W_EOI, reader, _ = stack
+def test_rtn_rounds_as_torch_does(
+    stack: Stack, bits: int, scale: str, group: int, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """With scales as they are stored, in the dtype of the checkpoint."""
+    W_EOI = stack[0].to(dtype)
+    reader = BlockReader(open_planted(tmp_path / "stack", W_EOI, dtype), 10**9)
     experts, outputs, inputs = W_EOI.shape
     factored = made(f"rtn:bits={bits},scale={scale}" + (f",group={group}" if group else ""), reader, None)
     most = 2 ** (bits - 1) - 1
@@ -197,12 +214,20 @@ def test_rtn_rounds_as_torch_does(stack: Stack, bits: int, scale: str, group: in
         for row in rows:
             for column in columns:
                 part = W_OI[row, column]
-                s = float((part.abs().max() / most).bfloat16())
+                s = float((part.abs().max() / most).to(dtype))
                 expected[e, row, column] = torch.fake_quantize_per_tensor_affine(part, s, 0, -most, most)
                 scales += 1
     torch.testing.assert_close(rebuilt(factored).float(), expected, rtol=1e-6, atol=1e-6)
     padded = -(-inputs // 8) * 8  # a row's codes end with a byte
-    assert stored_bits(factored) == experts * outputs * padded * bits + 16 * scales
+    assert stored_bits(factored) == experts * outputs * padded * bits + 8 * dtype.itemsize * scales
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_rtn_of_the_smallest_weights_is_not_zero(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Also where the scale would underflow."""
+    W_EOI = (torch.tensor([1.0, -1.0, 0.0, 3.0, -3.0]) * 2.0**-24).to(dtype).expand(3, 4, 5)
+    reader = BlockReader(open_planted(tmp_path, W_EOI, dtype), 10**9)
+    assert torch.equal(rebuilt(made("rtn:bits=8", reader, None)).sign(), W_EOI.double().sign())
 
 
 def test_rtn_of_zeros_is_zero(tmp_path: Path) -> None:

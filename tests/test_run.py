@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import command as run
 
 from diag.files import lock
 
@@ -39,11 +40,6 @@ main()
 
 def command(out: Path, *extra: str) -> list[str]:
     return ["spectra", "--model", "mini", "--layers", LAYERS, "--out", str(out), "--quiet", *extra]
-
-
-def run(*arguments: str, code: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    start = ["-c", code] if code else ["-m", "diag.cli"]
-    return subprocess.run([sys.executable, *start, *arguments], capture_output=True, text=True, cwd=cwd, timeout=300)
 
 
 def table(out: Path) -> bytes:
@@ -98,6 +94,14 @@ def test_running_again_measures_nothing_again(finished: Path) -> None:
 def test_two_runs_give_identical_tables(finished: Path, tmp_path: Path) -> None:
     assert run(*command(tmp_path / "other")).returncode == 0
     assert table(tmp_path / "other") == table(finished)
+
+
+def test_so_do_two_of_two_threads(tmp_path: Path) -> None:
+    for name in "ab":
+        arguments = [sys.executable, "-m", "diag.cli", *command(tmp_path / name)]
+        subprocess.run(arguments, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+        assert json.loads((tmp_path / name / "run.json").read_text())["threads"] == 2
+    assert table(tmp_path / "a") == table(tmp_path / "b")
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_the_wheel_runs_spectra_in_an_empty_environment(wheel: Path, tmp_path: P
     home = tmp_path / "env"
     venv.create(home, with_pip=True)
     python = home / ("Scripts" if os.name == "nt" else "bin") / "python"
-    call(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel, cwd=tmp_path)
+    call(python, "-m", "pip", "install", "-q", "--no-compile", "-c", ROOT / "constraints.txt", wheel, cwd=tmp_path)
     origin = call(python, "-c", "import diag, tdmoe, reports; print(diag.__file__)", cwd=tmp_path)
     assert str(home) in origin
     tool = python.with_name("tdmoe-diag")

@@ -72,6 +72,11 @@ COMMON = {
 HEADS = {"num_key_value_heads": 1, "head_dim": 12}
 INDEXER = {"index_n_heads": 2, "index_head_dim": 8, "index_topk": 4}
 LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 4}
+LINEAR = {"linear_num_heads": 2, "linear_head_dim": 8}
+DELTA = {
+    **{"linear_num_key_heads": 1, "linear_key_head_dim": 8},
+    **{"linear_num_value_heads": 2, "linear_value_head_dim": 12},
+}
 GROUPS = {"n_group": 1, "topk_group": 1}
 NUM, LOCAL, ROUTED = ({name: EXPERTS} for name in ("num_experts", "num_local_experts", "n_routed_experts"))
 DENSE = {"intermediate_size": 40}  # width of dense layers
@@ -84,7 +89,9 @@ FAMILIES: dict[str, TinyFamily] = {
         "Qwen2Moe", {"num_key_value_heads": 1, **NUM, **DENSE, "shared_expert_intermediate_size": 28}
     ),
     "qwen3_moe": TinyFamily("Qwen3Moe", {**HEADS, **NUM, **DENSE, "mlp_only_layers": [1]}, moe_layers=(0, 2)),
-    "qwen3_next": TinyFamily("Qwen3Next", {**HEADS, **NUM, **DENSE, "decoder_sparse_step": 2}, moe_layers=(1,)),
+    "qwen3_next": TinyFamily(
+        "Qwen3Next", {**HEADS, **DELTA, **NUM, **DENSE, "decoder_sparse_step": 2}, moe_layers=(1,)
+    ),
     "mixtral": TinyFamily("Mixtral", {**HEADS, **LOCAL}, NO_MOE_WIDTH),
     "gpt_oss": TinyFamily(
         "GptOss",
@@ -131,9 +138,11 @@ FAMILIES: dict[str, TinyFamily] = {
         moe_layers=(1, 2),
     ),
     "bailing_hybrid": TinyFamily(
-        "BailingHybrid", {**LATENT, **LOCAL, **GROUPS, **DENSE, "first_k_dense_replace": 1}, moe_layers=(1, 2)
+        "BailingHybrid",
+        {**LATENT, **LINEAR, **LOCAL, **GROUPS, **DENSE, "first_k_dense_replace": 1},
+        moe_layers=(1, 2),
     ),
-    "kimi_linear": TinyFamily("KimiLinear", {**LATENT, **LOCAL, **GROUPS, **DENSE}, moe_layers=(1, 2)),
+    "kimi_linear": TinyFamily("KimiLinear", {**LATENT, **LINEAR, **LOCAL, **GROUPS, **DENSE}, moe_layers=(1, 2)),
     "ernie4_5_moe": TinyFamily(
         "Ernie4_5_Moe", {"num_key_value_heads": 1, **DENSE, "moe_num_experts": EXPERTS}, moe_layers=(1, 2)
     ),
@@ -189,8 +198,8 @@ FAMILIES: dict[str, TinyFamily] = {
         model="Llama4ForCausalLM",
         input_major="fused",
     ),
-    "qwen3_5_moe": TinyFamily("Qwen3_5MoeText", {**HEADS, **NUM}, model="Qwen3_5MoeForCausalLM"),
-    "qwen4_exp": TinyFamily("Qwen4ExpText", {**HEADS, **NUM}, model="Qwen4ExpForCausalLM"),
+    "qwen3_5_moe": TinyFamily("Qwen3_5MoeText", {**HEADS, **DELTA, **NUM}, model="Qwen3_5MoeForCausalLM"),
+    "qwen4_exp": TinyFamily("Qwen4ExpText", {**HEADS, **DELTA, **NUM}, model="Qwen4ExpForCausalLM"),
     "qwen3_vl_moe": TinyFamily(
         "Qwen3VLMoe",
         {**HEADS, **NUM, **DENSE, "mlp_only_layers": [2]},

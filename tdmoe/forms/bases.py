@@ -135,7 +135,9 @@ class BasisLinear(ExpertsLinear):
     """A stack of E linear maps I -> O out of shared bases.
 
     Bases are mixed only for experts that have tokens, a few at a time. Without gradients as many mixtures as there are
-    bases are kept for the next call, those used last: at most the memory of the bases once more.
+    bases are kept for the next call, those used last: at most the memory of the bases once more. A parameter changed in
+    place, moved or loaded anew is noticed; one written to through `.data`, which torch does not count either, is not:
+    forget() after it.
     """
 
     def __init__(
@@ -170,6 +172,10 @@ class BasisLinear(ExpertsLinear):
         ]
         return torch.cat(pieces) if pieces else z_SI.new_zeros(0, self.left.shape[1])
 
+    def forget(self) -> None:
+        """Keep no mixture."""
+        self._kept.clear()
+
     def mixtures(self, experts: list[int]) -> Tensor:
         """phi(sum_j mixing_ej basis_j) of these experts, (B, K, I)."""
         sources = (self.basis, self.mixing)
@@ -177,7 +183,7 @@ class BasisLinear(ExpertsLinear):
             return _mixed_of(experts, self.mixing, self.basis, self.activation, self.groups)
         state = tuple((t.data_ptr(), t._version, t.dtype, t.device) for t in sources)
         if state != self._kept_of:
-            self._kept.clear()
+            self.forget()
             self._kept_of = state
         if missing := [e for e in experts if e not in self._kept]:
             made = _mixed_of(missing, self.mixing, self.basis, self.activation, self.groups)

@@ -1,7 +1,7 @@
 """Integer form: W^ = scale * code, codes packed to their bits, one scale a matrix, a row, or a group of a row's inputs.
 
 Codes are symmetric, -(2^(b-1) - 1) .. 2^(b-1) - 1, stored with 2^(b-1) added, bit plane by bit plane: 8 inputs of one
-plane are a byte. Scales are bf16.
+plane are a byte. Scales are in the dtype of the checkpoint.
 
 Legend: E experts, O outputs (1 where all share a scale), I inputs, J groups of inputs, b bits, Y = ceil(I / 8) bytes;
 S routed tokens sorted by expert, B experts of a block.
@@ -76,7 +76,7 @@ class IntegerExperts:
         return ()
 
     def to(self, dtype: torch.dtype) -> IntegerExperts:
-        """As it is: its bits do not depend on the checkpoint's dtype."""
+        """As it is: its scales had been rounded before the weights were."""
         return self
 
     def tensors(self) -> dict[str, Tensor]:

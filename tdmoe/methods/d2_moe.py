@@ -2,7 +2,8 @@
 
     W_e ~ W_mean + left_e right_e,    W_mean = sum_e p_e W_e,    p_e ~ tokens of e, or its Fisher information, or 1
 
-The deltas are the best of their rank in the metric of the inputs. Where the public code averages the Cholesky factors
+The deltas are the best of their rank in the metric of the inputs, from the mean as it is stored: what its rounding took
+is theirs to give back. Where the public code averages the Cholesky factors
 of the experts' second moments, weighted by frequency, the second moments themselves are averaged here: that is the
 pooled C. Storage: O I + E K (O + I).
 """
@@ -20,7 +21,7 @@ from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatisti
 from tdmoe.problems import InputError
 from tdmoe.products import mode_products
 from tdmoe.ranks import Shape
-from tdmoe.source import WeightSource
+from tdmoe.source import WeightSource, stored_dtype
 from tdmoe.whitening import DAMPING, check_damping
 
 
@@ -77,7 +78,8 @@ class D2MoE(Method):
         rank = options.rank or rank_within(shape, allotment.ratio, shared=shape[1] * shape[2])
         assert statistics is not None or options.mean == "alike", "checked before"
         p_E = alike(shape[0]) if statistics is None or options.mean == "alike" else statistics.shares(options.mean)
-        base_OI = mode_products(reader, p_E[:, None], None, None, dtype=torch.float64, device=device)[0]
+        mean_OI = mode_products(reader, p_E[:, None], None, None, dtype=torch.float64, device=device)[0]
+        base_OI = mean_OI.to(stored_dtype(reader.stack)).double()
         if options.whitening == "none":
             return decomposed(reader, rank, lambda expert: None, base_OI, device=device)
         assert statistics is not None, "checked before"

@@ -77,17 +77,19 @@ class MoBE(Method):
             sizes.check(shape, choice, options.groups)
 
     def memory(self, shape: Shape, options: Options, ratio: float) -> int:
-        """Float32: weights, mixtures, their products, gradients; and what the optimiser remembers of the bases."""
+        """Float32: the stack and what was made of it; for one group at a time weights, mixtures, their products and
+        gradients, and what the optimiser remembers of the bases."""
         experts, outputs, inputs = shape
-        published = options.preset == "published"
+        own = -(-experts // options.groups)
         found = []
         for bases, rank in _choices(shape, options, ratio):
-            mixtures, left, basis = experts * rank * inputs, experts * outputs * rank, bases * rank * inputs
-            if published:  # both with gradient, two moments and the best snapshot
-                found.append(6 * mixtures + 5 * (left + basis))
+            mixtures, left, basis = own * rank * inputs, own * outputs * rank, bases * rank * inputs
+            made = options.groups * (left + basis)
+            if options.preset == "published":  # both with gradient, two moments and the best snapshot
+                found.append(made + 8 * mixtures + 5 * (left + basis))
             else:  # two fits while sizes are searched
-                found.append(8 * mixtures + 4 * left + 4 * experts * rank**2 + 4 * (fit.MEMORY + 3) * basis)
-        return 4 * (4 * experts * outputs * inputs + max(found))
+                found.append(made + 10 * mixtures + 4 * left + 4 * own * rank**2 + 4 * (fit.MEMORY + 3) * basis)
+        return 4 * ((experts + 3 * own) * outputs * inputs + max(found))
 
     def compress(
         self,

@@ -3,8 +3,9 @@
     W^ = s q,   q = clamp(round(W / s), -Q, Q),   Q = 2^(b-1) - 1,   s = max |W| / Q of all that share a scale
 
 A scale is shared by an expert's matrix (`scale=tensor`, as in Rethinking), by a row (`channel`), or by `group` inputs
-of a row. Scales are rounded to bf16 before the weights are, so that what is stored is what was rounded to; a code takes
-b bits and a scale 16. The rounding is torch's own fake quantisation (half to even).
+of a row. Scales are rounded to the dtype of the checkpoint (bf16 where it is quantised) before the weights are, so that
+what is stored is what was rounded to; a code takes b bits, a scale those of its dtype. The rounding is torch's own fake
+quantisation (half to even).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tdmoe.methods.base import Allotment, Method, StackStatistics
 from tdmoe.problems import InputError
 from tdmoe.products import expert_blocks
 from tdmoe.ranks import Shape
-from tdmoe.source import WeightSource
+from tdmoe.source import WeightSource, stored_dtype
 
 GROUP = 128
 
@@ -66,23 +67,24 @@ class RTN(Method):
         """A block of experts at a time."""
         inputs = reader.stack.shape[2]
         group = min(options.group, inputs) if options.scale == "group" else inputs
-        planes, scales = [], []
+        dtype, planes, scales = stored_dtype(reader.stack), [], []
         for _, W_BOI in expert_blocks(reader, torch.float32, device):
-            codes_BOI, scale_BOJ = rounded(W_BOI, options.bits, group, whole=options.scale == "tensor")
+            codes_BOI, scale_BOJ = rounded(W_BOI, options.bits, group, dtype, whole=options.scale == "tensor")
             planes.append(packed(codes_BOI, options.bits))
             scales.append(scale_BOJ)
         return IntegerExperts(torch.cat(planes), torch.cat(scales), group, inputs)
 
 
-def rounded(W_BOI: Tensor, bits: int, group: int, *, whole: bool) -> tuple[Tensor, Tensor]:
-    """(codes (B, O, I) as int16, scales (B, O, J) in bf16, or (B, 1, 1) where the `whole` matrix shares one)."""
+def rounded(W_BOI: Tensor, bits: int, group: int, dtype: torch.dtype, *, whole: bool) -> tuple[Tensor, Tensor]:
+    """(codes (B, O, I) as int16, scales (B, O, J) in `dtype`, or (B, 1, 1) where the `whole` matrix shares one)."""
     inputs, most = W_BOI.shape[2], 2 ** (bits - 1) - 1
     grouped = torch.nn.functional.pad(W_BOI, (0, -inputs % group)).unflatten(-1, (-1, group))
     largest_BOJ = grouped.abs().amax(-1)
     if whole:
         largest_BOJ = largest_BOJ.amax((1, 2), keepdim=True)
-    scale_BOJ = (largest_BOJ / most).bfloat16()
-    scale_BOJ = torch.where(scale_BOJ > 0, scale_BOJ, torch.ones_like(scale_BOJ))  # of zeros: any will do
+    least = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps  # above zero, as fp16 underflows soon
+    scale_BOJ = (largest_BOJ / most).to(dtype).clamp(min=least)
+    scale_BOJ = torch.where(largest_BOJ > 0, scale_BOJ, torch.ones_like(scale_BOJ))  # of zeros: any will do
     scale_N = scale_BOJ.float().expand(grouped.shape[:3]).flatten()
     rows_NG = grouped.flatten(0, 2)
     zero_N = torch.zeros_like(scale_N, dtype=torch.int32)
