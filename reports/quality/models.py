@@ -1,0 +1,80 @@
+"""Rows of quality.csv as models: the dense one and its variants, each with a measurement a data set."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from reports.formats import EMPTY, fixed
+from reports.methods import method_name
+from reports.run import Row, Run, given
+
+PERPLEXITY, ACCURACY = "perplexity", "acc"
+MACRO = "macro average"
+DENSE = "dense"
+
+
+@dataclass
+class Measured:
+    """One model of the run: `rows` by data set."""
+
+    method: str
+    ratio: float | None
+    layers: str
+    bits_saved: float | None
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    @property
+    def is_dense(self) -> bool:
+        return self.method == DENSE
+
+    @property
+    def name(self) -> str:
+        """Method and ratio, without the layers."""
+        return method_name(self.method) + ("" if self.ratio is None else f" at {self.ratio:g}")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """To the dense model on the same windows or documents, with its standard error."""
+
+    value: float
+    stderr: float | None
+
+    @property
+    def clear(self) -> bool:
+        """More than two standard errors from nothing."""
+        return self.stderr is not None and abs(self.value) > 2 * self.stderr
+
+    def text(self, places: int = 3) -> str:
+        stderr = EMPTY if self.stderr is None else fixed(self.stderr, places)
+        return f"{fixed(self.value, places, signed=True)} ± {stderr}"
+
+
+def models(run: Run) -> list[Measured]:
+    """Dense first, then variants by bits saved, then name."""
+    found: dict[tuple[str, str, str], Measured] = {}
+    for row in run["tables"].get("quality", []):
+        key = (row["method"], str(row.get("ratio")), str(row.get("compressed_layers") or ""))
+        if key not in found:
+            found[key] = Measured(row["method"], row.get("ratio"), key[2], row.get("bits_saved"))
+        found[key].rows[row["dataset"]] = row
+    return sorted(found.values(), key=lambda m: (not m.is_dense, m.bits_saved or 0.0, m.method, m.ratio or 0.0))
+
+
+def datasets(listed: Iterable[Measured], metric: str) -> list[str]:
+    """Of one metric, in the order of the rows; the macro average last."""
+    names = [name for model in listed for name, row in model.rows.items() if row["metric"] == metric]
+    found = dict.fromkeys(name for name in names if name != MACRO)
+    return [*found, *([MACRO] if MACRO in names else [])]
+
+
+def difference(row: Row | None) -> Difference | None:
+    """Loss in nats for a text, accuracy for a task; None for the dense model and where it was not measured."""
+    if row is None:
+        return None
+    column = "loss_difference_nats" if row["metric"] == PERPLEXITY else "accuracy_difference"
+    return Difference(float(row[column]), row.get(f"{column}_stderr")) if given(row, column) else None
+
+
+def dense_of(listed: Iterable[Measured]) -> Measured | None:
+    """The dense model, if it was measured."""
+    return next((model for model in listed if model.is_dense), None)
