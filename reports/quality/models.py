@@ -20,16 +20,18 @@ class Measured:
     ratio: float | None
     layers: str
     bits_saved: float | None
+    checkpoint: str = ""
     rows: dict[str, Row] = field(default_factory=dict)
 
     @property
     def is_dense(self) -> bool:
-        return self.method == DENSE
+        return self.method == DENSE and not self.checkpoint
 
     @property
     def name(self) -> str:
-        """Method and ratio, without the layers."""
-        return method_name(self.method) + ("" if self.ratio is None else f" at {self.ratio:g}")
+        """Method and ratio, and the folder that a checkpoint was in; without the layers."""
+        folder = f" ({self.checkpoint})" if self.checkpoint not in ("", self.method) else ""
+        return method_name(self.method) + ("" if self.ratio is None else f" at {self.ratio:g}") + folder
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,12 @@ class Difference:
 
 def models(run: Run) -> list[Measured]:
     """Dense first, then variants by bits saved, then name."""
-    found: dict[tuple[str, str, str], Measured] = {}
+    found: dict[tuple[str, ...], Measured] = {}
     for row in run["tables"].get("quality", []):
-        key = (row["method"], str(row.get("ratio")), str(row.get("compressed_layers") or ""))
+        layers, checkpoint = str(row.get("compressed_layers") or ""), str(row.get("checkpoint") or "")
+        key = (row["method"], str(row.get("ratio")), layers, checkpoint)
         if key not in found:
-            found[key] = Measured(row["method"], row.get("ratio"), key[2], row.get("bits_saved"))
+            found[key] = Measured(row["method"], row.get("ratio"), layers, row.get("bits_saved"), checkpoint)
         found[key].rows[row["dataset"]] = row
     return sorted(found.values(), key=lambda m: (not m.is_dense, m.bits_saved or 0.0, m.method, m.ratio or 0.0))
 
