@@ -60,7 +60,7 @@ def _text(variants: list[Measured], dense: Measured, text: str) -> str:
             gap = worst[0] - best[0]
             stderrs = [entry[3].stderr or 0.0 for entry in (best, worst)]
             if gap > 2 * sum(stderrs):
-                part += f" ({fixed(gap)} nats more)"
+                part += f" ({fixed(gap, 4)} nats more)"
             else:
                 part += " (no clear difference)"
         said.append(part)
@@ -108,14 +108,13 @@ def _tasks(variants: list[Measured], dense: Measured, tasks: list[str]) -> str:
 
 
 def _nats(found: Difference) -> str:
-    return f"{found.text()} nats"
+    return f"{found.text(4)} nats"
 
 
 def _points(entry: tuple[float, str, Measured, Difference]) -> str:
     _, name, model, found = entry
     where = f" (layers {model.layers})" if model.layers else ""
-    stderr = "" if found.stderr is None else f" ± {fixed(100 * found.stderr, 1)}"
-    return f"{name}{where} {fixed(100 * found.value, 1, signed=True)}{stderr} points"
+    return f"{name}{where} {found.points()} points"
 
 
 def len_of(layers: str) -> int:

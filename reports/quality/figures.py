@@ -29,6 +29,7 @@ ACCURACY_FIGURE = "quality-accuracy"
 _PANEL, _GAP, _ABOVE, _BELOW, _LINE = 1.55, 0.42, 0.34, 0.5, 0.17  # inches
 _LEFT, _RIGHT = 0.72, 0.12
 _MARKERS = "osD^vP*X<>"
+_LEAST = 0.02  # of its value, what an axis shows at least: a smaller difference is none to look at
 _DECADES = 0.6  # of perplexity from which on its axis is logarithmic
 
 
@@ -172,7 +173,7 @@ def _scale(axes: Axes, seen: Sequence[float], *, logarithmic: bool) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,), numticks=9))
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
-        room = 0.08 * max(high - low, 1e-3 * abs(high), 1e-9)
+        room = max(0.08 * (high - low), 0.5 * (_LEAST * abs(high) - (high - low)), 1e-9)
         axes.set_ylim(low - room, high + room)
         axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(plain_numbers())

@@ -46,9 +46,13 @@ class Difference:
         """More than two standard errors from nothing."""
         return self.stderr is not None and abs(self.value) > 2 * self.stderr
 
-    def text(self, places: int = 3) -> str:
-        stderr = EMPTY if self.stderr is None else fixed(self.stderr, places)
-        return f"{fixed(self.value, places, signed=True)} ± {stderr}"
+    def text(self, places: int, scale: float = 1.0) -> str:
+        stderr = EMPTY if self.stderr is None else fixed(scale * self.stderr, places)
+        return f"{fixed(scale * self.value, places, signed=True)} ± {stderr}"
+
+    def points(self) -> str:
+        """Of an accuracy."""
+        return self.text(1, 100)
 
 
 def models(run: Run) -> list[Measured]:

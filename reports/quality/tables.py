@@ -1,49 +1,30 @@
-"""The tables of `quality`: perplexity with differences in nats, accuracy with differences, one line a model."""
+"""The tables of `quality`: one line a model, one column a text or task, the difference to dense in small type."""
 
 from collections.abc import Callable
 
 from reports.formats import EMPTY, fixed, integer, percent, significant
-from reports.quality.models import ACCURACY, PERPLEXITY, Measured, datasets, difference
+from reports.quality.models import ACCURACY, MACRO, PERPLEXITY, Measured, datasets, difference
 from reports.run import Row
 from reports.tables import Cell, Table, status_of
 
 
 def perplexities(listed: list[Measured]) -> Table:
     """By text: perplexity, and the loss' paired difference to dense."""
-    texts = datasets(listed, PERPLEXITY)
-    lines = []
-    for model in listed:
-        line = _head(model)
-        for text in texts:
-            row = model.rows.get(text)
-            line += [_value(row, _perplexity), _difference(model, row)]
-        lines.append(line)
-    return Table(
-        "Perplexity ± its standard error over windows, and the difference in loss to the dense model on the same "
-        "windows (nats a token) ± its paired standard error",
-        [*_HEAD, *(label for _ in texts for label in ("perplexity", "difference, nats"))],
-        lines,
-        groups=[("", len(_HEAD)), *((text, 2) for text in texts)],
+    caption = (
+        "Perplexity ± its standard error over windows; in small type the difference in loss to the dense model, nats a "
+        "token ± its paired standard error, in brackets where that is within two standard errors of 0"
     )
+    return _table(listed, datasets(listed, PERPLEXITY), caption, _perplexity)
 
 
 def accuracies(listed: list[Measured]) -> Table:
-    """By task: accuracy, and its paired difference to dense."""
-    tasks = datasets(listed, ACCURACY)
-    lines = []
-    for model in listed:
-        line = _head(model)
-        for task in tasks:
-            row = model.rows.get(task)
-            line += [_value(row, _accuracy), _difference(model, row)]
-        lines.append(line)
-    return Table(
-        "Zero-shot accuracy ± its standard error over documents, and the difference to the dense model on the same "
-        "documents (points) ± its paired standard error",
-        [*_HEAD, *(label for _ in tasks for label in ("accuracy", "difference, points"))],
-        lines,
-        groups=[("", len(_HEAD)), *((task, 2) for task in tasks)],
+    """By task, the macro average first: accuracy, and its paired difference to dense."""
+    tasks = sorted(datasets(listed, ACCURACY), key=lambda name: name != MACRO)
+    caption = (
+        "Zero-shot accuracy ± its standard error over documents; in small type the difference to the dense model, "
+        "points ± its paired standard error, in brackets where that is within two standard errors of 0"
     )
+    return _table(listed, tasks, caption, _accuracy)
 
 
 def protocols(listed: list[Measured]) -> Table:
@@ -53,46 +34,35 @@ def protocols(listed: list[Measured]) -> Table:
         for name, row in model.rows.items():
             found.setdefault(name, row)
     lines = [
-        [
-            Cell(name),
-            Cell(str(row["metric"])),
-            Cell(integer(row.get("samples"))),
-            Cell(integer(row.get("tokens"))),
-            Cell(str(row.get("protocol") or EMPTY)),
-        ]
+        [Cell(name), Cell(integer(row.get("samples"))), Cell(str(row.get("protocol") or EMPTY))]
         for name, row in found.items()
     ]
-    headings = ("data set", "metric", "windows or documents", "scored tokens", "protocol")
-    return Table("What was measured on what", headings, lines)
+    return Table("What was measured on what", ("data set", "windows or documents", "protocol"), lines)
 
 
-_HEAD = ("model", "layers", "bits saved")
+def _table(listed: list[Measured], names: list[str], caption: str, text: Callable[[Row], str]) -> Table:
+    lines = [
+        [Cell(model.name), Cell(model.layers or EMPTY), Cell(percent(model.bits_saved))]
+        + [_cell(model.rows.get(name), text) for name in names]
+        for model in listed
+    ]
+    return Table(caption, ["model", "layers", "bits saved", *names], lines)
 
 
-def _head(model: Measured) -> list[Cell]:
-    return [Cell(model.name), Cell(model.layers or EMPTY), Cell(percent(model.bits_saved))]
-
-
-def _value(row: Row | None, text: Callable[[Row], str]) -> Cell:
-    return Cell(EMPTY, "not measured") if row is None else Cell(text(row), status_of(row))
+def _cell(row: Row | None, text: Callable[[Row], str]) -> Cell:
+    if row is None:
+        return Cell(EMPTY, "not measured")
+    if row.get("value") is None:
+        return Cell(EMPTY, status_of(row))
+    found = difference(row)
+    note = "" if found is None else found.text(4) if row["metric"] == PERPLEXITY else found.points()
+    return Cell(text(row), note if found is None or found.clear else f"({note})")
 
 
 def _perplexity(row: Row) -> str:
-    return EMPTY if row.get("value") is None else f"{significant(row['value'], 5)} ± {significant(row['stderr'], 2)}"
+    return f"{significant(row['value'], 5)} ± {significant(row.get('stderr'), 2)}"
 
 
 def _accuracy(row: Row) -> str:
-    if row.get("value") is None:
-        return EMPTY
     stderr = row.get("stderr")
     return f"{percent(row['value'])} ± {EMPTY if stderr is None else fixed(100 * stderr, 1)}"
-
-
-def _difference(model: Measured, row: Row | None) -> Cell:
-    found = difference(row)
-    if found is None:
-        return Cell(EMPTY, "" if model.is_dense or row is None else status_of(row))
-    if row is not None and row["metric"] == ACCURACY:
-        stderr = EMPTY if found.stderr is None else fixed(100 * found.stderr, 1)
-        return Cell(f"{fixed(100 * found.value, 1, signed=True)} ± {stderr}", "" if found.clear else "not clear of 0")
-    return Cell(found.text(), "" if found.clear else "not clear of 0")
