@@ -12,6 +12,7 @@ from reports.quality.models import (
     difference,
 )
 
+_MOST = 6  # variants of one ratio in a sentence
 READING = (
     "A difference is of the mean loss a token, in nats, on the same windows as the dense model: perplexity grows by "
     "the factor exp(difference). Its standard error is paired: what makes a text hard for both models is not in it."
@@ -26,7 +27,10 @@ def answer(listed: list[Measured]) -> list[str]:
         return ["The dense model was not measured, so this run answers nothing yet."]
     variants = [model for model in listed if not model.is_dense]
     said = [_dense(dense, texts)]
-    said += [_text(variants, dense, text) for text in texts]
+    order: list[str] = []
+    for text in texts:
+        sentence, order = _text(variants, text, order)
+        said.append(sentence)
     said += [_growth(variants, text) for text in texts[:1]]
     said.append(READING if variants and texts else "")
     said += [_tasks(variants, dense, tasks)]
@@ -43,29 +47,30 @@ def _dense(dense: Measured, texts: list[str]) -> str:
     return f"Perplexity of the dense model: {listing(parts)}." if parts else ""
 
 
-def _text(variants: list[Measured], dense: Measured, text: str) -> str:
-    """The best and the worst of comparable ones: the largest layer set that all ratios and methods share."""
-    found = [(model, d) for model in variants if (d := difference(model.rows.get(text))) is not None]
+def _text(variants: list[Measured], text: str, before: list[str]) -> tuple[str, list[str]]:
+    """What each variant adds to the loss, by ratio, over the largest set of layers; and their order by it.
+
+    Where the order is that of `before`, the best and the worst are enough.
+    """
+    found = [(d.value, m.name, m, d) for m in variants if (d := difference(m.rows.get(text))) is not None]
     if not found:
-        return ""
-    most = max(found, key=lambda pair: len_of(pair[0].layers))[0].layers
-    found = [(model, d) for model, d in found if model.layers == most]
-    said = []
-    for ratio in dict.fromkeys(model.ratio for model, _ in found):
-        ranked = sorted(((d.value, m.name, m, d) for m, d in found if m.ratio == ratio), key=lambda entry: entry[:2])
-        best, worst = ranked[0], ranked[-1]
-        part = f"{best[1]} changes the loss by {_nats(best[3])}, saving {percent(best[2].bits_saved)} of the bits"
-        if worst is not best:
-            part += f"; {worst[1]}, by {_nats(worst[3])}, saving {percent(worst[2].bits_saved)}"
-            gap = worst[0] - best[0]
-            stderrs = [entry[3].stderr or 0.0 for entry in (best, worst)]
-            if gap > 2 * sum(stderrs):
-                part += f" ({fixed(gap, 4)} nats more)"
-            else:
-                part += " (no clear difference)"
-        said.append(part)
-    where = f" (layers {most})" if most else ""
-    return f"On {text}{where}: {'. '.join(said)}."
+        return "", before
+    most = max((m.layers for _, _, m, _ in found), key=count_layers)
+    found = sorted((entry for entry in found if entry[2].layers == most), key=lambda entry: entry[:2])
+    order = [name for _, name, _, _ in found]
+    where = f"On {text}" + (f", layers {most} compressed" if most else "")
+    if order == before and len(found) > 2:
+        ends = [f"{name} ({_nats(d)})" for _, name, _, d in (found[0], found[-1])]
+        return f"{where}, the order of all {len(found)} is the same, from {ends[0]} to {ends[1]}.", order
+    parts = []
+    for ratio in sorted({m.ratio for _, _, m, _ in found}, key=lambda r: -1.0 if r is None else r):
+        said = [_one(name, m, d) for _, name, m, d in found if m.ratio == ratio]
+        parts.append(listing(said[:_MOST]) + (f" and {len(said) - _MOST} more" if len(said) > _MOST else ""))
+    return f"{where}, the loss changes by (nats a token, saved bits in brackets): {'; '.join(parts)}.", order
+
+
+def _one(name: str, model: Measured, found: Difference) -> str:
+    return f"{name} {found.text(4)} ({percent(model.bits_saved)})"
 
 
 def _growth(variants: list[Measured], text: str) -> str:
@@ -73,7 +78,7 @@ def _growth(variants: list[Measured], text: str) -> str:
     series: dict[str, list[tuple[int, Measured, Difference]]] = {}
     for model in variants:
         if model.layers and (d := difference(model.rows.get(text))) is not None:
-            series.setdefault(model.name, []).append((len_of(model.layers), model, d))
+            series.setdefault(model.name, []).append((count_layers(model.layers), model, d))
     parts = []
     for name, line in series.items():
         ordered = sorted(line, key=lambda entry: entry[0])
@@ -117,7 +122,7 @@ def _points(entry: tuple[float, str, Measured, Difference]) -> str:
     return f"{name}{where} {found.points()} points"
 
 
-def len_of(layers: str) -> int:
+def count_layers(layers: str) -> int:
     """How many layers "0-2,5" names."""
     total = 0
     for part in layers.split(",") if layers else ():
