@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from diag import compressed, parse, zero_shot
+from diag import compressed, compressing, parse, zero_shot
+from diag.calibrating import VERSION as CALIBRATION
 from diag.calibrating import Settings as CalibrationSettings
 from diag.compress_run import Compression
-from diag.compressing import bits
 from diag.factors import Recipe, Source
 from diag.open_model import OpenModel
 from diag.probes.quality import (
@@ -126,7 +126,7 @@ class Plan(OpenModel):
     def saved(self, bits_saved: float = 0.0) -> Saved:
         """The same against the bits of the model in bf16."""
         bf16 = 16 * parameters(self.checkpoint, embeddings=False)
-        return Saved(bits_saved, 1 - bits(self.checkpoint) * (1 - bits_saved) / bf16)
+        return Saved(bits_saved, 1 - compressing.bits(self.checkpoint) * (1 - bits_saved) / bf16)
 
     def _layer_sets(self) -> list[list[int]]:
         """The sets of layers that are compressed, each holding the one before where they are a schedule's."""
@@ -205,7 +205,8 @@ class Plan(OpenModel):
     def _folder(self) -> RunFolder[Part]:
         request = self.request
         text = request.calibration.text
-        calibration = [asdict(request.calibration), digest(_known(text)), request.seed]
+        versions = compressing.VERSION, CALIBRATION
+        calibration = [asdict(request.calibration), digest(_known(text)), request.seed, *versions]
         weights = {found.subject: found.identity for found in self.on_disk}
         identities: dict[Part, dict[str, Any]] = {}
         for (subject, data), part in self.parts.items():

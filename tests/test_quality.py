@@ -302,13 +302,13 @@ def test_a_dry_run_says_what_would_be_done(tool: Callable[..., Result]) -> None:
     result = tool("quality", "--model", "mini", "--texts", "web.txt", "--windows", 8, *asked, "--dry-run")
     assert result.code == 0
     assert "3 parts, 24 windows and documents; nothing was run" in result.out
-    assert "quality-svd-l1-2-web.txt-" in result.out
+    assert "quality-svd-0.4-l1-2-web.txt-" in result.out
     assert not Path("runs").exists()
 
 
 def test_files_of_parts_have_names_that_are_safe() -> None:
     subject = Subject("tdmoe:whitening=none", 0.25, parse.spans([1, 2, 5]), "gate,up")
-    assert part_of(subject, "My text/é.txt", "perplexity").key.startswith("quality-tdmoe-l1-2-5-my-text-.txt-")
+    assert part_of(subject, "My text/é.txt", "perplexity").key.startswith("quality-tdmoe-0.25-l1-2-5-my-text-.txt-")
     assert part_of(Subject("é", checkpoint="é"), "x" * 200, "acc").name.startswith("xxx")
 
 

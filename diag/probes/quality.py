@@ -88,7 +88,9 @@ class Saved:
 
 def part_of(subject: Subject, name: str, metric: str) -> Part:
     """The unit of work and of resuming."""
-    words = [subject.checkpoint or subject.method.partition(":")[0], subject.layers and f"l{subject.layers}", name]
+    ratio = "" if subject.ratio is None else f"{subject.ratio:g}"
+    layers = subject.layers and f"l{subject.layers}"
+    words = [subject.checkpoint or subject.method.partition(":")[0], ratio, layers, name]
     about = {**subject.labels, "dataset": name, "metric": metric}
     short = digest([subject.method, subject.ratio, subject.layers, subject.projections, subject.checkpoint, name])[:8]
     said = re.sub(r"[^a-z0-9.-]+", "-", "-".join(filter(None, words)).lower()).strip("-.")
