@@ -1,6 +1,6 @@
 """The answer in plain words, computed from the rows: nothing is said that a number does not support."""
 
-from reports.formats import fixed, listing, percent, significant
+from reports.formats import fixed, listing, percent
 from reports.quality.models import (
     ACCURACY,
     MACRO,
@@ -10,6 +10,7 @@ from reports.quality.models import (
     datasets,
     dense_of,
     difference,
+    with_error,
 )
 
 _MOST = 6  # variants of one ratio in a sentence
@@ -39,8 +40,7 @@ def answer(listed: list[Measured]) -> list[str]:
 
 def _dense(dense: Measured, texts: list[str]) -> str:
     parts = [
-        f"{significant(row['value'], 5)} ± {significant(row.get('stderr'), 2)} on {text} "
-        f"({row['samples']} windows, {row['tokens']} scored tokens)"
+        f"{with_error(row)} on {text} ({row['samples']} windows, {row['tokens']} scored tokens)"
         for text in texts
         if (row := dense.rows.get(text)) is not None and row.get("value") is not None
     ]

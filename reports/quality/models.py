@@ -1,9 +1,10 @@
 """Rows of quality.csv as models: the dense one and its variants, each with a measurement a data set."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from reports.formats import EMPTY, fixed
+from reports.formats import EMPTY, fixed, significant
 from reports.methods import method_name
 from reports.run import Row, Run, given
 
@@ -80,6 +81,15 @@ def difference(row: Row | None) -> Difference | None:
         return None
     column = "loss_difference_nats" if row["metric"] == PERPLEXITY else "accuracy_difference"
     return Difference(float(row[column]), row.get(f"{column}_stderr")) if given(row, column) else None
+
+
+def with_error(row: Row, scale: float = 1.0) -> str:
+    """A row's value ± its standard error, to two digits of the error."""
+    value, stderr = row["value"] * scale, row.get("stderr")
+    if stderr is None:
+        return significant(value, 5)
+    places = 1 - math.floor(math.log10(scale * stderr)) if stderr > 0 else 2
+    return f"{fixed(value, max(0, places))} ± {fixed(scale * stderr, max(0, places))}"
 
 
 def dense_of(listed: Iterable[Measured]) -> Measured | None:

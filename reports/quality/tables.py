@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from reports.formats import EMPTY, fixed, integer, percent, significant
-from reports.quality.models import ACCURACY, MACRO, PERPLEXITY, Measured, datasets, difference
+from reports.formats import EMPTY, fixed, integer, percent
+from reports.quality.models import ACCURACY, MACRO, PERPLEXITY, Measured, datasets, difference, with_error
 from reports.run import Row
 from reports.tables import Cell, Table, status_of
 
@@ -14,7 +14,7 @@ def perplexities(listed: list[Measured]) -> Table:
         "Perplexity ± its standard error over windows; in small type the difference in loss to the dense model, nats a "
         "token ± its paired standard error, in brackets where that is within two standard errors of 0"
     )
-    return _table(listed, datasets(listed, PERPLEXITY), caption, _perplexity)
+    return _table(listed, datasets(listed, PERPLEXITY), caption, with_error)
 
 
 def accuracies(listed: list[Measured]) -> Table:
@@ -57,10 +57,6 @@ def _cell(row: Row | None, text: Callable[[Row], str]) -> Cell:
     found = difference(row)
     note = "" if found is None else found.text(4) if row["metric"] == PERPLEXITY else found.points()
     return Cell(text(row), note if found is None or found.clear else f"({note})")
-
-
-def _perplexity(row: Row) -> str:
-    return f"{significant(row['value'], 5)} ± {significant(row.get('stderr'), 2)}"
 
 
 def _accuracy(row: Row) -> str:
