@@ -264,10 +264,18 @@ def finish(session: Session, *, dense: bool, on_written: Callable[[int], None] =
         **asdict(saved),
         "stacks": session.folder.rows(TABLE),
         "config": config,
+        "calibrated_on": _calibration_text(session.request.settings),
         **{key: manifest[key] for key in ("model", "commit", "seed", "versions", "device")},
     }
     write_json(to / ABOUT, about)
     return saved
+
+
+def _calibration_text(settings: Any) -> str | None:
+    if settings.statistics is None:
+        return None
+    manifest = json.loads((Path(settings.statistics) / "run.json").read_text(encoding="utf-8"))
+    return str(manifest["config"]["text"])
 
 
 def size(stack: Stack) -> int:

@@ -331,6 +331,11 @@ def print_lines(lines: Iterable[str]) -> None:
         print(line, flush=True)
 
 
+def print_table(table: Table) -> None:
+    """On stdout."""
+    _stdout().print(table)
+
+
 def _legend(paper: bool) -> str:
     null = "in brackets the same fit on Gaussian weights of that shape"
     return f"{null}; after it the paper's value" if paper else null

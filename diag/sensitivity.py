@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from diag.compressing import Settings, statistics_of
+from diag.evaluation import model_losses
 from diag.run import SCHEMA, Job, RunFolder, digest, make_manifest
 from diag.session import Session
 from diag.texts import load_text
@@ -36,7 +37,7 @@ from tdmoe.rank_search import Frontier
 from tdmoe.ranks import Ranks
 
 NAME = "sensitivity"
-VERSION = 1
+VERSION = 2
 TABLE = "sensitivity"
 COLUMNS = (
     "layer",
@@ -152,11 +153,6 @@ def key(job: Job) -> str:
     return f"{job.layer} {job.projection}"
 
 
-@torch.no_grad()
 def _loss(model: Any, windows_WT: Tensor) -> float:
-    """Mean next-token cross-entropy in nats, a window at a time."""
-    total = 0.0
-    for window_T in windows_WT:
-        logits_TV = model(input_ids=window_T[None], use_cache=False).logits[0, :-1].float()
-        total += float(torch.nn.functional.cross_entropy(logits_TV, window_T[1:]).double())
-    return total / len(windows_WT)
+    """Mean next-token cross-entropy in nats."""
+    return float(model_losses(model, windows_WT).mean())

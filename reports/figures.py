@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from reports.drawing import Figure
 from reports.experts.figures import experts_figures
+from reports.quality.figures import quality_figures
 from reports.run import Run
 from reports.spectra.figures import spectra_figures
 from reports.superweights.figures import superweights_figures
@@ -14,6 +15,7 @@ FIGURES: dict[str, Callable[[Run], list[Figure]]] = {
     "spectra": spectra_figures,
     "experts": experts_figures,
     "superweights": superweights_figures,
+    "quality": quality_figures,
 }
 
 

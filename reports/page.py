@@ -16,6 +16,7 @@ from markupsafe import Markup
 from reports.drawing import Figure
 from reports.experts.section import experts_section
 from reports.formats import display
+from reports.quality.section import quality_section
 from reports.run import Run
 from reports.sections import Section
 from reports.spectra.section import spectra_section
@@ -26,6 +27,7 @@ SECTIONS: dict[str, Callable[[Run, Sequence[Figure]], Section]] = {
     "spectra": spectra_section,
     "experts": experts_section,
     "superweights": superweights_section,
+    "quality": quality_section,
 }
 
 

@@ -1,12 +1,8 @@
 """What the model card of the built-in model states, measured: perplexity, unigram baseline, expert load.
 
-Perplexity is exp of the mean next-token cross-entropy in nats, computed in float32 from the logits, never from the
-model's own loss (which may carry a load-balancing term). A text is read as one string, tokenised once, no token
-added in front, and cut into windows of T tokens without overlap, the remainder dropped; the first token of a window
-has no context and is not scored. With c_w the mean cross-entropy of window w of W, all of equal length,
-
-    perplexity = exp(c),   c = mean_w c_w,   stderr(c) = sqrt(sum_w (c_w - c)^2 / (W (W - 1))),
-    stderr(perplexity) = perplexity * stderr(c)      (delta method, first order).
+A text is read as one string, tokenised once, no token added in front, and cut into windows of T tokens without overlap,
+the remainder dropped; the first token of a window has no context and is not scored. Losses, perplexity and its standard
+error over windows are those of diag/evaluation.py, in float32.
 
 Bits per byte = (nats of all scored tokens / ln 2) / (UTF-8 bytes of the scored tokens' text).
 
@@ -29,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diag.evaluation import perplexity, token_losses
 from diag.recipe.train import END_OF_TEXT, encode
 
 BATCH = 8
@@ -51,8 +48,7 @@ def score(model: nn.Module, ids_WT: Tensor, top_k: int) -> tuple[Tensor, Tensor]
     nats, counts = [], []
     for ids_BT in torch.split(ids_WT, BATCH):
         output = model(input_ids=ids_BT, output_router_logits=True, use_cache=False)
-        logits_BVT = output.logits[:, :-1].float().transpose(1, 2)
-        nats.append(nn.functional.cross_entropy(logits_BVT, ids_BT[:, 1:], reduction="none").double())
+        nats.append(token_losses(output.logits, ids_BT))
         counts.append(torch.stack([slots(logits_NE, top_k) for logits_NE in output.router_logits]))
     return torch.cat(nats), torch.stack(counts).sum(0)
 
@@ -69,16 +65,14 @@ def token_bytes(tokenizer: Any) -> Tensor:
     return torch.tensor([len(END_OF_TEXT.encode()) if name == END_OF_TEXT else len(name) for name in names])
 
 
-def summary(nats_WT: Tensor, bytes_scored: int) -> dict[str, float]:
+def summary(nats_WT: Tensor, bytes_scored: int) -> dict[str, float | None]:
     """Perplexity with its standard error over windows, and bits per byte."""
-    windows_W = nats_WT.mean(1)
-    mean = float(windows_W.mean())
-    stderr = float(windows_W.std(correction=1)) / math.sqrt(len(windows_W))
+    found = perplexity(nats_WT.mean(1).numpy())
     return {
-        "perplexity": math.exp(mean),
-        "perplexity_stderr": math.exp(mean) * stderr,
-        "cross_entropy_nats": mean,
-        "cross_entropy_nats_stderr": stderr,
+        "perplexity": found.value,
+        "perplexity_stderr": found.stderr,
+        "cross_entropy_nats": found.loss.value,
+        "cross_entropy_nats_stderr": found.loss.stderr,
         "bits_per_byte": float(nats_WT.sum()) / math.log(2) / bytes_scored,
     }
 

@@ -1,0 +1,252 @@
+"""What a `quality` command asks for, checked: models, texts in windows, tasks, and a part for each model on each.
+
+Everything that headers, texts and tasks can tell is found here, before the first weight is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from diag import compressed, compressing, parse, zero_shot
+from diag.calibrating import VERSION as CALIBRATION
+from diag.calibrating import Settings as CalibrationSettings
+from diag.compress_run import Compression
+from diag.factors import Recipe, Source
+from diag.open_model import OpenModel
+from diag.probes.quality import (
+    DENSE,
+    NAME,
+    PERPLEXITY,
+    VERSION,
+    DataSet,
+    Saved,
+    Subject,
+    macro,
+    part_of,
+)
+from diag.protocol import Protocol
+from diag.run import Part, RunFolder, digest
+from diag.texts import load_text
+from diag.windows import window_of
+from diag.zero_shot import METRIC, Task
+from tdmoe.problems import InputError
+from tdmoe.unquantised import parameters
+
+CALIBRATION_TEXT = "c4-calibration"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command as typed. `window` and `stride` are None for the model's own, and for windows without overlap."""
+
+    model: str
+    texts: Sequence[str] = ("wikitext2",)
+    windows: int = 64
+    window: int | None = None
+    stride: int | None = None
+    join: str = "as-is"
+    bos: str = "none"
+    tasks: Sequence[str] = ()
+    task_data: Path | None = None
+    limit: int | None = None
+    recipes: Sequence[Recipe] = ()
+    layers: str | None = None
+    schedule: str | None = None
+    projections: str = "gate,up,down"
+    compressed: Sequence[Path] = ()
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    dtype: str = "auto"
+    memory: int = 4_000_000_000
+    device: str = "auto"
+    out: Path | None = None
+    seed: int = 0
+    fresh: bool = False
+    revision: str | None = None
+    command_line: str = ""
+
+
+class Plan(OpenModel):
+    """A checked plan. Use as a context manager."""
+
+    def __init__(self, request: Request) -> None:
+        """InputError where model, texts, tasks, recipes, layers or checkpoints do not fit."""
+        super().__init__(request.model, request.device, request.revision)
+        self.request = request
+        try:
+            self.sets = self._layer_sets()
+            window = window_of(self.checkpoint.config, request.window)
+            stride = window if request.stride is None else request.stride
+            self.protocol = Protocol(window, stride, request.windows, request.join, request.bos)
+            self.on_disk = [compressed.open_compressed(path, self.checkpoint) for path in request.compressed]
+            self.variants = self._variants()
+            self.texts = self._texts()
+            self.tasks = self._tasks()
+            self.source = self._source()
+            for command in self.source.commands(request.recipes):
+                with Compression(command):
+                    pass
+            self.parts = self._parts()
+            self.folder = self._folder()
+        except BaseException:
+            self.checkpoint.close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.folder.close()
+        super().__exit__()
+
+    @property
+    def data(self) -> list[DataSet]:
+        """Texts, then tasks."""
+        return [*self.texts, *self.tasks]
+
+    @property
+    def due_variants(self) -> list[Subject]:
+        """Those of which something is to be measured with factors."""
+        return [subject for subject in self.variants if self.is_due(subject)]
+
+    @property
+    def steps(self) -> int:
+        """Windows and documents that are still to be done, of all models together."""
+        sizes = {data: len(ids_WT) for data, ids_WT in self.texts.items()}
+        sizes |= {data: task.documents for data, task in self.tasks.items()}
+        return sum(sizes.get(data, 0) for subject, data in self.parts if self.is_due(subject, data))
+
+    def is_due(self, subject: Subject, data: DataSet | None = None) -> bool:
+        """Whether it is not measured yet: on this text or task, or on any."""
+        found = self.data if data is None else [data]
+        return any(self.folder.outcomes[self.parts[subject, each].key].state == "pending" for each in found)
+
+    def saved(self, bits_saved: float = 0.0) -> Saved:
+        """The same against the bits of the model in bf16."""
+        bf16 = 16 * parameters(self.checkpoint, embeddings=False)
+        return Saved(bits_saved, 1 - compressing.bits(self.checkpoint) * (1 - bits_saved) / bf16)
+
+    def _layer_sets(self) -> list[list[int]]:
+        """The sets of layers that are compressed, each holding the one before where they are a schedule's."""
+        layers, schedule = self.request.layers, self.request.schedule
+        if schedule is None:
+            return [parse.layers(layers, self.arch.layers)]
+        if layers is not None:
+            raise InputError(f"--schedule {schedule}: chooses the layers; give it or --layers, not both")
+        parse.schedule(schedule, self.arch.layers)
+        name, _, count = schedule.strip().rpartition(":")
+        nested = [parse.schedule(f"{name}:{n}", self.arch.layers) for n in range(1, int(count) + 1)]
+        return [parse.layers(text, self.arch.layers) for text in nested]
+
+    def _variants(self) -> dict[Subject, tuple[Recipe, list[int]]]:
+        projections = self.request.projections
+        found = {}
+        for recipe in self.request.recipes:
+            for layers in self.sets:
+                found[Subject(recipe.method, recipe.ratio, parse.spans(layers), projections)] = (recipe, layers)
+        return found
+
+    def _texts(self) -> dict[DataSet, Tensor]:
+        """Windows of every text; InputError where one is a calibration text."""
+        request = self.request
+        found: dict[DataSet, Tensor] = {}
+        tokenizer = self.tokenizer() if request.texts else None
+        calibrated = [CALIBRATION_TEXT, *(each.calibrated_on for each in self.on_disk if each.calibrated_on)]
+        calibrated += [request.calibration.text] if request.recipes else []
+        contents = {_known(name) for name in calibrated}
+        for name in request.texts:
+            text, short = _content(name), Path(name).name
+            if text in contents:
+                raise InputError(f"--texts {name}: is a calibration text; evaluate on another, as wikitext2 or c4-eval")
+            if short in {data.name for data in found}:
+                raise InputError(f"--texts {name}: there is another {short}; give each text once, each its own name")
+            ids_WT = self.protocol.cut(tokenizer, text, name)
+            stated = f"{short}: {self.protocol.stated()}, {request.dtype} weights"
+            identity = f"{stated}, {len(ids_WT)} windows, {hashlib.sha256(text.encode()).hexdigest()}"
+            found[DataSet(short, PERPLEXITY, stated, identity, len(ids_WT) * self.protocol.scored)] = ids_WT
+        return found
+
+    def _tasks(self) -> dict[DataSet, Task]:
+        request = self.request
+        if not request.tasks:
+            return {}
+        found = {}
+        for task in zero_shot.load_tasks(request.tasks, request.task_data, request.limit):
+            stated = f"{task.stated()}, {request.dtype} weights"
+            found[DataSet(task.name, METRIC, stated, f"{stated} {task.identity}")] = task
+        return found
+
+    def _source(self) -> Source:
+        request = self.request
+        return Source(
+            self,
+            request.model,
+            self.sets[-1],
+            request.projections,
+            request.calibration,
+            request.memory,
+            request.seed,
+            request.revision,
+            request.command_line,
+        )
+
+    def _parts(self) -> dict[tuple[Subject, DataSet], Part]:
+        """Dense first; the macro average after a model's tasks."""
+        subjects = [DENSE, *self.variants, *(found.subject for found in self.on_disk)]
+        if len(set(subjects)) < len(subjects):
+            raise InputError("--compressed: two folders have one name; rename one of them")
+        data = [*self.data, *([macro(list(self.tasks))] if len(self.tasks) > 1 else [])]
+        if not data:
+            raise InputError("--texts: nothing to measure; give a text, or --tasks")
+        return {(subject, d): part_of(subject, d.name, d.metric) for subject in subjects for d in data}
+
+    def _folder(self) -> RunFolder[Part]:
+        request = self.request
+        text = request.calibration.text
+        versions = compressing.VERSION, CALIBRATION
+        calibration = [asdict(request.calibration), digest(_known(text)), request.seed, *versions]
+        weights = {found.subject: found.identity for found in self.on_disk}
+        identities: dict[Part, dict[str, Any]] = {}
+        for (subject, data), part in self.parts.items():
+            identity: dict[str, Any] = {"probe_version": VERSION, "data": data.identity, "subject": asdict(subject)}
+            if subject in self.variants:
+                identity["calibration"] = digest(calibration)
+            if subject in weights:
+                identity["checkpoint"] = weights[subject]
+            identities[part] = identity
+        config = {
+            "texts": [data.name for data in self.texts],
+            "tasks": [data.name for data in self.tasks],
+            "protocol": self.protocol.stated(),
+            "windows": request.windows or "all",
+            "limit": request.limit,
+            "dtype": request.dtype,
+            "compressed": [path.name for path in request.compressed],
+        }
+        if request.recipes:
+            config |= {
+                "methods": [recipe.name for recipe in request.recipes],
+                "layers": [parse.spans(layers) for layers in self.sets],
+                "projections": request.projections,
+                **{f"calibration {name}": value for name, value in asdict(request.calibration).items()},
+            }
+        line, out = request.command_line, request.out
+        return self.run_folder(NAME, identities, config, out=out, command_line=line, seed=request.seed)
+
+
+def _content(name: str) -> str:
+    """Of a text; InputError where it cannot be read."""
+    try:
+        return load_text(name)
+    except ValueError as error:
+        raise InputError(f"--texts {name}: {error}") from error
+
+
+def _known(name: str) -> str | None:
+    """Of a text that others have to complain of."""
+    try:
+        return load_text(name)
+    except ValueError:
+        return None
