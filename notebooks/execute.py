@@ -22,16 +22,21 @@ HERE = Path(__file__).parent
 SECONDS = 300  # of a cell: one that hangs ends
 OFFLINE = """
 import socket
-connect, find = socket.socket.connect, socket.getaddrinfo
-HERE = ("127.0.0.1", "localhost", "::1")
-def local(address):
-    if isinstance(address, tuple) and address[0] not in HERE:
-        raise OSError(f"{address[0]}: notebooks run without a network")
-    return address
-socket.socket.connect = lambda self, address: connect(self, local(address))
-socket.getaddrinfo = lambda host, *rest, **named: find(local((host,))[0], *rest, **named)
-"""  # run by the kernel before the first cell
 
+HERE = ("127.0.0.1", "localhost", "::1")
+connect, find = socket.socket.connect, socket.getaddrinfo
+
+def local(host):
+    if host not in HERE:
+        raise OSError(f"{host}: notebooks run without a network")
+    return host
+
+def checked(self, address):
+    return connect(self, (local(address[0]), *address[1:]) if isinstance(address, tuple) else address)
+
+socket.socket.connect = checked
+socket.getaddrinfo = lambda host, *rest, **named: find(local(host), *rest, **named)
+"""  # run by the kernel, and by every Python that it starts, before anything else
 KERNEL = {
     "OMP_NUM_THREADS": "1",  # more only lose time on matrices of mini's size, a lot of it on a busy machine
     "HF_HUB_OFFLINE": "1",
@@ -49,9 +54,7 @@ def executed(path: Path) -> NotebookNode:
     """The notebook with what it puts out here; nbclient's CellExecutionError where a cell raises."""
     found = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryDirectory() as folder:
-        startup = Path(home, "profile_default", "startup")
-        startup.mkdir(parents=True)
-        (startup / "offline.py").write_text(OFFLINE, encoding="utf-8")
+        Path(home, "sitecustomize.py").write_text(OFFLINE, encoding="utf-8")
         client = NotebookClient(
             found,
             timeout=SECONDS,
@@ -63,8 +66,8 @@ def executed(path: Path) -> NotebookNode:
         manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])  # this interpreter, whatever is installed
         if os.name != "nt":  # sockets as files: no port to listen on
             manager.transport, manager.connection_file = "ipc", os.path.join(home, "kernel.json")
-        path_of_ours = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-        client.execute(env={**os.environ, **KERNEL, "IPYTHONDIR": home, "PYTHONPATH": path_of_ours})
+        paths = os.pathsep.join([home, str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        client.execute(env={**os.environ, **KERNEL, "IPYTHONDIR": home, "PYTHONPATH": paths})
     return clean(found)
 
 

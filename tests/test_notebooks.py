@@ -67,6 +67,12 @@ def run(path: Path, source: str) -> NotebookNode:
     [
         ("assert 1 + 1 == 3, 'arithmetic'", "AssertionError: arithmetic"),
         ("import socket\nsocket.create_connection(('192.0.2.1', 80))", "192.0.2.1: notebooks run without a network"),
+        (
+            "import subprocess, sys\ncode = 'import socket; socket.create_connection((\"example.org\", 80))'\n"
+            "done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)\n"
+            "assert done.returncode == 0, done.stderr",
+            "OSError: example.org: notebooks run without a network",
+        ),
     ],
 )
 def test_a_cell_that_raises_is_a_failure(source: str, message: str, tmp_path: Path) -> None:
