@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 # malloc limits: see diag/recipe/train.py
 TRAIN_ENV := MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=200000000
 
-.PHONY: setup setup-dev demo test lint bench gpu mini clean
+.PHONY: setup setup-dev demo test lint bench gpu mini notebooks clean
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
@@ -39,6 +39,10 @@ lint: setup-dev
 # About fifteen minutes on two cores, and 12 GB of disk; rewrites bench/RESULTS.md
 bench: setup-dev
 	@$(BIN)/python -m bench
+
+# Run the notebooks again and keep their outputs: a minute or two
+notebooks: setup-dev
+	@$(BIN)/python -m notebooks.execute
 
 # Checks and benchmarks on a GPU with the given interpreter: no set-up, no network. make gpu PYTHON=python3
 gpu:

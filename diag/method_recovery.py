@@ -20,6 +20,7 @@ from diag.factors import Factors, Recipe
 from tdmoe import forms, methods
 from tdmoe.assemble import read_shard
 from tdmoe.down_projections import Site
+from tdmoe.encodings import Plain
 from tdmoe.problems import InputError
 
 STRIP_ROWS = 1024
@@ -47,6 +48,10 @@ class OneMatrix:
     @property
     def row_mode(self) -> str:
         return "output"
+
+    @property
+    def encoding(self) -> Plain:
+        return Plain(self.W_OI.dtype)
 
     @property
     def matrices(self) -> int:

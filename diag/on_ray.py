@@ -20,10 +20,12 @@ from typing import Any
 
 import torch
 
+from diag import probes
 from diag.device import gpu_index
 from diag.models import Model
 from diag.run import package_versions
 from diag.work import Failed, Result, Task, failure, perform
+from tdmoe import methods
 from tdmoe.architecture import architecture
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.joint import open_named
@@ -83,6 +85,7 @@ class RayEngine:
         """Ray would wait without a word for a machine that can take such a job."""
         nodes = self._nodes()
         for task in tasks:
+            _check_known(task)
             needs = _needs(task, self.threads(task.device))
             if not any(all(node.get(name, 0) >= count for name, count in needs.items()) for node in nodes):
                 raise InputError(
@@ -120,6 +123,17 @@ class RayEngine:
 
 def _needs(task: Task, threads: int) -> Resources:
     return {"CPU": threads, "GPU": int(task.device == "cuda"), "memory": task.peak_bytes + WORKER_BYTES}
+
+
+def _check_known(task: Task) -> None:
+    """InputError where a job is about what only this process knows."""
+    method, _, _ = getattr(task.settings, "method", "").partition(":")
+    for kind, name, here in (("probe", task.job.probe, probes.registered()), ("method", method, methods.registered())):
+        if name in here:
+            raise InputError(
+                f"--engine ray: the {kind} {name} was registered in this process, workers do not know it; use --engine "
+                "inline"
+            )
 
 
 def _results(tasks: Sequence[Task], threads: int, on_note: Callable[[str], None]) -> Iterator[tuple[Task, Result]]:

@@ -106,7 +106,10 @@ class Session:
         return list(dict.fromkeys(entry.file for stack in pending for entry in stack.all_entries))
 
     def execute(
-        self, on_read: Callable[[int], None], on_done: Callable[[Job], None], on_note: Callable[[str], None]
+        self,
+        on_read: Callable[[int], None] = lambda count: None,
+        on_done: Callable[[Job], None] = lambda job: None,
+        on_note: Callable[[str], None] = lambda note: None,
     ) -> None:
         """Run what is pending, saving each result as it comes, and write the table.
 

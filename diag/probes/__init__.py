@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+from tdmoe.problems import InputError
 
 PROBES = {
     "spectra": "diag.probes.spectra",
@@ -62,6 +65,39 @@ class Probe(Protocol):
         """({table: rows}, arrays)."""
 
 
+_REGISTERED: dict[str, Probe] = {}
+
+
+def register(added: Probe) -> None:
+    """Offer a probe of your own to `Session`, until this process ends; it replaces an earlier one so named.
+
+    It is a module, or a class with static methods. InputError where it lacks something, or where its name is none for a
+    file or is a probe of this package.
+    """
+    needed = ("NAME", "VERSION", "TABLES", "UNIDENTIFIED", "plan", "run")
+    if missing := [what for what in needed if not hasattr(added, what)]:
+        raise InputError(f"register: the probe has no {missing[0]}; it needs {', '.join(needed)}")
+    if not isinstance(added.NAME, str) or not re.fullmatch(r"[a-z][a-z0-9-]*", added.NAME):
+        raise InputError(f"register: NAME is {added.NAME!r}; a lower-case word of letters, digits and - is needed")
+    if added.NAME in PROBES:
+        raise InputError(f"register: NAME is {added.NAME!r}, which is a probe of this package; give another one")
+    for table, columns in added.TABLES.items():
+        if not re.fullmatch(r"[a-z][a-z0-9_-]*", table):
+            raise InputError(f"register: TABLES has {table!r}; a lower-case word is needed, which names a file")
+        if "status" not in columns:
+            raise InputError(
+                f"register: table {table} of {added.NAME} has no column status; a failed job says so there"
+            )
+    _REGISTERED[added.NAME] = added
+
+
+def registered() -> tuple[str, ...]:
+    """Names of the probes that this process alone knows."""
+    return tuple(_REGISTERED)
+
+
 def probe(name: str) -> Probe:
     """The probe of that name."""
+    if name in _REGISTERED:
+        return _REGISTERED[name]
     return cast(Probe, import_module(PROBES[name]))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any
 
@@ -11,7 +12,7 @@ from tdmoe import spec
 from tdmoe.methods.base import Allotment, Method, Needs, StackStatistics
 from tdmoe.problems import InputError
 
-__all__ = ["METHODS", "Allotment", "Method", "Needs", "StackStatistics", "method", "parse"]
+__all__ = ["METHODS", "Allotment", "Method", "Needs", "StackStatistics", "method", "parse", "register", "registered"]
 
 METHODS = {
     "tdmoe": "tdmoe.methods.tdmoe",
@@ -26,12 +27,38 @@ METHODS = {
     "drop": "tdmoe.methods.controls",
     "mean": "tdmoe.methods.controls",
 }
+_REGISTERED: dict[str, Method] = {}
+
+
+def register(added: Method) -> None:
+    """Offer a method of your own wherever a spec is read, until this process ends; it replaces an earlier one so named.
+
+    What `compress` made with that earlier one is used again all the same: give a changed method another NAME, or
+    --fresh. InputError where the name is none for a spec, or a method of this package has it.
+    """
+    if not isinstance(added, Method):
+        raise InputError(f"register: {added!r} is no method; give an instance of a subclass of tdmoe.methods.Method")
+    name, options = getattr(added, "NAME", None), added.OPTIONS
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise InputError(f"register: NAME is {name!r}; a lower-case word of letters, digits and _ is needed")
+    if name in METHODS:
+        raise InputError(f"register: NAME is {name!r}, which is a method of this package; give another one")
+    if not (isinstance(options, type) and is_dataclass(options)):
+        raise InputError(f"register: OPTIONS of {name} is {options!r}; a dataclass of what its spec may say is needed")
+    _REGISTERED[name] = added
+
+
+def registered() -> tuple[str, ...]:
+    """Names of the methods that this process alone knows."""
+    return tuple(_REGISTERED)
 
 
 def method(name: str) -> Method:
     """The method of that name; InputError lists the known ones."""
+    if name in _REGISTERED:
+        return _REGISTERED[name]
     if name not in METHODS:
-        raise InputError(f"--method {name}: is no method; give one of {', '.join(METHODS)}")
+        raise InputError(f"--method {name}: is no method; give one of {', '.join([*METHODS, *_REGISTERED])}")
     offered: tuple[Method, ...] = import_module(METHODS[name]).OFFERED
     return next(found for found in offered if name == found.NAME)
 
