@@ -16,14 +16,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
+from diag.evaluation import model_losses, paired, perplexity
 from tdmoe.down_projections import DownProjections, Entry
 from tdmoe.entry_groups import random_entries
 
 Row = dict[str, Any]
+Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -76,36 +79,27 @@ def ablation_rows(
             continue
         with projections.zeroed(removal.entries):
             loss_W = losses(projections.model, windows_WT, on_window)
-        change, stderr = _mean(loss_W - dense_W)
-        rows.append(row | _loss(loss_W) | {"loss_change": change, "loss_change_stderr": stderr, "status": "ok"})
+        change = paired(loss_W, dense_W)
+        rows.append(
+            row | _loss(loss_W) | {"loss_change": change.value, "loss_change_stderr": change.stderr, "status": "ok"}
+        )
     return rows
 
 
-@torch.no_grad()
-def losses(model: Any, windows_WT: Tensor, on_window: Callable[[], None] = lambda: None) -> Tensor:
+def losses(model: Any, windows_WT: Tensor, on_window: Callable[[], None] = lambda: None) -> Vector:
     """(W,): mean cross-entropy in nats of all tokens of a window but its first, from float32 logits."""
-    device = next(model.parameters()).device
     found = []
-    for window_T in windows_WT.to(device):
-        logits_TV = model(input_ids=window_T[None], use_cache=False).logits[0, :-1].float()
-        found.append(float(cross_entropy(logits_TV, window_T[1:])))
+    for window_1T in windows_WT.to(next(model.parameters()).device).split(1):
+        found.append(model_losses(model, window_1T))
         on_window()
-    return torch.tensor(found, dtype=torch.float64)
+    return np.concatenate(found)
 
 
-def _loss(loss_W: Tensor) -> Row:
-    """Perplexity exp(c) with the standard error exp(c) stderr(c)."""
-    loss, stderr = _mean(loss_W)
-    perplexity = math.exp(loss) if loss < 709 else None  # overflows
+def _loss(loss_W: Vector) -> Row:
+    """Perplexity exp(c) with the standard error exp(c) stderr(c); empty where it overflows."""
+    found = perplexity(loss_W)
+    whole = math.isfinite(found.value)
     return {
-        **{
-            "perplexity": perplexity,
-            "perplexity_stderr": perplexity * stderr if perplexity and stderr is not None else None,
-        },
-        **{"loss": loss, "loss_stderr": stderr},
+        **{"perplexity": found.value if whole else None, "perplexity_stderr": found.stderr if whole else None},
+        **{"loss": found.loss.value, "loss_stderr": found.loss.stderr},
     }
-
-
-def _mean(x_W: Tensor) -> tuple[float, float | None]:
-    """Mean and its standard error; None of a single window."""
-    return float(x_W.mean()), float(x_W.std()) / math.sqrt(len(x_W)) if len(x_W) > 1 else None
