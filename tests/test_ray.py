@@ -183,7 +183,7 @@ def task(model: Path, tmp_path: Path) -> Iterator[object]:
 
 def test_a_worker_does_the_job_that_it_is_sent(task: object, tmp_path: Path) -> None:
     result = on_ray._work(task, 1)
-    assert [row["mode"] for row in result.rows] == ["expert", "output", "input"] and result.arrays
+    assert [row["mode"] for row in result.tables["spectra"]] == ["expert", "output", "input"] and result.arrays
 
 
 @pytest.mark.parametrize(
