@@ -2,10 +2,10 @@
 
     ||T||_sigma = max over unit u, v, w of sum_e u_e v^T W_e w
 
-which no unfolding's norm is below (Friedland & Lim 2018; Rethinking, Proposition 1). Finding it is NP-hard, so this is a
-lower bound: the best local maximum of several starts (De Lathauwer et al. 2000b). For a fixed u the best v, w are the
-leading singular vectors of sum_e u_e W_e, for fixed v, w the best u is v^T W_e w normalised; neither step can lower the
-value.
+which no unfolding's norm is below (Friedland & Lim 2018; Rethinking, Proposition 1). Finding it is NP-hard, so this is
+a lower bound: the best local maximum of several starts (De Lathauwer et al. 2000b). For a fixed u the best v, w are
+the leading singular vectors of sum_e u_e W_e, for fixed v, w the best u is v^T W_e w normalised; neither step can lower
+the value.
 
 Legend: E experts, O outputs, I inputs, S starts.
 """

@@ -6,7 +6,7 @@ Truncating mode n at rank k leaves E = T x_n (1 - U_k U_k^T), U the eigenvectors
     E_(m) E_(m)^T = sum_(i > k) S_i S_i^T,   S = T x_n U^T,
 
 so it grows from the last rank of a grid to the first and nothing is subtracted. The same holds for one expert where n
-is its longer side; where n is the shorter one, E_e^T E_e is the trailing block of (W_e U)^T (W_e U) for every k at once.
+is its longer side; where n is the shorter one, E_e^T E_e is the trailing block of (W_e U)^T (W_e U), for all k at once.
 An expert of a truncated expert mode is a row of 1 - U_k U_k^T times the stack. An SVD of every expert leaves
 sigma_(k+1)(W_e), the smallest that any matrix of rank k can (Eckart & Young 1936).
 
@@ -45,7 +45,7 @@ def mode_truncations(
 ) -> dict[int, Residual]:
     """By rank. Cost: the stack rotated twice into the basis, one Gram of each unfolding and of each expert."""
     ranks = sorted(set(ranks))
-    U_NN, tail = basis.U_NN.to(device), basis.tail().cpu()
+    U_NN = basis.U_NN.to(device)
     weights_N = None
     if mode == "input" and C_II is not None:
         weights_N = basis.energy_N.cpu() * ((C_II.to(U_NN) @ U_NN) * U_NN).sum(0).cpu()
