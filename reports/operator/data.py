@@ -12,7 +12,7 @@ _TITLES = {
 }  # fmt: skip
 _WORDS = {
     "allocation=published": "published ranks", "decomposition=hosvd": "HOSVD", "decomposition=st_hosvd": "ST-HOSVD",
-    "whitening=none": "",
+    "whitening=none": "unwhitened",
 }  # fmt: skip
 
 

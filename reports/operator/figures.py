@@ -62,8 +62,8 @@ def _storage(found: list[Point], model: str) -> Figure | None:
         alt=f"Two line charts over the share of bits kept. {' '.join(parts)}",
         caption=(
             "Means over stacks, relative to the dense norms. Above: the spectral norm of what an expert's matrix "
-            "loses, mean over experts. Below: the Frobenius norm of what the stack loses. Solid: methods at equal storage; "
-            "dotted: all three modes at the same fraction of their rank; dashed: one mode truncated."
+            "loses, mean over experts. Below: the Frobenius norm of what the stack loses. Solid: methods at equal "
+            "storage; dotted: all three modes at the same fraction of their rank; dashed: one mode truncated."
         ),
         svg=svg(figure),
     )

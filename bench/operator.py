@@ -1,0 +1,41 @@
+"""Operator errors of truncations of one stack of Qwen3-30B-A3B shape, against dense residuals and their SVDs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.checkpoints import QWEN3_30B, write
+from bench.process import measure, with_torch
+from bench.results import Figure
+
+
+def run(folder: Path) -> Iterator[Figure]:
+    """Every figure of the section; `folder` takes about 0.5 GB."""
+    big = write(folder / "big", QWEN3_30B, projections=("gate",))
+    ours, plain = (_once(how, big, folder) for how in ("ours", "plain"))
+    parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in ours["parts"].items())
+    yield Figure(
+        f"ours, {ours['cases']} truncations: three modes and the SVD of experts at four ranks",
+        f"{ours['seconds']:.1f} s, {ours['each']:.2f} s each, peak {ours['peak'] / 1e9:.2f} GB",
+    )
+    yield Figure("inside", parts)
+    yield Figure(
+        "straightforward, one of them: dense residual, svdvals of experts and unfoldings",
+        f"{plain['seconds']:.1f} s, peak {plain['peak'] / 1e9:.2f} GB",
+    )
+    times, memory = plain["each"] / ours["each"], ours["peak"] / plain["peak"]
+    yield Figure("straightforward over ours, seconds a truncation", f"{times:.1f}", ">= 10", times >= 10)
+    yield Figure("ours over straightforward, peak memory", f"{memory:.2f}", "<= 0.5", memory <= 0.5)
+    apart = max(abs(ours["norms"][name] / norm - 1) for name, norm in plain["norms"].items())
+    yield Figure("largest relative difference of a norm", f"{apart:.1e}", "<= 1e-4", apart <= 1e-4)
+
+
+def _once(how: str, model: Path, folder: Path) -> dict[str, Any]:
+    """One run, with its peak above the interpreter with torch and its seconds a truncation."""
+    result = folder / "result.json"
+    peak = measure("bench.operator_once", how, model, result).peak_bytes - with_torch().peak_bytes
+    found: dict[str, Any] = json.loads(result.read_text())
+    return found | {"peak": peak, "each": found["seconds"] / found["cases"]}
