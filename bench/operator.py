@@ -17,25 +17,25 @@ def run(folder: Path) -> Iterator[Figure]:
     big = write(folder / "big", QWEN3_30B, projections=("gate",))
     ours, plain = (_once(how, big, folder) for how in ("ours", "plain"))
     parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in ours["parts"].items())
-    yield Figure(
-        f"ours, {ours['cases']} truncations: three modes and the SVD of experts at four ranks",
-        f"{ours['seconds']:.1f} s, {ours['each']:.2f} s each, peak {ours['peak'] / 1e9:.2f} GB",
-    )
-    yield Figure("inside", parts)
-    yield Figure(
-        "straightforward, one of them: dense residual, svdvals of experts and unfoldings",
-        f"{plain['seconds']:.1f} s, peak {plain['peak'] / 1e9:.2f} GB",
-    )
-    times, memory = plain["each"] / ours["each"], ours["peak"] / plain["peak"]
-    yield Figure("straightforward over ours, seconds a truncation", f"{times:.1f}", ">= 10", times >= 10)
+    for name, found in (
+        (f"ours, {ours['cases']} truncations of a mode: every mode at four ranks", ours),
+        ("straightforward, one of them: dense residual, svdvals of experts and unfoldings", plain),
+    ):
+        told = f"{found['seconds']:.1f} s, {found['processor']:.1f} s of a processor, peak {found['peak'] / 1e9:.2f} GB"
+        yield Figure(name, told)
+    yield Figure("inside ours, seconds of a processor", parts)
+    wall, busy = (plain[kind] / ours[kind] * ours["cases"] for kind in ("seconds", "processor"))
+    yield Figure("straightforward over ours, seconds a truncation", f"{wall:.1f}", ">= 10", wall >= 10)
+    yield Figure("the same in seconds of a processor", f"{busy:.1f}", ">= 10", busy >= 10)
+    memory = ours["peak"] / plain["peak"]
     yield Figure("ours over straightforward, peak memory", f"{memory:.2f}", "<= 0.5", memory <= 0.5)
     apart = max(abs(ours["norms"][name] / norm - 1) for name, norm in plain["norms"].items())
     yield Figure("largest relative difference of a norm", f"{apart:.1e}", "<= 1e-4", apart <= 1e-4)
 
 
 def _once(how: str, model: Path, folder: Path) -> dict[str, Any]:
-    """One run, with its peak above the interpreter with torch and its seconds a truncation."""
+    """One run, with its peak above the interpreter with torch."""
     result = folder / "result.json"
     peak = measure("bench.operator_once", how, model, result).peak_bytes - with_torch().peak_bytes
     found: dict[str, Any] = json.loads(result.read_text())
-    return found | {"peak": peak, "each": found["seconds"] / found["cases"]}
+    return found | {"peak": peak}

@@ -303,7 +303,7 @@ def print_operator(session: Session) -> None:
         table.add_column(heading, justify="right")
     found: dict[tuple[str, str], list[Row]] = {}
     for row in session.folder.rows("operator"):
-        if row["expert"] == "mean" and (row["ratio"] is not None or row["method"].startswith("rtn")):
+        if row["expert"] == "mean" and (row["ratio"] is not None or not _of_a_grid(row["method"])):
             asked = "" if row["ratio"] is None else f" at {row['ratio']:g}"
             found.setdefault((row["method"], asked), []).append(row)
     for (method, asked), rows in found.items():
@@ -311,6 +311,11 @@ def print_operator(session: Session) -> None:
         table.add_row(method + asked, *cells, str(len(rows)))
     print(f"{session.model.name}: errors relative to the dense norms, means over stacks")
     _stdout().print(table)
+
+
+def _of_a_grid(method: str) -> bool:
+    """Whether rows of `operator` without a ratio are of its grid of ranks."""
+    return method == "svd" or method.startswith(("truncate:", "tdmoe"))
 
 
 def _mean(rows: Sequence[Row], column: str) -> str:

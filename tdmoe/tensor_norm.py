@@ -4,8 +4,8 @@
 
 which no unfolding's norm is below (Friedland & Lim 2018; Rethinking, Proposition 1). Finding it is NP-hard, so this is
 a lower bound: the best local maximum of several starts (De Lathauwer et al. 2000b). For a fixed u the best v, w are
-the leading singular vectors of sum_e u_e W_e, for fixed v, w the best u is v^T W_e w normalised; neither step can lower
-the value.
+the leading singular vectors of sum_e u_e W_e, exact at first and then approached by a few power steps from where they
+were; for fixed v, w the best u is v^T W_e w normalised. No step can lower the value.
 
 Legend: E experts, O outputs, I inputs, S starts.
 """
@@ -25,6 +25,7 @@ from tdmoe.source import WeightSource
 RANDOM_STARTS = 3  # beside the leading directions of the expert mode
 LEADING_STARTS = 3
 ROUNDS = 30
+POWER_STEPS = 8  # towards the leading pair of singular vectors, in a round
 SETTLED = 1e-6  # relative gain of a round at which iteration ends
 
 
@@ -51,9 +52,10 @@ def tensor_norm(
     u_ES = torch.cat([U_EE[:, :LEADING_STARTS], random_ES.to(U_EE)], 1)
     u_ES = u_ES / u_ES.norm(dim=0)
     value, rounds = 0.0, 0
+    w_IS: Tensor | None = None
     for _ in range(ROUNDS):
         M_SOI = mode_products(reader, u_ES, None, None, dtype=dtype, device=device)
-        pairs = [_leading_pair(M_OI) for M_OI in M_SOI]
+        pairs = [_leading_pair(M_OI, None if w_IS is None else w_IS[:, s]) for s, M_OI in enumerate(M_SOI)]
         v_OS, w_IS = (torch.stack(vectors, 1) for vectors in zip(*pairs, strict=True))
         u_ES = torch.cat([_values(W_BOI.double(), v_OS, w_IS) for _, W_BOI in expert_blocks(reader, dtype, device)]).to(
             u_ES
@@ -66,16 +68,26 @@ def tensor_norm(
     return TensorNorm(value, u_ES.shape[1], rounds)
 
 
-def _leading_pair(M_OI: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit v, w with v^T M w = ||M||_2, in float64."""
+def _leading_pair(M_OI: Tensor, w_I: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Unit v, w with v^T M w = ||M||_2, in float64; from a `w_I` at least what it attains."""
     M_OI = M_OI.double()
+    if w_I is not None:
+        for _ in range(POWER_STEPS):
+            v_O = _unit(M_OI @ w_I)
+            w_I = _unit(M_OI.T @ v_O)
+        return v_O, w_I
     tall = M_OI.shape[0] > M_OI.shape[1]
     M_NM = M_OI.T if tall else M_OI
     with full_precision():
         v_N = eigenvectors(M_NM @ M_NM.T)[1][:, 0]
         w_M = M_NM.T @ v_N
-    w_M = w_M / w_M.norm().clamp(min=torch.finfo(torch.float64).tiny)
+    w_M = _unit(w_M)
     return (w_M, v_N) if tall else (v_N, w_M)
+
+
+def _unit(v_N: Tensor) -> Tensor:
+    """Zero stays zero."""
+    return v_N / v_N.norm().clamp(min=torch.finfo(torch.float64).tiny)
 
 
 def _values(W_BOI: Tensor, v_OS: Tensor, w_IS: Tensor) -> Tensor:

@@ -75,6 +75,8 @@ def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
     """What the job will take; InputError where a method, a ratio, the statistics and the stack do not fit."""
     blocks = plan_blocks(stack, settings.memory)
     peak = 0
+    if settings.statistics is not None:
+        compressing.check_statistics(Path(settings.statistics), stack, methods.Needs())
     for text in settings.methods:
         canonical(text)
         method, options = methods.parse(text)

@@ -27,7 +27,8 @@ def title(method: str) -> str:
 
 def at_storage(row: Row) -> bool:
     """Whether the row is of a method at a storage, and not of the grid of ranks."""
-    return row.get("ratio") is not None or (not str(row["method"]).startswith(("truncate", "tdmoe", "svd")))
+    method = str(row["method"])
+    return row.get("ratio") is not None or not (method == "svd" or method.startswith(("truncate:", "tdmoe")))
 
 
 @dataclass(frozen=True)
