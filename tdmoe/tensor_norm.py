@@ -87,7 +87,8 @@ def _leading_pair(M_OI: Tensor, w_I: Tensor | None) -> tuple[Tensor, Tensor]:
 
 def _unit(v_N: Tensor) -> Tensor:
     """Zero stays zero."""
-    return v_N / v_N.norm().clamp(min=torch.finfo(torch.float64).tiny)
+    unit_N: Tensor = v_N / v_N.norm().clamp(min=torch.finfo(torch.float64).tiny)
+    return unit_N
 
 
 def _values(W_BOI: Tensor, v_OS: Tensor, w_IS: Tensor) -> Tensor:
