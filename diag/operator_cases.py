@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from tdmoe import forms, methods, spec
-from tdmoe.compress import stored_dtype
 from tdmoe.forms import Factored
 from tdmoe.forms.bases import BasisExperts
 from tdmoe.forms.low_rank import LowRankExperts
@@ -34,6 +33,7 @@ from tdmoe.modes import Basis
 from tdmoe.problems import InputError
 from tdmoe.ranks import Ranks
 from tdmoe.residual import Residual, Vector, residual
+from tdmoe.source import stored_dtype
 from tdmoe.stack import ExpertStack
 from tdmoe.truncation import expert_truncation, mode_truncations
 from tdmoe.tucker import finish, hooi, hosvd
