@@ -66,7 +66,7 @@ def whitened(model: Path) -> tuple[Any, float]:
 
 
 def plain(model: Path) -> tuple[Any, float]:
-    W_EOI = _load(model)
+    W_EOI = load(model)
     ranks = published_ranks(tuple(W_EOI.shape), RATIO)  # type: ignore[arg-type]
     factors = []
     for mode, rank in enumerate(ranks):
@@ -87,7 +87,7 @@ def with_tensorly(model: Path) -> tuple[Any, float]:
     from tensorly.decomposition import tucker
 
     tensorly.set_backend("pytorch")
-    W_EOI = _load(model)
+    W_EOI = load(model)
     experts, outputs, inputs = W_EOI.shape
     allowed = (1 - RATIO) * W_EOI.numel()
     fitting = (Ranks(experts, outputs, r) for r in range(inputs // 8 * 8, 0, -8))
@@ -101,7 +101,7 @@ def _multiply(T: Tensor, A: Tensor, mode: int) -> Tensor:
     return torch.moveaxis((A @ moved.reshape(moved.shape[0], -1)).reshape(A.shape[0], *moved.shape[1:]), 0, mode)
 
 
-def _load(model: Path) -> Tensor:
+def load(model: Path) -> Tensor:
     with safe_open(shards(model)[0], "pt") as file:
         names = sorted((n for n in file.keys() if "gate_proj" in n), key=lambda n: int(n.split(".")[5]))  # noqa: SIM118
         W_EOI = torch.empty(len(names), *file.get_tensor(names[0]).shape)

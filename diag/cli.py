@@ -15,6 +15,7 @@ from diag.commands.calibrate import calibrate
 from diag.commands.compress import compress
 from diag.commands.experts import experts
 from diag.commands.models import models
+from diag.commands.operator import operator
 from diag.commands.quality import quality
 from diag.commands.spectra import spectra
 from diag.commands.superweights import superweights
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Why tensor decomposition of a Mixture-of-Experts LLM fails on your checkpoint, measured.",
 )
-for command in (spectra, superweights, experts, quality, calibrate, compress, models):
+for command in (spectra, operator, superweights, experts, quality, calibrate, compress, models):
     app.command()(command)
 
 

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from diag import describe, parse
 from diag.catalog import HUB_IDS
-from diag.run import Job, Outcome
+from diag.run import Job, Outcome, Row
 from diag.session import Session
 from tdmoe.families import PROJECTIONS
 from tdmoe.gram import MODES
@@ -293,6 +293,34 @@ def _interval(row: Mapping[str, Any], name: str, factor: float, places: int) -> 
     low_to_high = sorted(factor * end for end in ends) if None not in ends else []
     between = ", ".join(f"{end:.{places}f}" for end in low_to_high)
     return f"{factor * value:.{places}f}" + (f" [{between}]" if between else "")
+
+
+def print_operator(session: Session) -> None:
+    """What each method leaves at each storage, as means over stacks: operator and weight error, and the optimum."""
+    table = Table()
+    table.add_column("method / kept", overflow="fold")
+    for heading in ("weight error", "operator error", "over the SVD's", "stacks"):
+        table.add_column(heading, justify="right")
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in session.folder.rows("operator"):
+        if row["expert"] == "mean" and (row["ratio"] is not None or not _of_a_grid(row["method"])):
+            asked = "" if row["ratio"] is None else f" at {row['ratio']:g}"
+            found.setdefault((row["method"], asked), []).append(row)
+    for (method, asked), rows in found.items():
+        cells = [_mean(rows, column) for column in ("weight_error", "operator_error", "operator_over_svd")]
+        table.add_row(method + asked, *cells, str(len(rows)))
+    print(f"{session.model.name}: errors relative to the dense norms, means over stacks")
+    _stdout().print(table)
+
+
+def _of_a_grid(method: str) -> bool:
+    """Whether rows of `operator` without a ratio are of its grid of ranks."""
+    return method == "svd" or method.startswith(("truncate:", "tdmoe"))
+
+
+def _mean(rows: Sequence[Row], column: str) -> str:
+    values = [row[column] for row in rows if row[column] is not None]
+    return f"{sum(values) / len(values):.3f}" if values else ""
 
 
 def print_families() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from reports.drawing import Figure
 from reports.experts.figures import experts_figures
+from reports.operator.figures import operator_figures
 from reports.quality.figures import quality_figures
 from reports.run import Run
 from reports.spectra.figures import spectra_figures
@@ -13,6 +14,7 @@ __all__ = ["FIGURES", "Figure", "figures_for", "spectra_figures"]
 
 FIGURES: dict[str, Callable[[Run], list[Figure]]] = {
     "spectra": spectra_figures,
+    "operator": operator_figures,
     "experts": experts_figures,
     "superweights": superweights_figures,
     "quality": quality_figures,

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from reports.drawing import Figure
 from reports.experts.section import experts_section
 from reports.formats import display
+from reports.operator.section import operator_section
 from reports.quality.section import quality_section
 from reports.run import Run
 from reports.sections import Section
@@ -28,6 +29,7 @@ SECTIONS: dict[str, Callable[[Run, Sequence[Figure]], Section]] = {
     "experts": experts_section,
     "superweights": superweights_section,
     "quality": quality_section,
+    "operator": operator_section,
 }
 
 

@@ -124,13 +124,13 @@ class _Sum:
         target += addend
         if any(bool(Y.any()) for Y in factors):  # zeros are exact and tell nothing about the others
             self.count += 1
-            _symmetrise(addend)
+            symmetrise(addend)
             self.relative_error = max(self.relative_error, _relative_error(addend, factors, self.seed))
 
     def finish(self) -> ModeGram:
         parts = [part.cpu() for part in self.G_gNN]
         for part in parts:
-            _symmetrise(part)
+            symmetrise(part)
         gram = parts[0]
         if len(parts) > 1:
             gram = gram.clone()
@@ -142,7 +142,7 @@ class _Sum:
     def _add(self, target_NN: Tensor, factors: Sequence[Tensor]) -> None:
         before_N = target_NN.diagonal().clone()
         for Y_NK in _matrices(factors):
-            _add_upper(target_NN, Y_NK)
+            add_upper(target_NN, Y_NK)
         if not self.exact:
             target_NN.diagonal().copy_(before_N + sum(_squares(Y) for Y in factors))
 
@@ -153,16 +153,16 @@ def _matrices(factors: Sequence[Tensor]) -> Iterator[Tensor]:
         yield from Y if Y.ndim == 3 else [Y]
 
 
-def _add_upper(G_NN: Tensor, Y_NK: Tensor) -> None:
+def add_upper(G_NN: Tensor, Y_NK: Tensor) -> None:
     """Add the upper triangle of Y Y^T: the square above the diagonal in one product, the two halves by recursion."""
     size, panel = G_NN.shape[0], PANEL if G_NN.device.type == "cpu" else GPU_PANEL
     if size <= panel:
         _add_product(G_NN, Y_NK, Y_NK)
         return
     half = -(-size // (2 * panel)) * panel
-    _add_upper(G_NN[:half, :half], Y_NK[:half])
+    add_upper(G_NN[:half, :half], Y_NK[:half])
     _add_product(G_NN[:half, half:], Y_NK[:half], Y_NK[half:])
-    _add_upper(G_NN[half:, half:], Y_NK[half:])
+    add_upper(G_NN[half:, half:], Y_NK[half:])
 
 
 def _add_product(G_NM: Tensor, X_NK: Tensor, Y_MK: Tensor) -> None:
@@ -180,7 +180,7 @@ def _squares(Y: Tensor) -> Tensor:
     return sums.sum(0) if Y.ndim == 3 else sums
 
 
-def _symmetrise(upper_NN: Tensor) -> None:
+def symmetrise(upper_NN: Tensor) -> None:
     strict = upper_NN.triu(1)
     upper_NN.triu_().add_(strict.T)
 

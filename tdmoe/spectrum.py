@@ -57,12 +57,12 @@ def mode_spectra(
     grams = mode_grams(reader, dtype=first, device=device, bounds=bounds, seed=seed)
     if not all(torch.isfinite(g.gram).all() for g in grams.values()):
         reader.refuse_non_finite()  # finite weights whose squares overflow float32 go on below
-    spectra = {m: _spectrum(g, reader.stack.shape, _name(first)) for m, g in grams.items()}
+    spectra = {m: spectrum_of(g, reader.stack.shape, _name(first)) for m, g in grams.items()}
     unsafe = [m for m, s in spectra.items() if s is None or not _keeps_promise(s, grams[m].product_error)]
     if unsafe and first != torch.float64:
         exact = mode_grams(reader, modes=unsafe, dtype=torch.float64, device=device, bounds=bounds, seed=seed)
         for mode, gram in exact.items():
-            grams[mode], spectra[mode] = gram, _spectrum(gram, reader.stack.shape, _name(torch.float64))
+            grams[mode], spectra[mode] = gram, spectrum_of(gram, reader.stack.shape, _name(torch.float64))
     leave_out = {m: _leave_out(m, grams[m], bounds, reader.stack.shape) for m in MODES} if groups > 1 else {}
     modes = {}
     for mode in MODES:
@@ -80,7 +80,8 @@ def singular_values(G_NN: Tensor, total_weights: int) -> NDArray[np.float64]:
     return values
 
 
-def _spectrum(gram: ModeGram, shape: tuple[int, int, int], precision: str) -> Spectrum | None:
+def spectrum_of(gram: ModeGram, shape: tuple[int, int, int], precision: str) -> Spectrum | None:
+    """Singular values of a mode of a stack of that shape, with their floor; None where the Gram is not finite."""
     if not torch.isfinite(gram.gram).all():
         return None
     sigma = singular_values(gram.gram, math.prod(shape))

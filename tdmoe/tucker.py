@@ -86,6 +86,8 @@ def hooi(
     rise, beyond rounding in `dtype`: a sweep that would is not taken.
     """
     factors = dict(start)
+    if norm_squared <= 0.0:
+        return factors, Sweeps((0.0,), True)
     errors = [_squared_error(reader, metrics, factors, norm_squared, dtype, device)]
     if len(factors) < 2:
         return factors, Sweeps(tuple(errors), True)

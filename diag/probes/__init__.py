@@ -16,6 +16,7 @@ from tdmoe.problems import InputError
 PROBES = {
     "spectra": "diag.probes.spectra",
     "experts": "diag.probes.experts",
+    "operator": "diag.probes.operator",
     "compress": "diag.compressing",
     "frontier": "diag.frontier",
 }

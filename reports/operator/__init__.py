@@ -1,0 +1,1 @@
+"""The page of `operator`: figures, tables and the answer in words."""

@@ -1,0 +1,40 @@
+"""A factored stack restricted to some of its outputs, so that all experts can be rebuilt side by side, strip by strip.
+
+Legend: E experts, O outputs, P rank of the output mode; `some` is a range of outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tdmoe.forms import Factored
+from tdmoe.forms.bases import BasisExperts
+from tdmoe.forms.dense import DenseExperts
+from tdmoe.forms.integers import IntegerExperts
+from tdmoe.forms.low_rank import LowRankExperts
+from tdmoe.forms.tucker import TuckerExperts
+from tdmoe.precision import full_precision
+
+
+def outputs(made: Factored, some: slice) -> Factored:
+    """The rows W^_e[some] of every expert, in the same form."""
+    match made:
+        case TuckerExperts(output_OP=None):
+            return replace(made, core_RPQ=made.core_RPQ[:, some])
+        case TuckerExperts():
+            assert made.output_OP is not None
+            with full_precision():
+                core = made.output_OP[some].to(made.core_RPQ) @ made.core_RPQ
+            return replace(made, core_RPQ=core, output_OP=None)
+        case LowRankExperts():
+            base = None if made.base_OI is None else made.base_OI[some]
+            return LowRankExperts(made.left_EOK[:, some], made.right_EKI, base)
+        case BasisExperts():
+            return replace(made, left_EOK=made.left_EOK[:, some])
+        case IntegerExperts():
+            one = made.scale_EOJ.shape[1] == 1  # for a whole matrix
+            scale = made.scale_EOJ if one else made.scale_EOJ[:, some]
+            return replace(made, planes_EObY=made.planes_EObY[:, some], scale_EOJ=scale)
+        case DenseExperts():
+            return DenseExperts(made.weight_EOI[:, some])
+    raise AssertionError(f"{type(made).__name__} has no outputs to choose from")
