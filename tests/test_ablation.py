@@ -14,9 +14,9 @@ from test_expert_mode import draw, independent, prototypes
 from tiny import single_thread
 from torch import Tensor
 
-from diag import ablation as module
-from diag.ablation import Ablation, Whitening, ablation, alignment_of
-from diag.binding import interval, verdict
+from diag.probes.experts import ablating as module
+from diag.probes.experts.ablating import Ablation, Whitening, ablation, alignment_of
+from diag.probes.experts.binding import interval, verdict
 from tdmoe import methods
 from tdmoe.blocks import BlockReader
 from tdmoe.compress import compress_stack

@@ -17,7 +17,7 @@ from torch import Tensor
 from diag import evaluation
 from diag.evaluation import Mean, mean, model_losses, paired, perplexity
 from diag.models import resolve
-from diag.protocol import Protocol, joined
+from diag.probes.quality.protocol import Protocol, joined
 from diag.texts import load_text
 from tdmoe.problems import InputError
 

@@ -18,10 +18,9 @@ from safetensors.torch import load_file, save_file
 from tiny import plain_checkpoint, single_thread, write_checkpoint
 from torch import Tensor
 
-from diag import bounds
-from diag.operator_cases import HOOI, HOSVD
 from diag.probes import operator as probe
-from diag.probes.operator import Settings
+from diag.probes.operator import Settings, bounds
+from diag.probes.operator.cases import HOOI, HOSVD
 from tdmoe.gram import ModeGram
 
 SHAPE = (9, 12, 20)

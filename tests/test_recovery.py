@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diag.entry_recovery import Estimate, method_rows, rank_grid, svd_rows, track
+from diag.probes.superweights.entry_recovery import Estimate, method_rows, rank_grid, svd_rows, track
 from tdmoe import entry_groups
 from tdmoe.problems import InputError
 from tdmoe.recovery import Curves, recovery_curves

@@ -17,8 +17,8 @@ from damage import Result
 from safetensors.torch import save as serialized
 from tiny import read_tensors
 
-from diag import published_super_weights
-from diag.published_super_weights import published
+from diag.probes.superweights import known as known_models
+from diag.probes.superweights.known import published
 from diag.texts import load_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -168,7 +168,7 @@ def test_a_dense_model_and_the_published_list(
     tool: Tool, dense: Path, texts: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = ((1, ROW, COLUMN), (2, 3, 4), (2, 500, 4))  # the last lies outside
-    monkeypatch.setitem(published_super_weights.PUBLISHED, "tiny-llama", known)
+    monkeypatch.setitem(known_models.PUBLISHED, "tiny-llama", known)
     out = tmp_path / "out"
     asked = ("--methods", "svd,tdmoe,rtn:bits=4,mobe:whitening=none,bases=4,rank=2", "--ratios", "0.2")
     result = tool("superweights", "--model", dense, *SMALL, *texts, "--out", out, *asked, "--quiet", "--device", "cpu")

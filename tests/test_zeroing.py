@@ -11,7 +11,7 @@ import torch
 import zoo
 from torch import Tensor
 
-from diag.zeroing import Removal, ablation_rows, beside_random, losses
+from diag.probes.superweights.zeroing import Removal, ablation_rows, beside_random, losses
 from tdmoe.down_projections import DownProjections, Entry, Site
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -58,8 +58,8 @@ def operator(
     from diag import compressing, parse
     from diag.console import print_operator
     from diag.factors import split_specs
-    from diag.operator_cases import canonical
     from diag.probes.operator import Settings
+    from diag.probes.operator.cases import canonical
 
     settings = Settings(
         ranks=tuple(parse.ratios("--ranks", ranks)),

@@ -27,7 +27,7 @@ from diag.options import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from diag.quality_plan import Plan
+    from diag.probes.quality.plan import Plan
 
 
 class Join(StrEnum):
@@ -111,8 +111,8 @@ def quality(
     from diag.calibrating import Settings
     from diag.factors import recipes
     from diag.probes.quality import TABLES
-    from diag.quality_plan import Plan, Request
-    from diag.zero_shot import DEFAULT
+    from diag.probes.quality.plan import Plan, Request
+    from diag.probes.quality.zero_shot import DEFAULT
 
     if tasks is None:
         tasks = "" if task_data is None else ",".join(DEFAULT)
@@ -177,7 +177,7 @@ def _execute(plan: Plan, notes: Iterable[str], *, quiet: bool) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from diag.console import make_factors
-    from diag.quality_run import Run
+    from diag.probes.quality.run import Run
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True, quiet=quiet, highlight=False)

@@ -24,7 +24,7 @@ from diag.options import (
 from diag.probes.superweights import TABLES, Settings
 
 if TYPE_CHECKING:
-    from diag.superweights_run import SuperWeights
+    from diag.probes.superweights.run import SuperWeights
 
 DEFAULT = Settings()
 
@@ -69,7 +69,7 @@ def superweights(
 ) -> None:
     """Super weights, the rank that recovers them and other entries, and the perplexity without them."""
     from diag import console, parse
-    from diag.superweights_run import Request, SuperWeights
+    from diag.probes.superweights.run import Request, SuperWeights
 
     settings = Settings(
         *(prompt, text, tokens, window, threshold, most, entries, ranks, control_layer, methods, ratios),

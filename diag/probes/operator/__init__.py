@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from diag import compressing, probes
-from diag.bounds import growth
-from diag.operator_cases import Work, canonical, grid_cases, products, storage_cases
-from diag.operator_rows import COLUMNS, Dense, rows_of
+from diag.probes.operator.bounds import growth
+from diag.probes.operator.cases import Work, canonical, grid_cases, products, storage_cases
+from diag.probes.operator.rows import COLUMNS, Dense, rows_of
 from tdmoe import methods
 from tdmoe.blocks import BLOCK_WEIGHTS, BlockPlan, BlockReader, plan_blocks
 from tdmoe.gram import MODES, ModeGram, mode_grams

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diag.evaluation import Mean, mean, paired, perplexity
+from diag.probes.quality.zero_shot import MACRO, METRIC
 from diag.run import Part, digest
-from diag.zero_shot import MACRO, METRIC
 
 NAME = "quality"
 VERSION = 1

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from diag.compressed import OnDisk
 from diag.evaluation import model_losses, window_losses
 from diag.factors import Factors, Recipe
 from diag.probes.quality import (
@@ -32,12 +31,13 @@ from diag.probes.quality import (
     macro_row,
     perplexity_row,
 )
-from diag.quality_plan import Plan
+from diag.probes.quality.compressed import OnDisk
+from diag.probes.quality.plan import Plan
+from diag.probes.quality.zero_shot import Evaluator, Task
 from diag.run import Part, Row
 from diag.transformer import load_model
 from diag.walk import Replaced, Walk
 from diag.work import said
-from diag.zero_shot import Evaluator, Task
 
 BATCH_TOKENS = 4096  # through the models at once
 ROOM = 0.6  # of the free memory, for factors beside the dense model

@@ -1,6 +1,6 @@
 """Probe `superweights`: super weights, how much of them and of other entries a low rank keeps, and life without them.
 
-Tables and settings; the work is in diag/superweights_run.py.
+Tables and settings; the work is in diag/probes/superweights/run.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Probe `experts`: is the expert mode the binding constraint of a Tucker decomposition, and how alike are the experts?
 
 The ablation of Rethinking (appendix C.2, figure 16: preserve against compress at equal storage) with the published
-ranks, which never look at the weights, and with the exact best ones (diag/ablation.py, tdmoe/expert_mode.py); and the
+ranks, which never look at the weights, and with the exact best ones (ablating.py, tdmoe/expert_mode.py); and the
 similarity of experts beside that of independent ones with the same spectra (tdmoe/similarity.py).
 """
 
@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from diag import probes
-from diag.ablation import ALLOCATIONS, EXPERT_MODES, NULL_DRAWS, Whitening, ablation, alignment_of, specs
 from diag.compressing import calibrated, check_statistics
+from diag.probes.experts.ablating import ALLOCATIONS, EXPERT_MODES, NULL_DRAWS, Whitening, ablation, alignment_of, specs
 from tdmoe import methods
 from tdmoe.blocks import BLOCK_WEIGHTS, BlockPlan, BlockReader, plan_blocks
 from tdmoe.leave_out import groups

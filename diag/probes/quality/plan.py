@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diag import compressed, compressing, parse, zero_shot
+from diag import compressing, parse
 from diag.calibrating import VERSION as CALIBRATION
 from diag.calibrating import Settings as CalibrationSettings
 from diag.compress_run import Compression
@@ -27,14 +27,16 @@ from diag.probes.quality import (
     DataSet,
     Saved,
     Subject,
+    compressed,
     macro,
     part_of,
+    zero_shot,
 )
-from diag.protocol import Protocol
+from diag.probes.quality.protocol import Protocol
+from diag.probes.quality.zero_shot import METRIC, Task
 from diag.run import Part, RunFolder, digest
 from diag.texts import load_text
 from diag.windows import window_of
-from diag.zero_shot import METRIC, Task
 from tdmoe.problems import InputError
 from tdmoe.unquantised import parameters
 

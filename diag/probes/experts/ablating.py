@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 
-from diag.binding import binding_row
+from diag.probes.experts.binding import binding_row
 from tdmoe import methods, spec
 from tdmoe.blocks import BlockReader
 from tdmoe.compress import as_stored

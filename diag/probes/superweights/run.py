@@ -24,16 +24,16 @@ from torch import Tensor
 
 from diag import parse
 from diag.calibrating import Settings as CalibrationSettings
-from diag.discovery import Arrays, Row, Search, labels, mean_square, search, site_of_row, tokens_of
-from diag.entry_recovery import Estimate, Tracked, method_rows, svd_rows, track
 from diag.factors import Factors, Recipe, Source, recipes
-from diag.method_recovery import of_matrix, of_stack
 from diag.open_model import OpenModel
 from diag.probes.superweights import NAME, TABLES, VERSION, Settings
-from diag.published_super_weights import published
+from diag.probes.superweights.discovery import Arrays, Row, Search, labels, mean_square, search, site_of_row, tokens_of
+from diag.probes.superweights.entry_recovery import Estimate, Tracked, method_rows, svd_rows, track
+from diag.probes.superweights.known import published
+from diag.probes.superweights.method_recovery import of_matrix, of_stack
+from diag.probes.superweights.zeroing import Removal, ablation_rows, beside_random
 from diag.run import Part, RunFolder, digest
 from diag.work import said
-from diag.zeroing import Removal, ablation_rows, beside_random
 from tdmoe import methods
 from tdmoe.architecture import language_config
 from tdmoe.down_projections import DownProjections, Entry, Site, site_of

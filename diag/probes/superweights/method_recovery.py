@@ -15,8 +15,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from diag.entry_recovery import Estimate
 from diag.factors import Factors, Recipe
+from diag.probes.superweights.entry_recovery import Estimate
 from tdmoe import forms, methods
 from tdmoe.assemble import read_shard
 from tdmoe.down_projections import Site

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diag import bounds
-from diag.operator_cases import Case, Work
+from diag.probes.operator import bounds
+from diag.probes.operator.cases import Case, Work
 from tdmoe.gram import MODES
 from tdmoe.spectrum import Spectrum
 
