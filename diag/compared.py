@@ -104,4 +104,3 @@ def _about(option: str, folder: Path) -> dict[str, Any]:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{option}: its {ABOUT} cannot be read ({error}); compress again") from error
-

@@ -7,8 +7,8 @@
     distance   sqrt(H((p+q)/2) - (H(p) + H(q))/2)                           Jensen-Shannon distance, base 2 (0 to 1), of
                                                                             the softmax p, q of the routers' logits
 
-for every token, x the dense and y the variant's residual stream (Rethinking, Figure 5 and appendix D). Tokens of a window
-depend on each other, so a window counts as one draw: the mean over windows of their means has the standard error
+for every token, x the dense and y the variant's residual stream (Rethinking, Figure 5). Tokens of a window depend on
+each other, so a window counts as one draw: the mean over windows of their means has the standard error
 
     sqrt(sum_w (m_w - m)^2 / (W (W - 1)))
 
@@ -48,7 +48,8 @@ def norm_ratios(x_BTH: Tensor, y_BTH: Tensor) -> Tensor:
 
 def agreement(a_NE: Tensor, b_NE: Tensor) -> Tensor:
     """Share of the experts chosen in `a` that are chosen in `b` too, (N,), in float64."""
-    return (a_NE & b_NE).sum(-1).double() / a_NE.sum(-1)
+    share_N: Tensor = (a_NE & b_NE).sum(-1).double() / a_NE.sum(-1)
+    return share_N
 
 
 def js_distance(p_NE: Tensor, q_NE: Tensor) -> Tensor:
@@ -56,7 +57,8 @@ def js_distance(p_NE: Tensor, q_NE: Tensor) -> Tensor:
     p_NE, q_NE = (logits.double().softmax(-1) for logits in (p_NE, q_NE))
     m_NE = ((p_NE + q_NE) / 2).clamp(min=torch.finfo(torch.float64).tiny)  # 0 log 0/0 is 0
     halves = [torch.xlogy(t, t / m_NE).sum(-1) / 2 for t in (p_NE, q_NE)]
-    return (sum(halves, torch.zeros_like(halves[0])) / np.log(2)).clamp(0, 1).sqrt()
+    divergence_N: Tensor = (halves[0] + halves[1]) / np.log(2)
+    return divergence_N.clamp(0, 1).sqrt()
 
 
 def compared(x_BTH: Tensor, y_BTH: Tensor, dense: Routing, other: Routing) -> NDArray[np.float64]:

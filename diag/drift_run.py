@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialized
-from torch import Tensor, nn
+from torch import Tensor
 
 from diag import parse
 from diag.calibrating import Settings as CalibrationSettings
@@ -32,10 +32,11 @@ from diag.open_model import OpenModel
 from diag.probes.drift import ALL, CAST, COLUMNS, NAME, VERSION, Circumstances, Variant, rows, variants
 from diag.routing import Routing, shows_logits, watching
 from diag.run import Part, RunFolder, digest
+from diag.shelf import Shelf
 from diag.texts import load_text
 from diag.transformer import load_model
-from diag.walk import Replaced, Stream, Walk
-from diag.work import failure
+from diag.walk import Stream, Walk
+from diag.work import said
 from tdmoe.architecture import architecture
 from tdmoe.atomic import write_bytes
 from tdmoe.checkpoint import Checkpoint
@@ -122,8 +123,9 @@ class Drift(OpenModel):
         casts = [variant for variant in self.due if variant.is_cast]
         whole = weight_bytes(self.checkpoint, _itemsize(self._dtype))
         rounded = weight_bytes(self.checkpoint, _itemsize(self._other_dtype)) if casts else 0
-        beside = [weight_bytes(c.checkpoint, _itemsize(self._dtype)) for v, c in self.companions.items() if v in self.due]
-        return whole + rounded + sum(beside)
+        due = set(self.due)
+        beside = [found.checkpoint for variant, found in self.companions.items() if variant in due]
+        return whole + rounded + sum(weight_bytes(checkpoint, _itemsize(self._dtype)) for checkpoint in beside)
 
     @property
     def by_layer(self) -> bool:
@@ -156,8 +158,7 @@ class Drift(OpenModel):
                 raise
             except Exception as error:
                 for variant in due:
-                    failed = failure(variant.part, error)
-                    self.folder.fail(variant.part, failed.message, failed.trace)
+                    self.folder.fail(variant.part, *said(variant.part.key, error))
             else:
                 seconds = (time.perf_counter() - started) / len(due)
                 for number, variant in enumerate(due):
@@ -182,7 +183,9 @@ class Drift(OpenModel):
         found = open_companion(path, self.checkpoint)
         self._opened.callback(found.checkpoint.close)
         if found.name in {other.name for other in self.companions.values()}:
-            raise InputError(f"--compressed {path}: there is another {found.name}; give each folder once, by its own name")
+            raise InputError(
+                f"--compressed {path}: there is another {found.name}; give each folder once, by its own name"
+            )
         variant = Variant(found.method, found.ratio, ALL, found.layers, found.projections, found.name)
         self.companions[variant] = found
 
@@ -193,7 +196,7 @@ class Drift(OpenModel):
         calibrated = {found.calibrated_on for found in self.companions.values() if found.calibrated_on}
         calibrated |= {request.calibration.text} if request.recipes else set()
         if text in {_content("--calibration-text", name) for name in calibrated}:
-            raise InputError(f"--text {request.text}: is the calibration text; measure on another, as wikitext2 or enwik8")
+            raise InputError(f"--text {request.text}: is the calibration text; give another, as wikitext2 or enwik8")
         windows_WT = self.windows("--text", request.text, request.tokens, request.window)
         tokenizer = self.tokenizer()
         for found in self.companions.values():
@@ -234,8 +237,9 @@ class Drift(OpenModel):
 
     def _folder(self) -> RunFolder[Part]:
         request = self.request
-        made = [asdict(request.calibration), digest(_content("--calibration-text", request.calibration.text)), request.seed]
-        made += [parse.spans(self.sets[-1])]  # a budget may be shared among the layers
+        calibrated = digest(_content("--calibration-text", request.calibration.text))
+        layers = parse.spans(self.sets[-1])  # a budget may be shared among them
+        made = [asdict(request.calibration), calibrated, request.seed, layers]
         shape, content = list(self.windows_WT.shape), digest(self.windows_WT.tolist())
         identities: dict[Part, dict[str, Any]] = {}
         for variant in self.variants:
@@ -276,9 +280,9 @@ class Drift(OpenModel):
         saved, routers = time.monotonic(), frozenset(walk.experts)
         for chunk_WT in self.windows_WT[done:].split(self._chunk_windows):
             batches = list(chunk_WT.to(self.device).split(self._batch_windows))
-            own = walk.steps(batches, [shelf.variant(variant) for variant in replaced])
+            own = walk.steps(batches, [shelf.variant(v.recipe, v.layers) for v in replaced])
             for (layer, batch, streams), *others in zip(own, *(w.steps(batches) for w in walks), strict=True):
-                _add(sums, layer, streams, [found[0] for _, _, found in others], *numbers)
+                add_layer(sums, layer, streams, [found[0] for _, _, found in others], *numbers)
                 on_steps(len(batches[batch]))
             done += len(chunk_WT)
             if time.monotonic() - saved > SAVE_SECONDS:
@@ -348,47 +352,7 @@ class Drift(OpenModel):
             (self.folder.path / name).unlink(missing_ok=True)
 
 
-class Shelf:
-    """The factors of a layer, while it is walked; nothing of other layers is in memory."""
-
-    def __init__(self, walk: Walk, made: Mapping[Recipe, Factors]) -> None:
-        self.walk, self.made = walk, made
-        self._modules: dict[Recipe, nn.Module] = {}
-        self._dense = walk.resident
-        walk.resident = self._resident
-
-    def variant(self, variant: Variant) -> Replaced:
-        """What a walk replaces; to be asked for a layer while that one is walked."""
-        assert variant.recipe is not None
-        return _Chosen(self._modules, variant.recipe, variant.layers)
-
-    def _resident(self, layer: int) -> AbstractContextManager[None]:
-        return self._filled(layer) if layer in self.walk.experts else nullcontext()
-
-    @contextmanager
-    def _filled(self, layer: int) -> Iterator[None]:
-        with self._dense(layer):
-            for recipe, factors in self.made.items():
-                if layer in factors.stacks:
-                    self._modules[recipe] = factors.module(self.walk.experts[layer], layer)
-            try:
-                yield
-            finally:
-                self._modules.clear()
-
-
-class _Chosen(dict[int, nn.Module]):
-    """{layer: module} of a variant, whose modules come and go."""
-
-    def __init__(self, modules: Mapping[Recipe, nn.Module], recipe: Recipe, layers: Sequence[int]) -> None:
-        super().__init__()
-        self._modules, self._recipe, self._layers = modules, recipe, frozenset(layers)
-
-    def get(self, layer: int, default: Any = None) -> Any:
-        return self._modules[self._recipe] if layer in self._layers else default
-
-
-def _add(
+def add_layer(
     sums: Sums,
     layer: int,
     streams: Sequence[Stream],

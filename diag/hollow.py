@@ -49,9 +49,7 @@ def hollow_class(kind: Any) -> Any:
                 setattr(module, name, _nothing(weight.shape, weight.dtype, weight.device))
 
     told = [*(getattr(kind, UNEXPECTED, None) or []), r"\.experts\."]  # theirs are in the files, and not wanted
-    return type(
-        kind.__name__, (kind,), {"__init__": initialise, "__module__": kind.__module__, UNEXPECTED: told}
-    )
+    return type(kind.__name__, (kind,), {"__init__": initialise, "__module__": kind.__module__, UNEXPECTED: told})
 
 
 def without_quantization(config: Any) -> Any:
@@ -114,7 +112,10 @@ class Experts:
     def _factors(self, layer: int) -> Iterator[None]:
         specs = self._factored[layer]
         found = {
-            projection: (specs.get(projection, {"kind": "dense"}), self._stored(f"{self.walk.names[layer]}.{projection}."))
+            projection: (
+                specs.get(projection, {"kind": "dense"}),
+                self._stored(f"{self.walk.names[layer]}.{projection}."),
+            )
             for projection in ((JOINT, "down") if JOINT in specs else PROJECTIONS)
         }
         made = factored_copy(self.walk.experts[layer], found)

@@ -66,11 +66,13 @@ def shows_logits(model: nn.Module) -> bool:
 
 def _router(model: nn.Module) -> tuple[type[nn.Module], int] | None:
     """Class of the routers, and where in their output the logits are, as transformers records them."""
+    from transformers.utils.output_capturing import OutputRecorder
+
     for module in model.modules():
         recorded = (getattr(module, "_can_record_outputs", None) or {}).get(LOGITS)
         for recorder in recorded if isinstance(recorded, list | tuple) else [recorded]:
-            if (kind := getattr(recorder, "target_class", None)) is not None:
-                return kind, int(recorder.index)
+            if isinstance(recorder, OutputRecorder):
+                return recorder.target_class, int(recorder.index)
     return None
 
 

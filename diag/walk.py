@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
 from torch.utils._pytree import tree_leaves
 
 from tdmoe.calibration import MODULE
@@ -186,12 +185,15 @@ def _experts(model: nn.Module) -> dict[int, nn.Module]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two calls are alike: windows of a shape mostly have the same masks and positions, which are then shared."""
+    """Whether calls are alike: windows of a shape mostly have the same masks and positions, which are then shared."""
+
+    def alike(a: Any, b: Any) -> bool:
+        if isinstance(a, Tensor) and isinstance(b, Tensor):
+            return torch.equal(a, b)
+        return a is b or (type(a) is type(b) and bool(a == b))
+
     ours, theirs = tree_leaves(one), tree_leaves(other)
-    return len(ours) == len(theirs) and all(
-        torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a is b or (type(a) is type(b) and a == b)
-        for a, b in zip(ours, theirs, strict=True)
-    )
+    return len(ours) == len(theirs) and all(map(alike, ours, theirs))
 
 
 class _StandIn(nn.Module):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from diag.drift_run import Drift
     from diag.factors import Factors, Recipe, Source
 
-METHODS = "tdmoe,mobe"
+METHODS = "tdmoe,svd_llm"
 
 
 class Dtype(StrEnum):
@@ -49,7 +49,7 @@ def drift(
         str | None,
         typer.Option(
             "--methods",
-            help=f"specs, comma-separated, as tdmoe,mobe,rtn:bits=4 (default: {METHODS}; none with --compressed)",
+            help=f"specs, comma-separated, as tdmoe,mobe,rtn:bits=4 (default: {METHODS}, or none with --compressed)",
         ),
     ] = None,
     ratios: Annotated[str, typer.Option("--ratios", help="fractions of the parameters to remove")] = "0.4",
@@ -71,9 +71,7 @@ def drift(
     calibration_tokens: Annotated[
         int, typer.Option("--calibration-tokens", min=1, help="to calibrate methods on")
     ] = 262_144,
-    dtype: Annotated[
-        Dtype, typer.Option("--dtype", help="what the models run in (auto: their own)")
-    ] = Dtype.float32,
+    dtype: Annotated[Dtype, typer.Option("--dtype", help="what the models run in (auto: their own)")] = Dtype.float32,
     device: DeviceOption = "auto",
     memory: Annotated[
         str, typer.Option("--memory", help="weights held at once; experts of a larger model are read layer by layer")
@@ -138,7 +136,7 @@ def _print_plan(plan: Drift) -> None:
     windows, window = plan.windows_WT.shape
     how = "layer by layer" if plan.by_layer else "whole"
     lines = [f"{plan.name}: drift, run folder {plan.folder.path}", *(variant.part.key for variant in plan.variants)]
-    lines += [f"{len(plan.variants)} variants, {windows} windows of {window} tokens of {plan.request.text}"]
+    lines += [f"{len(plan.variants)} variants, {windows} windows of {window} tokens of {Path(plan.request.text).name}"]
     lines += [f"weights of {plan.held_bytes / 1e9:.2f} GB, held {how}; nothing was run"]
     print_lines(lines)
 

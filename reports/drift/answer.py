@@ -50,7 +50,6 @@ def _angles(methods: Sequence[Variant]) -> str:
 def _accumulated(found: Accumulation) -> str:
     most = max(found.alone, key=lambda layer: found.alone[layer])
     least, greatest = (choose(found.local, key=lambda layer: found.local[layer]) for choose in (min, max))
-    between = f"between {_angle(found.root_sum_square)}° if their errors were independent (root sum square)"
     if found.together > CLOSE * found.sum:
         verdict = "it is more than the errors of single layers can add up to: layers make each other's errors worse"
     elif found.together > CLOSE * found.root_sum_square:
@@ -60,11 +59,11 @@ def _accumulated(found: Accumulation) -> str:
     else:
         verdict = "it is what independent errors of single layers would give"
     return (
-        f"{found.name}, local against accumulated: one layer compressed alone turns the stream at its own output by "
-        f"{_angle(found.local[least])}° (layer {least}) to {_angle(found.local[greatest])}° (layer {greatest}). Carried "
-        f"on to layer {found.layer}, these angles come to {between} and {_angle(found.sum)}° if they all turned one way; "
-        f"together the layers turn it by {_angle(found.together)}°, so {verdict}. Layer {most} alone gives "
-        f"{_angle(found.alone[most])}° of it."
+        f"{found.name}, local against accumulated: a layer compressed alone turns the stream at its output by "
+        f"{_angle(found.local[least])}° (layer {least}) to {_angle(found.local[greatest])}° (layer {greatest}). "
+        f"Carried on to layer {found.layer}, these come to {_angle(found.root_sum_square)}° if they are independent "
+        f"(root sum square) and to {_angle(found.sum)}° if they all turn one way. Together the layers turn it by "
+        f"{_angle(found.together)}°: {verdict}. Layer {most} alone turns it by {_angle(found.alone[most])}°."
     )
 
 

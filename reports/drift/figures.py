@@ -42,15 +42,18 @@ def drift_figures(run: Run) -> list[Figure]:
 def _depth(model: str, shown: Sequence[Variant]) -> Figure:
     panels = [("angle, °", _value("angle_deg")), ("norm ratio", _value("norm_ratio"))]
     ends = [(v.name, v.end) for v in shown if v.end is not None and given(v.end, "angle_deg", "norm_ratio")]
-    said = [f"{name} {fixed(r['angle_deg'], 2)}° and {fixed(r['norm_ratio'], 3)} after layer {r['layer']}" for name, r in ends]
+    said = [
+        f"{name} {fixed(r['angle_deg'], 2)}° and {fixed(r['norm_ratio'], 3)} after layer {r['layer']}"
+        for name, r in ends
+    ]
     return Figure(
         name=DEPTH,
         title="Angle and norm ratio over depth",
         alt=f"Angle and norm ratio of the residual stream over layers. {'; '.join(said)}.",
         caption=(
-            "Angle between the residual streams of compressed and dense model at every decoder layer's output (0° is no "
-            "drift), and ratio of their lengths (1 is no change), means over tokens. All layers of a set are compressed "
-            "together. Dashed: the dense model rounded."
+            "Angle between the residual streams of compressed and dense model at every decoder layer's output (0° is "
+            "no drift), and ratio of their lengths (1 is no change), means over tokens. All chosen layers are "
+            "compressed together. Dashed: the dense model rounded."
         ),
         svg=_draw(model, shown, panels),
     )
@@ -71,8 +74,8 @@ def _routing(model: str, shown: Sequence[Variant]) -> Figure:
         title="Routing over depth",
         alt=f"Share of a token's experts that stay the same, over layers: {'; '.join(said)}.",
         caption=(
-            "Share of a token's experts that the dense model chooses too, and Jensen-Shannon distance (base 2, from 0 to "
-            "1) of the routers' softmax distributions, means over tokens. A router reads the stream before its own "
+            "Share of a token's experts that the dense model chooses too, and Jensen-Shannon distance (base 2, from 0 "
+            "to 1) of the routers' softmax distributions, means over tokens. A router reads the stream before its own "
             "layer's experts change it. Dashed: the dense model rounded."
         ),
         svg=_draw(model, shown, panels),
@@ -90,9 +93,9 @@ def _accumulated(model: str, found: Sequence[Accumulation]) -> Figure:
         title="Local against accumulated",
         alt=f"Angles after the last compressed layer. {'; '.join(said)}.",
         caption=(
-            "Angle after the last compressed layer: of each layer compressed alone (small, with its number where they are "
-            "few), of what these come to if independent (root sum square) or all in one direction (sum), and of all "
-            "layers compressed together."
+            "Angle after the last compressed layer: of each layer compressed alone (small, with its number where they "
+            "are few), of what these come to if independent (root sum square) or all in one direction (sum), and of "
+            "all layers compressed together."
         ),
         svg=_draw_accumulated(model, found),
     )
@@ -174,9 +177,9 @@ def _draw_accumulated(model: str, found: Sequence[Accumulation]) -> bytes:
     figure = canvas(height)
     axes = figure.add_axes((0.04, _BELOW / height, 0.92, tall / height))
     for place, one in enumerate(reversed(found)):
-        first = place == len(found) - 1
-        named = {"label": "each layer alone"} if first else {}
-        axes.plot(list(one.alone.values()), [place] * len(one.alone), "o", color=NULL_GREY, markersize=3.5, **named)
+        kept = "" if place == len(found) - 1 else "_"  # a label that starts so is not in the legend
+        angles, places = list(one.alone.values()), [place] * len(one.alone)
+        axes.plot(angles, places, "o", color=NULL_GREY, markersize=3.5, label=f"{kept}each layer alone")
         if len(one.alone) <= _FEW:
             for layer, angle in one.alone.items():
                 axes.annotate(
@@ -188,8 +191,7 @@ def _draw_accumulated(model: str, found: Sequence[Accumulation]) -> bytes:
             ("sum of these", "s", COLOURS[4], one.sum),
             ("all layers together", "o", COLOURS[0], one.together),
         ):
-            named = {"label": name} if first else {}
-            axes.plot([value], [place], marker, color=colour, markersize=6, linestyle="none", zorder=4, **named)
+            axes.plot([value], [place], marker, color=colour, markersize=6, zorder=4, label=f"{kept}{name}")
         axes.text(0.01, place + 0.2, label(one.name, 50), fontsize=8, transform=axes.get_yaxis_transform())
     axes.set_ylim(-0.5, len(found) - 0.4)
     axes.set_xlim(left=0)

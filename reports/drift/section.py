@@ -31,7 +31,12 @@ def drift_section(run: Run, figures: Sequence[Figure]) -> Section:
         wide.append(Block(anchor, title, table, figure=drawn.get(figure), folded=True))
 
     if DEPTH in drawn:
-        add("depth", "Angle and norm ratio over depth", over_depth(listed, [("angle, °", angle), ("norm ratio", norm)]), DEPTH)
+        add(
+            "depth",
+            "Angle and norm ratio over depth",
+            over_depth(listed, [("angle, °", angle), ("norm ratio", norm)]),
+            DEPTH,
+        )
     if found := accumulations(listed):
         add("accumulated", "Local against accumulated", accumulated(found), ACCUMULATED)
     if ROUTING in drawn:

@@ -1,4 +1,4 @@
-"""The tables of `drift`: every variant after its last layer, over depth, local against accumulated, by set of layers."""
+"""The tables of `drift`: after the last layer, over depth, local against accumulated, by set of layers."""
 
 from collections.abc import Callable, Sequence
 
@@ -58,7 +58,9 @@ def accumulated(found: Sequence[Accumulation]) -> Table:
         if one.root_sum_square > 0
     ]
     headings = ("model", "after layer", "together, °", "root sum square, °", "sum, °", "together / root sum square")
-    return Table("All layers compressed together against each of them alone, at the same layer's output", headings, lines)
+    return Table(
+        "All layers compressed together against each of them alone, at the same layer's output", headings, lines
+    )
 
 
 def everything(listed: Sequence[Variant]) -> Table:

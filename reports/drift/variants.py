@@ -124,7 +124,9 @@ def layers_of(spans: str) -> list[int]:
 
 
 def _angles(rows: dict[int, Row | None]) -> dict[int, float]:
-    return {layer: float(row["angle_deg"]) for layer, row in rows.items() if row is not None and given(row, "angle_deg")}
+    return {
+        layer: float(row["angle_deg"]) for layer, row in rows.items() if row is not None and given(row, "angle_deg")
+    }
 
 
 def _angle(row: Row | None) -> float:
