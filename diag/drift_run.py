@@ -57,7 +57,7 @@ class Request:
 
     model: str
     text: str = "wikitext2"
-    tokens: int = 32_768
+    tokens: int = 16_384
     window: int | None = None
     recipes: Sequence[Recipe] = ()
     scopes: Sequence[str] = (ALL,)

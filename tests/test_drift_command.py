@@ -1,4 +1,4 @@
-"""`tdmoe-diag drift`: variants against separately loaded checkpoints, by layer, over a schedule, resumed, and refused."""
+"""`tdmoe-diag drift`: variants against separately loaded checkpoints, by layer, over a schedule, resumed, refused."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Dtype(StrEnum):
 def drift(
     model: ModelOption,
     text: Annotated[str, typer.Option("--text", help="held out: a built-in text or a UTF-8 file")] = "wikitext2",
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="of the text, in whole windows")] = 32_768,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="of the text, in whole windows")] = 16_384,
     window: WindowOption = None,
     methods: Annotated[
         str | None,

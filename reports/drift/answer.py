@@ -96,9 +96,9 @@ def _schedule(listed: Sequence[Variant]) -> str:
 
 def _floor(casts: Sequence[Variant]) -> str:
     parts = [
-        f"running the {variant.name} alone turns the stream by {degrees(row)} after layer {row['layer']}"
+        f"running the {name} alone turns the stream by {degrees(row)} after layer {row['layer']}"
         for variant in casts
-        if (row := variant.end) is not None
+        if (row := variant.end) is not None and (name := variant.name.replace("dense", "dense model"))
     ]
     return f"Rounding: {listing(parts)}; an angle as small as that says nothing about a method." if parts else ""
 

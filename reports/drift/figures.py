@@ -186,12 +186,12 @@ def _draw_accumulated(model: str, found: Sequence[Accumulation]) -> bytes:
                     str(layer), (angle, place), xytext=(0, -9), textcoords="offset points", fontsize=6.5, ha="center",
                     color="#555555",
                 )  # fmt: skip
-        for name, marker, colour, value in (
-            ("root sum square of these", "D", COLOURS[1], one.root_sum_square),
-            ("sum of these", "s", COLOURS[4], one.sum),
-            ("all layers together", "o", COLOURS[0], one.together),
+        for name, marker, size, colour, value in (
+            ("root sum square of these", "D", 8.5, COLOURS[1], one.root_sum_square),
+            ("sum of these", "s", 5.5, COLOURS[4], one.sum),
+            ("all layers together", "o", 5.0, COLOURS[0], one.together),
         ):
-            axes.plot([value], [place], marker, color=colour, markersize=6, zorder=4, label=f"{kept}{name}")
+            axes.plot([value], [place], marker, color=colour, markersize=size, zorder=4, label=f"{kept}{name}")
         axes.text(0.01, place + 0.2, label(one.name, 50), fontsize=8, transform=axes.get_yaxis_transform())
     axes.set_ylim(-0.5, len(found) - 0.4)
     axes.set_xlim(left=0)

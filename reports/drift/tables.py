@@ -36,7 +36,7 @@ def over_depth(listed: Sequence[Variant], columns: Sequence[tuple[str, Callable[
             line += [Cell(EMPTY, "not measured") if row is None else cell(row) for _, cell in columns]
         lines.append(line)
     return Table(
-        f"{' and '.join(name for name, _ in columns)} at every decoder layer's output".capitalize(),
+        f"At every decoder layer's output: {' and '.join(name for name, _ in columns)}",
         ["layer", *(name for _ in shown for name, _ in columns)],
         lines,
         groups=[("", 1), *((variant.name, len(columns)) for variant in shown)],
