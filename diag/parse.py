@@ -41,6 +41,13 @@ def schedule(text: str, available: Sequence[int]) -> str:
     return spans(sorted(middle_out(available, int(match[2]), "code" if match[1] else "paper")))
 
 
+def nested(text: str, available: Sequence[int]) -> list[str]:
+    """Every set of layers of a `middle-out:N`, of 1 to N layers, each holding the one before."""
+    schedule(text, available)
+    name, _, count = text.strip().rpartition(":")
+    return [schedule(f"{name}:{n}", available) for n in range(1, int(count) + 1)]
+
+
 def spans(numbers: Sequence[int]) -> str:
     """[0, 1, 2, 5] as "0-2,5"."""
     parts: list[list[int]] = []

@@ -27,8 +27,11 @@ def load_tokenizer(model: Model, files: Files) -> Any:
         ) from error
 
 
-def load_model(model: Model, files: Files, device: str, dtype: str = "auto") -> Any:
-    """For inference, its weights frozen; in its own dtype or another. InputError where transformers cannot load it."""
+def load_model(model: Model, files: Files, device: str, dtype: str = "auto", *, hollow: bool = False) -> Any:
+    """For inference, its weights frozen; in its own dtype or another. InputError where transformers cannot load it.
+
+    A `hollow` one has no experts: they are never read, and have to be put in (diag/hollow.py).
+    """
     import transformers
 
     import tdmoe.hub  # noqa: F401  checkpoints in our own format load too
@@ -41,6 +44,11 @@ def load_model(model: Model, files: Files, device: str, dtype: str = "auto") -> 
         causal = type(config) in transformers.AutoModelForCausalLM._model_mapping
         named = getattr(transformers, (config.architectures or [""])[0], None)  # for models of images and text
         kind = transformers.AutoModelForCausalLM if causal or named is None else named
+        if hollow:
+            from diag.hollow import hollow_class, without_quantization
+
+            kind = hollow_class(transformers.AutoModelForCausalLM._model_mapping[type(config)] if causal else kind)
+            options |= {"config": without_quantization(config)}
         loaded = kind.from_pretrained(*arguments, dtype=dtype, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(f"--model {model.name}: transformers cannot load it ({_line(error)})") from error
@@ -50,7 +58,7 @@ def load_model(model: Model, files: Files, device: str, dtype: str = "auto") -> 
     return loaded.to(device).eval().requires_grad_(False)
 
 
-def _place(model: Model, files: Files) -> tuple[tuple[str], dict[str, str]]:
+def _place(model: Model, files: Files) -> tuple[tuple[str], dict[str, Any]]:
     """Where transformers finds it: a folder, or a commit in the cache."""
     if model.folder is not None:
         return (str(model.folder),), {}

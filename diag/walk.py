@@ -8,6 +8,9 @@ Embeddings, masks and positions are the model's own: its forward runs once with 
 note what each is called with (that depends on the windows' shape, not on the residual stream) and pass the stream on
 unchanged. The same with the last stand-in returning a given stream gives the model's own final norm, head and logits.
 
+Several batches are walked layer by layer, so that a layer's weights are needed once for all of them: `resident` holds
+them while they are, which may be the only time that they are in memory.
+
 Legend: B windows of a batch, T tokens of a window, H hidden size, V vocabulary.
 """
 
@@ -20,36 +23,47 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from tdmoe.calibration import MODULE, experts_modules
+from tdmoe.calibration import MODULE
+from tdmoe.modules import FactoredExperts
 from tdmoe.problems import InputError
 
 Replaced = Mapping[int, nn.Module]  # {layer: the experts module in place of the dense one}
 Resident = Callable[[int], AbstractContextManager[None]]  # holds a layer's weights while it is used
+Watch = Callable[[int, nn.Module], AbstractContextManager[Any]]  # notes what happens in a decoder layer
 
 
 @dataclass
 class Stream:
     """The residual stream of the dense model, and of the variants that have been the same up to here.
 
-    `members` are the variants' numbers, -1 for the dense model itself.
+    `members` are the variants' numbers, -1 for the dense model itself. `seen` is what a Watch noted of the layer that
+    the stream has just left.
     """
 
     h_BTH: Tensor
     members: list[int] = field(default_factory=list)
+    seen: Any = None
 
 
 OnLayer = Callable[[int, list[Stream]], None]  # told every layer's output; the dense model's stream comes first
 
 
 class Walk:
-    """Of one loaded model; it is left as it was after every call."""
+    """Of one loaded model, its experts dense or in factor form; it is left as it was after every call."""
 
-    def __init__(self, model: nn.Module, resident: Resident = lambda layer: nullcontext()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        resident: Resident = lambda layer: nullcontext(),
+        watch: Watch = lambda layer, module: nullcontext(),
+    ) -> None:
         """InputError where the decoder layers are not one list that holds the experts modules."""
-        self.model, self.resident = model, resident
-        self.experts = experts_modules(model)
+        self.model, self.resident, self.watch = model, resident, watch
+        self.experts = _experts(model)
         names = {id(module): name for name, module in model.named_modules()}
+        self.names = {layer: names[id(module)] for layer, module in self.experts.items()}
         self._slots: dict[int, tuple[nn.Module, str]] = {}
         for layer, module in self.experts.items():
             parent, _, name = names[id(module)].rpartition(".")
@@ -66,13 +80,32 @@ class Walk:
         self, ids_BT: Tensor, variants: Sequence[Replaced], on_layer: OnLayer = lambda layer, s: None
     ) -> list[Tensor]:
         """The last layer's h_BTH, of the dense model and then of every variant (one tensor where they are alike)."""
-        start_BTH, calls = self._calls(ids_BT)
-        streams = [Stream(start_BTH, [-1, *range(len(variants))])]
-        for layer, arguments, named in calls:
-            with self.resident(layer):
-                streams = list(self._step(layer, streams, variants, arguments, named))
+        streams: list[Stream] = []
+        for layer, _, streams in self.steps([ids_BT], variants):
             on_layer(layer, streams)
         return [next(s.h_BTH for s in streams if member in s.members) for member in range(-1, len(variants))]
+
+    @torch.no_grad()
+    def steps(
+        self, batches: Sequence[Tensor], variants: Sequence[Replaced] = ()
+    ) -> Iterator[tuple[int, int, list[Stream]]]:
+        """(layer, number of the batch, its streams) after every layer, all batches of a layer before the next layer.
+
+        The dense model's stream comes first. A layer's weights are asked for once, and all batches' streams are held.
+        """
+        everyone = [-1, *range(len(variants))]
+        streams: list[list[Stream]] = []
+        calls: list[list[tuple[int, Any, Any]]] = []
+        for ids_BT in batches:
+            start_BTH, called = self._calls(ids_BT)
+            streams.append([Stream(start_BTH, everyone)])
+            calls.append(next((other for other in calls if _same(other, called)), called))
+        for layer in range(len(self.layers)):
+            with self.resident(layer):
+                for number in range(len(batches)):
+                    _, arguments, named = calls[number][layer]
+                    streams[number] = list(self._step(layer, streams[number], variants, arguments, named))
+                    yield layer, number, streams[number]
 
     @torch.no_grad()
     def logits(self, ids_BT: Tensor, h_BTH: Tensor) -> Tensor:
@@ -91,11 +124,12 @@ class Walk:
                 module = None if member < 0 else variants[member].get(layer)
                 parts.setdefault(id(module), (module, []))[1].append(member)
             for module, members in parts.values():
-                with self.replaced({} if module is None else {layer: module}):
+                put = {} if module is None else {layer: module}
+                with self.replaced(put), self.watch(layer, self.layers[layer]) as seen:
                     out = self.layers[layer](stream.h_BTH, *arguments, **named)
                 if not isinstance(out, Tensor):
                     raise self._unfollowable()
-                yield Stream(out, members)
+                yield Stream(out, members, seen)
 
     @contextmanager
     def replaced(self, modules: Replaced) -> Iterator[None]:
@@ -115,7 +149,7 @@ class Walk:
                 self.model(input_ids=ids_BT, use_cache=False)
             except (ValueError, TypeError) as error:  # takes a tuple from a layer
                 raise self._unfollowable() from error
-        if not calls:
+        if [number for number, *_ in calls] != list(range(len(self.layers))):
             raise self._unfollowable()
         return calls[0][1], [(layer, arguments, named) for layer, _, arguments, named in calls]
 
@@ -135,6 +169,31 @@ class Walk:
             yield calls
         finally:
             self._owner.layers = self.layers
+
+
+def _experts(model: nn.Module) -> dict[int, nn.Module]:
+    """{layer: its experts module}, dense or in factor form; InputError where there are none."""
+    found = ((MODULE.search(name), module) for name, module in model.named_modules())
+    modules = {
+        int(match[1]): module
+        for match, module in found
+        if match and (hasattr(module, "down_proj") or isinstance(module, FactoredExperts))
+    }
+    if not modules:
+        raise InputError(f"{type(model).__name__}: has no fused experts modules; transformers 5 is needed")
+    return modules
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether calls are alike: windows of a shape mostly have the same masks and positions, which are then shared."""
+
+    def alike(a: Any, b: Any) -> bool:
+        if isinstance(a, Tensor) and isinstance(b, Tensor):
+            return torch.equal(a, b)
+        return a is b or (type(a) is type(b) and bool(a == b))
+
+    ours, theirs = tree_leaves(one), tree_leaves(other)
+    return len(ours) == len(theirs) and all(map(alike, ours, theirs))
 
 
 class _StandIn(nn.Module):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from reports.drawing import Figure
+from reports.drift.figures import drift_figures
 from reports.experts.figures import experts_figures
 from reports.operator.figures import operator_figures
 from reports.quality.figures import quality_figures
@@ -10,7 +11,7 @@ from reports.run import Run
 from reports.spectra.figures import spectra_figures
 from reports.superweights.figures import superweights_figures
 
-__all__ = ["FIGURES", "Figure", "figures_for", "spectra_figures"]
+__all__ = ["FIGURES", "Figure", "drift_figures", "figures_for", "spectra_figures"]
 
 FIGURES: dict[str, Callable[[Run], list[Figure]]] = {
     "spectra": spectra_figures,
@@ -18,6 +19,7 @@ FIGURES: dict[str, Callable[[Run], list[Figure]]] = {
     "experts": experts_figures,
     "superweights": superweights_figures,
     "quality": quality_figures,
+    "drift": drift_figures,
 }
 
 

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from reports.drawing import Figure
+from reports.drift.section import drift_section
 from reports.experts.section import experts_section
 from reports.formats import display
 from reports.operator.section import operator_section
@@ -30,6 +31,7 @@ SECTIONS: dict[str, Callable[[Run, Sequence[Figure]], Section]] = {
     "superweights": superweights_section,
     "quality": quality_section,
     "operator": operator_section,
+    "drift": drift_section,
 }
 
 

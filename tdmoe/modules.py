@@ -125,11 +125,11 @@ def factored_copy(module: Any, found: Mapping[str, tuple[Spec, Mapping[str, Tens
 def dense_view(module: Any, projection: str) -> Tensor:
     """(E, O, I) of a projection of a dense experts module of transformers: its own weights, whatever their order."""
     W: Tensor = (module.down_proj if projection == "down" else module.gate_up_proj).data
-    W = W.transpose(1, 2) if module.is_transposed else W
+    W = W.transpose(1, 2) if getattr(module, "is_transposed", True) else W  # only Llama-4's does not say so
     if projection == "down":
         return W
     first = projection == "gate"
-    return W.chunk(2, 1)[0 if first else 1] if module.is_concatenated else W[:, 0 if first else 1 :: 2]
+    return W.chunk(2, 1)[0 if first else 1] if getattr(module, "is_concatenated", True) else W[:, 1 - first :: 2]
 
 
 def _fill(module: Any, projection: str, tensors: Mapping[str, Tensor], like: Tensor) -> None:

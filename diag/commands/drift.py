@@ -1,0 +1,192 @@
+"""The command `drift`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diag.commands.running import command_line, report_failures, saved_whatever_happens, table_paths, write_page
+from diag.options import (
+    DeviceOption,
+    DryRunOption,
+    FreshOption,
+    LayersOption,
+    ModelOption,
+    OutOption,
+    ProjectionsOption,
+    QuietOption,
+    RevisionOption,
+    SeedOption,
+    WindowOption,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from diag.drift_run import Drift
+    from diag.factors import Factors, Recipe, Source
+
+METHODS = "tdmoe,svd_llm"
+
+
+class Dtype(StrEnum):
+    """What the models run in."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+def drift(
+    model: ModelOption,
+    text: Annotated[str, typer.Option("--text", help="held out: a built-in text or a UTF-8 file")] = "wikitext2",
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="of the text, in whole windows")] = 16_384,
+    window: WindowOption = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods",
+            help=f"specs, comma-separated, as tdmoe,mobe,rtn:bits=4 (default: {METHODS}, or none with --compressed)",
+        ),
+    ] = None,
+    ratios: Annotated[str, typer.Option("--ratios", help="fractions of the parameters to remove")] = "0.4",
+    projections: ProjectionsOption = "gate,up,down",
+    layers: LayersOption = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option("--schedule", help="all nested layer sets from the middle outwards: middle-out:N, or -code:N"),
+    ] = None,
+    scope: Annotated[
+        str, typer.Option("--scope", help="one layer at a time (one), all together (all), or both")
+    ] = "one,all",
+    compressed: Annotated[
+        str, typer.Option("--compressed", help="folders of compressed checkpoints, comma-separated")
+    ] = "",
+    calibration_text: Annotated[
+        str, typer.Option("--calibration-text", help="to calibrate methods on")
+    ] = "c4-calibration",
+    calibration_tokens: Annotated[
+        int, typer.Option("--calibration-tokens", min=1, help="to calibrate methods on")
+    ] = 262_144,
+    dtype: Annotated[Dtype, typer.Option("--dtype", help="what the models run in (auto: their own)")] = Dtype.float32,
+    device: DeviceOption = "auto",
+    memory: Annotated[
+        str, typer.Option("--memory", help="weights held at once; experts of a larger model are read layer by layer")
+    ] = "4GB",
+    out: OutOption = None,
+    seed: SeedOption = 0,
+    revision: RevisionOption = None,
+    dry_run: DryRunOption = False,
+    fresh: FreshOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """How far compressed models' residual streams and routing are from the dense model's, layer by layer."""
+    from diag import parse
+    from diag.calibrating import Settings
+    from diag.drift_run import Drift, Request
+    from diag.factors import recipes
+    from diag.probes.drift import SCOPES, TABLES
+
+    folders = list(dict.fromkeys(part.strip() for part in compressed.split(",") if part.strip()))
+    if methods is None:
+        methods = "" if folders else METHODS
+    request = Request(
+        model,
+        text=text,
+        tokens=tokens,
+        window=window,
+        recipes=recipes(methods, ratios) if methods.strip() else [],
+        scopes=parse.choices("--scope", scope, SCOPES),
+        layers=layers,
+        schedule=schedule,
+        projections=projections,
+        compressed=[Path(folder) for folder in folders],
+        calibration=Settings(calibration_text, calibration_tokens),
+        dtype=dtype.value,
+        memory=parse.size("--memory", memory),
+        device=device,
+        out=out,
+        seed=seed,
+        fresh=fresh,
+        revision=revision,
+        command_line=command_line(),
+    )
+    with saved_whatever_happens() as saved, Drift(request) as plan:
+        saved.path = plan.folder.path
+        if dry_run:
+            _print_plan(plan)
+            raise typer.Exit(0)
+        _execute(plan, plan.folder.open(fresh=fresh), quiet=quiet)
+        page = write_page(plan.folder, TABLES)
+    from diag.console import output_may_close, print_lines
+
+    with output_may_close():
+        _print_table(plan)
+        print_lines([*table_paths(plan.folder, TABLES), str(page)])
+    report_failures(plan.folder.failures())
+
+
+def _print_plan(plan: Drift) -> None:
+    """--dry-run: variants, windows, and how the models are held."""
+    from diag.console import print_lines
+
+    windows, window = plan.windows_WT.shape
+    how = "layer by layer" if plan.by_layer else "whole"
+    lines = [f"{plan.name}: drift, run folder {plan.folder.path}", *(variant.part.key for variant in plan.variants)]
+    lines += [f"{len(plan.variants)} variants, {windows} windows of {window} tokens of {Path(plan.request.text).name}"]
+    lines += [f"weights of {plan.held_bytes / 1e9:.2f} GB, held {how}; nothing was run"]
+    print_lines(lines)
+
+
+def _execute(plan: Drift, notes: Iterable[str], *, quiet: bool) -> None:
+    """Under a bar of layers of windows, which all variants share."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from diag.console import make_factors
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True, quiet=quiet, highlight=False)
+    for note in [*notes, *plan.notes()]:
+        console.print(note, markup=False)
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(f"{plan.name} drift", total=plan.steps)
+
+        def make(recipes: Sequence[Recipe], source: Source) -> list[Factors]:
+            bar.stop()  # what it does has bars of its own
+            made = make_factors(recipes, source, quiet=quiet)
+            bar.start()
+            return made
+
+        plan.execute(make, lambda count: bar.advance(task, count))
+
+
+def _print_table(plan: Drift) -> None:
+    """Every variant after its last compressed layer."""
+    from rich.table import Table
+
+    from diag.console import print_table
+
+    table = Table()
+    for heading in ("method", "layers", "after", "angle, °", "norm ratio", "same experts", "router JS"):
+        table.add_column(heading, justify="left" if heading in ("method", "layers") else "right", no_wrap=True)
+    for row in plan.folder.rows("drift"):
+        if row["after_last"]:
+            ratio = "" if row["ratio"] is None else f" at {row['ratio']:g}"
+            names = [f"{row['method']}{ratio}", row["compressed_layers"], str(row["layer"])]
+            angle = "" if row["angle_deg"] is None else _with_error(row["angle_deg"], row["angle_stderr"])
+            columns = ("norm_ratio", "routing_agreement", "routing_js")
+            table.add_row(*names, angle or str(row["status"]), *(_number(row[column]) for column in columns))
+    print(f"{plan.name}: after the last compressed layer; mean over tokens, ± standard error over windows")
+    print_table(table)
+
+
+def _with_error(value: float, stderr: float | None) -> str:
+    return f"{value:.3f}" + ("" if stderr is None else f" ± {stderr:.3f}")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
