@@ -21,7 +21,8 @@ from tiny import read_json, single_thread, write_json
 from torch import Tensor
 
 import tdmoe.hub  # noqa: F401
-from diag import cli, drift_run
+from diag import cli
+from diag.probes.drift import run as drift_run
 from diag.texts import load_text
 
 SHORT = ("--model", "mini", "--window", 64, "--tokens", 512, "--quiet", "--device", "cpu")

@@ -26,8 +26,8 @@ from diag.options import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from diag.drift_run import Drift
     from diag.factors import Factors, Recipe, Source
+    from diag.probes.drift.run import Drift
 
 METHODS = "tdmoe,svd_llm"
 
@@ -86,9 +86,9 @@ def drift(
     """How far compressed models' residual streams and routing are from the dense model's, layer by layer."""
     from diag import parse
     from diag.calibrating import Settings
-    from diag.drift_run import Drift, Request
     from diag.factors import recipes
     from diag.probes.drift import SCOPES, TABLES
+    from diag.probes.drift.run import Drift, Request
 
     folders = list(dict.fromkeys(part.strip() for part in compressed.split(",") if part.strip()))
     if methods is None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from diag import parse
-from diag.drift import QUANTITIES, Sums
 from diag.factors import Recipe
+from diag.probes.drift.statistics import QUANTITIES, Sums
 from diag.run import Part, digest
 
 NAME = "drift"

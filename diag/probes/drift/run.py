@@ -23,14 +23,14 @@ from torch import Tensor
 
 from diag import parse
 from diag.calibrating import Settings as CalibrationSettings
-from diag.compared import Companion, check_tokenizer, open_companion
 from diag.compress_run import Compression
-from diag.drift import Sums, compared, unchanged
 from diag.factors import Factors, Recipe, Source
 from diag.hollow import Experts
 from diag.open_model import OpenModel
 from diag.probes.drift import ALL, CAST, COLUMNS, NAME, VERSION, Circumstances, Variant, rows, variants
-from diag.routing import Routing, shows_logits, watching
+from diag.probes.drift.compared import Companion, check_tokenizer, open_companion
+from diag.probes.drift.routing import Routing, shows_logits, watching
+from diag.probes.drift.statistics import Sums, compared, unchanged
 from diag.run import Part, RunFolder, digest
 from diag.shelf import Shelf
 from diag.texts import load_text

@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diag.routing import Routing
+from diag.probes.drift.routing import Routing
 
 QUANTITIES = ("angle_deg", "norm_ratio", "routing_agreement", "routing_js")
 SAME = (0.0, 1.0, 1.0, 0.0)  # of one and the same stream
