@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from tdmoe.eigen import eigenvalues, eigenvectors
-from tdmoe.gram import MODES, symmetrise
+from tdmoe.gram import MODES, add_upper, symmetrise
 from tdmoe.modes import Basis
 from tdmoe.operator_norm import Norms, norms_of_grams
 from tdmoe.precision import full_precision
@@ -138,7 +138,7 @@ def _of_matrices(
         for W_OI in W_BOI:
             with full_precision():
                 Y_RC = (W_OI if mode == "input" else W_OI.T) @ beyond
-                grams = _trailing(Y_RC, [k - least for k in ranks])
+            grams = _trailing(Y_RC, [k - least for k in ranks])
             energies = Y_RC.double().square().sum(0)
             for k, G_XX in zip(ranks, grams, strict=True):
                 norms[k].append(norms_of_grams(G_XX[None], seed))
@@ -149,14 +149,23 @@ def _of_matrices(
 def _trailing(Y_RC: Tensor, firsts: Sequence[int]) -> list[Tensor]:
     """The smaller Gram of Y[:, c:] for every c of `firsts`, ascending."""
     if Y_RC.shape[0] > Y_RC.shape[1]:
-        G_CC = (Y_RC.T @ Y_RC).double()
+        G_CC = _gram(Y_RC.T)
         return [G_CC[c:, c:] for c in firsts]
     total, last, found = torch.zeros(len(Y_RC), len(Y_RC), dtype=torch.float64, device=Y_RC.device), None, []
     for c in reversed(firsts):
-        total = total + Y_RC[:, c:last] @ Y_RC[:, c:last].T
+        total = total + _gram(Y_RC[:, c:last])
         last = c
         found.append(total)
     return found[::-1]
+
+
+def _gram(Y_NK: Tensor) -> Tensor:
+    """Y Y^T in float64."""
+    G_NN = torch.zeros(len(Y_NK), len(Y_NK), dtype=torch.float64, device=Y_NK.device)
+    with full_precision():
+        add_upper(G_NN, Y_NK)
+    symmetrise(G_NN)
+    return G_NN
 
 
 def _of_experts(
@@ -180,8 +189,7 @@ def _of_experts(
         for k, E_BOI in zip(ranks, E_XOI.split(len(some)), strict=True):
             squares[k].append(E_BOI.double().square().sum((1, 2)))
             for E_OI in E_BOI:
-                with full_precision():
-                    G_NN = E_OI @ E_OI.T if rows <= columns else E_OI.T @ E_OI
+                G_NN = _gram(E_OI if rows <= columns else E_OI.T)
                 norms[k].append(norms_of_grams(G_NN[None], seed))
     return {k: (Norms.joined(norms[k]), torch.cat(squares[k]).cpu().numpy()) for k in ranks}
 
