@@ -31,6 +31,14 @@ class PerExpert(StrEnum):
     all = "all"
 
 
+class Dtype(StrEnum):
+    """What the models run in."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 ModelOption = Annotated[
     str, typer.Option("--model", help="mini (built in), a checkpoint folder, a hub id, or a name that `models` lists")
 ]
@@ -59,3 +67,8 @@ PerExpertOption = Annotated[
     PerExpert, typer.Option("--per-expert", help="a matrix for every expert's own inputs: of down, or of all three")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
+CalibrationTextOption = Annotated[
+    str, typer.Option("--calibration-text", help="to calibrate methods on: built-in text or a file")
+]
+CalibrationTokensOption = Annotated[int, typer.Option("--calibration-tokens", min=1, help="to calibrate methods on")]
+DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="what the models run in (auto: their own)")]

@@ -30,7 +30,7 @@ MINI = str(resolve("mini").folder)
 ASKED = (
     *("quality", "--model", "mini", "--texts", "web.txt", "--windows", WINDOWS, "--window", WINDOW),
     *("--methods", "rtn:bits=3,svd", "--ratios", "0.5", "--schedule", "middle-out:2", "--projections", "gate,up"),
-    *("--text", "calibration.txt", "--tokens", 512, "--dtype", "float32"),
+    *("--calibration-text", "calibration.txt", "--calibration-tokens", 512, "--dtype", "float32"),
     *("--task-data", DATA, "--tasks", "piqa,winogrande", "--limit", 3),
     *("--compressed", "small,foreign", "--out", "run", "--quiet"),
 )
@@ -225,7 +225,7 @@ def test_a_model_that_knows_nothing_has_the_vocabulary_as_its_perplexity(tmp_pat
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     write_texts()
     asked = ("--texts", "web.txt", "--windows", 2, "--window", 64, "--methods", "rtn:bits=2", "--layers", 0)
-    asked += ("--text", "calibration.txt", "--tokens", 512, "--out", "run")
+    asked += ("--calibration-text", "calibration.txt", "--calibration-tokens", 512, "--out", "run")
     result = tool("quality", "--model", folder, *asked, "--quiet")
     assert result.code == 0, result.err
     dense, variant = table(Path("run"))
@@ -254,7 +254,10 @@ def test_a_checkpoint_that_cannot_run_fails_alone(tmp_path: Path, tool: Any) -> 
     [
         (("--texts", "c4-calibration"), "--texts c4-calibration: is a calibration text; evaluate on another"),
         (("--texts", "copy.txt"), "--texts copy.txt: is a calibration text"),
-        (("--texts", "own.txt", "--methods", "svd", "--text", "own.txt"), "--texts own.txt: is a calibration text"),
+        (
+            ("--texts", "own.txt", "--methods", "svd", "--calibration-text", "own.txt"),
+            "--texts own.txt: is a calibration text",
+        ),
         (("--texts", "nowhere"), "--texts nowhere: no text 'nowhere'"),
         (("--texts", "own.txt,sub/own.txt"), "--texts sub/own.txt: there is another own.txt"),
         (("--texts", ""), "--texts: nothing to measure"),
@@ -298,7 +301,16 @@ def test_wrong_input_is_refused_before_anything_is_run(tool: Any, arguments: tup
 
 def test_a_dry_run_says_what_would_be_done(tool: Callable[..., Result]) -> None:
     write_texts()
-    asked = ("--methods", "svd", "--text", "calibration.txt", "--tokens", 512, "--schedule", "middle-out:2")
+    asked = (
+        "--methods",
+        "svd",
+        "--calibration-text",
+        "calibration.txt",
+        "--calibration-tokens",
+        512,
+        "--schedule",
+        "middle-out:2",
+    )
     result = tool("quality", "--model", "mini", "--texts", "web.txt", "--windows", 8, *asked, "--dry-run")
     assert result.code == 0
     assert "3 parts, 24 windows and documents; nothing was run" in result.out

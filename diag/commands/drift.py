@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +9,12 @@ import typer
 
 from diag.commands.running import command_line, report_failures, saved_whatever_happens, table_paths, write_page
 from diag.options import (
+    CalibrationTextOption,
+    CalibrationTokensOption,
     DeviceOption,
     DryRunOption,
+    Dtype,
+    DtypeOption,
     FreshOption,
     LayersOption,
     ModelOption,
@@ -30,14 +33,6 @@ if TYPE_CHECKING:
     from diag.probes.drift.run import Drift
 
 METHODS = "tdmoe,svd_llm"
-
-
-class Dtype(StrEnum):
-    """What the models run in."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
 
 
 def drift(
@@ -65,13 +60,9 @@ def drift(
     compressed: Annotated[
         str, typer.Option("--compressed", help="folders of compressed checkpoints, comma-separated")
     ] = "",
-    calibration_text: Annotated[
-        str, typer.Option("--calibration-text", help="to calibrate methods on")
-    ] = "c4-calibration",
-    calibration_tokens: Annotated[
-        int, typer.Option("--calibration-tokens", min=1, help="to calibrate methods on")
-    ] = 262_144,
-    dtype: Annotated[Dtype, typer.Option("--dtype", help="what the models run in (auto: their own)")] = Dtype.float32,
+    calibration_text: CalibrationTextOption = "c4-calibration",
+    calibration_tokens: CalibrationTokensOption = 262_144,
+    dtype: DtypeOption = Dtype.float32,
     device: DeviceOption = "auto",
     memory: Annotated[
         str, typer.Option("--memory", help="weights held at once; experts of a larger model are read layer by layer")

@@ -10,8 +10,12 @@ import typer
 
 from diag.commands.running import command_line, report_failures, saved_whatever_happens, table_paths, write_page
 from diag.options import (
+    CalibrationTextOption,
+    CalibrationTokensOption,
     DeviceOption,
     DryRunOption,
+    Dtype,
+    DtypeOption,
     FreshOption,
     LayersOption,
     MemoryOption,
@@ -43,14 +47,6 @@ class Bos(StrEnum):
     none = "none"
     text = "text"
     window = "window"
-
-
-class Dtype(StrEnum):
-    """What the models run in."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
 
 
 def quality(
@@ -94,9 +90,9 @@ def quality(
     compressed: Annotated[
         str, typer.Option("--compressed", help="folders of compressed checkpoints, comma-separated")
     ] = "",
-    text: Annotated[str, typer.Option("--text", help="to calibrate methods on")] = "c4-calibration",
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="to calibrate methods on")] = 262_144,
-    dtype: Annotated[Dtype, typer.Option("--dtype", help="what the models run in (auto: their own)")] = Dtype.auto,
+    calibration_text: CalibrationTextOption = "c4-calibration",
+    calibration_tokens: CalibrationTokensOption = 262_144,
+    dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = "auto",
     memory: MemoryOption = "4GB",
     out: OutOption = None,
@@ -132,7 +128,7 @@ def quality(
         schedule=schedule,
         projections=projections,
         compressed=[Path(part) for part in _parts(compressed)],
-        calibration=Settings(text, tokens),
+        calibration=Settings(calibration_text, calibration_tokens),
         dtype=dtype.value,
         memory=parse.size("--memory", memory),
         device=device,
