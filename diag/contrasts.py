@@ -9,6 +9,7 @@ scope (the same stacks injected), over cells:
                families alone, which differ in every error but the one that the design holds equal
     joint      log R = a + b_w log weight + b_f log functional + b_o log operator over all cells together
     ratio      R of one family over R of another, at the same design and size
+    excess     R of what a method leaves, over what log R = a + b log error of the drawn families says of its error
 
 Intervals are percentiles over resampled windows (the same ones for all runs: responses are paired by window) and
 resampled seeds (of every family apart, the same ones for all its designs and sizes: they share a draw); those of
@@ -54,11 +55,8 @@ class Run:
 def summarise(runs: Sequence[Run], seed: int, samples: int = SAMPLES) -> list[Row]:
     """Every statistic of one scope's runs; columns as `found` gives them."""
     rows = list(_correlations(runs, np.random.default_rng([seed, 0]), samples))
-    drawn = [run for run in runs if run.row["seed"] is not None]
-    if drawn:
-        cells = _Cells(drawn, np.random.default_rng([seed, 1]), samples)
-        rows += [*_exponents(cells), *_ratios(cells)]
-    return rows
+    cells = _Cells(runs, np.random.default_rng([seed, 1]), samples)
+    return [*rows, *_exponents(cells), *_ratios(cells), *_excesses(cells)]
 
 
 def spearman(x_R: Vector, y_R: Vector) -> float | None:
@@ -89,21 +87,23 @@ class _Cells:
     """Responses of cells and their bootstrap samples; errors as the geometric mean over a cell's seeds."""
 
     def __init__(self, runs: Sequence[Run], random: np.random.Generator, samples: int) -> None:
-        by_cell: dict[tuple[str, str, float], dict[int, Run]] = {}
+        by_cell: dict[tuple[str, str, float], dict[int | None, Run]] = {}
         for run in runs:
             by_cell.setdefault(run.cell, {})[run.row["seed"]] = run
         self.keys = list(by_cell)
         windows = len(runs[0].change_W)
         weights_BW = _weights(random, samples, windows)
-        seeds = sorted({run.row["seed"] for run in runs})
+        seeds = sorted({run.row["seed"] for run in runs if run.row["seed"] is not None})
         families = dict.fromkeys(family for _, family, _ in self.keys)
-        drawn = {family: _weights(random, samples, len(seeds)) for family in families}
+        shares = {family: _weights(random, samples, len(seeds)) for family in families} if seeds else {}
+        self.drawn_C = np.array([None not in members for members in by_cell.values()])
         means, sampled = [], []
         self.errors: list[dict[str, float | None]] = []
         for key, members in by_cell.items():
             change_SW = np.stack([run.change_W for run in members.values()])
-            there = [seeds.index(seed) for seed in members]
-            share_BS = drawn[key[1]][:, there]
+            share_BS = np.ones((samples, 1))
+            if None not in members:
+                share_BS = shares[key[1]][:, [seeds.index(seed) for seed in members]]
             total_B = share_BS.sum(1)
             mean_B = (share_BS * (weights_BW @ change_SW.T)).sum(1) / np.where(total_B > 0, total_B, 1.0)
             sampled.append(np.where(total_B > 0, mean_B, np.nan))
@@ -122,7 +122,7 @@ class _Cells:
 
 
 def _exponents(cells: _Cells) -> Iterator[Row]:
-    everything = np.ones(len(cells.keys), dtype=bool)
+    everything = cells.drawn_C
     sizes = np.array([size for _, _, size in cells.keys])
     designs = np.array([design for design, _, _ in cells.keys])
     for error in ERRORS:
@@ -130,7 +130,7 @@ def _exponents(cells: _Cells) -> Iterator[Row]:
     for design in dict.fromkeys(designs.tolist()):
         for error in ERRORS:
             if error != HELD[design]:
-                yield from _fits("within", cells, designs == design, (error,), sizes, design)
+                yield from _fits("within", cells, everything & (designs == design), (error,), sizes, design)
     yield from _fits("joint", cells, everything, JOINT, None)
 
 
@@ -207,6 +207,35 @@ def _ratios(cells: _Cells) -> Iterator[Row]:
                     yield found("ratio", None, what, status="not_positive")
                 else:
                     yield found("ratio", None, what, float(value), bounds)
+
+
+def _excesses(cells: _Cells) -> Iterator[Row]:
+    """Geometric mean over the cells of a method, for every error."""
+    for method in dict.fromkeys(key[1] for key, drawn in zip(cells.keys, cells.drawn_C, strict=True) if not drawn):
+        own_C = np.array([family == method for _, family, _ in cells.keys])
+        for error in ERRORS:
+            what: Row = {"families": method, "count": int(own_C.sum())}
+            x_C = cells.column(error)
+            if x_C is None:
+                yield found("excess", error, what, status="no_statistics_of_each_expert")
+                continue
+            value, *sampled = (
+                _excess(x_C, response_C, cells.drawn_C, own_C) for response_C in [cells.mean_C, *cells.mean_BC]
+            )
+            if np.isnan(value):
+                yield found("excess", error, what, status="not_positive")
+            else:
+                yield found("excess", error, what, value, interval(sampled))
+
+
+def _excess(x_C: Vector, response_C: Vector, drawn_C: NDArray[np.bool_], own_C: NDArray[np.bool_]) -> float:
+    """NaN where a response of the method is not positive, or the drawn cells give no law."""
+    usable_C = (np.nan_to_num(response_C, nan=-1.0) > 0) & np.isfinite(x_C)
+    law_C = drawn_C & usable_C
+    if not usable_C[own_C].all() or law_C.sum() < 3 or np.ptp(x_C[law_C]) < 1e-9:
+        return float("nan")
+    slope, intercept = np.polyfit(x_C[law_C], np.log(response_C[law_C]), 1)
+    return float(np.exp((np.log(response_C[own_C]) - intercept - slope * x_C[own_C]).mean()))
 
 
 def _mean_ratio(mean_BC: Vector, top: list[int], bottom: list[int]) -> Vector:
