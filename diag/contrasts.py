@@ -13,8 +13,8 @@ scope (the same stacks injected), over cells:
 
 Intervals are percentiles over resampled windows (the same ones for all runs: responses are paired by window) and
 resampled seeds (of every family apart, the same ones for all its designs and sizes: they share a draw); those of
-spearman over resampled windows and resampled runs. Cells whose mean response is not positive have no logarithm; they
-are left out and counted.
+spearman over resampled windows and resampled runs. Cells whose response is not clearly positive (in 99 % of the
+samples) have no logarithm, or one of noise alone; they are left out and counted.
 
 Legend: R runs, C cells, S seeds of a cell, W windows, B bootstrap samples.
 """
@@ -33,6 +33,7 @@ ERRORS = ("weight_error", "functional_error", "functional_error_expert", "operat
 JOINT = ("weight_error", "functional_error", "operator_error")
 SAMPLES = 1000
 LEVEL = 0.95
+CLEAR = 0.99  # share of bootstrap samples in which a response has to be positive
 HELD = {"frobenius": "weight_error", "operator": "operator_error", "functional": "functional_error"}
 PAIRS = (("rank_one", "flat"), ("along", "against"))
 
@@ -90,7 +91,7 @@ class _Cells:
         by_cell: dict[tuple[str, str, float], dict[int | None, Run]] = {}
         for run in runs:
             by_cell.setdefault(run.cell, {})[run.row["seed"]] = run
-        self.keys = list(by_cell)
+        self.keys: list[tuple[str, str, float]] = list(by_cell)
         windows = len(runs[0].change_W)
         weights_BW = _weights(random, samples, windows)
         seeds = sorted({run.row["seed"] for run in runs if run.row["seed"] is not None})
@@ -110,6 +111,11 @@ class _Cells:
             means.append(change_SW.mean())
             self.errors.append({error: _geometric([run.row[error] for run in members.values()]) for error in ERRORS})
         self.mean_C, self.mean_BC = np.array(means), np.stack(sampled, 1)
+        self.clear_C = (self.mean_C > 0) & ((self.mean_BC > 0).mean(0) >= CLEAR)
+
+    def clear(self, *key: Any) -> bool:
+        """Whether the cell's response is clearly positive."""
+        return bool(self.clear_C[self.keys.index(key)])
 
     def column(self, error: str) -> Vector | None:
         """(C,) logarithms of an error; None where a cell has none."""
@@ -149,15 +155,15 @@ def _fits(
             found(statistic, error, {"design": design}, status="no_statistics_of_each_expert") for error in errors
         )
         return
-    x_CK = np.stack(columns, 1)[chosen_C]  # type: ignore[arg-type]
-    groups_C = np.zeros(len(x_CK)) if sizes_C is None else sizes_C[chosen_C]
-    fit = regress(x_CK, cells.mean_C[chosen_C], groups_C)
-    kept = int(((cells.mean_C[chosen_C] > 0) & np.isfinite(x_CK).all(1)).sum())
-    counts = {"design": design, "count": kept, "left_out": len(x_CK) - kept}
+    x_CK = np.stack(columns, 1)  # type: ignore[arg-type]
+    kept_C = chosen_C & cells.clear_C & np.isfinite(x_CK).all(1)
+    counts = {"design": design, "count": int(kept_C.sum()), "left_out": int((chosen_C & ~kept_C).sum())}
+    x_CK, groups_C = x_CK[kept_C], np.zeros(int(kept_C.sum())) if sizes_C is None else sizes_C[kept_C]
+    fit = regress(x_CK, cells.mean_C[kept_C], groups_C)
     if fit is None:
         yield from (found(statistic, error, counts, status="not_identified") for error in errors)
         return
-    fits = [regress(x_CK, response_C, groups_C) for response_C in cells.mean_BC[:, chosen_C]]
+    fits = [regress(x_CK, response_C, groups_C) for response_C in cells.mean_BC[:, kept_C]]
     for k, error in enumerate(errors):
         bounds = interval([np.nan if sampled is None else float(sampled[0][k]) for sampled in fits])
         yield found(statistic, error, {**counts, "r2": fit[1]}, float(fit[0][k]), bounds)
@@ -188,16 +194,17 @@ def regress(x_CK: Vector, response_C: Vector, groups_C: Vector) -> tuple[Vector,
 def _ratios(cells: _Cells) -> Iterator[Row]:
     """R of the first family of a pair over the second's, and the ratios of their errors: of each size, and of all.
 
-    The row without a size is the geometric mean over the sizes.
+    The row without a size is the geometric mean over the sizes at which both responses are clearly positive.
     """
     for first, second in PAIRS:
         for design in dict.fromkeys(design for design, _, _ in cells.keys):
             sizes = [size for d, family, size in cells.keys if (d, family) == (design, first)]
             both = [size for size in sizes if (design, second, size) in cells.keys]
-            for chosen in [*([size] for size in both), *([both] if len(both) > 1 else [])]:
+            clear = [size for size in both if cells.clear(design, first, size) and cells.clear(design, second, size)]
+            for chosen in [*([size] for size in both), *([clear] if len(both) > 1 and clear else [])]:
                 a, b = ([cells.keys.index((design, name, size)) for size in chosen] for name in (first, second))
                 what: Row = {"design": design, "families": f"{first}/{second}"}
-                what |= {"size": chosen[0] if len(chosen) == 1 else None, "count": len(chosen)}
+                what |= {"size": None if chosen is clear else chosen[0], "count": len(chosen)}
                 for error in JOINT:  # the three that every run has
                     ours, theirs = (_geometric([cells.errors[c][error] for c in side]) for side in (a, b))
                     what[f"{error}_ratio"] = _over(ours, theirs)
@@ -212,7 +219,7 @@ def _ratios(cells: _Cells) -> Iterator[Row]:
 def _excesses(cells: _Cells) -> Iterator[Row]:
     """Geometric mean over the cells of a method, for every error."""
     for method in dict.fromkeys(key[1] for key, drawn in zip(cells.keys, cells.drawn_C, strict=True) if not drawn):
-        own_C = np.array([family == method for _, family, _ in cells.keys])
+        own_C = np.array([family == method for _, family, _ in cells.keys]) & cells.clear_C
         for error in ERRORS:
             what: Row = {"families": method, "count": int(own_C.sum())}
             x_C = cells.column(error)
@@ -220,7 +227,8 @@ def _excesses(cells: _Cells) -> Iterator[Row]:
                 yield found("excess", error, what, status="no_statistics_of_each_expert")
                 continue
             value, *sampled = (
-                _excess(x_C, response_C, cells.drawn_C, own_C) for response_C in [cells.mean_C, *cells.mean_BC]
+                _excess(x_C, response_C, cells.drawn_C & cells.clear_C, own_C)
+                for response_C in [cells.mean_C, *cells.mean_BC]
             )
             if np.isnan(value):
                 yield found("excess", error, what, status="not_positive")
@@ -232,7 +240,7 @@ def _excess(x_C: Vector, response_C: Vector, drawn_C: NDArray[np.bool_], own_C: 
     """NaN where a response of the method is not positive, or the drawn cells give no law."""
     usable_C = (np.nan_to_num(response_C, nan=-1.0) > 0) & np.isfinite(x_C)
     law_C = drawn_C & usable_C
-    if not usable_C[own_C].all() or law_C.sum() < 3 or np.ptp(x_C[law_C]) < 1e-9:
+    if not own_C.any() or not usable_C[own_C].all() or law_C.sum() < 3 or np.ptp(x_C[law_C]) < 1e-9:
         return float("nan")
     slope, intercept = np.polyfit(x_C[law_C], np.log(response_C[law_C]), 1)
     return float(np.exp((np.log(response_C[own_C]) - intercept - slope * x_C[own_C]).mean()))

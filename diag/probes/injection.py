@@ -40,7 +40,7 @@ from tdmoe.problems import InputError, WeightError
 NAME = "injection"
 CONTRASTS = "injection_contrasts"
 VERSION = 1
-CONTRASTS_VERSION = 2  # of the statistics alone
+CONTRASTS_VERSION = 3  # of the statistics alone
 COLUMNS = (
     *("design", "family", "scope", "layer", "projection", "size", "seed", "weight_error", "functional_error"),
     *("functional_error_expert", "operator_error", "loss_change", "loss_change_stderr", "tokens", "status"),
