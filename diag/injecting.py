@@ -5,6 +5,7 @@ The statistics of the inputs come from a calibration in a run folder of its own,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -72,10 +73,12 @@ class Injection(OpenModel):
                 for family in parse.choices("--families", request.families, FAMILIES)
                 for number in range(request.seeds)
             ]
+            self.designs = parse.choices("--designs", request.designs, DESIGNS)
+            self.sizes = parse.positive("--sizes", request.sizes)
             self._add_methods()
-            self.windows_WT = self.windows("--text", request.text, request.tokens, request.window)
             self.calibration: Calibration | None = None
             self._calibrated()
+            self.windows_WT = self.windows("--text", request.text, request.tokens, request.window)
             self.settings = self._settings()
             self.parts = {
                 injection.part(site, source, i if source.seed is None else source.seed): (site, source)
@@ -135,7 +138,9 @@ class Injection(OpenModel):
         """All layers together, and single ones; all projections together, and with --apart each by itself."""
         request, scopes = self.request, parse.choices("--scopes", self.request.scopes, SCOPES)
         if "one" not in scopes and request.alone is not None:
-            raise InputError(f"--alone {request.alone}: says which layers scope one takes; add one to --scopes")
+            raise InputError(
+                f"--alone {request.alone}: says which layers scope one takes; give --scopes one or all,one"
+            )
         middle = str(self.layers[len(self.layers) // 2])
         alone = parse.layers(request.alone or middle, self.layers) if "one" in scopes else []
         together = [tuple(self.layers)] if "all" in scopes else []
@@ -173,12 +178,10 @@ class Injection(OpenModel):
             for stack in self._stacks:
                 for needs in self.needs:
                     compressing.check_statistics(request.statistics, stack, needs)
+            config = json.loads((request.statistics / "run.json").read_text(encoding="utf-8"))["config"]
+            self._check_text(str(config["text"]))
             return
-        if load_text(request.text) == load_text(request.calibration.text):
-            raise InputError(
-                f"--text {request.text}: is what the statistics are from; give another one, so that the loss is of "
-                "text that was not seen"
-            )
+        self._check_text(request.calibration.text)
         outputs = any(needs.outputs for needs in self.needs)
         asked = calibrating.Request(
             request.model,
@@ -192,11 +195,24 @@ class Injection(OpenModel):
         self._statistics = self.calibration.folder.path
         self._moments = compressing.moments_digest(self.calibration.folder.identities.values())
 
+    def _check_text(self, seen: str) -> None:
+        """InputError where the loss would be of the text that the statistics are from."""
+        text = self.request.text
+        try:
+            same = text == seen or load_text(text) == load_text(seen)
+        except ValueError as error:
+            raise InputError(f"--text {text}: {error}") from error
+        if same:
+            raise InputError(
+                f"--text {text}: is what the statistics are from; give another one, so that the loss is of text "
+                "that was not seen"
+            )
+
     def _settings(self) -> Settings:
         request, (count, length) = self.request, self.windows_WT.shape
         return Settings(
-            tuple(parse.choices("--designs", request.designs, DESIGNS)),
-            tuple(parse.positive("--sizes", request.sizes)),
+            tuple(self.designs),
+            tuple(self.sizes),
             self.ratio,
             digest(load_text(request.text)),
             count,

@@ -223,7 +223,8 @@ def check_method(text: str, ratio: float, stacks: Sequence[joint.Stack]) -> meth
     for option, plain in (("gate_up", "apart"), ("across", "uniform"), ("dense_layers", 0)):
         if getattr(options, option, plain) != plain:
             raise InputError(
-                f"--methods {text}: residuals are taken stack by stack; leave out {option}={getattr(options, option)}"
+                f"--methods {text}: residuals are taken stack by stack; give {option}={plain} and not "
+                f"{option}={getattr(options, option)}"
             )
     for stack in stacks:
         method.check(stack.shape, options, ratio)

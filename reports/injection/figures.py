@@ -102,7 +102,7 @@ def _panel(axes: Axes, site: Site, cells: Sequence[Cell], error: str, names: Seq
         axes.set_ylim(heights.min() / 2, heights.max() * 2)
     for axis in (axes.xaxis, axes.yaxis):
         low, high = axis.get_view_interval()
-        narrow = np.log10(max(high, 1e-12) / max(low, 1e-12)) < 1.7
+        narrow = np.log10(max(high, 1e-12) / max(low, 1e-12)) < 2.2
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=9))
         axis.set_major_formatter(plain_numbers())
         axis.set_minor_locator(NullLocator())
@@ -112,7 +112,7 @@ def _heading(site: Site, error: str) -> str:
     law = site.statistic("exponent", error=error)
     if law is None:
         return f"{NAMES[error]}"
-    return f"{NAMES[error]}: R² {fixed(law['r2'], 2)}, exponent {fixed(law['value'], 2)}"
+    return f"{NAMES[error]}: R² {fixed(law['r2'], 3)}, exponent {fixed(law['value'], 2)}"
 
 
 def _legend(shown: Sequence[str], cells: Sequence[Cell], names: Sequence[str]) -> list[Line2D]:
@@ -161,7 +161,7 @@ def _pairs(model: str, found: Sequence[tuple[Site, Row]]) -> Figure:
     axes.xaxis.set_major_locator(LogLocator(numticks=8))
     axes.xaxis.set_major_formatter(plain_numbers())
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("damage of the first over that of the second")
+    axes.set_xlabel("damage, first over second")
     handles = [
         Line2D([], [], marker="o", color=INK, linewidth=1.6, markersize=4, label="measured, 95 % interval"),
         *(
