@@ -163,9 +163,9 @@ def _fits(
     if fit is None:
         yield from (found(statistic, error, counts, status="not_identified") for error in errors)
         return
-    fits = [regress(x_CK, response_C, groups_C) for response_C in cells.mean_BC[:, kept_C]]
+    slopes_BK = resampled(x_CK, cells.mean_BC[:, kept_C], groups_C)
     for k, error in enumerate(errors):
-        bounds = interval([np.nan if sampled is None else float(sampled[0][k]) for sampled in fits])
+        bounds = interval(slopes_BK[:, k].tolist())
         yield found(statistic, error, {**counts, "r2": fit[1]}, float(fit[0][k]), bounds)
 
 
@@ -189,6 +189,17 @@ def regress(x_CK: Vector, response_C: Vector, groups_C: Vector) -> tuple[Vector,
     slopes = np.asarray(solved, dtype=np.float64)
     total = float(y @ y)
     return slopes, 1.0 - float(np.square(y - x @ slopes).sum()) / total if total > 0 else 1.0
+
+
+def resampled(x_CK: Vector, response_BC: Vector, groups_C: Vector) -> Vector:
+    """(B, K) slopes of `regress` for every sample, at once where all of a sample's responses are positive."""
+    centred_CK = x_CK - np.stack([x_CK[groups_C == group].mean(0) for group in groups_C])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slopes_BK: Vector = np.log(response_BC) @ np.linalg.pinv(centred_CK, rcond=1e-6).T
+    for b in np.flatnonzero(~(response_BC > 0).all(1)):
+        fit = regress(x_CK, response_BC[b], groups_C)
+        slopes_BK[b] = np.nan if fit is None else fit[0]
+    return slopes_BK
 
 
 def _ratios(cells: _Cells) -> Iterator[Row]:

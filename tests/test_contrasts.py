@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from diag.contrasts import ERRORS, Run, interval, regress, spearman, summarise
+from diag.contrasts import ERRORS, Run, interval, regress, resampled, spearman, summarise
 
 DESIGNS = {"frobenius": "weight_error", "operator": "operator_error", "functional": "functional_error"}
 # what a residual of Frobenius norm 1 has of the other errors
@@ -141,3 +141,14 @@ def test_what_does_not_determine_a_slope_gives_none() -> None:
     assert fit is not None and fit[0][0] == pytest.approx(2.0) and fit[1] == pytest.approx(1.0)
     assert interval([]) == (None, None) and interval([float("nan")] * 3 + [1.0]) == (None, None)
     assert interval(list(np.arange(1001.0))) == pytest.approx((25.0, 975.0))
+
+
+@pytest.mark.parametrize("kinds", [1, 3])
+def test_slopes_of_all_samples_at_once_are_those_of_each(kinds: int) -> None:
+    random = np.random.default_rng(3)
+    x, response = random.standard_normal((12, 2)), np.exp(random.standard_normal((5, 12)))
+    response[3, 4], response[4, 0] = -1.0, np.nan
+    groups = np.arange(12.0) % kinds
+    for sample, slopes in zip(response, resampled(x, response, groups), strict=True):
+        fit = regress(x, sample, groups)
+        assert fit is not None and slopes == pytest.approx(fit[0])
