@@ -28,6 +28,7 @@ from torch import Tensor
 
 from diag import contrasts
 from diag.compressing import layer_sums
+from diag.evaluation import mean, model_losses
 from diag.run import Part, Row, RunFolder, digest
 from tdmoe import joint, methods
 from tdmoe.architecture import Architecture
@@ -132,13 +133,8 @@ class Bench:
 
     def losses(self) -> Vector:
         """(W,): mean next-token cross-entropy of every window in nats."""
-        found = []
-        with torch.no_grad(), full_precision():
-            for ids_BT in self.windows_WT.split(max(1, BATCH_TOKENS // self.windows_WT.shape[1])):
-                logits_BTV = self.model(input_ids=ids_BT, use_cache=False).logits[:, :-1].float()
-                nats_BT = torch.nn.functional.cross_entropy(logits_BTV.mT, ids_BT[:, 1:], reduction="none")
-                found.append(nats_BT.double().mean(1).cpu())
-        return np.asarray(torch.cat(found).numpy(), dtype=np.float64)
+        with full_precision():
+            return model_losses(self.model, self.windows_WT, batch=max(1, BATCH_TOKENS // self.windows_WT.shape[1]))
 
     def measure(self, site: Site, source: Source, settings: Settings, seed: int) -> tuple[list[Row], Vector]:
         """Rows of the table, and (R, W) change of every window's loss."""
@@ -165,7 +161,7 @@ class Bench:
                     {"design": design, "family": source.family, **site.labels, "size": size, "seed": source.seed}
                     | {f"{name}_error": getattr(found, name) for name in ("weight", "functional", "operator")}
                     | {"functional_error_expert": found.functional_expert}
-                    | {"loss_change": float(change_W.mean()), "loss_change_stderr": _stderr(change_W)}
+                    | {"loss_change": float(change_W.mean()), "loss_change_stderr": mean(change_W).stderr}
                     | {"tokens": self.windows_WT.numel(), "loss_dense": float(self.dense_W.mean())}
                     | {"loss_change_odd": odd}
                     | {"status": "ok" if found.functional_expert is not None else "no_statistics_of_each_expert"}
@@ -261,8 +257,3 @@ def summarise(folder: RunFolder[Part], site: Site, parts: Mapping[Part, tuple[Si
     rows = [site.labels | row for row in contrasts.summarise(runs, seed)] if runs else []
     ordered = [{column: row[column] for column in CONTRAST_COLUMNS} for row in rows]
     folder.finish(summary(site), {CONTRASTS: ordered}, {}, time.perf_counter() - started)
-
-
-def _stderr(change_W: Vector) -> float | None:
-    """Of the mean over windows; unknown of one window."""
-    return None if len(change_W) < 2 else float(change_W.std(ddof=1) / np.sqrt(len(change_W)))

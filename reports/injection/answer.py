@@ -60,8 +60,8 @@ def _best(site: Site) -> str:
     best, others = laws[0], laws[1:]
     said = (
         f"The {NAMES[best['error']]} predicts the damage best: over {best['count']} kinds of residual injected into "
-        f"{site.phrase}, a power of it (exponent {_ranged(best)}) explains {percent(best['r2'])} of the variance of "
-        "the logarithm of the loss increase"
+        f"{site.phrase}, a power of it, with exponent {_ranged(best)}, explains {percent(best['r2'])} of the "
+        "variance of the logarithm of the loss increase"
     )
     parts = [f"a power of the {NAMES[row['error']]} {percent(row['r2'])}" for row in others]
     left = int(best.get("left_out") or 0)

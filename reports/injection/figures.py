@@ -81,14 +81,16 @@ def _responses(model: str, site: Site, names: Sequence[str]) -> Figure:
 
 def _panel(axes: Axes, site: Site, cells: Sequence[Cell], error: str, names: Sequence[str]) -> None:
     shown = [(cell, x) for cell in _visible(cells) if (x := cell.error(error)) is not None and x > 0]
+    alike: dict[tuple[str, str], list[tuple[Cell, float]]] = {}
     for cell, x in shown:
-        shape, tone = _look(cell.family, names)
-        fill = _FILLS.get(cell.design, "full") if shape in "os^Dv" else "full"
-        draws = [float(row["loss_change"]) for row in cell.rows if row["loss_change"] > 0]
-        if len(draws) > 1:
-            axes.plot([x, x], [min(draws), max(draws)], color=tone, linewidth=0.8, alpha=0.6, zorder=2)
-        axes.plot(x, cell.response, marker=shape, color=tone, markersize=5, linewidth=0, fillstyle=fill,
-                  markeredgewidth=1.0, zorder=3)  # fmt: skip
+        alike.setdefault((cell.family, cell.design), []).append((cell, x))
+    for (family, design), points in alike.items():
+        shape, tone = _look(family, names)
+        fill = _FILLS.get(design, "full") if family in DRAWN else "full"
+        bars = [(x, y) for cell, x in points for y in (*_ends(cell), np.nan)]  # one path, broken between the cells
+        axes.plot(*np.array(bars).T, color=tone, linewidth=0.8, alpha=0.6, zorder=2)
+        axes.plot([x for _, x in points], [cell.response for cell, _ in points], marker=shape, color=tone,
+                  markersize=5, linewidth=0, fillstyle=fill, markeredgewidth=1.0, zorder=3)  # fmt: skip
     law = site.statistic("exponent", error=error)
     drawn = [(x, cell.response) for cell, x in shown if cell.family in DRAWN]
     if law is not None and len(drawn) > 1:
@@ -106,6 +108,12 @@ def _panel(axes: Axes, site: Site, cells: Sequence[Cell], error: str, names: Seq
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=9))
         axis.set_major_formatter(plain_numbers())
         axis.set_minor_locator(NullLocator())
+
+
+def _ends(cell: Cell) -> tuple[float, float]:
+    """Least and largest response of single draws that a logarithmic scale can show."""
+    draws = [float(row["loss_change"]) for row in cell.rows if row["loss_change"] > 0]
+    return min(draws), max(draws)
 
 
 def _heading(site: Site, error: str) -> str:

@@ -12,7 +12,7 @@ PER_EXPERT = "functional_error_expert"
 NAMES = {
     "weight_error": "weight error",
     "functional_error": "functional error",
-    PER_EXPERT: "functional error under each expert's own inputs",
+    PER_EXPERT: "functional error, own inputs",
     "operator_error": "operator error",
 }
 HELD = {"frobenius": "weight_error", "operator": "operator_error", "functional": "functional_error"}
