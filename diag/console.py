@@ -194,7 +194,7 @@ def print_injection(injection: Injection) -> None:
     """The exponent of every error, alone and together with the others, site by site."""
     rows = injection.folder.rows("injection_contrasts")
     table = Table()
-    table.add_column("injected into")
+    table.add_column("injected into", no_wrap=True)
     table.add_column("error")
     for heading in ("rank correlation", "exponent alone", "R2", "exponent together"):
         table.add_column(heading, justify="right")
@@ -212,7 +212,9 @@ def print_injection(injection: Injection) -> None:
 def _ranged(row: Mapping[str, Any] | None) -> str:
     if row is None or row["value"] is None:
         return "" if row is None else str(row["status"])
-    return f"{row['value']:.2f} ({_number(row['low'])} to {_number(row['high'])})"
+    if row["low"] is None or row["high"] is None:
+        return f"{row['value']:.2f}"
+    return f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
 
 
 def finish_compression(session: Session, *, dense: bool, quiet: bool) -> Saved:

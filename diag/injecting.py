@@ -46,8 +46,8 @@ class Request:
     sizes: str = "0.1,0.3"
     seeds: int = 3
     text: str = "c4-eval"
-    tokens: int = 4096
-    window: int | None = None
+    tokens: int = 2048
+    window: int = 256
     device: str = "auto"
     memory: int = 4_000_000_000
     out: Path | None = None

@@ -125,7 +125,7 @@ def test_a_methods_response_is_the_loss_of_its_rescaled_residual(out: Path) -> N
         (("--methods", "tdmoe:gate_up=joint"), "stack by stack; give gate_up=apart and not gate_up=joint"),
         (("--ratio", "1.5"), "--ratio 1.5: '1.5' is no fraction"),
         (("--text", "c4-calibration"), "--text c4-calibration: is what the statistics are from"),
-        (("--tokens", "8"), "--tokens 8: a window takes 512 tokens"),
+        (("--tokens", "8"), "--tokens 8: a window takes 256 tokens"),
         (("--statistics", "nowhere"), "--statistics nowhere: is no run folder"),
         (("--statistics", "nowhere", "--per-expert", "none"), "--statistics nowhere: were collected already"),
     ],

@@ -22,7 +22,6 @@ from diag.options import (
     QuietOption,
     RevisionOption,
     SeedOption,
-    WindowOption,
 )
 from tdmoe.problems import InputError
 
@@ -47,8 +46,8 @@ def injection(
     ] = None,
     apart: Annotated[bool, typer.Option("--apart", help="every projection by itself too")] = False,
     text: Annotated[str, typer.Option("--text", help="held out: a built-in text or a UTF-8 file")] = "c4-eval",
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="of the text, in whole windows")] = 4096,
-    window: WindowOption = None,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="of the text, in whole windows")] = 2048,
+    window: Annotated[int, typer.Option("--window", help="tokens the model sees at once")] = 256,
     statistics: Annotated[
         Path | None, typer.Option("--statistics", help="run folder of calibrate (default: calibrates by itself)")
     ] = None,
