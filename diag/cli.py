@@ -15,6 +15,7 @@ from diag.commands.calibrate import calibrate
 from diag.commands.compress import compress
 from diag.commands.drift import drift
 from diag.commands.experts import experts
+from diag.commands.injection import injection
 from diag.commands.models import models
 from diag.commands.operator import operator
 from diag.commands.quality import quality
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Why tensor decomposition of a Mixture-of-Experts LLM fails on your checkpoint, measured.",
 )
-for command in (spectra, operator, superweights, experts, quality, drift, calibrate, compress, models):
+for command in (spectra, operator, superweights, experts, quality, drift, injection, calibrate, compress, models):
     app.command()(command)
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from diag.compress_run import Compression
     from diag.compressing import Saved
     from diag.factors import Factors, Recipe, Source
+    from diag.injecting import Injection
 
 MIN_WIDTH = 100  # of a table when stdout is a pipe
 
@@ -157,6 +158,63 @@ def make_factors(recipes: Sequence[Recipe], source: Source, *, quiet: bool) -> l
                 raise InputError(f"--methods {command.method}: {failed[0][0]}: {failed[0][1]}")
             made.append(Factors.of(compression))
     return made
+
+
+def execute_injection(injection: Injection, *, quiet: bool) -> None:
+    """Calibrate where that is asked for, then measure under a bar of parts."""
+    calibration = injection.calibration
+    if calibration is not None:
+        execute_calibration(calibration, calibration.notes() + calibration.folder.open(), quiet=quiet)
+    notes = injection.notes() + injection.folder.open(fresh=injection.request.fresh)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True, quiet=quiet, highlight=False)
+    with Progress(*columns, console=console, transient=True) as bar:
+        for note in notes:
+            console.print(note, markup=False)
+        pending = sum(job in injection.parts for job in injection.folder.pending())
+        task = bar.add_task(f"{injection.name} injection", total=pending)
+        injection.execute(lambda job: bar.advance(task))
+
+
+def print_injection_plan(injection: Injection) -> None:
+    """--dry-run: the calibration, and what is injected where."""
+    if injection.calibration is not None:
+        print_calibration_plan(injection.calibration)
+    settings, (windows, length) = injection.settings, injection.windows_WT.shape
+    runs = len(injection.parts) * len(settings.designs) * len(settings.sizes)
+    print(f"{injection.name}: injection, run folder {injection.folder.path}")
+    print(
+        f"{len(injection.sites)} sites, {len(injection.sources)} residuals, {len(settings.designs)} designs, "
+        f"{len(settings.sizes)} sizes: {runs} runs over {windows} windows of {length} tokens, "
+        f"{_bytes(injection.held_bytes)} of weights and residuals; nothing was run"
+    )
+
+
+def print_injection(injection: Injection) -> None:
+    """The exponent of every error, alone and together with the others, site by site."""
+    rows = injection.folder.rows("injection_contrasts")
+    table = Table()
+    table.add_column("injected into", no_wrap=True)
+    table.add_column("error")
+    for heading in ("rank correlation", "exponent alone", "R2", "exponent together"):
+        table.add_column(heading, justify="right")
+    for site in injection.sites:
+        ours = [row for row in rows if (row["scope"], row["layer"], row["projection"]) == tuple(site.labels.values())]
+        for row in (row for row in ours if row["statistic"] == "spearman"):
+            same = {r["statistic"]: r for r in ours if r["error"] == row["error"] and r["design"] is None}
+            cells = [_ranged(same.get(name)) for name in ("spearman", "exponent", "joint")]
+            r2 = _number(same["exponent"]["r2"]) if "exponent" in same else ""
+            table.add_row(site.name, str(row["error"]).replace("_", " "), cells[0], cells[1], r2, cells[2])
+    print(f"{injection.name}: which error predicts the loss, after injected residuals (95 % intervals)")
+    _stdout().print(table)
+
+
+def _ranged(row: Mapping[str, Any] | None) -> str:
+    if row is None or row["value"] is None:
+        return "" if row is None else str(row["status"])
+    if row["low"] is None or row["high"] is None:
+        return f"{row['value']:.2f}"
+    return f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
 
 
 def finish_compression(session: Session, *, dense: bool, quiet: bool) -> Saved:

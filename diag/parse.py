@@ -81,6 +81,17 @@ def ratios(option: str, text: str) -> list[float]:
     return list(found)
 
 
+def positive(option: str, text: str) -> list[float]:
+    """`0.1,0.3` as positive numbers, each once, the smallest first."""
+    found: set[float] = set()
+    for part in text.split(","):
+        value = float(part) if re.fullmatch(r"\s*\d{0,6}(\.\d{1,9})?\s*", part) and part.strip() else 0.0
+        if value <= 0.0:
+            raise InputError(f"{option} {text}: {part.strip()!r} is no positive number; write for instance 0.1,0.3")
+        found.add(value)
+    return sorted(found)
+
+
 def size(option: str, text: str) -> int:
     """`4GB`, `512MiB`, `1.5 GB` or plain bytes, as bytes (GB = 10^9, GiB = 2^30)."""
     match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)\s*", text)

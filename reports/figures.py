@@ -5,6 +5,7 @@ from collections.abc import Callable
 from reports.drawing import Figure
 from reports.drift.figures import drift_figures
 from reports.experts.figures import experts_figures
+from reports.injection.figures import injection_figures
 from reports.operator.figures import operator_figures
 from reports.quality.figures import quality_figures
 from reports.run import Run
@@ -20,6 +21,7 @@ FIGURES: dict[str, Callable[[Run], list[Figure]]] = {
     "superweights": superweights_figures,
     "quality": quality_figures,
     "drift": drift_figures,
+    "injection": injection_figures,
 }
 
 

@@ -17,6 +17,7 @@ from reports.drawing import Figure
 from reports.drift.section import drift_section
 from reports.experts.section import experts_section
 from reports.formats import display
+from reports.injection.section import injection_section
 from reports.operator.section import operator_section
 from reports.quality.section import quality_section
 from reports.run import Run
@@ -32,6 +33,7 @@ SECTIONS: dict[str, Callable[[Run, Sequence[Figure]], Section]] = {
     "quality": quality_section,
     "operator": operator_section,
     "drift": drift_section,
+    "injection": injection_section,
 }
 
 

@@ -1,0 +1,311 @@
+"""Which error predicts the response: rank correlations, exponents, and designed contrasts, with bootstrap intervals.
+
+A cell is a (design, family, size); its response R is the mean change of the loss over windows and seeds. Within one
+scope (the same stacks injected), over cells:
+
+    spearman   rank correlation of an error with the response, over runs
+    exponent   log R = a + b log error, one error at a time; `r2` is what of the variance it explains
+    within     log R = a_size + b log error in one design: sizes have intercepts of their own, so that b comes from the
+               families alone, which differ in every error but the one that the design holds equal
+    joint      log R = a + b_w log weight + b_f log functional + b_o log operator over all cells together
+    ratio      R of one family over R of another, at the same design and size
+    excess     R of what a method leaves, over what log R = a + b log error of the drawn families says of its error
+
+Intervals are percentiles over resampled windows (the same ones for all runs: responses are paired by window) and
+resampled seeds (of every family apart, the same ones for all its designs and sizes: they share a draw); those of
+spearman over resampled windows and resampled runs. Cells whose response is not clearly positive (in 99 % of the
+samples) have no logarithm, or one of noise alone; they are left out and counted.
+
+Legend: R runs, C cells, S seeds of a cell, W windows, B bootstrap samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+ERRORS = ("weight_error", "functional_error", "functional_error_expert", "operator_error")
+JOINT = ("weight_error", "functional_error", "operator_error")
+SAMPLES = 1000
+LEVEL = 0.95
+CLEAR = 0.99  # share of bootstrap samples in which a response has to be positive
+HELD = {"frobenius": "weight_error", "operator": "operator_error", "functional": "functional_error"}
+PAIRS = (("rank_one", "flat"), ("along", "against"))
+
+Vector = NDArray[np.float64]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One injection: its row of the table, and the change of every window's loss. Methods have no seed."""
+
+    row: Mapping[str, Any]
+    change_W: Vector
+
+    @property
+    def cell(self) -> tuple[str, str, float]:
+        return self.row["design"], self.row["family"], self.row["size"]
+
+
+def summarise(runs: Sequence[Run], seed: int, samples: int = SAMPLES) -> list[Row]:
+    """Every statistic of one scope's runs; columns as `found` gives them."""
+    rows = list(_correlations(runs, np.random.default_rng([seed, 0]), samples))
+    cells = _Cells(runs, np.random.default_rng([seed, 1]), samples)
+    return [*rows, *_exponents(cells), *_ratios(cells), *_excesses(cells)]
+
+
+def spearman(x_R: Vector, y_R: Vector) -> float | None:
+    """Rank correlation, equal values sharing their mean rank; None where either is constant."""
+    a, b = (rankdata(values) - (len(values) + 1) / 2 for values in (x_R, y_R))
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale > 0 else None
+
+
+def _correlations(runs: Sequence[Run], random: np.random.Generator, samples: int) -> Iterator[Row]:
+    change_RW = np.stack([run.change_W for run in runs])
+    picks_BR, weights_BW = _picks(random, samples, len(runs)), _weights(random, samples, change_RW.shape[1])
+    responses_BR = weights_BW @ change_RW.T
+    for error in ERRORS:
+        known = [run.row[error] for run in runs]
+        if any(value is None for value in known):
+            yield found("spearman", error, {}, status="no_statistics_of_each_expert")
+            continue
+        x_R = np.array(known, dtype=np.float64)
+        value = spearman(x_R, change_RW.mean(1))
+        sampled = [spearman(x_R[p], r[p]) for p, r in zip(picks_BR, responses_BR, strict=True)]
+        bounds = interval([np.nan if s is None else s for s in sampled])
+        status = "ok" if value is not None else "constant"
+        yield found("spearman", error, {"count": len(runs)}, value, bounds, status)
+
+
+class _Cells:
+    """Responses of cells and their bootstrap samples; errors as the geometric mean over a cell's seeds."""
+
+    def __init__(self, runs: Sequence[Run], random: np.random.Generator, samples: int) -> None:
+        by_cell: dict[tuple[str, str, float], dict[int | None, Run]] = {}
+        for run in runs:
+            by_cell.setdefault(run.cell, {})[run.row["seed"]] = run
+        self.keys: list[tuple[str, str, float]] = list(by_cell)
+        windows = len(runs[0].change_W)
+        weights_BW = _weights(random, samples, windows)
+        seeds = sorted({run.row["seed"] for run in runs if run.row["seed"] is not None})
+        families = dict.fromkeys(family for _, family, _ in self.keys)
+        shares = {family: _weights(random, samples, len(seeds)) for family in families} if seeds else {}
+        self.drawn_C = np.array([None not in members for members in by_cell.values()])
+        means, sampled = [], []
+        self.errors: list[dict[str, float | None]] = []
+        for key, members in by_cell.items():
+            change_SW = np.stack([run.change_W for run in members.values()])
+            share_BS = np.ones((samples, 1))
+            if None not in members:
+                share_BS = shares[key[1]][:, [seeds.index(seed) for seed in members]]
+            total_B = share_BS.sum(1)
+            mean_B = (share_BS * (weights_BW @ change_SW.T)).sum(1) / np.where(total_B > 0, total_B, 1.0)
+            sampled.append(np.where(total_B > 0, mean_B, np.nan))
+            means.append(change_SW.mean())
+            self.errors.append({error: _geometric([run.row[error] for run in members.values()]) for error in ERRORS})
+        self.mean_C, self.mean_BC = np.array(means), np.stack(sampled, 1)
+        self.clear_C = (self.mean_C > 0) & ((self.mean_BC > 0).mean(0) >= CLEAR)
+
+    def clear(self, *key: Any) -> bool:
+        """Whether the cell's response is clearly positive."""
+        return bool(self.clear_C[self.keys.index(key)])
+
+    def column(self, error: str) -> Vector | None:
+        """(C,) logarithms of an error; None where a cell has none."""
+        values = [cell[error] for cell in self.errors]
+        if any(value is None for value in values):
+            return None
+        with np.errstate(divide="ignore"):
+            logs: Vector = np.log(np.array(values, dtype=np.float64))
+        return logs
+
+
+def _exponents(cells: _Cells) -> Iterator[Row]:
+    everything = cells.drawn_C
+    sizes = np.array([size for _, _, size in cells.keys])
+    designs = np.array([design for design, _, _ in cells.keys])
+    for error in ERRORS:
+        yield from _fits("exponent", cells, everything, (error,), None)
+    for design in dict.fromkeys(designs.tolist()):
+        for error in ERRORS:
+            if error != HELD[design]:
+                yield from _fits("within", cells, everything & (designs == design), (error,), sizes, design)
+    yield from _fits("joint", cells, everything, JOINT, None)
+
+
+def _fits(
+    statistic: str,
+    cells: _Cells,
+    chosen_C: NDArray[np.bool_],
+    errors: tuple[str, ...],
+    sizes_C: Vector | None,
+    design: str | None = None,
+) -> Iterator[Row]:
+    """A row an error of the regression of log responses on log errors, over the chosen cells."""
+    columns = [cells.column(error) for error in errors]
+    if any(column is None for column in columns):
+        yield from (
+            found(statistic, error, {"design": design}, status="no_statistics_of_each_expert") for error in errors
+        )
+        return
+    x_CK = np.stack(columns, 1)  # type: ignore[arg-type]
+    kept_C = chosen_C & cells.clear_C & np.isfinite(x_CK).all(1)
+    counts = {"design": design, "count": int(kept_C.sum()), "left_out": int((chosen_C & ~kept_C).sum())}
+    x_CK, groups_C = x_CK[kept_C], np.zeros(int(kept_C.sum())) if sizes_C is None else sizes_C[kept_C]
+    fit = regress(x_CK, cells.mean_C[kept_C], groups_C)
+    if fit is None:
+        yield from (found(statistic, error, counts, status="not_identified") for error in errors)
+        return
+    slopes_BK = resampled(x_CK, cells.mean_BC[:, kept_C], groups_C)
+    for k, error in enumerate(errors):
+        bounds = interval(slopes_BK[:, k].tolist())
+        yield found(statistic, error, {**counts, "r2": fit[1]}, float(fit[0][k]), bounds)
+
+
+def regress(x_CK: Vector, response_C: Vector, groups_C: Vector) -> tuple[Vector, float] | None:
+    """Slopes (K,) and R^2 of log response = a_group + sum_k b_k x_k, least squares over the positive responses.
+
+    None where they do not determine the slopes, or leave no degree of freedom.
+    """
+    use = (np.nan_to_num(response_C, nan=-1.0) > 0) & np.isfinite(x_CK).all(1)
+    x, y, groups = x_CK[use], np.log(response_C[use]), groups_C[use]
+    kinds = np.unique(groups)
+    if len(y) <= len(kinds) + x.shape[1]:
+        return None
+    for group in kinds:
+        inside = groups == group
+        x = x - np.where(inside[:, None], x[inside].mean(0), 0.0)
+        y = y - np.where(inside, y[inside].mean(), 0.0)
+    solved, _, rank, _ = np.linalg.lstsq(x, y, rcond=1e-6)
+    if rank < x.shape[1] or np.abs(x).max() < 1e-9:
+        return None
+    slopes = np.asarray(solved, dtype=np.float64)
+    total = float(y @ y)
+    return slopes, 1.0 - float(np.square(y - x @ slopes).sum()) / total if total > 0 else 1.0
+
+
+def resampled(x_CK: Vector, response_BC: Vector, groups_C: Vector) -> Vector:
+    """(B, K) slopes of `regress` for every sample, at once where all of a sample's responses are positive."""
+    centred_CK = x_CK - np.stack([x_CK[groups_C == group].mean(0) for group in groups_C])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slopes_BK: Vector = np.log(response_BC) @ np.linalg.pinv(centred_CK, rcond=1e-6).T
+    for b in np.flatnonzero(~(response_BC > 0).all(1)):
+        fit = regress(x_CK, response_BC[b], groups_C)
+        slopes_BK[b] = np.nan if fit is None else fit[0]
+    return slopes_BK
+
+
+def _ratios(cells: _Cells) -> Iterator[Row]:
+    """R of the first family of a pair over the second's, and the ratios of their errors: of each size, and of all.
+
+    The row without a size is the geometric mean over the sizes at which both responses are clearly positive.
+    """
+    for first, second in PAIRS:
+        for design in dict.fromkeys(design for design, _, _ in cells.keys):
+            sizes = [size for d, family, size in cells.keys if (d, family) == (design, first)]
+            both = [size for size in sizes if (design, second, size) in cells.keys]
+            clear = [size for size in both if cells.clear(design, first, size) and cells.clear(design, second, size)]
+            for chosen in [*([size] for size in both), *([clear] if len(both) > 1 and clear else [])]:
+                a, b = ([cells.keys.index((design, name, size)) for size in chosen] for name in (first, second))
+                what: Row = {"design": design, "families": f"{first}/{second}"}
+                what |= {"size": None if chosen is clear else chosen[0], "count": len(chosen)}
+                for error in JOINT:  # the three that every run has
+                    ours, theirs = (_geometric([cells.errors[c][error] for c in side]) for side in (a, b))
+                    what[f"{error}_ratio"] = _over(ours, theirs)
+                value = _mean_ratio(cells.mean_C[None], a, b)[0]
+                bounds = interval(_mean_ratio(cells.mean_BC, a, b).tolist())
+                if np.isnan(value):
+                    yield found("ratio", None, what, status="not_positive")
+                else:
+                    yield found("ratio", None, what, float(value), bounds)
+
+
+def _excesses(cells: _Cells) -> Iterator[Row]:
+    """Geometric mean over the cells of a method, for every error."""
+    for method in dict.fromkeys(key[1] for key, drawn in zip(cells.keys, cells.drawn_C, strict=True) if not drawn):
+        own_C = np.array([family == method for _, family, _ in cells.keys]) & cells.clear_C
+        for error in ERRORS:
+            what: Row = {"families": method, "count": int(own_C.sum())}
+            x_C = cells.column(error)
+            if x_C is None:
+                yield found("excess", error, what, status="no_statistics_of_each_expert")
+                continue
+            value, *sampled = (
+                _excess(x_C, response_C, cells.drawn_C & cells.clear_C, own_C)
+                for response_C in [cells.mean_C, *cells.mean_BC]
+            )
+            if np.isnan(value):
+                yield found("excess", error, what, status="not_positive")
+            else:
+                yield found("excess", error, what, value, interval(sampled))
+
+
+def _excess(x_C: Vector, response_C: Vector, drawn_C: NDArray[np.bool_], own_C: NDArray[np.bool_]) -> float:
+    """NaN where a response of the method is not positive, or the drawn cells give no law."""
+    usable_C = (np.nan_to_num(response_C, nan=-1.0) > 0) & np.isfinite(x_C)
+    law_C = drawn_C & usable_C
+    if not own_C.any() or not usable_C[own_C].all() or law_C.sum() < 3 or np.ptp(x_C[law_C]) < 1e-9:
+        return float("nan")
+    slope, intercept = np.polyfit(x_C[law_C], np.log(response_C[law_C]), 1)
+    return float(np.exp((np.log(response_C[own_C]) - intercept - slope * x_C[own_C]).mean()))
+
+
+def _mean_ratio(mean_BC: Vector, top: list[int], bottom: list[int]) -> Vector:
+    """(B,) geometric mean of ratios; NaN where a response is not positive, so that no ratio can be said."""
+    positive_B = (mean_BC[:, top] > 0).all(1) & (mean_BC[:, bottom] > 0).all(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs_B = (np.log(mean_BC[:, top]) - np.log(mean_BC[:, bottom])).mean(1)
+    return np.where(positive_B, np.exp(logs_B), np.nan)
+
+
+def found(
+    statistic: str,
+    error: str | None,
+    known: Row,
+    value: float | None = None,
+    bounds: tuple[float | None, float | None] = (None, None),
+    status: str = "ok",
+) -> Row:
+    """A row of the table of contrasts; `known` are its other columns, as far as it has them."""
+    names = ("design", "families", "size", "count", "left_out", "r2", *(f"{name}_ratio" for name in JOINT))
+    return {"statistic": statistic, "error": error, "value": value, "low": bounds[0], "high": bounds[1]} | {
+        **{name: known.get(name) for name in names},
+        "status": status,
+    }
+
+
+def interval(samples: Sequence[float]) -> tuple[float | None, float | None]:
+    """Percentile interval; none where a twentieth or more of the samples have no value."""
+    values = np.array(samples, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if len(values) == 0 or len(values) <= LEVEL * len(samples):
+        return None, None
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _picks(random: np.random.Generator, samples: int, count: int) -> NDArray[np.int64]:
+    return random.integers(0, count, (samples, count))
+
+
+def _weights(random: np.random.Generator, samples: int, count: int) -> Vector:
+    """(B, N): how often each was drawn of N with replacement, over N."""
+    return random.multinomial(count, np.full(count, 1 / count), samples) / count
+
+
+def _geometric(values: Sequence[float | None]) -> float | None:
+    if any(value is None for value in values):
+        return None
+    with np.errstate(divide="ignore"):
+        return float(np.exp(np.log(np.array(values, dtype=np.float64)).mean()))
+
+
+def _over(a: float | None, b: float | None) -> float | None:
+    return None if a is None or not b else a / b

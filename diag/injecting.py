@@ -1,0 +1,244 @@
+"""One `injection` command: everything that can be checked before the model is loaded, then its parts, then statistics.
+
+The statistics of the inputs come from a calibration in a run folder of its own, made first, or from one that is given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from diag import calibrating, compressing, parse
+from diag.calibrating import Calibration
+from diag.factors import split_specs
+from diag.open_model import OpenModel
+from diag.probes import injection
+from diag.probes.injection import Bench, Settings, Site, Source
+from diag.run import Part, Row, RunFolder, digest
+from diag.texts import load_text
+from tdmoe import joint, methods, spec
+from tdmoe.families import PROJECTIONS
+from tdmoe.injection import DESIGNS, FAMILIES
+from tdmoe.problems import InputError
+
+SCOPES = ("all", "one")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command as typed; `calibration` is that to be made, None where `statistics` are given."""
+
+    model: str
+    calibration: calibrating.Settings | None
+    statistics: Path | None = None
+    layers: str | None = None
+    projections: str = ",".join(PROJECTIONS)
+    apart: bool = False
+    scopes: str = ",".join(SCOPES)
+    alone: str | None = None
+    families: str = ",".join(FAMILIES)
+    methods: str = ""
+    ratio: str = "0.4"
+    designs: str = ",".join(DESIGNS)
+    sizes: str = "0.1,0.3"
+    seeds: int = 3
+    text: str = "c4-eval"
+    tokens: int = 2048
+    window: int = 256
+    device: str = "auto"
+    memory: int = 4_000_000_000
+    out: Path | None = None
+    seed: int = 0
+    fresh: bool = False
+    revision: str | None = None
+    command_line: str = ""
+
+
+class Injection(OpenModel):
+    """A checked plan. Use as a context manager; `parts` says what is measured, in order."""
+
+    def __init__(self, request: Request) -> None:
+        """InputError before the model is loaded."""
+        super().__init__(request.model, request.device, request.revision)
+        self.request, self._opened = request, ExitStack()
+        try:
+            self.layers = parse.layers(request.layers, self.arch.layers)
+            self.projections = parse.choices("--projections", request.projections, PROJECTIONS)
+            self.sites = self._sites()
+            self.sources = [
+                Source(family, number)
+                for family in parse.choices("--families", request.families, FAMILIES)
+                for number in range(request.seeds)
+            ]
+            self.designs = parse.choices("--designs", request.designs, DESIGNS)
+            self.sizes = parse.positive("--sizes", request.sizes)
+            self._add_methods()
+            self.calibration: Calibration | None = None
+            self._calibrated()
+            self.windows_WT = self.windows("--text", request.text, request.tokens, request.window)
+            self.settings = self._settings()
+            self.parts = {
+                injection.part(site, source, i if source.seed is None else source.seed): (site, source)
+                for site in self.sites
+                for i, source in enumerate(self.sources)
+            }
+            self.folder = self._folder()
+        except BaseException:
+            self._opened.close()
+            self.checkpoint.close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.folder.close()
+        self._opened.close()
+        super().__exit__()
+
+    def notes(self) -> list[str]:
+        """What differs from what was asked."""
+        found, asked, text = self.windows_WT.numel(), self.request.tokens, self.request.text
+        short = asked - found >= self.windows_WT.shape[1]
+        return (
+            [f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {asked:,}"] if short else []
+        )
+
+    @property
+    def held_bytes(self) -> int:
+        """Of the model in float32, the copy of what is injected into, and the residual."""
+        width, hidden, experts = self.arch.width, self.arch.hidden, self.arch.experts
+        largest = max(len(site.places) for site in self.sites)
+        weights = sum(self.checkpoint.entry(name).nbytes for name in self.checkpoint.names())
+        return 2 * weights + 2 * 4 * largest * experts * width * hidden
+
+    def execute(self, on_done: Callable[[Part], None]) -> None:
+        """Measure what is pending, then the statistics of every site that has changed, and write the tables."""
+        pending = [job for job in self.folder.pending() if job in self.parts]
+        changed = {self.parts[job][0] for job in pending}
+        self.folder.forget([injection.summary(site) for site in self.sites if site in changed])
+        self.folder.begin()
+        if pending:
+            bench = self._bench()
+            for job in pending:
+                injection.run_part(bench, self.folder, job, *self.parts[job], self.settings)
+                on_done(job)
+        for site in self.sites:
+            if injection.summary(site) in self.folder.pending():
+                injection.summarise(self.folder, site, self.parts, self.request.seed)
+        self.folder.write_table(injection.NAME, injection.COLUMNS, lambda job: job in self.parts)
+        self.folder.write_table(injection.CONTRASTS, injection.CONTRAST_COLUMNS, lambda job: job not in self.parts)
+
+    def _bench(self) -> Bench:
+        model = self.load("float32")
+        windows_WT = self.windows_WT.to(self.device)
+        return Bench(model, windows_WT, self._statistics, self.checkpoint, self.arch, self.request.memory)
+
+    def _sites(self) -> list[Site]:
+        """All layers together, and single ones; all projections together, and with --apart each by itself."""
+        request, scopes = self.request, parse.choices("--scopes", self.request.scopes, SCOPES)
+        if "one" not in scopes and request.alone is not None:
+            raise InputError(
+                f"--alone {request.alone}: says which layers scope one takes; give --scopes one or all,one"
+            )
+        middle = str(self.layers[len(self.layers) // 2])
+        alone = parse.layers(request.alone or middle, self.layers) if "one" in scopes else []
+        together = [tuple(self.layers)] if "all" in scopes else []
+        chosen = [tuple(self.projections)]
+        if request.apart and len(self.projections) > 1:
+            chosen += [(projection,) for projection in self.projections]
+        return [
+            Site(scope, layers, projections)
+            for scope, groups in (("all", together), ("one", [(layer,) for layer in alone]))
+            for layers in groups
+            for projections in chosen
+        ]
+
+    def _add_methods(self) -> None:
+        """Specs in their canonical form; what they need of a calibration."""
+        places = dict.fromkeys(place for site in self.sites for place in site.places)
+        stacks = [joint.open_named(self.checkpoint, self.arch, *place) for place in places]
+        [self.ratio] = parse.ratios("--ratio", self.request.ratio)
+        self.needs = [methods.Needs(statistics=True)]
+        for text in split_specs(self.request.methods) if self.request.methods else []:
+            self.needs.append(injection.check_method(text, self.ratio, stacks))
+            method, options = methods.parse(text)
+            source = Source(spec.text(method.NAME, options), None)
+            if source not in self.sources:
+                self.sources.append(source)
+        self._stacks: Sequence[joint.Stack] = stacks
+
+    def _calibrated(self) -> None:
+        """Statistics that are there and fit, or the plan to make them."""
+        request = self.request
+        if request.calibration is None:
+            assert request.statistics is not None
+            self._statistics = request.statistics
+            self._moments = compressing.saved_moments(request.statistics)
+            for stack in self._stacks:
+                for needs in self.needs:
+                    compressing.check_statistics(request.statistics, stack, needs)
+            config = json.loads((request.statistics / "run.json").read_text(encoding="utf-8"))["config"]
+            self._check_text(str(config["text"]))
+            return
+        self._check_text(request.calibration.text)
+        outputs = any(needs.outputs for needs in self.needs)
+        asked = calibrating.Request(
+            request.model,
+            replace(request.calibration, outputs=outputs),
+            parse.spans(self.layers),
+            request.device,
+            revision=request.revision,
+            command_line=request.command_line,
+        )
+        self.calibration = self._opened.enter_context(Calibration(asked))
+        self._statistics = self.calibration.folder.path
+        self._moments = compressing.moments_digest(self.calibration.folder.identities.values())
+
+    def _check_text(self, seen: str) -> None:
+        """InputError where the loss would be of the text that the statistics are from."""
+        text = self.request.text
+        try:
+            same = text == seen or load_text(text) == load_text(seen)
+        except ValueError as error:
+            raise InputError(f"--text {text}: {error}") from error
+        if same:
+            raise InputError(
+                f"--text {text}: is what the statistics are from; give another one, so that the loss is of text "
+                "that was not seen"
+            )
+
+    def _settings(self) -> Settings:
+        request, (count, length) = self.request, self.windows_WT.shape
+        return Settings(
+            tuple(self.designs),
+            tuple(self.sizes),
+            self.ratio,
+            digest(load_text(request.text)),
+            count,
+            length,
+            self._moments,
+            request.seed,
+        )
+
+    def _folder(self) -> RunFolder[Part]:
+        identities: dict[Part, Row] = {
+            job: injection.identity(site, source, self.settings) for job, (site, source) in self.parts.items()
+        }
+        for site in self.sites:
+            members = [identities[job] for job, (where, _) in self.parts.items() if where == site]
+            identities[injection.summary(site)] = {
+                "probe_version": injection.CONTRASTS_VERSION,
+                "settings": digest(members),
+            }
+        request = self.request
+        config = {
+            **{"layers": parse.spans(self.layers), "projections": ",".join(self.projections), "apart": request.apart},
+            **{"scopes": request.scopes, "families": list(dict.fromkeys(source.family for source in self.sources))},
+            **{"ratio": self.ratio, "designs": list(self.settings.designs), "sizes": list(self.settings.sizes)},
+            **{"seeds": request.seeds, "text": request.text, "windows": self.settings.windows},
+            **{"window": self.settings.window, "statistics": self._statistics.name, "moments": self._moments},
+        }
+        return self.run_folder(
+            injection.NAME, identities, config, out=request.out, command_line=request.command_line, seed=request.seed
+        )
