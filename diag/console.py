@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from diag.compress_run import Compression
     from diag.compressing import Saved
     from diag.factors import Factors, Recipe, Source
-    from diag.injecting import Injection
+    from diag.probes.injection.injecting import Injection
 
 MIN_WIDTH = 100  # of a table when stdout is a pipe
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from diag.contrasts import ERRORS, Run, interval, regress, resampled, spearman, summarise
+from diag.probes.injection.contrasts import ERRORS, Run, interval, regress, resampled, spearman, summarise
 
 DESIGNS = {"frobenius": "weight_error", "operator": "operator_error", "functional": "functional_error"}
 # what a residual of Frobenius norm 1 has of the other errors

@@ -71,8 +71,8 @@ def injection(
 ) -> None:
     """Which error predicts the damage: residuals of prescribed norms put into the model, and what the loss does."""
     from diag import calibrating, console, parse
-    from diag.injecting import Injection, Request
     from diag.probes.injection import TABLES
+    from diag.probes.injection.injecting import Injection, Request
 
     asked = (calibration_text, calibration_tokens, per_expert)
     if statistics is not None and asked != ("c4-calibration", 65_536, PerExpert.all):

@@ -26,9 +26,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diag import contrasts
 from diag.compressing import layer_sums
 from diag.evaluation import mean, model_losses
+from diag.probes.injection import contrasts
 from diag.run import Part, Row, RunFolder, digest
 from tdmoe import joint, methods
 from tdmoe.architecture import Architecture
