@@ -70,7 +70,7 @@ def drift(
     ] = "c4-calibration",
     calibration_tokens: Annotated[
         int, typer.Option("--calibration-tokens", min=1, help="to calibrate methods on")
-    ] = 262_144,
+    ] = 65_536,
     dtype: Annotated[Dtype, typer.Option("--dtype", help="what the models run in (auto: their own)")] = Dtype.float32,
     device: DeviceOption = "auto",
     memory: Annotated[
