@@ -61,7 +61,7 @@ def drift(
         str, typer.Option("--compressed", help="folders of compressed checkpoints, comma-separated")
     ] = "",
     calibration_text: CalibrationTextOption = "c4-calibration",
-    calibration_tokens: CalibrationTokensOption = 262_144,
+    calibration_tokens: CalibrationTokensOption = 65_536,
     dtype: DtypeOption = Dtype.float32,
     device: DeviceOption = "auto",
     memory: Annotated[
