@@ -85,23 +85,29 @@ def test_text_survives_the_tokenizer(loaded) -> None:  # type: ignore[no-untyped
     assert len(tokenizer) == tokenizer.vocab_size
 
 
-def test_the_recipe_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("layout", "shape"), [("qwen3_moe", (32, 80, 192)), ("mixtral", (8, 320, 192))])
+def test_the_recipe_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, shape: tuple[int, int, int]
+) -> None:
     """A few small steps of the real recipe on a short text lower the loss and write a checkpoint that loads."""
     from diag.recipe import train as recipe
 
-    monkeypatch.setattr(recipe, "WINDOWS_PER_STEP", 4)
+    monkeypatch.setattr(recipe, "WINDOWS_PER_STEP", 2)
+    monkeypatch.setattr(recipe, "WARMUP_STEPS", 2)
     text = load_text("enwik8")
     for name, part in {"train": text[:120_000], "valid": text[:20_000]}.items():
         (tmp_path / f"{name}.txt").write_text(part, encoding="utf-8")
     arguments = ["--text", tmp_path / "train.txt", "--valid", tmp_path / "valid.txt", "--to", tmp_path / "m"]
-    monkeypatch.setattr("sys.argv", ["train", *map(str, arguments), "--steps", "10"])
+    arguments += ["--layout", layout, "--seed", 7]
+    monkeypatch.setattr("sys.argv", ["train", *map(str, arguments), "--steps", "5"])
     recipe.main()
     facts = json.loads((tmp_path / "m" / "training.json").read_text())
     assert facts["curve"][-1]["loss"] < facts["curve"][0]["loss"] - 0.05
-    assert facts["tokens_seen"] == 10 * recipe.WINDOW * recipe.WINDOWS_PER_STEP
+    assert (facts["layout"], facts["seed"]) == (layout, 7)
+    assert facts["tokens_seen"] == 5 * recipe.WINDOW * recipe.WINDOWS_PER_STEP
     with Checkpoint(tmp_path / "m") as checkpoint:
         stack = open_stack(checkpoint, architecture(checkpoint.config), 0, "gate")
-        assert stack.encoding.name == "bfloat16"
+        assert (stack.encoding.name, stack.shape) == ("bfloat16", shape)
 
 
 def test_recipe_parts() -> None:

@@ -1,6 +1,7 @@
 """The recipe of the built-in model `mini`: a Qwen3-MoE causal LM trained from scratch on plain text.
 
     python -m diag.recipe.train --text FILE[.gz] --to DIR [--device cuda]
+    python -m diag.recipe.train ... --layout mixtral --seed 7 --steps 1400     another model of the same recipe
 
 One fixed seed, AdamW with warm-up and linear decay to zero, next-token cross-entropy plus a
 load-balancing loss (Fedus et al. 2021, Switch Transformer, eq. 4-6) taken *per layer*: transformers' own
@@ -36,7 +37,7 @@ WARMUP_STEPS = 150
 WEIGHT_DECAY = 0.1
 BALANCE_WEIGHT = 0.02
 END_OF_TEXT = "<|endoftext|>"
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 192,
     "intermediate_size": 512,
@@ -57,6 +58,12 @@ CONFIG = {
     "eos_token_id": 0,
     "pad_token_id": 0,
 }
+# Eight wide experts, two a token; as many weights in a layer's experts, and outputs of gate and up exceed the inputs
+MIXTRAL = {
+    **{key: value for key, value in CONFIG.items() if key not in ("moe_intermediate_size", "num_experts")},
+    **{"intermediate_size": 320, "num_local_experts": 8, "num_experts_per_tok": 2},
+}
+LAYOUTS = {"qwen3_moe": CONFIG, "mixtral": MIXTRAL}
 
 
 def train_tokenizer(text: str):  # type: ignore[no-untyped-def]  # transformers is imported late
@@ -137,9 +144,9 @@ def mean_loss(model: nn.Module, tokens: Tensor, windows: int) -> float:
 
 def train(args: argparse.Namespace) -> None:
     """Train, then write the checkpoint, the tokenizer and `training.json` (settings and loss curve) to `--to`."""
-    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    torch.manual_seed(SEED)
+    torch.manual_seed(args.seed)
     device = torch.device(args.device)
     text = load_text(args.text)
     tokenizer = train_tokenizer(text)
@@ -148,7 +155,8 @@ def train(args: argparse.Namespace) -> None:
     args.to.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(args.to)
 
-    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**CONFIG))
+    settings = LAYOUTS[args.layout]
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(args.layout, **settings))
     model.set_experts_implementation("grouped_mm")
     model.to(device).train()
     decayed = [p for p in model.parameters() if p.ndim >= 2]
@@ -157,7 +165,7 @@ def train(args: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(groups, lr=PEAK_LR, betas=(0.9, 0.95), fused=True)
 
     started, curve, recent = time.time(), [], []
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(args.seed)
     for step, batch in enumerate(batches(tokens, args.steps, generator)):
         ids_BT = batch.to(device)
         for group in optimizer.param_groups:
@@ -166,7 +174,7 @@ def train(args: argparse.Namespace) -> None:
             output = model.model(input_ids=ids_BT[:, :-1], output_router_logits=True, use_cache=False)
             logits = model.lm_head(output.last_hidden_state)
             loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), ids_BT[:, 1:].flatten())
-            balance = balance_loss(output.router_logits, CONFIG["num_experts_per_tok"])  # type: ignore[arg-type]
+            balance = balance_loss(output.router_logits, settings["num_experts_per_tok"])
         (loss + BALANCE_WEIGHT * balance).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -195,7 +203,8 @@ def save(model: Any, args: argparse.Namespace, corpus_tokens: int, minutes: floa
     final.config.dtype = "bfloat16"
     final.save_pretrained(args.to)
     facts = {
-        "seed": SEED,
+        "seed": args.seed,
+        "layout": args.layout,
         "steps": args.steps,
         "tokens_seen": curve[-1]["tokens"],
         "corpus_tokens": corpus_tokens,
@@ -218,6 +227,8 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True, help="training text, plain or gzip")
     parser.add_argument("--valid", default="enwik8", help="held-out text: a file or a built-in text")
     parser.add_argument("--to", type=Path, required=True, help="folder to write")
+    parser.add_argument("--layout", choices=LAYOUTS, default="qwen3_moe", help="of the model")
+    parser.add_argument("--seed", type=int, default=SEED, help="of weights and order of the windows")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=4200)
     parser.add_argument("--snapshot", type=int, default=0, help="also save at this step")
