@@ -63,7 +63,7 @@ def processes(mark: str, title: str) -> list[int]:
     return found
 
 
-def kill_one(mark: str, title: str, seconds: float = 60) -> None:
+def kill_one(mark: str, title: str, seconds: float = 240) -> None:
     """SIGKILL the first process that shows up with that title."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
