@@ -62,6 +62,15 @@ class Value(NamedTuple):
     slope_EKI: Tensor | None
 
 
+class Mixtures(NamedTuple):
+    """The same of mixtures M_EKI, whatever they are made of."""
+
+    loss: float
+    gradient_EKI: Tensor
+    left_EOK: Tensor
+    slope_EKI: Tensor | None
+
+
 class Curvature(NamedTuple):
     """Inverses of the diagonal blocks: they serve several steps, and products are faster than solves."""
 
@@ -71,10 +80,13 @@ class Curvature(NamedTuple):
 
     def solve(self, gradient: Point) -> Point:
         """The Gauss-Newton step for a gradient, block by block."""
-        step_MKI = self.basis_MKK @ gradient.basis_MKI
-        if self.inputs_II is not None:
-            step_MKI = step_MKI @ self.inputs_II
-        return Point(step_MKI, (self.mixing_EMM @ gradient.mixing_EM[:, :, None])[:, :, 0])
+        step_EM = (self.mixing_EMM @ gradient.mixing_EM[:, :, None])[:, :, 0]
+        return Point(self.solve_bases(gradient.basis_MKI), step_EM)
+
+    def solve_bases(self, gradient_MKI: Tensor) -> Tensor:
+        """Its part of the bases, or of any number of them with the block of a single one."""
+        step_MKI = self.basis_MKK @ gradient_MKI
+        return step_MKI if self.inputs_II is None else step_MKI @ self.inputs_II
 
 
 class Objective:
@@ -91,7 +103,13 @@ class Objective:
 
     def value(self, at: Point) -> Value:
         """Loss, gradient and solved factors."""
-        M_EKI = mix(at)
+        loss, dM_EKI, left_EOK, slope_EKI = self.of_mixtures(mix(at))
+        dM_EN, basis_MN = dM_EKI.flatten(1), at.basis_MKI.flatten(1)
+        gradient = Point((at.mixing_EM.T @ dM_EN).view_as(at.basis_MKI), dM_EN @ basis_MN.T)
+        return Value(loss, gradient, left_EOK, slope_EKI)
+
+    def of_mixtures(self, M_EKI: Tensor) -> Mixtures:
+        """The same with mixtures as what is varied."""
         H_EKI = self._phi(M_EKI)
         HC_EKI = H_EKI if self.C_II is None else H_EKI @ self.C_II
         G_EKK = HC_EKI @ H_EKI.transpose(1, 2)
@@ -101,13 +119,12 @@ class Objective:
         loss = _dot(R_EOI, rest_EOI) / self.norm
         slope_EKI = self._slope(M_EKI, H_EKI)
         dM_EKI = left_EOK.transpose(1, 2) @ R_EOI
+        dM_EKI *= 2 / self.norm
         if slope_EKI is not None:
             dM_EKI *= slope_EKI
-        dM_EN, basis_MN = dM_EKI.flatten(1) * (2 / self.norm), at.basis_MKI.flatten(1)
-        gradient = Point((at.mixing_EM.T @ dM_EN).view_as(at.basis_MKI), dM_EN @ basis_MN.T)
-        return Value(max(0.0, loss) if math.isfinite(loss) else math.inf, gradient, left_EOK, slope_EKI)
+        return Mixtures(max(0.0, loss) if math.isfinite(loss) else math.inf, dM_EKI, left_EOK, slope_EKI)
 
-    def curvature(self, at: Point, value: Value) -> Curvature:
+    def curvature(self, at: Point, value: Value | Mixtures) -> Curvature:
         """Blocks at a point."""
         bases, rank, inputs = at.basis_MKI.shape
         Q_EKK = value.left_EOK.transpose(1, 2) @ value.left_EOK
