@@ -174,7 +174,7 @@ def fitted(
         scale = float(torch.linalg.vector_norm(W_EOI, dtype=torch.float64)) / W_EOI.numel() ** 0.5
         if scale == 0.0:
             return zero(W_EOI, *choices[0], activation)
-        W_EOI = W_EOI / scale
+        Q_EOI, W_EOI = _shortened(W_EOI / scale)
         plain = Objective(W_EOI, activation)
         chosen = _search(plain, input_directions(plain, W_EOI), choices, min(SEARCH, steps))
         if C_II is not None:
@@ -183,7 +183,16 @@ def fitted(
         chosen.spend(time.perf_counter() - began)
         chosen.run(steps)
         made = chosen.made()
-        return replace(made, left_EOK=made.left_EOK * scale)
+        left_EOK = made.left_EOK if Q_EOI is None else Q_EOI @ made.left_EOK
+        return replace(made, left_EOK=left_EOK * scale)
+
+
+def _shortened(W_EOI: Tensor) -> tuple[Tensor | None, Tensor]:
+    """(Q, R) with W_e = Q_e R_e where outputs are more than inputs: A_e takes its Q_e in, the loss stays the same."""
+    if W_EOI.shape[1] <= W_EOI.shape[2]:
+        return None, W_EOI
+    Q_EOI, R_EII = torch.linalg.qr(W_EOI)
+    return Q_EOI, R_EII
 
 
 def _search(objective: Objective, directions_IK: Tensor, choices: Sequence[Sizes], evaluations: int) -> Fitter:

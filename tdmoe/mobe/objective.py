@@ -42,7 +42,7 @@ class Point(NamedTuple):
 
     def plus(self, step: float, direction: Point) -> Point:
         """A step along a direction."""
-        return Point(*(x + step * d for x, d in zip(self, direction, strict=True)))
+        return Point(*(torch.add(x, d, alpha=step) for x, d in zip(self, direction, strict=True)))
 
     def minus(self, other: Point) -> Point:
         """The difference."""
