@@ -208,11 +208,16 @@ def _search(objective: Objective, directions_IK: Tensor, choices: Sequence[Sizes
             found.run(evaluations)
         return found
 
+    def better(i: int, than: float) -> Fitter | None:
+        """None where it is not, so that no more than two fits take memory."""
+        found = tried(i) if 0 <= i < len(choices) else None
+        return found if found is not None and found.value.loss < than else None
+
     at = len(choices) // 2
     best = tried(at)
     for step, enough in ((1, 1 - GAIN), (-1, 1.0)):
         before = at
-        while 0 <= at + step < len(choices) and (other := tried(at + step)).value.loss < enough * best.value.loss:
+        while (other := better(at + step, enough * best.value.loss)) is not None:
             at, best = at + step, other
         if at != before:
             break
