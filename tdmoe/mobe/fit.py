@@ -25,7 +25,7 @@ from tdmoe.mobe.sizes import Sizes
 from tdmoe.precision import full_precision
 
 STEPS = 600
-SEARCH = 16  # evaluations of the loss that every number of bases is given
+SEARCH = 12  # evaluations of the loss that every number of bases is given
 GAIN = 0.02  # of the squared error that more bases must gain in it
 MEMORY = 10  # pairs that L-BFGS remembers
 REFRESH = 5  # steps between two curvatures
