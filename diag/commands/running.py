@@ -99,5 +99,5 @@ def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
         write_bytes(folder.path / "figures" / f"{figure.name}.svg", figure.svg)
     folder.remove_figures_but({f"{figure.name}.svg" for figure in figures})
     page = folder.path / "report.html"
-    write_text(page, render(run, figures))
+    write_text(page, render([run], [figures]))
     return page
