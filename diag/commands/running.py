@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -12,8 +12,9 @@ import typer
 
 if TYPE_CHECKING:
     from diag.probes import Settings
-    from diag.run import RunFolder
+    from diag.run import Row, RunFolder
     from diag.session import Session
+    from reports.figures import Figure
 
 
 def run_probe(
@@ -88,9 +89,7 @@ def saved_whatever_happens() -> Iterator[Saved]:
 
 def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
     """Figures and the self-contained page, from the finished run."""
-    from diag.files import write_text
     from reports.figures import figures_for
-    from reports.page import render
     from tdmoe.atomic import write_bytes
 
     run = folder.data(tables)
@@ -99,5 +98,25 @@ def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
         write_bytes(folder.path / "figures" / f"{figure.name}.svg", figure.svg)
     folder.remove_figures_but({f"{figure.name}.svg" for figure in figures})
     page = folder.path / "report.html"
-    write_text(page, render([run], [figures]))
+    _write(page, [run], [figures])
     return page
+
+
+def write_report(runs: Sequence[Row], page: Path) -> None:
+    """The page of runs that were read back from disk; InputError where one of them has none. Writes nothing else."""
+    from reports.figures import figures_of
+    from reports.page import SECTIONS
+    from tdmoe.problems import InputError
+
+    for run in runs:
+        if run["command"] not in SECTIONS:
+            known = ", ".join(sorted(SECTIONS))
+            raise InputError(f"{run['model']}: a run of '{run['command']}' has no page; there is one for: {known}")
+    _write(page, runs, figures_of(runs))
+
+
+def _write(page: Path, runs: Sequence[Row], figures: Sequence[Sequence[Figure]]) -> None:
+    from diag.files import write_text
+    from reports.page import render
+
+    write_text(page, render(runs, figures))
