@@ -31,6 +31,11 @@ class Chapter:
         return self.section.title + (f" ({self.differs})" if self.differs else "")
 
     @property
+    def file(self) -> str:
+        """What the names of its files begin with."""
+        return f"{self.run['model']}-{self.prefix or self.run['command']}".rstrip("-")
+
+    @property
     def name(self) -> str:
         """Short: the command and what sets it apart."""
         return f"{self.run['command']}" + (f", {self.differs}" if self.differs else "")

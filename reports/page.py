@@ -1,8 +1,9 @@
 """One or several runs as one HTML file that asks for nothing: no request, no path of the machine that made it.
 
 Everything printed passes `display` (text made harmless, numbers in our style, absence as a dash) and is then escaped.
-The page's policy allows one style sheet, by its hash, and images in data: URLs; figures are such images, so nothing
-inside an SVG can run or reach out.
+The page's policy allows one style sheet and one script of ours, by their hashes, and images in data: URLs; figures are
+such images, so nothing inside an SVG can run or reach out. The script sorts tables and enlarges figures; without it all
+is there to read.
 """
 
 import base64
@@ -16,6 +17,7 @@ from markupsafe import Markup
 from reports import verdict
 from reports.chapters import Build, Subject, slug, subjects
 from reports.contents import contents
+from reports.download import csv_url
 from reports.drawing import Figure
 from reports.drift.section import drift_section
 from reports.experts.section import experts_section
@@ -49,7 +51,7 @@ def render(runs: Sequence[Run], figures: Sequence[Sequence[Figure]]) -> str:
     found = subjects(runs, figures, SECTIONS)
     chapters = [chapter for subject in found for chapter in subject.chapters]
     opening = verdict.opening(runs) if len(runs) > 1 else None
-    style = files("reports").joinpath("templates/style.css").read_text(encoding="utf-8")
+    style, script = _ours("style.css"), _ours("page.js")
     return _environment().get_template("page.html.j2").render(
         title=_title(found),
         commands=listing(list(dict.fromkeys(str(chapter.run["command"]) for chapter in chapters))),
@@ -58,14 +60,21 @@ def render(runs: Sequence[Run], figures: Sequence[Sequence[Figure]]) -> str:
         opening=opening,
         contents=contents(found, opening),
         making=Making(chapters),
-        style=Markup(style),  # our own file, never data
+        style=style,
         style_hash=_hash(style),
+        script=script,
+        script_hash=_hash(script),
     )  # fmt: skip
 
 
 def _title(found: Sequence[Subject]) -> str:
     names = list(dict.fromkeys(str(chapter.run["model"]) for subject in found for chapter in subject.chapters))
     return listing(names) if len(names) <= _NAMED else f"{len(names)} models"
+
+
+def _ours(name: str) -> Markup:
+    """One of our own files, which goes into the page as it is."""
+    return Markup(files("reports").joinpath(f"templates/{name}").read_text(encoding="utf-8"))
 
 
 def _hash(text: str) -> Markup:
@@ -83,6 +92,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["data_url"] = _data_url
+    environment.filters["csv_url"] = csv_url
     environment.filters["slug"] = slug
     return environment
 

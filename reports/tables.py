@@ -33,12 +33,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A caption, headings, and lines whose first cell is the heading of its line."""
+    """A caption, headings, and lines whose first cell is the heading of its line; `raw` are the rows they show."""
 
     caption: str
     headings: Sequence[str]
     lines: Sequence[Sequence[Cell]]
     groups: Sequence[tuple[str, int]] = ()
+    raw: Sequence[Row] = ()
 
 
 def _cell(column: Column, row: Row) -> Cell:
@@ -59,6 +60,7 @@ def table_of(rows: Sequence[Row], columns: Sequence[Column], caption: str) -> Ta
         headings=[column.label for column in columns],
         lines=[[_cell(column, row) for column in columns] for row in rows],
         groups=groups if len(groups) > 1 else (),
+        raw=rows,
     )
 
 
