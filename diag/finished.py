@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diag.run import SCHEMA, Row
+from diag.run import PART, SCHEMA, Row
 from tdmoe.problems import InputError
 
-COMPARE = "compare"  # its folder holds the runs that it made under parts/
+COMPARE = "compare"  # its folder holds the run of its job compare-NAME in parts/NAME
 NEEDED = ("schema", "command", "model", "command_line", "config", "seed", "versions", "device", "fingerprint")
 PAGELESS = {
     "calibrate": "its statistics are for --statistics of other commands",
@@ -18,20 +20,35 @@ PAGELESS = {
 }
 
 
-def load(path: Path) -> list[Row]:
-    """The run that the folder holds, or those of a compare folder; as `diag.run.RunFolder.data` gives them.
+@dataclass(frozen=True)
+class Found:
+    """Runs as `diag.run.RunFolder.data` gives them, and jobs of comparisons that left no run folder."""
+
+    runs: list[Row]
+    missing: list[Row]
+
+
+def load(paths: Iterable[Path]) -> Found:
+    """The runs of these folders; a compare folder stands for its parts, in its order. One named twice is read once.
 
     Jobs that did not finish are kept with their state, and have no rows. InputError for what is no run folder, was
     written by another version, has no page, or lacks a result that it says is there.
     """
-    manifest = _manifest(path)
-    if manifest["command"] != COMPARE:
-        return [_run(path, manifest)]
-    parts = [(part, _manifest(part)) for part in sorted(path.glob("parts/*")) if (part / "run.json").is_file()]
-    found = [_run(part, run) for part, run in parts if run["command"] not in PAGELESS]
-    if not found:
-        raise InputError(f"{path}: this comparison has measured nothing yet; run the same compare command again")
-    return found
+    folders: dict[Path, tuple[Path, Row]] = {}
+    missing: list[Row] = []
+    for path in paths:
+        manifest = _manifest(path)
+        if manifest["command"] != COMPARE:
+            folders.setdefault(path.resolve(), (path, manifest))
+            continue
+        parts = [(path / "parts" / job["key"].removeprefix(f"{COMPARE}-"), job) for job in manifest["jobs"]]
+        there = [part for part, job in parts if PART.fullmatch(part.name) and (part / "run.json").is_file()]
+        missing += [_job(job) for part, job in parts if job["state"] != "done" and part not in there]
+        if not there:
+            raise InputError(f"{path}: this comparison has measured nothing yet; run the same compare command again")
+        for part in there:
+            folders.setdefault(part.resolve(), (part, _manifest(part)))
+    return Found([_run(path, manifest) for path, manifest in folders.values()], missing)
 
 
 def _manifest(path: Path) -> Row:
@@ -69,13 +86,17 @@ def _run(path: Path, manifest: Row) -> Row:
     names += sorted(table.stem for table in path.glob("tables/*.csv"))  # those that no job filled
     return {
         **manifest,
-        "jobs": [{"key": job["key"], "state": job["state"], "message": job.get("message")} for job in jobs],
+        "jobs": [_job(job) for job in jobs],
         "tables": {
             name: [row for result in results.values() for row in result["tables"].get(name, [])]
             for name in dict.fromkeys(names)
         },
         "arrays": {key: _arrays(path, key, result["arrays"]) for key, result in results.items()},
     }
+
+
+def _job(job: Row) -> Row:
+    return {"key": job["key"], "state": job["state"], "message": job.get("message")}
 
 
 def _result(path: Path, key: str) -> Row:

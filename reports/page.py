@@ -23,7 +23,7 @@ from reports.drift.section import drift_section
 from reports.experts.section import experts_section
 from reports.formats import display, listing
 from reports.injection.section import injection_section
-from reports.making import Making
+from reports.making import Job, Making
 from reports.operator.section import operator_section
 from reports.quality.section import quality_section
 from reports.run import Run
@@ -42,15 +42,17 @@ SECTIONS: dict[str, Build] = {  # in the order of the page
 _NAMED = 3  # models named in the title of a page of several
 
 
-def render(runs: Sequence[Run], figures: Sequence[Sequence[Figure]]) -> str:
+def render(runs: Sequence[Run], figures: Sequence[Sequence[Figure]], missing: Sequence[Job] = ()) -> str:
     """The page of these runs as text, `figures[i]` those of `runs[i]`; the same input gives the same bytes.
 
     Several runs open with verdict and comparison (`reports.verdict`) and share one account of how they were made.
-    ValueError where a run's command has no page.
+    `missing` are jobs (key, state, message) that left no run, to be named with the unfinished ones. ValueError where a
+    run's command has no page.
     """
     found = subjects(runs, figures, SECTIONS)
     chapters = [chapter for subject in found for chapter in subject.chapters]
     opening = verdict.opening(runs) if len(runs) > 1 else None
+    making = Making(chapters, missing)
     style, script = _ours("style.css"), _ours("page.js")
     return _environment().get_template("page.html.j2").render(
         title=_title(found),
@@ -58,8 +60,8 @@ def render(runs: Sequence[Run], figures: Sequence[Sequence[Figure]]) -> str:
         subjects=found,
         chapters=chapters,
         opening=opening,
-        contents=contents(found, opening),
-        making=Making(chapters),
+        contents=contents(found, opening, incomplete=bool(making.unfinished)),
+        making=making,
         style=style,
         style_hash=_hash(style),
         script=script,

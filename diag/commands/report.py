@@ -24,11 +24,11 @@ def report(
     from diag.finished import load
     from tdmoe.problems import InputError
 
-    folders = list(dict.fromkeys(path.resolve() for path in runs))
     if out is not None and out.is_dir():
         raise InputError(f"--out {out}: is a folder; give the file of the page, as {out / 'report.html'}")
-    page = out or (runs[0] if len(folders) == 1 else Path()) / "report.html"
-    found = [run for folder in dict.fromkeys(folders) for run in load(folder)]
+    folders = list({path.resolve(): path for path in reversed(runs)}.values())[::-1]
+    page = out or (folders[0] if len(folders) == 1 else Path()) / "report.html"
+    found = load(folders)
     try:
         write_report(found, page)
     except OSError as error:
