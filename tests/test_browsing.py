@@ -128,7 +128,19 @@ def test_tables_sort_by_keyboard_numbers_as_numbers_and_empty_last(session: Any,
     first.click()
     names = column(session, "model")
     assert names == sorted(names, reverse=True) and len(set(names)) == 6
-    assert len(session.find_elements("css selector", ".block:first-of-type [aria-sort]")) == 1
+    assert len(session.find_elements("css selector", "[aria-sort]")) == 1
+    texts = {
+        "−0.047 (0.1)": -0.047,
+        "+31.2\xa0%": 31.2,
+        "1.2 × 10⁻⁴": 1.2e-4,
+        "−∞": -math.inf,
+        "35.3°": 35.3,
+        "3 of 6": 3,
+    }
+    read = session.execute_script("return arguments[0].map(text => String(numberOf(text)))", list(texts))
+    assert [float(number.replace("Infinity", "inf")) for number in read] == pytest.approx(list(texts.values()))
+    words = ["", "L3 gate", "0-3", "2026-01-02", "2.4.1", "−", "dense"]
+    assert session.execute_script("return arguments[0].every(t => Number.isNaN(numberOf(t)))", words)
 
 
 def test_figures_enlarge_by_keyboard_and_escape_leads_back(session: Any, pages: dict[str, Path]) -> None:

@@ -1,7 +1,9 @@
 """The page: one file that asks for nothing, trusts no text, and never lets a partial table look complete."""
 
 import base64
+import csv
 import hashlib
+import io
 import re
 from html.parser import HTMLParser
 from typing import Any
@@ -9,8 +11,10 @@ from typing import Any
 import pytest
 from test_figures import HOSTILE, fail, synthetic_run
 
+from reports.download import csv_text
 from reports.figures import spectra_figures
 from reports.page import render
+from reports.tables import Cell, Column, Table, table_of
 
 
 class Outline(HTMLParser):
@@ -223,3 +227,49 @@ def test_how_it_was_measured_is_complete(page: str) -> None:
 def test_a_command_without_a_page_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"no page for command 'models'; there is one for: .*spectra"):
         render([synthetic_run() | {"command": "models"}], [[]])
+
+
+def test_a_tables_csv_holds_raw_rows_or_what_is_shown_and_no_formula() -> None:
+    rows = [
+        {
+            "method": "=cmd|' /C calc'!A0",
+            "value": -0.125,
+            "text": "-1+1|x",
+            "layers": "0,2",
+            "done": True,
+            "none": None,
+        },
+        {"method": "@SUM(1)", "value": 2e-7, "text": "+0.04 ± 0.01", "layers": "5", "later": "/home/ann/x/y.bin"},
+    ]
+    raw = table_of(rows, [Column("method", lambda row: row["method"])], "of rows")
+    assert list(csv.reader(io.StringIO(csv_text(raw)))) == [
+        ["method", "value", "text", "layers", "done", "none", "later"],
+        ["'=cmd|' /C calc'!A0", "-0.125", "'-1+1|x", "0,2", "True", "", ""],
+        ["'@SUM(1)", "2e-07", "+0.04 ± 0.01", "5", "", "", "…/y.bin"],
+    ]
+    lines = [
+        [Cell("\t=1"), Cell("−0.05"), Cell("+1.5 (+1 to +2)", "not =finite")],
+        [Cell("+HYPERLINK(1)"), Cell("—"), Cell("−7", "=A1")],
+    ]
+    shown = Table("as shown", ["-name", "b", "c"], lines, groups=[("", 1), ("g, h", 2)])
+    assert list(csv.reader(io.StringIO(csv_text(shown)))) == [
+        ["'-name", "g, h: b", "g, h: c", "g, h: c, note"],
+        ["'\t=1", "-0.05", "+1.5 (+1 to +2)", "not =finite"],
+        ["'+HYPERLINK(1)", "", "-7", "'=A1"],
+    ]
+    assert csv_text(Table("nothing", ["a"], [])) == "a\n"
+
+
+def test_every_table_has_its_csv(page: str) -> None:
+    outline = Outline(page)
+    links = [a for a in outline.all("a") if "download" in a]
+    assert len(links) == len(outline.all("table")) == len({link["download"] for link in links})
+    for link in links:
+        assert re.fullmatch(r"[A-Za-z0-9.-]+\.csv", str(link["download"]))
+        kind, content = str(link["href"]).split(",")
+        assert kind == "data:text/csv;charset=utf-8;base64" and len(base64.b64decode(content).splitlines()) > 1
+    rows = synthetic_run()["tables"]["spectra"]
+    layer = next(str(link["href"]) for link in links if link["download"] == "pico-moe-spectra-layer-3.csv")
+    found = list(csv.DictReader(io.StringIO(base64.b64decode(layer.split(",")[1]).decode())))
+    assert [float(row["alpha"]) for row in found] == [row["alpha"] for row in rows if row["layer"] == 3]
+    assert list(found[0]) == list(rows[0])
