@@ -10,7 +10,7 @@ L the mean cross-entropy, MoBE the better of its presets, in each bootstrap samp
 depend on their order, Shapley values share the same difference among TD-MoE's switches without one; and rank
 correlations say which error would have predicted the losses.
 
-A part of the run is one compressed model, whatever steps and coalitions it stands for; what is cut of each stack's modes
+Parts of a run are: a compressed model, whatever steps and coalitions it stands for; what is cut of a stack's modes
 (`modes`); and the tables, which are computed from all of these.
 """
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from diag.probes.attribution.gap import Vector
 from diag.probes.attribution.shapley import (
     DRAWN_ORDERS,
     EXACT_SWITCHES,
     Coalition,
     Losses,
-    Vector,
     by_orders,
     drawn_orders,
     exact,
@@ -52,7 +52,7 @@ class Game:
 
 
 def game(switches: Sequence[str], asked: str | None, full: bool, seed: int) -> Game | None:
-    """`all`, `none`, or a number of orders; not asked, the full ladder has all while they are few, the quick one none."""
+    """`all`, `none`, or a number of orders; by default all while they are few, and none for the quick ladder."""
     if asked is None:
         few = len(switches) <= EXACT_SWITCHES
         asked = NONE if not full else ALL if few else str(DRAWN_ORDERS)

@@ -2,9 +2,9 @@
 
     gap_closed = (L_published - L_step) / (L_published - L_MoBE),    L_MoBE = min over MoBE's presets
 
-L are means of the same windows' losses. A bootstrap sample draws windows with replacement, the same ones for all models,
-and computes everything anew, the better preset too. Intervals are percentiles (95 %). Where that of the denominator
-holds 0 there is no gap, and no share of it.
+L are means over the same windows. A bootstrap sample draws windows with replacement, the same ones for all models, and
+computes everything anew, the better preset too. Intervals are percentiles (95 %). Where that of the denominator holds 0
+there is no gap, and no share of it.
 
 Legend: W windows, B bootstrap samples, M presets.
 """

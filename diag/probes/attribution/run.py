@@ -1,4 +1,4 @@
-"""A plan of `attribution` carried out: factors, one walk, tables. What is measured is saved; what fails leaves the rest.
+"""A plan of `attribution` done: factors, one walk, tables. What is measured is saved, what fails leaves the rest.
 
 All models that are due walk together as far as their factors fit, so that one dense pass serves all.
 """

@@ -61,7 +61,7 @@ class Walking:
         return weight_bytes(self.opened.checkpoint, self._itemsize) > self.memory
 
     def groups(self, made: Mapping[Any, Factors | None]) -> list[list[Any]]:
-        """Models that are walked together: those whose factors of a layer fit a quarter of the memory beside others'."""
+        """Models that are walked together: as many as have factors of a layer in a quarter of the memory."""
         found: list[list[Any]] = [[]]
         taken: dict[Recipe, int] = {}
         for model, factors in made.items():
