@@ -1,4 +1,4 @@
-"""`tdmoe-diag attribution` on a pico model: its tables against those of `quality` and `drift`, resuming, wrong input."""
+"""`tdmoe-diag attribution` on a pico model: its tables against `quality` and `drift`, resuming, failing, wrong input."""
 
 from __future__ import annotations
 
