@@ -1,4 +1,4 @@
-"""`tdmoe-diag attribution` on a pico model: its tables against `quality` and `drift`, resuming, failing, wrong input."""
+"""`tdmoe-diag attribution` on a pico model: its tables against `quality` and `drift`, resuming, what goes wrong."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ from tiny import single_thread
 
 import reports.page
 from diag import cli
+from diag.calibrating import Settings
+from diag.console import make_factors
+from diag.factors import Recipe, Source
+from diag.open_model import OpenModel
 from diag.probes.attribution import COLUMNS, PREDICTORS_COLUMNS, SHAPLEY_COLUMNS, walking
 from diag.probes.attribution import run as attribution_run
 from reports.sections import Section
@@ -280,6 +284,27 @@ def test_wrong_input_is_refused(
     assert command(here, "attribution", "--model", "pico", *SHORT, *options, "--out", "wrong") == 2
     out, err = capsys.readouterr()
     assert message in err and REMEDY.search(err) and not out and set(work.iterdir()) == before
+
+
+def test_layer_by_layer_and_in_groups_as_all_at_once(work: Path, here: pytest.MonkeyPatch) -> None:
+    """With little memory experts are read as they are walked; the losses are those of the whole model."""
+    with OpenModel("pico", "cpu") as opened:
+        calibration = Settings("b.txt", 256, 16)
+        source = Source(opened, "pico", [0, 2], "gate,up", calibration)
+        made = make_factors([Recipe(text, None) for text in ("rtn:bits=2", "identity")], source, quiet=True)
+        windows_WT = opened.windows("--text", "a.txt", 5 * 16, 16)
+        found, groups = [], []
+        for memory in (10**9, 4000):
+            by = walking.Walking(opened, windows_WT, [0, 2], "float32", memory, work / "nowhere")
+            assert by.by_layer == (memory == 4000)
+            found.append(by.walk([None, *made], [], lambda count: None))
+            groups.append(
+                [len(group) for group in by.groups({"dense": None, "a": made[0], "b": made[1], "c": made[1]})]
+            )
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6, atol=1e-6)
+    assert groups == [[4], [2, 2]]  # the same factors twice take no more room
+    losses_VW = found[0][:, 0]
+    assert np.abs(losses_VW[1] - losses_VW[0]).min() > 1e-5 and np.allclose(losses_VW[2], losses_VW[0], atol=1e-6)
 
 
 def test_losses_by_window_are_kept(work: Path) -> None:
