@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from diag.commands.attribution import attribution
 from diag.commands.calibrate import calibrate
 from diag.commands.compress import compress
 from diag.commands.drift import drift
@@ -31,19 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Why tensor decomposition of a Mixture-of-Experts LLM fails on your checkpoint, measured.",
 )
-for command in (
-    spectra,
-    operator,
-    superweights,
-    experts,
-    quality,
-    drift,
-    injection,
-    calibrate,
-    compress,
-    report,
-    models,
-):
+PROBES = (spectra, operator, superweights, experts, quality, drift, injection, attribution)
+for command in (*PROBES, calibrate, compress, report, models):
     app.command()(command)
 
 
