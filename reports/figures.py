@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from reports.attribution.figures import attribution_figures
 from reports.drawing import Figure
 from reports.drift.figures import drift_figures
 from reports.experts.figures import experts_figures
@@ -22,6 +23,7 @@ FIGURES: dict[str, Callable[[Run], list[Figure]]] = {
     "quality": quality_figures,
     "drift": drift_figures,
     "injection": injection_figures,
+    "attribution": attribution_figures,
 }
 
 

@@ -13,6 +13,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from reports.attribution.section import attribution_section
 from reports.drawing import Figure
 from reports.drift.section import drift_section
 from reports.experts.section import experts_section
@@ -34,6 +35,7 @@ SECTIONS: dict[str, Callable[[Run, Sequence[Figure]], Section]] = {
     "operator": operator_section,
     "drift": drift_section,
     "injection": injection_section,
+    "attribution": attribution_section,
 }
 
 

@@ -133,7 +133,10 @@ def predictor_rows() -> list[Row]:
 
 
 def run_of(
-    steps: list[Row] | None = None, shapley: list[Row] | None = None, predictors: list[Row] | None = None, **changes: Any
+    steps: list[Row] | None = None,
+    shapley: list[Row] | None = None,
+    predictors: list[Row] | None = None,
+    **changes: Any,
 ) -> dict[str, Any]:
     """A run with these tables; the planted ones where none are given."""
     tables = {

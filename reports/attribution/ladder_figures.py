@@ -7,7 +7,7 @@ from matplotlib.figure import Figure as Canvas
 from reports.attribution.ladders import DENSE, SAME_FORM, Attribution, Step
 from reports.attribution.waterfall import OTHER, SMALL, Group, chain, draw, frame, whole
 from reports.drawing import NULL_GREY, Figure, label, svg
-from reports.formats import fixed
+from reports.formats import fixed, listing
 
 LADDER, MEETING = "attribution-ladder", "attribution-mobe"
 _CLEAR = 1.04  # of the highest bar, where the axis ends
@@ -20,7 +20,7 @@ def ladder_figure(model: str, found: Attribution) -> Figure | None:
     mobe = found.presets
     others = [step for step in found.beside if step.method != DENSE and step not in mobe]
     groups = [Group("TD-MoE, one change after the other", chain(found.tdmoe, found.gap))]
-    groups += [Group("MoBE", [whole(step, OTHER) for step in mobe])] if mobe else []
+    groups += [Group("MoBE", [whole(step, OTHER, step.preset) for step in mobe])] if mobe else []
     groups += [Group("Beside", [whole(step) for step in others])] if others else []
     levels = [step.damage + step.stderr() for step in (*found.tdmoe, *mobe) if step.measured]
     lowest = min([0.0, *(step.damage - step.stderr() for step in (*found.tdmoe, *mobe, *others) if step.measured)])
@@ -31,7 +31,8 @@ def ladder_figure(model: str, found: Attribution) -> Figure | None:
         axes.axvline(found.reference.damage, color=OTHER, linewidth=1.1, linestyle=(0, (4, 2)), zorder=3)
     if found.gap and found.published is not None:
         start, gap = found.published.damage, found.gap
-        top = axes.secondary_xaxis("top", functions=(lambda x: 100 * (start - x) / gap, lambda g: start - g * gap / 100))
+        closed = (lambda level: 100 * (start - level) / gap, lambda share: start - share * gap / 100)
+        top = axes.secondary_xaxis("top", functions=closed)
         top.set_xticks([0, 25, 50, 75, 100])
         top.set_xlabel("gap to MoBE closed, %", labelpad=3)
     _heading(figure, height, "What each change takes away", model)
@@ -39,7 +40,7 @@ def ladder_figure(model: str, found: Attribution) -> Figure | None:
         name=LADDER,
         title="The ladder: what each change to TD-MoE takes away",
         alt=f"Waterfall of the loss above dense, in nats a token. {_said(found.tdmoe, found.gap)}."
-        + (f" Beside: {_plain([*mobe, *others])}." if mobe or others else ""),
+        + (f" Beside: {listing(_plain([*mobe, *others]))}." if mobe or others else ""),
         caption=_ladder_caption(found, [s for s in others if s.measured and s.damage > highest]),
         svg=svg(figure),
     )
@@ -47,8 +48,8 @@ def ladder_figure(model: str, found: Attribution) -> Figure | None:
 
 def _ladder_caption(found: Attribution, cut: Sequence[Step]) -> str:
     said = (
-        "Held-out loss above the dense model's, paired by window. Grey: where a method stands. Blue: what a change takes "
-        "away, from the step above it; orange: what it adds. Thin lines: one standard error."
+        "Held-out loss above the dense model's, paired by window. Grey and green: where a method stands. Blue: what a "
+        "change takes away from the step above it; orange: what it adds. Thin lines: one standard error."
     )
     if found.gap and found.reference is not None:
         said += (
@@ -58,7 +59,7 @@ def _ladder_caption(found: Attribution, cut: Sequence[Step]) -> str:
     elif found.without_gap:
         said += " The gap to MoBE is not clear, so no share of it is given."
     if cut:
-        said += f" Beyond the axis: {_plain(cut)}."
+        said += f" Beyond the axis: {listing(_plain(cut))}."
     return said
 
 
@@ -70,7 +71,8 @@ def meeting_figure(model: str, found: Attribution) -> Figure | None:
     after = found.tdmoe[found.tdmoe.index(meeting) :] if meeting is not None else []
     ours = chain(after, None)
     groups = [Group("MoBE, one change after the other", chain(found.mobe, None))]
-    groups += [Group(f"TD-MoE, {'from the same level' if len(after) > 1 else 'its nearest step'}", ours)] if ours else []
+    heading = "TD-MoE, from the same level" if len(after) > 1 else "TD-MoE, its nearest step"
+    groups += [Group(heading, ours)] if ours else []
     steps = [step for step in (*found.mobe, *after) if step.measured]
     lowest = min([0.0, *(step.damage - step.stderr() for step in steps)])
     figure, axes, height = frame(groups, above=0.3)
@@ -87,8 +89,8 @@ def meeting_figure(model: str, found: Attribution) -> Figure | None:
             "Held-out loss above the dense model's, paired by window; thin lines: one standard error. "
             + (f"{SAME_FORM}, where the ladders meet. " if found.meets_in_form else "")
             + (
-                f"Dotted: where MoBE's ladder starts, {fixed(found.mobe[0].damage, 3)} nats; the nearest step of TD-MoE, "
-                f"“{label(meeting.name, 48)}”, has {fixed(meeting.damage, 3)}."
+                f"Dotted: where MoBE's ladder starts, {fixed(found.mobe[0].damage, 3)} nats; the nearest step of "
+                f"TD-MoE, “{label(meeting.name, 48)}”, has {fixed(meeting.damage, 3)}."
                 if meeting is not None and found.mobe[0].measured
                 else ""
             )
@@ -111,10 +113,13 @@ def _said(steps: Sequence[Step], gap: float | None) -> str:
     return ", ".join(parts) or "not measured"
 
 
-def _plain(steps: Sequence[Step]) -> str:
-    return ", ".join(
-        f"{label(s.name, 48)} {fixed(s.damage, 3) if s.measured else label(s.reason, 60)}" for s in steps
-    )
+def _plain(steps: Sequence[Step]) -> list[str]:
+    """Names and levels."""
+    return [
+        f"{f'MoBE {s.preset}' if s.is_preset else label(s.name, 48)} "
+        f"{fixed(s.damage, 3) if s.measured else label(s.reason, 60)}"
+        for s in steps
+    ]
 
 
 def _heading(figure: Canvas, height: float, title: str, model: str) -> None:

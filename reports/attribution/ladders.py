@@ -54,6 +54,13 @@ class Step:
         return self.family == MOBE and set(self.options) <= _OF_A_PRESET
 
     @property
+    def preset(self) -> str:
+        """`published, 3,000 steps`: which MoBE this is."""
+        steps = self.options.get("steps", "0")
+        said = f", {int(steps):,} steps" if steps.isdigit() and int(steps) else ""
+        return self.options.get("preset", "corrected") + said
+
+    @property
     def measured(self) -> bool:
         return given(self.row, "loss_difference_nats")
 

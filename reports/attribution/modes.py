@@ -14,7 +14,7 @@ from reports.formats import fixed
 from reports.run import MODES
 
 FLOOR = "attribution-floor"
-_LEFT, _RIGHT, _LINE = 1.5, 0.16, 0.18
+_LEFT, _RIGHT, _LINE = 1.6, 0.16, 0.18
 _TONES = {"expert": COLOURS[1], "output": COLOURS[4], "input": COLOURS[0]}
 _THICK = 0.2  # of a row
 _MOBE = COLOURS[2]
@@ -34,8 +34,9 @@ def floor_figure(model: str, found: Attribution) -> Figure | None:
     level = reference.value("functional_error") if reference is not None else None
     handles: list[Artist] = [
         *(Patch(color=tone, linewidth=0, label=f"cutting the {mode} mode alone") for mode, tone in _TONES.items()),
-        Line2D([], [], marker="|", color=INK, linewidth=0, markersize=11, markeredgewidth=1.6, label="floor: the largest"),
-        Line2D([], [], marker="D", color=INK, linewidth=0, markersize=5, markerfacecolor="white", label="the step itself"),
+        Line2D([], [], marker="|", color=INK, linewidth=0, markersize=11, markeredgewidth=1.6,
+               label="floor, the largest"),
+        Line2D([], [], marker="D", color=INK, linewidth=0, markersize=5, markerfacecolor="white", label="the step"),
     ]  # fmt: skip
     if level is not None and reference is not None:
         handles.append(Line2D([], [], color=_MOBE, linewidth=1.2, linestyle=(0, (4, 2)), label="MoBE"))
@@ -52,8 +53,9 @@ def floor_figure(model: str, found: Attribution) -> Figure | None:
             axes.plot([floor, own], [place, place], color=INK, linewidth=1.1, solid_capstyle="butt", zorder=3)
             axes.plot(own, place, "D", color=INK, markersize=5, markerfacecolor="white", zorder=5)
         axes.plot([floor, floor], [place - 0.38, place + 0.38], color=INK, linewidth=1.6, zorder=4)
-        for mode, value in mode_errors(step).items():
-            shift = (MODES.index(mode) - 1) * 1.15 * _THICK
+        cut = {mode: value for mode, value in mode_errors(step).items() if value > 0}
+        for number, (mode, value) in enumerate(cut.items()):
+            shift = (number - (len(cut) - 1) / 2) * 1.15 * _THICK
             axes.barh(place + shift, value, height=_THICK, color=_TONES[mode], linewidth=0, zorder=2)
         name(axes, step.name, place)
     axes.set_yticks([])
@@ -73,10 +75,10 @@ def floor_figure(model: str, found: Attribution) -> Figure | None:
         alt=f"Relative functional error of each step and of cutting each mode alone. {_said(steps)}."
         + (f" MoBE {fixed(level, 3)}." if level is not None else ""),
         caption=(
-            "Relative functional error (pooled inputs) of each step of TD-MoE, and of cutting each mode alone to the step's "
-            "ranks. The largest of the three is a floor: no Tucker decomposition of these ranks lies below it. What is "
-            "between floor and step is what the other modes, the metric and the solver cost; what lies between "
-            "the floor and MoBE no change but other ranks can take away."
+            "Relative functional error (pooled inputs) of each step of TD-MoE, and of cutting each mode alone to the "
+            "step's ranks. The largest of the three is a floor: no Tucker decomposition of these ranks lies below it. "
+            "Between floor and step is what the other modes, the metric and the solver cost. Where MoBE lies below a "
+            "floor, only other ranks could reach it."
         ),
         svg=svg(figure),
     )

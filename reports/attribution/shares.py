@@ -21,7 +21,7 @@ ERRORS = {
     "operator_error": "operator error",
     "angle_deg": "angle of the stream",
 }
-_ROW, _LEFT, _RIGHT = 0.36, 1.5, 1.08
+_ROW, _LEFT, _RIGHT = 0.36, 1.6, 1.04
 _LINE = 0.18
 _ALONE, _LAST = COLOURS[1], COLOURS[2]
 
@@ -75,7 +75,7 @@ def shapley_figure(model: str, found: Attribution) -> Figure | None:
             f"Loss that each change takes away, averaged over {orders(rows)} in which they can be switched on (Shapley "
             "value), beside what it takes away as the first and as the last one. The wider the grey bar, the more its "
             "effect depends on the others; left of 0 it does harm."
-            + (f" At the right the share of the gap to MoBE." if any(given(r, "gap_share") for r in rows) else "")
+            + (" At the right the share of the gap to MoBE." if any(given(r, "gap_share") for r in rows) else "")
             + (f" Not measured: {', '.join(missing)}." if missing else "")
         ),
         svg=svg(figure),
@@ -89,8 +89,8 @@ def orders(rows: Sequence[Row]) -> str:
 
 
 def _shapley_note(row: Row) -> str:
-    note = fixed(row["nats"], 3)
-    return note + (f"\n{share(row, 'gap_share', 'gap_share_low', 'gap_share_high', 0)}" if given(row, "gap_share") else "")
+    closed = share(row, "gap_share", "gap_share_low", "gap_share_high", 0)
+    return fixed(row["nats"], 3) + (f"\n{closed}" if given(row, "gap_share") else "")
 
 
 def predictors_figure(model: str, found: Attribution) -> Figure | None:
@@ -101,7 +101,7 @@ def predictors_figure(model: str, found: Attribution) -> Figure | None:
     figure, axes, _ = _frame(len(rows), "Which error predicts the loss", model, [])
     for place, row in enumerate(rows):
         _interval(axes, row, place, "rank_correlation", "low", "high")
-        _right(axes, place, ranged(row, "rank_correlation", "low", "high", 2).replace(" (", "\n("))
+        _right(axes, place, correlation(row).replace(" (", "\n("))
     _rows(axes, [error_name(row) for row in rows])
     low = min(float(row[column]) for row in rows for column in ("rank_correlation", "low") if given(row, column))
     axes.set_xlim(-1.05 if low < -0.05 else min(-0.03, low - 0.03), 1.05)
@@ -109,7 +109,7 @@ def predictors_figure(model: str, found: Attribution) -> Figure | None:
     axes.axvline(1.0, color=NULL_GREY, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("rank correlation with the loss")
-    said = "; ".join(f"{label(error_name(row), 40)} {ranged(row, 'rank_correlation', 'low', 'high', 2)}" for row in rows)
+    said = "; ".join(f"{label(error_name(row), 40)} {correlation(row)}" for row in rows)
     runs = next((row["runs"] for row in rows if given(row, "runs")), None)
     return Figure(
         name=PREDICTORS,
@@ -122,6 +122,11 @@ def predictors_figure(model: str, found: Attribution) -> Figure | None:
         ),
         svg=svg(figure),
     )
+
+
+def correlation(row: Row) -> str:
+    """With its interval."""
+    return ranged(row, "rank_correlation", "low", "high", 2)
 
 
 def _frame(rows: int, title: str, model: str, handles: list[Line2D]) -> tuple[Canvas, Axes, float]:

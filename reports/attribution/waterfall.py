@@ -18,8 +18,8 @@ from reports.formats import fixed
 
 BETTER, WORSE, LEVEL, OTHER = COLOURS[0], COLOURS[3], "#8b9097", COLOURS[2]
 ROW, HEADING = 0.33, 0.31  # inches
-LEFT, RIGHT, ABOVE, BELOW = 1.5, 0.14, 0.62, 0.46
-_LETTERS, _MOST = 23, 2  # a line of a name, and lines
+LEFT, RIGHT, ABOVE, BELOW = 1.6, 0.14, 0.62, 0.46
+_LETTERS, _MOST = 25, 2  # a line of a name, and lines
 _LETTER = 0.066  # inches, of a digit at 7.5 pt
 SMALL = 7.5
 _PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # behind text that a line would cross
@@ -33,6 +33,7 @@ class Bar:
     start: float | None = None
     note: str = ""
     colour: str = LEVEL
+    name: str = ""  # where it is not the step's own
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ def signed(change: float) -> str:
     return fixed(change, 3, signed=True) if abs(change) >= 0.0005 else "0.000"
 
 
-def whole(step: Step, colour: str = LEVEL) -> Bar:
+def whole(step: Step, colour: str = LEVEL, name: str = "") -> Bar:
     """From the dense model's level."""
-    return Bar(step, None, fixed(step.damage, 3) if step.measured else "", colour)
+    return Bar(step, None, fixed(step.damage, 3) if step.measured else "", colour, name)
 
 
 def share_of(change: float, gap: float) -> str:
@@ -130,7 +131,7 @@ def name(axes: Axes, text: str, place: float) -> None:
 
 
 def _bar(axes: Axes, bar: Bar, place: float, highest: float, *, joined: bool) -> None:
-    name(axes, bar.step.name, place)
+    name(axes, bar.name or bar.step.name, place)
     if not bar.step.measured:
         axes.text(0.015 * highest, place, label(bar.step.reason, 44), fontsize=SMALL, va="center", color=NULL_GREY,
                   style="italic")  # fmt: skip
@@ -152,8 +153,8 @@ def _note(axes: Axes, bar: Bar, place: float, ends: tuple[float, float], highest
     inch = (axes.get_xlim()[1] - axes.get_xlim()[0]) / (WIDTH - LEFT - RIGHT)  # in data
     wide, stderr = (len(text) * _LETTER + 0.1) * inch, bar.step.stderr()
     if max(right, bar.step.damage + stderr) + wide <= highest:
-        axes.text(max(right, bar.step.damage + stderr) + 0.05 * inch, place, text, fontsize=SMALL, va="center", bbox=_PAPER,
-                  zorder=4)  # fmt: skip
+        end = max(right, bar.step.damage + stderr) + 0.05 * inch
+        axes.text(end, place, text, fontsize=SMALL, va="center", bbox=_PAPER, zorder=4)
     elif min(right, highest) - left > wide:
         end = min(right - (stderr if bar.start is None else 0.0), highest)
         axes.text(end - 0.06 * inch, place, text, fontsize=SMALL, va="center", ha="right", color="white",
