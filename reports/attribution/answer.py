@@ -1,7 +1,7 @@
 """The answer in plain words, computed from the rows: nothing is said that a number does not support."""
 
 from reports.attribution.effects import effects, order
-from reports.attribution.ladders import NO_GAP, Attribution, Step, share, with_error
+from reports.attribution.ladders import Attribution, Step, share
 from reports.attribution.origins import floor, origin, predictors, rounding
 from reports.formats import fixed, listing, percent
 

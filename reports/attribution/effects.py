@@ -21,11 +21,14 @@ def _shapley(found: Attribution) -> str:
     idle = [row for row in rows if given(row, "nats_low", "nats_high") and row["nats_low"] <= 0 <= row["nats_high"]]
     if not rows:
         return ""
-    parts = [
-        f"{switch_name(row)} {'takes' if row is helps[0] else ''} {_nats(row)}{_of_gap(row)}".replace("  ", " ")
-        for row in helps
-    ]
-    said = [f"Whatever the order (Shapley value over {orders(rows)}), {listing(parts)}."] if parts else []
+    said = []
+    if helps:
+        first, *others = (f"{_nats(row)}{_of_gap(row)}" for row in helps)
+        then = listing([f"{switch_name(row)} {text}" for row, text in zip(helps[1:], others, strict=True)])
+        said.append(
+            f"Whatever the order (Shapley value over {orders(rows)}), most is taken away by {switch_name(helps[0])}: "
+            f"{first}" + (f"; then by {then}." if then else ".")
+        )
     if harms:
         said.append(f"Harm: {listing([f'{switch_name(row)} ({_nats(row)})' for row in harms])}.")
     if idle:
@@ -58,7 +61,8 @@ def _ladder(found: Attribution) -> str:
     worse = [step for step in changed if _clear_harm(step)]
     said += "."
     if worse:
-        said += f" It rises at {listing([f'“{step.name}” ({step.says("change_nats")})' for step in worse])}."
+        rises = [f"“{step.name}” ({step.says('change_nats')})" for step in worse]
+        said += f" The loss rises at {listing(rises)}."
     if not by_strength(found.switches, "nats"):
         said += " Shapley values were not measured, so this holds for this order of changes only."
     return said
@@ -75,18 +79,13 @@ def order(found: Attribution) -> str:
     if not rows or total <= 0:
         return ""
     most = max(rows, key=_spread)
-    said = (
-        f"{switch_name(most)} takes away {fixed(most['alone_nats'], 3)} nats as the first change and "
-        f"{fixed(most['last_nats'], 3)} as the last"
+    how_much = (
+        f"{fixed(most['alone_nats'], 3)} nats as the first change and {fixed(most['last_nats'], 3)} as the last, a "
+        f"difference of {percent(_spread(most) / total)} of the {fixed(total, 3)} nats that all changes take away together"
     )
-    part = f"{percent(_spread(most) / total)} of the {fixed(total, 3)} nats that all changes take away together"
     if _spread(most) > _MATTERS * total:
-        return f"Order matters: {said}, a difference of {part}."
-    return (
-        f"Order matters little: nowhere more than in {switch_name(most)}; it takes away "
-        + said.split("takes away ", 1)[1]
-        + f", a difference of {part}."
-    )
+        return f"Order matters: {switch_name(most)} takes away {how_much}."
+    return f"Order matters little: most in {switch_name(most)}, which takes away {how_much}."
 
 
 def _spread(row: Row) -> float:

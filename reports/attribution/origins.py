@@ -46,18 +46,16 @@ def origin(found: Attribution) -> str:
     if meeting is not None:
         said += f" (nearest step of TD-MoE, “{meeting.name}”: {meeting.says()})"
     parts, before = [], start.damage
-    for chosen, what in ((linear, "more bases"), (bent, "the nonlinearity" if linear else "bases and nonlinearity")):
+    second = "the nonlinearity takes" if linear else "bases and nonlinearity together take"
+    for chosen, what in ((linear, "more bases take"), (bent, second)):
         if chosen:
             best = _least(chosen)
-            parts.append(f"{what} take{'' if what != 'the nonlinearity' else 's'} away {fixed(before - best.damage, 3)} "
-                         f"(“{best.name}”: {best.says()})")  # fmt: skip
+            parts.append(f"{what} away {fixed(before - best.damage, 3)} nats (“{best.name}”: {best.says()})")
             before = best.damage
     if parts:
         said += f". From there {listing(parts)}"
     if trained:
         said += f". Trained as published it adds {_least(trained).says()} (“{_least(trained).name}”)"
-    if bent and not linear:
-        said += ". The two were not measured apart"
     return said + "."
 
 
@@ -93,12 +91,12 @@ def predictors(found: Attribution) -> str:
         return ""
     parts = [f"the {error_name(row)} {correlation(row)}" for row in rows]
     runs = next((row["runs"] for row in rows if given(row, "runs")), None)
-    said = f"Rank correlation with the loss{f' over {fixed(runs, 0)} models' if runs is not None else ''}: {listing(parts)}."
+    over = f" over {fixed(runs, 0)} models" if runs is not None else ""
+    said = f"Rank correlation with the loss{over}: {listing(parts)}."
+    low = rows[0].get("low")
     unclear = [
-        error_name(row)
-        for row in rows[1:]
-        if given(row, "high") and given(rows[0], "low") and row["high"] >= rows[0]["low"]
+        f"the {error_name(row)}" for row in rows[1:] if low is not None and given(row, "high") and row["high"] >= low
     ]
     if unclear:
-        said += f" The interval of the first overlaps with that of the {listing(unclear)}: these models do not tell them apart."
+        said += f" The first interval overlaps with that of {listing(unclear)}: these models do not tell them apart."
     return said
