@@ -81,7 +81,7 @@ def order(found: Attribution) -> str:
     most = max(rows, key=_spread)
     how_much = (
         f"{fixed(most['alone_nats'], 3)} nats as the first change and {fixed(most['last_nats'], 3)} as the last, a "
-        f"difference of {percent(_spread(most) / total)} of the {fixed(total, 3)} nats that all changes take away together"
+        f"difference of {percent(_spread(most) / total)} of the {fixed(total, 3)} nats that all take away together"
     )
     if _spread(most) > _MATTERS * total:
         return f"Order matters: {switch_name(most)} takes away {how_much}."

@@ -183,8 +183,11 @@ def _finite(row: Row) -> dict[str, Any]:
 
 
 def places_of(stderr: float | None) -> int:
-    """Decimals that show two digits of an error, within what is legible."""
-    return 3 if not stderr or stderr <= 0 else min(4, max(2, 1 - math.floor(math.log10(stderr))))
+    """Decimals that show an error's first digit, and its second where the first is 1; two to four."""
+    if not stderr or stderr <= 0:
+        return 3
+    digit = math.floor(math.log10(stderr))
+    return min(4, max(2, -digit + (stderr < 2 * 10.0**digit)))
 
 
 def with_error(value: float | None, stderr: float | None, *, signed: bool = False) -> str:
