@@ -30,21 +30,19 @@ def _shapley(found: Attribution) -> str:
             f"{first}" + (f"; then by {then}." if then else ".")
         )
     if harms:
-        said.append(f"Harm: {listing([f'{switch_name(row)} ({_nats(row)})' for row in harms])}.")
+        said.append(f"Harm: {listing([f'{switch_name(row)}, {_nats(row)}' for row in harms])}.")
     if idle:
-        said.append(
-            f"No effect that differs from 0: {listing([f'{switch_name(row)} ({_nats(row)})' for row in idle])}."
-        )
+        said.append(f"No effect that differs from 0: {listing([f'{switch_name(row)}, {_nats(row)}' for row in idle])}.")
     return " ".join(said)
 
 
 def _nats(row: Row) -> str:
-    return f"{ranged(row, 'nats', 'nats_low', 'nats_high', 3)} nats"
+    return ranged(row, "nats", "nats_low", "nats_high", 3, unit=" nats")
 
 
 def _of_gap(row: Row) -> str:
-    said = share(row, "gap_share", "gap_share_low", "gap_share_high")
-    return f", {said} of the gap" if given(row, "gap_share") else ""
+    said = share(row, "gap_share", "gap_share_low", "gap_share_high", of=" of the gap")
+    return f", {said}" if given(row, "gap_share") else ""
 
 
 def _ladder(found: Attribution) -> str:
@@ -84,8 +82,8 @@ def order(found: Attribution) -> str:
         f"difference of {percent(_spread(most) / total)} of the {fixed(total, 3)} nats that all take away together"
     )
     if _spread(most) > _MATTERS * total:
-        return f"Order matters: {switch_name(most)} takes away {how_much}."
-    return f"Order matters little: most in {switch_name(most)}, which takes away {how_much}."
+        return f"Order matters: “{switch_name(most)}” takes away {how_much}."
+    return f"Order matters little: most to “{switch_name(most)}”, which takes away {how_much}."
 
 
 def _spread(row: Row) -> float:

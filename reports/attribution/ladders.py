@@ -197,21 +197,17 @@ def with_error(value: float | None, stderr: float | None, *, signed: bool = Fals
     return text if value is None or stderr is None else f"{text} ± {fixed(stderr, places)}"
 
 
-def share(row: Row, column: str, low: str, high: str, places: int = 1) -> str:
-    """`98.6 % (97.9 to 99.2)`."""
-    if not given(row, column):
-        return EMPTY
-    said = f"{fixed(100 * row[column], places)}\N{NO-BREAK SPACE}%"
-    if not given(row, low, high):
-        return said
-    return f"{said} ({fixed(100 * row[low], places)} to {fixed(100 * row[high], places)})"
+def share(row: Row, column: str, low: str, high: str, places: int = 1, of: str = "") -> str:
+    """`98.6 % (97.9 to 99.2)`; with `of` `98.6 % of the gap (97.9 to 99.2)`."""
+    scaled = {name: 100 * row[name] for name in (column, low, high) if given(row, name)}
+    return ranged(scaled, column, low, high, places, unit=f"\N{NO-BREAK SPACE}%{of}")
 
 
-def ranged(row: Row, column: str, low: str, high: str, places: int) -> str:
-    """`0.98 (0.91 to 1.00)`."""
+def ranged(row: Row, column: str, low: str, high: str, places: int, unit: str = "") -> str:
+    """`0.98 (0.91 to 1.00)`; the unit before the interval."""
     if not given(row, column):
         return EMPTY
-    said = fixed(row[column], places)
+    said = fixed(row[column], places) + unit
     return f"{said} ({fixed(row[low], places)} to {fixed(row[high], places)})" if given(row, low, high) else said
 
 

@@ -6,6 +6,7 @@ from reports.attribution.answer import answer
 from reports.attribution.ladder_figures import LADDER, MEETING
 from reports.attribution.ladders import DENSE, attribution
 from reports.attribution.modes import FLOOR
+from reports.attribution.scatter import SCATTER
 from reports.attribution.shares import PREDICTORS, SHAPLEY
 from reports.attribution.tables import ends, errors, losses, predictors, ranks, shapley, specs
 from reports.drawing import Figure
@@ -36,7 +37,7 @@ def attribution_section(run: Run, figures: Sequence[Figure]) -> Section:
     add("shapley", "Each change, whatever the order", shapley(found), SHAPLEY)
     add("floor", "What the ranks alone cost", ranks(found), FLOOR)
     add("predictors", "Which error predicts the damage", predictors(found), PREDICTORS)
-    add("errors", "Errors and drift of every step", errors(found))
+    add("errors", "Errors and drift of every step", errors(found), SCATTER)
     add("specs", "Every step as a method", specs(found))
     return Section(
         title="What is self-inflicted, and what is structural",

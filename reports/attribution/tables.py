@@ -97,7 +97,7 @@ def ends(found: Attribution) -> Table | None:
     if found.published is not None:
         chosen.append((f"TD-MoE {found.published.name}", found.published))
     if found.best is not None and found.best is not found.published:
-        chosen.append((f"TD-MoE, best: {found.best.name}", found.best))
+        chosen.append(("TD-MoE, best step", found.best))
     chosen += [(f"MoBE, {step.preset}", step) for step in found.presets]
     chosen += [(step.name, step) for step in found.beside if step.family == "rtn"]
     if not chosen:

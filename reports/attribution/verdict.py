@@ -61,15 +61,15 @@ def _left(found: Attribution, best: Step, reference: Step) -> list[str]:
     if closed is None:
         return []
     ends = {"low": None if high is None else 1 - high, "high": None if low is None else 1 - low}
-    said = share({"left": 1 - closed, **ends}, "left", "low", "high")
+    said = share({"left": 1 - closed, **ends}, "left", "low", "high", of=" of the gap")
     ahead = reference.damage - best.damage
     if low is not None and high is not None and low < 1 <= high:
-        text = f"What is left of the gap, {said}, cannot be told from nothing: none of it has to be structural."
+        text = f"What is left, {said}, cannot be told from nothing: none of it has to be structural."
     elif closed >= 1:
         text = f"Nothing is left of the gap: TD-MoE is ahead of MoBE by {fixed(ahead, 3)} nats."
     else:
         text = (
-            f"At most {said} of the gap, {fixed(-ahead, 3)} nats, is structural: an upper bound, since changes that "
+            f"At most {said}, {fixed(-ahead, 3)} nats, is structural: an upper bound, since changes that "
             "were not tried may close more."
         )
     alike = min(found.like(reference), key=lambda step: step.damage, default=None)
