@@ -16,8 +16,8 @@ def effects(found: Attribution) -> list[str]:
 
 def _shapley(found: Attribution) -> str:
     rows = by_strength(found.switches, "nats")
-    helps = [row for row in rows if float(row.get("nats_low") or row["nats"]) > 0][:_FEW]
-    harms = [row for row in rows if float(row.get("nats_high") or row["nats"]) < 0]
+    helps = [row for row in rows if _end(row, "nats_low") > 0][:_FEW]
+    harms = [row for row in rows if _end(row, "nats_high") < 0]
     idle = [row for row in rows if given(row, "nats_low", "nats_high") and row["nats_low"] <= 0 <= row["nats_high"]]
     if not rows:
         return ""
@@ -34,6 +34,11 @@ def _shapley(found: Attribution) -> str:
     if idle:
         said.append(f"No effect that differs from 0: {listing([f'{switch_name(row)}, {_nats(row)}' for row in idle])}.")
     return " ".join(said)
+
+
+def _end(row: Row, column: str) -> float:
+    """Of the interval; the value itself where there is none."""
+    return float(row[column] if given(row, column) else row["nats"])
 
 
 def _nats(row: Row) -> str:

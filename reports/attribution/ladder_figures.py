@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure as Canvas
 
 from reports.attribution.ladders import DENSE, SAME_FORM, Attribution, Step
-from reports.attribution.waterfall import OTHER, SMALL, Group, chain, draw, frame, whole
+from reports.attribution.names import SMALL
+from reports.attribution.waterfall import OTHER, Group, chain, draw, frame, whole
 from reports.drawing import NULL_GREY, Figure, label, svg
 from reports.formats import fixed, listing
 

@@ -8,13 +8,14 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from reports.attribution.ladders import Attribution, Step, mode_errors
-from reports.attribution.waterfall import BELOW, ROW, SMALL, name
+from reports.attribution.names import LEFT, SMALL, name
+from reports.attribution.waterfall import BELOW, ROW
 from reports.drawing import COLOURS, INK, WIDTH, Figure, canvas, label, plain_numbers, svg
 from reports.formats import fixed
 from reports.run import MODES
 
 FLOOR = "attribution-floor"
-_LEFT, _RIGHT, _LINE = 1.6, 0.16, 0.18
+_RIGHT, _LINE = 0.16, 0.18
 _TONES = {"expert": COLOURS[1], "output": COLOURS[4], "input": COLOURS[0]}
 _THICK = 0.2  # of a row
 _MOBE = COLOURS[2]
@@ -44,7 +45,7 @@ def floor_figure(model: str, found: Attribution) -> Figure | None:
     above, tall = 0.42 + _LINE * lines, ROW * len(steps)
     height = above + tall + BELOW
     figure = canvas(height)
-    axes = figure.add_axes((_LEFT / WIDTH, BELOW / height, (WIDTH - _LEFT - _RIGHT) / WIDTH, tall / height))
+    axes = figure.add_axes((LEFT / WIDTH, BELOW / height, (WIDTH - LEFT - _RIGHT) / WIDTH, tall / height))
     if level is not None:
         axes.axvline(level, color=_MOBE, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1)
     for place, step in enumerate(steps):

@@ -8,15 +8,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from reports.attribution.ladders import MOBE, TDMOE, Attribution, Step
+from reports.attribution.names import SMALL
 from reports.attribution.shares import ERRORS, correlation
-from reports.attribution.waterfall import SMALL
 from reports.drawing import COLOURS, WIDTH, Figure, canvas, label, plain_numbers, svg
 from reports.formats import fixed
 from reports.run import Row, given
 
 SCATTER = "attribution-errors"
 _LOOKS = {TDMOE: ("TD-MoE", "o", COLOURS[0]), MOBE: ("MoBE", "s", COLOURS[2]), "": ("others", "^", "#8b9097")}
-_COLUMNS, _PANEL, _GAP, _LEFT, _BETWEEN, _RIGHT, _ABOVE, _BELOW = 2, 1.2, 0.62, 0.6, 0.2, 0.1, 0.8, 0.46  # inches
+_COLUMNS, _PANEL, _GAP, _LEFT, _BETWEEN, _RIGHT, _ABOVE, _BELOW = 2, 1.25, 0.5, 0.66, 0.2, 0.1, 0.74, 0.3  # inches
 _LEAST = 3  # points, below which a panel shows nothing
 
 
@@ -43,11 +43,13 @@ def scatter_figure(model: str, found: Attribution) -> Figure | None:
         left = _LEFT + column * (wide + _BETWEEN)
         axes = figure.add_axes((left / WIDTH, bottom / height, wide / WIDTH, _PANEL / height))
         _draw(axes, panel, limits)
-        axes.set_title(_title(panel.error, found.predictors), loc="left", pad=3, fontsize=SMALL)
+        axes.set_title(_name(panel.error), loc="left", pad=3, fontsize=SMALL)
+        if row := _row(panel.error, found.predictors):
+            said = correlation(row).replace(" (", "\n(")
+            axes.text(0.97, 0.05, said, transform=axes.transAxes, fontsize=7, ha="right", linespacing=1.1, zorder=4)
         axes.tick_params(labelleft=column == 0)
-    figure.text(
-        0.015, (_BELOW + height - _ABOVE) / 2 / height, "nats a token above the dense model", rotation=90, va="center"
-    )
+    middle = (_BELOW + height - _ABOVE) / 2 / height
+    figure.text(0.015, middle, "nats a token above the dense model", rotation=90, va="center")
     handles = [
         Line2D([], [], marker=shape, color=tone, linewidth=0, markersize=5, label=name)
         for family, (name, shape, tone) in _LOOKS.items()
@@ -62,11 +64,11 @@ def scatter_figure(model: str, found: Attribution) -> Figure | None:
         name=SCATTER,
         title="Loss against each error",
         alt=f"Log-log panels of the loss above dense against errors of {len(panels[0].points)} models. "
-        + "; ".join(_title(panel.error, found.predictors) for panel in panels)
+        + "; ".join(_said(panel.error, found.predictors) for panel in panels)
         + ".",
         caption=(
-            "Loss above the dense model's against each error, both axes logarithmic, a symbol a model; at the top the rank "
-            "correlation with its 95 % interval. The closer to one rising line, the better the error predicts the loss."
+            "Loss above the dense model's against each error, both axes logarithmic, a symbol a model; in the corner "
+            "the rank correlation with its 95 % interval. The closer to one rising line, the better an error predicts."
             + (f" {fixed(hidden, 0)} models that do not add to the loss are not shown." if hidden > 1 else "")
             + (" One model that does not add to the loss is not shown." if hidden == 1 else "")
         ),
@@ -106,7 +108,14 @@ def _draw(axes: Axes, panel: _Panel, limits: tuple[float, float]) -> None:
     axes.tick_params(labelsize=SMALL)
 
 
-def _title(error: str, rows: Sequence[Row]) -> str:
-    row = next((row for row in rows if row.get("error") == error and given(row, "rank_correlation")), None)
-    name = ERRORS[error].replace("functional error, own inputs", "functional, own inputs")
-    return name + (f": {correlation(row)}" if row else "")
+def _name(error: str) -> str:
+    return ERRORS[error] + (", °" if error.endswith("_deg") else "")
+
+
+def _row(error: str, rows: Sequence[Row]) -> Row | None:
+    return next((row for row in rows if row.get("error") == error and given(row, "rank_correlation")), None)
+
+
+def _said(error: str, rows: Sequence[Row]) -> str:
+    row = _row(error, rows)
+    return f"{_name(error)}: rank correlation {correlation(row)}" if row else _name(error)

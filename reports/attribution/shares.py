@@ -8,7 +8,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from reports.attribution.ladders import Attribution, by_strength, ranged, share
-from reports.attribution.waterfall import BELOW, SMALL, name
+from reports.attribution.names import LEFT, SMALL, name
+from reports.attribution.waterfall import BELOW
 from reports.drawing import COLOURS, INK, NULL_GREY, WIDTH, Figure, canvas, label, plain_numbers, svg
 from reports.formats import fixed
 from reports.run import Row, given
@@ -21,7 +22,7 @@ ERRORS = {
     "operator_error": "operator error",
     "angle_deg": "angle of the stream",
 }
-_ROW, _LEFT, _RIGHT = 0.36, 1.6, 1.04
+_ROW, _RIGHT = 0.36, 1.04
 _LINE = 0.18
 _ALONE, _LAST = COLOURS[1], COLOURS[2]
 
@@ -133,7 +134,7 @@ def _frame(rows: int, title: str, model: str, handles: list[Line2D]) -> tuple[Ca
     above, tall = 0.34 + _LINE * len(handles) + (0.08 if handles else 0.0), _ROW * rows
     height = above + tall + BELOW
     figure = canvas(height)
-    axes = figure.add_axes((_LEFT / WIDTH, BELOW / height, (WIDTH - _LEFT - _RIGHT) / WIDTH, tall / height))
+    axes = figure.add_axes((LEFT / WIDTH, BELOW / height, (WIDTH - LEFT - _RIGHT) / WIDTH, tall / height))
     axes.set_ylim(rows - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)

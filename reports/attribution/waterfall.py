@@ -4,7 +4,6 @@ Names stand left of the axes in at most two lines, the numbers at the bars, so t
 a phone shows the figure. What was not measured keeps its row and says why.
 """
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,15 +12,13 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from reports.attribution.ladders import Step
+from reports.attribution.names import LEFT, SMALL, inches, name
 from reports.drawing import COLOURS, INK, NULL_GREY, WIDTH, canvas, label, plain_numbers
 from reports.formats import fixed
 
 BETTER, WORSE, LEVEL, OTHER = COLOURS[0], COLOURS[3], "#8b9097", COLOURS[2]
 ROW, HEADING = 0.33, 0.31  # inches
-LEFT, RIGHT, ABOVE, BELOW = 1.6, 0.14, 0.62, 0.46
-_LETTERS, _MOST = 25, 2  # a line of a name, and lines
-_LETTER = 0.066  # inches, of a digit at 7.5 pt
-SMALL = 7.5
+RIGHT, ABOVE, BELOW = 0.14, 0.62, 0.46
 _PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # behind text that a line would cross
 
 
@@ -114,22 +111,6 @@ def draw(axes: Axes, groups: Sequence[Group], highest: float, lowest: float = 0.
     axes.set_xlabel("nats a token above the dense model")
 
 
-def wrapped(text: str) -> str:
-    """At most two lines."""
-    lines = textwrap.wrap(label(text, 80), _LETTERS) or [""]
-    if len(lines) > _MOST:
-        lines = [*lines[: _MOST - 1], lines[_MOST - 1][: _LETTERS - 1].rstrip() + "…"]
-    return "\n".join(lines)
-
-
-def name(axes: Axes, text: str, place: float) -> None:
-    """A row's name, left of the axes."""
-    axes.annotate(
-        wrapped(text), (0, place), xytext=(-5, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
-        ha="right", va="center", fontsize=SMALL, linespacing=1.05,
-    )  # fmt: skip
-
-
 def _bar(axes: Axes, bar: Bar, place: float, highest: float, *, joined: bool) -> None:
     name(axes, bar.name or bar.step.name, place)
     if not bar.step.measured:
@@ -151,7 +132,7 @@ def _note(axes: Axes, bar: Bar, place: float, ends: tuple[float, float], highest
     left, right = ends
     text = bar.note + (" ›" if right > highest else "")
     inch = (axes.get_xlim()[1] - axes.get_xlim()[0]) / (WIDTH - LEFT - RIGHT)  # in data
-    wide, stderr = (len(text) * _LETTER + 0.1) * inch, bar.step.stderr()
+    wide, stderr = (1.1 * inches(text) + 0.1) * inch, bar.step.stderr()
     if max(right, bar.step.damage + stderr) + wide <= highest:
         end = max(right, bar.step.damage + stderr) + 0.05 * inch
         axes.text(end, place, text, fontsize=SMALL, va="center", bbox=_PAPER, zorder=4)
