@@ -35,7 +35,7 @@ TDMOE = (
 _NO_MODES = (None, None, None)
 LADDER_OF_MOBE = (
     ("1 basis, phi identity (input-mode Tucker)", "mobe:phi=identity,bases=1",
-     0.319, 0.0050, None, 0.251, 0.422, 0.191, 0.171, 0.338, *_NO_MODES),
+     0.319, 0.0050, None, 0.251, 0.424, 0.190, 0.172, 0.340, *_NO_MODES),
     ("2 bases, phi identity", "mobe:phi=identity,bases=2",
      0.231, 0.0045, 0.0031, 0.251, 0.391, 0.184, 0.165, 0.309, *_NO_MODES),
     ("4 bases, phi identity", "mobe:phi=identity,bases=4",

@@ -72,7 +72,7 @@ def meeting_figure(model: str, found: Attribution) -> Figure | None:
     after = found.tdmoe[found.tdmoe.index(meeting) :] if meeting is not None else []
     ours = chain(after, None)
     groups = [Group("MoBE, one change after the other", chain(found.mobe, None))]
-    heading = "TD-MoE, from the same level" if len(after) > 1 else "TD-MoE, its nearest step"
+    heading = "TD-MoE, from the same level" if len(after) > 1 else "TD-MoE, the nearest step"
     groups += [Group(heading, ours)] if ours else []
     steps = [step for step in (*found.mobe, *after) if step.measured]
     lowest = min([0.0, *(step.damage - step.stderr() for step in steps)])
@@ -90,8 +90,8 @@ def meeting_figure(model: str, found: Attribution) -> Figure | None:
             "Held-out loss above the dense model's, paired by window; thin lines: one standard error. "
             + (f"{SAME_FORM}, where the ladders meet. " if found.meets_in_form else "")
             + (
-                f"Dotted: where MoBE's ladder starts, {fixed(found.mobe[0].damage, 3)} nats; the nearest step of "
-                f"TD-MoE, “{label(meeting.name, 48)}”, has {fixed(meeting.damage, 3)}."
+                f"Dotted: where MoBE's ladder starts, {fixed(found.mobe[0].damage, 3)} nats; the step of TD-MoE "
+                f"with the nearest errors, “{label(meeting.name, 48)}”, has {fixed(meeting.damage, 3)}."
                 if meeting is not None and found.mobe[0].measured
                 else ""
             )

@@ -19,6 +19,7 @@ NO_GAP = "no_gap"
 SAME_FORM = (
     "MoBE with one basis and no nonlinearity has the form of a Tucker decomposition that cuts the input mode alone"
 )
+_TELLING = ("weight_error", "functional_error")
 _OF_A_PRESET = {"preset", "steps", "groups", "alignment", "damping"}
 _SAME = 1e-6  # of a share that is 1 by definition
 
@@ -145,12 +146,15 @@ class Attribution:
 
     @property
     def meeting(self) -> Step | None:
-        """The step of TD-MoE nearest to where MoBE's ladder starts."""
+        """The step of TD-MoE whose weight and functional error are nearest to where MoBE's ladder starts.
+
+        Errors, not losses: the same decomposition has the same ones, whatever the windows.
+        """
         start = self.mobe[0] if self.mobe and self.mobe[0].measured else None
-        if start is None:
+        steps = [step for step in self.tdmoe if step.measured and given(step.row, *_TELLING)]
+        if start is None or not given(start.row, *_TELLING):
             return None
-        found = [step for step in self.tdmoe if step.measured]
-        return min(found, key=lambda step: abs(step.damage - start.damage), default=None)
+        return min(steps, key=lambda s: sum(abs(s.row[e] - start.row[e]) for e in _TELLING), default=None)
 
     @property
     def meets_in_form(self) -> bool:
@@ -182,17 +186,17 @@ def _finite(row: Row) -> dict[str, Any]:
     return clean | {"status": "not_finite"} if lost and clean.get("status") in (None, "", "ok") else clean
 
 
-def places_of(stderr: float | None) -> int:
-    """Decimals that show an error's first digit, and its second where the first is 1; two to four."""
+def places_of(stderr: float | None, least: int = 3) -> int:
+    """Decimals that show an error's first digit, and its second where the first is 1; from `least` to four."""
     if not stderr or stderr <= 0:
-        return 3
+        return least
     digit = math.floor(math.log10(stderr))
-    return min(4, max(2, -digit + (stderr < 2 * 10.0**digit)))
+    return min(4, max(least, -digit + (stderr < 2 * 10.0**digit)))
 
 
-def with_error(value: float | None, stderr: float | None, *, signed: bool = False) -> str:
+def with_error(value: float | None, stderr: float | None, *, signed: bool = False, least: int = 3) -> str:
     """`0.316 ± 0.004`."""
-    places = places_of(stderr)
+    places = places_of(stderr, least)
     text = fixed(value, places, signed=signed)
     return text if value is None or stderr is None else f"{text} ± {fixed(stderr, places)}"
 
@@ -200,6 +204,8 @@ def with_error(value: float | None, stderr: float | None, *, signed: bool = Fals
 def share(row: Row, column: str, low: str, high: str, places: int = 1, of: str = "") -> str:
     """`98.6 % (97.9 to 99.2)`; with `of` `98.6 % of the gap (97.9 to 99.2)`."""
     scaled = {name: 100 * row[name] for name in (column, low, high) if given(row, name)}
+    if given(row, low, high) and row[high] - row[low] < _SAME:  # known by definition
+        del scaled[low], scaled[high]
     return ranged(scaled, column, low, high, places, unit=f"\N{NO-BREAK SPACE}%{of}")
 
 

@@ -44,13 +44,20 @@ def origin(found: Attribution) -> str:
     if found.meets_in_form:
         said = f"{SAME_FORM}, and adds {start.says()} nats"
     if meeting is not None:
-        said += f" (nearest step of TD-MoE, “{meeting.name}”: {meeting.says()})"
+        said += f" (the step of TD-MoE with the nearest errors, “{meeting.name}”: {meeting.says()})"
     parts, before = [], start.damage
-    second = "the nonlinearity takes" if linear else "bases and nonlinearity together take"
-    for chosen, what in ((linear, "more bases take"), (bent, second)):
+    stages = (
+        (linear, ("more bases take", "more bases add")),
+        (bent, ("the nonlinearity takes", "the nonlinearity adds"))
+        if linear
+        else (bent, ("bases and nonlinearity together take", "bases and nonlinearity together add")),
+    )
+    for chosen, (takes, adds) in stages:
         if chosen:
             best = _least(chosen)
-            parts.append(f"{what} away {fixed(before - best.damage, 3)} nats (“{best.name}”: {best.says()})")
+            less = before - best.damage
+            how = f"{takes} away {fixed(less, 3)}" if less >= 0 else f"{adds} {fixed(-less, 3)}"
+            parts.append(f"{how} nats (“{best.name}”: {best.says()})")
             before = best.damage
     if parts:
         said += f". From there {listing(parts)}"

@@ -16,7 +16,7 @@ from reports.run import Row, given
 
 SCATTER = "attribution-errors"
 _LOOKS = {TDMOE: ("TD-MoE", "o", COLOURS[0]), MOBE: ("MoBE", "s", COLOURS[2]), "": ("others", "^", "#8b9097")}
-_COLUMNS, _PANEL, _GAP, _LEFT, _BETWEEN, _RIGHT, _ABOVE, _BELOW = 2, 1.25, 0.5, 0.66, 0.2, 0.1, 0.74, 0.3  # inches
+_COLUMNS, _PANEL, _GAP, _LEFT, _BETWEEN, _RIGHT, _ABOVE, _BELOW = 2, 1.25, 0.5, 0.7, 0.2, 0.1, 0.74, 0.3  # inches
 _LEAST = 3  # points, below which a panel shows nothing
 
 
@@ -45,11 +45,10 @@ def scatter_figure(model: str, found: Attribution) -> Figure | None:
         _draw(axes, panel, limits)
         axes.set_title(_name(panel.error), loc="left", pad=3, fontsize=SMALL)
         if row := _row(panel.error, found.predictors):
-            said = correlation(row).replace(" (", "\n(")
-            axes.text(0.97, 0.05, said, transform=axes.transAxes, fontsize=7, ha="right", linespacing=1.1, zorder=4)
+            axes.set_title(fixed(row["rank_correlation"], 2), loc="right", pad=3, fontsize=SMALL)
         axes.tick_params(labelleft=column == 0)
     middle = (_BELOW + height - _ABOVE) / 2 / height
-    figure.text(0.015, middle, "nats a token above the dense model", rotation=90, va="center")
+    figure.text(0.012, middle, "nats a token above the dense model", rotation=90, va="center")
     handles = [
         Line2D([], [], marker=shape, color=tone, linewidth=0, markersize=5, label=name)
         for family, (name, shape, tone) in _LOOKS.items()
@@ -67,8 +66,8 @@ def scatter_figure(model: str, found: Attribution) -> Figure | None:
         + "; ".join(_said(panel.error, found.predictors) for panel in panels)
         + ".",
         caption=(
-            "Loss above the dense model's against each error, both axes logarithmic, a symbol a model; in the corner "
-            "the rank correlation with its 95 % interval. The closer to one rising line, the better an error predicts."
+            "Loss above the dense model's against each error, both axes logarithmic, a symbol a model; at the right "
+            "above each panel the rank correlation. The closer to one rising line, the better an error predicts."
             + (f" {fixed(hidden, 0)} models that do not add to the loss are not shown." if hidden > 1 else "")
             + (" One model that does not add to the loss is not shown." if hidden == 1 else "")
         ),

@@ -35,7 +35,7 @@ LOSS = (
     Column("bits saved", lambda row: percent(row.get("bits_saved")), reason=_no_reason),
     Column(
         "perplexity",
-        lambda row: with_error(row.get("perplexity"), row.get("perplexity_stderr")),
+        lambda row: with_error(row.get("perplexity"), row.get("perplexity_stderr"), least=2),
         reason=_no_reason,
     ),
 )

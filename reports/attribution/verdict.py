@@ -27,11 +27,11 @@ def verdict(found: Attribution) -> list[str]:
             f"There is no gap to MoBE to explain: TD-MoE {against}, a difference that "
             f"{'cannot be told from 0' if found.without_gap else 'has no interval'}{_end(published, best)}."
         ]
-    closed = (
-        "No change that was tried closes any of TD-MoE's gap to MoBE"
-        if best is published
-        else f"{_share(best)} of TD-MoE's gap to MoBE is how TD-MoE was run"
-    )
+    closed = f"{_share(best)} of TD-MoE's gap to MoBE is how TD-MoE was run"
+    if best is published:
+        closed = "No change that was tried closes any of TD-MoE's gap to MoBE"
+    elif (best.value("gap_closed") or 0.0) >= 1:
+        closed = f"All of TD-MoE's gap to MoBE is how TD-MoE was run, {_share(best)}"
     ends = f"a gap of {fixed(found.gap, 3)} nats{_storage(published, reference)}"
     return [f"{closed}: {against}, {ends}{_end(published, best)}.", *_left(found, best, reference)]
 
