@@ -71,7 +71,7 @@ def test_the_verdict_is_the_share_of_the_gap_and_what_is_left_of_it(page: str) -
     assert (
         "98.6 % (95 % interval 98.0 to 99.2) of TD-MoE's gap to MoBE is how TD-MoE was run: as published it adds 1.452 "
         "± 0.012 nats a token to the dense model's loss, MoBE (corrected) 0.049 ± 0.002, a gap of 1.403 nats (bits "
-        "saved 24.8 % and 25.1 %); with “+ budget shared with down by measured sensitivity” it adds 0.069 ± 0.002."
+        "saved: 24.8 % and 25.1 %); with “+ budget shared with down by measured sensitivity” it adds 0.069 ± 0.002."
     ) in text
     assert "At most 1.4 % of the gap (0.8 to 2.0), 0.020 nats, is structural: an upper bound" in text
     assert (
@@ -258,6 +258,8 @@ def test_nothing_measured_is_no_answer() -> None:
     run = run_of([], [], [])
     assert figures_for(run) == []
     assert "does not say what is self-inflicted" in words(page_of(run))
+    rows = [row | {"loss_difference_nats": None, "status": "not_measured"} for row in attribution_rows()]
+    assert said(run_of(rows)).startswith("The dense model was not measured")
 
 
 def test_every_figure_has_words_and_is_the_same_again() -> None:

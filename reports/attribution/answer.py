@@ -7,11 +7,13 @@ from reports.attribution.verdict import verdict
 from reports.formats import listing
 
 _NOTHING = "No step of TD-MoE was measured, so this run does not say what is self-inflicted."
+_NO_DENSE = "The dense model was not measured, so this run does not say what TD-MoE adds to its loss."
 
 
 def answer(found: Attribution) -> list[str]:
     """Sentences for the top of the page, the most important first."""
-    first = [_NOTHING] if found.best is None else verdict(found)
+    nothing = _NO_DENSE if any(step.value("loss_nats") is not None for step in found.tdmoe) else _NOTHING
+    first = [nothing] if found.best is None else verdict(found)
     said = [*first, *effects(found), order(found), floor(found), origin(found), rounding(found)]
     said += [predictors(found), _coverage(found)]
     return [sentence for sentence in said if sentence]

@@ -9,7 +9,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from reports.attribution.ladders import MOBE, TDMOE, Attribution, Step
 from reports.attribution.names import SMALL
-from reports.attribution.shares import ERRORS, correlation
+from reports.attribution.shares import ANGLE, ERRORS, correlation
 from reports.drawing import COLOURS, WIDTH, Figure, canvas, label, plain_numbers, svg
 from reports.formats import fixed
 from reports.run import Row, given
@@ -67,7 +67,8 @@ def scatter_figure(model: str, found: Attribution) -> Figure | None:
         + ".",
         caption=(
             "Loss above the dense model's against each error, both axes logarithmic, a symbol a model; at the right "
-            "above each panel the rank correlation. The closer to one rising line, the better an error predicts."
+            "above each panel the rank correlation. The closer to one rising line, the better an error predicts. Errors "
+            "are means over all projections that any of the models compresses."
             + (f" {fixed(hidden, 0)} models that do not add to the loss are not shown." if hidden > 1 else "")
             + (" One model that does not add to the loss is not shown." if hidden == 1 else "")
         ),
@@ -84,12 +85,19 @@ def _hidden(found: Attribution) -> int:
 
 
 def _points(found: Attribution, error: str) -> list[tuple[float, float, str]]:
-    """What a logarithmic scale can show."""
-    return [
-        (value, step.damage, step.family if step.family in _LOOKS else "")
-        for step in _compressed(found)
-        if (value := step.value(error)) is not None and value > 0 and step.damage > 0
-    ]
+    """What a logarithmic scale can show; errors are over all projections that any model compresses."""
+    whole = max(map(_projections, _compressed(found)), default=1)
+    points = []
+    for step in _compressed(found):
+        value = step.value(error)
+        if value is not None and value > 0 and step.damage > 0:
+            share = 1.0 if error == ANGLE else _projections(step) / whole
+            points.append((share * value, step.damage, step.family if step.family in _LOOKS else ""))
+    return points
+
+
+def _projections(step: Step) -> int:
+    return len(str(step.row.get("projections") or "one").split(","))
 
 
 def _draw(axes: Axes, panel: _Panel, limits: tuple[float, float]) -> None:
@@ -108,7 +116,7 @@ def _draw(axes: Axes, panel: _Panel, limits: tuple[float, float]) -> None:
 
 
 def _name(error: str) -> str:
-    return ERRORS[error] + (", °" if error.endswith("_deg") else "")
+    return ERRORS[error] + (", °" if error == ANGLE else "")
 
 
 def _row(error: str, rows: Sequence[Row]) -> Row | None:

@@ -15,12 +15,13 @@ from reports.formats import fixed
 from reports.run import Row, given
 
 SHAPLEY, PREDICTORS = "attribution-shapley", "attribution-predictors"
+ANGLE = "angle_deg"
 ERRORS = {
     "weight_error": "weight error",
     "functional_error": "functional error",
     "functional_error_expert": "functional error, own inputs",
     "operator_error": "operator error",
-    "angle_deg": "angle of the stream",
+    ANGLE: "angle of the stream",
 }
 _ROW, _RIGHT = 0.36, 1.04
 _LINE = 0.18

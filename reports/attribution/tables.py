@@ -9,6 +9,9 @@ from reports.run import MODES, Row
 from reports.tables import Column, Table, table_of
 
 
+_MOST = 4  # ranks in a cell
+
+
 def _step(text: Callable[[Step], str]) -> Callable[[Row], str]:
     return lambda row: text(Step(row))
 
@@ -25,6 +28,12 @@ def _unmeasured(row: Row) -> str:
     """Why a loss is missing; a missing gap is none."""
     step = Step(row)
     return "" if step.measured or step.method == "dense" else step.reason
+
+
+def _few(ranks: str) -> str:
+    """Those of the first stacks, and how many others there are."""
+    parts = ranks.split()
+    return " ".join(parts[:_MOST]) + (f" and {len(parts) - _MOST} more" if len(parts) > _MOST else "") or EMPTY
 
 
 NAME = Column("step", _step(lambda step: step.name))
@@ -53,7 +62,7 @@ ERRORS = (
     Column("norm ratio", _number("norm_ratio", 3), "stream after the last layer", reason=_no_reason),
 )
 RANKS = (
-    Column("ranks", lambda row: str(row.get("ranks") or EMPTY), reason=_no_reason),
+    Column("ranks", lambda row: _few(str(row.get("ranks") or "")), reason=_no_reason),
     *(Column(mode, _number(f"mode_error_{mode}", 3), "cutting one mode alone", reason=_no_reason) for mode in MODES),
     Column("floor", _number("floor", 3), "functional error"),
     Column("of the step", _number("functional_error", 3), "functional error", reason=_no_reason),
@@ -82,7 +91,7 @@ def ranks(found: Attribution) -> Table:
     return table_of(
         [step.row for step in found.tdmoe if mode_errors(step) or step.row.get("ranks")],
         (NAME, *RANKS),
-        "Ranks (expert, output, input) and what they cost in functional error, pooled over stacks",
+        "Ranks (expert x output x input) and what they cost in functional error, means over stacks",
     )
 
 

@@ -1,7 +1,7 @@
 """The first sentences: how much of the gap is how TD-MoE was run, and what is left that may be its structure."""
 
 from reports.attribution.ladders import Attribution, Step, share
-from reports.formats import fixed, listing, percent
+from reports.formats import EMPTY, fixed, listing, percent
 
 
 def verdict(found: Attribution) -> list[str]:
@@ -47,8 +47,10 @@ def _end(published: Step, best: Step) -> str:
 
 
 def _storage(published: Step, reference: Step) -> str:
-    ours, theirs = published.value("bits_saved"), reference.value("bits_saved")
-    return "" if ours is None or theirs is None else f" (bits saved {percent(ours)} and {percent(theirs)})"
+    ours, theirs = (percent(step.value("bits_saved")) for step in (published, reference))
+    if EMPTY in (ours, theirs):
+        return ""
+    return f" with {ours} of the bits saved" if ours == theirs else f" (bits saved: {ours} and {theirs})"
 
 
 def _share(step: Step) -> str:
