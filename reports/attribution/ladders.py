@@ -123,9 +123,9 @@ class Attribution:
     @property
     def reference(self) -> Step | None:
         """The MoBE that the gap is to: whose share is 1 by definition, otherwise the preset that adds least."""
-        exact = [step for step in self.presets if abs((step.value("gap_closed") or 0.0) - 1) < _SAME]
-        found = exact or [step for step in self.presets if step.measured]
-        return min(found, key=lambda step: step.damage, default=None)
+        found = [step for step in self.presets if step.measured]
+        exact = [step for step in found if abs((step.value("gap_closed") or 0.0) - 1) < _SAME]
+        return min(exact or found, key=lambda step: step.damage, default=None)
 
     @property
     def presets(self) -> list[Step]:

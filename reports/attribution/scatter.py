@@ -67,8 +67,8 @@ def scatter_figure(model: str, found: Attribution) -> Figure | None:
         + ".",
         caption=(
             "Loss above the dense model's against each error, both axes logarithmic, a symbol a model; at the right "
-            "above each panel the rank correlation. The closer to one rising line, the better an error predicts. Errors "
-            "are means over all projections that any of the models compresses."
+            "above each panel the rank correlation. The closer to one rising line, the better an error predicts. "
+            "Errors are means over all projections that any of the models compresses."
             + (f" {fixed(hidden, 0)} models that do not add to the loss are not shown." if hidden > 1 else "")
             + (" One model that does not add to the loss is not shown." if hidden == 1 else "")
         ),

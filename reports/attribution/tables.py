@@ -8,7 +8,6 @@ from reports.formats import EMPTY, fixed, integer, percent
 from reports.run import MODES, Row
 from reports.tables import Column, Table, table_of
 
-
 _MOST = 4  # ranks in a cell
 
 
