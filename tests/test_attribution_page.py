@@ -336,6 +336,8 @@ def test_hostile_names_stay_text() -> None:
 def test_tables_give_every_step_its_numbers_and_its_spec(page: str) -> None:
     text = words(page)
     assert "+ exact ranks 0.316 ± 0.005 −0.963 ± 0.009 81.0 % (80.4 to 81.6) 25.1 %" in text
+    assert "MoBE, published, 3,000 steps 0.067 ± 0.003 — 98.7 %" in text
+    assert "preset published, 3,000 steps 0.067 ± 0.003 +0.0180 ± 0.0013 98.7 %" in text
     assert "tdmoe:gate_up=joint,refit=expert,alignment=1 0.4 gate, up 9.2" in text
     assert "as published 32,80,88 0.000 0.381 0.241 0.381 0.499" in text
     assert "core refit 0.2310 (0.2240 to 0.2390) 16.5 % (16.0 to 17.0) 0.3120 0.1890 all 64 32" in text
