@@ -19,6 +19,7 @@ from diag.commands.injection import injection
 from diag.commands.models import models
 from diag.commands.operator import operator
 from diag.commands.quality import quality
+from diag.commands.report import report
 from diag.commands.spectra import spectra
 from diag.commands.superweights import superweights
 from tdmoe import __version__
@@ -30,7 +31,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Why tensor decomposition of a Mixture-of-Experts LLM fails on your checkpoint, measured.",
 )
-for command in (spectra, operator, superweights, experts, quality, drift, injection, calibrate, compress, models):
+for command in (
+    spectra,
+    operator,
+    superweights,
+    experts,
+    quality,
+    drift,
+    injection,
+    calibrate,
+    compress,
+    report,
+    models,
+):
     app.command()(command)
 
 

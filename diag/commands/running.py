@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from diag.finished import Found
     from diag.probes import Settings
     from diag.run import RunFolder
     from diag.session import Session
+    from reports.drawing import Figure
+    from reports.run import Run
 
 
 def run_probe(
@@ -86,18 +89,61 @@ def saved_whatever_happens() -> Iterator[Saved]:
         raise typer.Exit(1) from error
 
 
+class Pages:
+    """Pages of runs, each in its own folder when it is added; and one of all of them."""
+
+    def __init__(self) -> None:
+        self._runs: list[Run] = []
+        self._figures: list[list[Figure]] = []
+
+    def add(self, folder: RunFolder[Any], tables: Iterable[str]) -> Path:
+        """Figures and page of a finished run, into its folder."""
+        from reports.figures import figures_for
+
+        run = folder.data(tables)
+        figures = figures_for(run)
+        self._runs.append(run)
+        self._figures.append(figures)
+        return _written(folder.path, [run], [figures])
+
+    def together(self, out: Path) -> Path | None:
+        """Of all of them, into `out`; None where there is none."""
+        return _written(out, self._runs, self._figures) if self._runs else None
+
+
 def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
     """Figures and the self-contained page, from the finished run."""
+    return Pages().add(folder, tables)
+
+
+def _written(out: Path, runs: Sequence[Run], figures: Sequence[Sequence[Figure]]) -> Path:
+    """Figures and page of these runs in a folder."""
     from diag.files import write_text
-    from reports.figures import figures_for
+    from reports.figures import named_apart
     from reports.page import render
+    from reports.verdict import opening_figures
     from tdmoe.atomic import write_bytes
 
-    run = folder.data(tables)
-    figures = figures_for(run)
-    for figure in figures:
-        write_bytes(folder.path / "figures" / f"{figure.name}.svg", figure.svg)
-    folder.remove_figures_but({f"{figure.name}.svg" for figure in figures})
-    page = folder.path / "report.html"
-    write_text(page, render(run, figures))
+    drawn = [*named_apart(runs, figures), *(opening_figures(runs) if len(runs) > 1 else [])]
+    for figure in drawn:
+        write_bytes(out / "figures" / f"{figure.name}.svg", figure.svg)
+    for path in (out / "figures").glob("*.svg"):
+        if path.stem not in {figure.name for figure in drawn}:
+            path.unlink()
+    page = out / "report.html"
+    write_text(page, render(runs, figures))
     return page
+
+
+def write_report(found: Found, page: Path) -> None:
+    """The page of runs that were read back from disk, and nothing else; InputError where one of them has none."""
+    from diag.files import write_text
+    from reports.figures import figures_of
+    from reports.page import SECTIONS, render
+    from tdmoe.problems import InputError
+
+    for run in found.runs:
+        if run["command"] not in SECTIONS:
+            known = ", ".join(sorted(SECTIONS))
+            raise InputError(f"{run['model']}: a run of '{run['command']}' has no page; there is one for: {known}")
+    write_text(page, render(found.runs, figures_of(found.runs), found.missing))

@@ -1,0 +1,99 @@
+"""How the runs of a page were made: versions, seeds, devices, commands, settings, and what did not finish."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reports.chapters import Chapter, setting
+from reports.formats import EMPTY
+from reports.run import Run
+from reports.tables import Cell, Table, pairs
+
+Job = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Method:
+    """What explains how a command measures: a template, under its title."""
+
+    anchor: str
+    title: str
+    template: str
+
+
+@dataclass(frozen=True)
+class Making:
+    """What the page says of the making of its chapters; `missing` are jobs that left none."""
+
+    chapters: Sequence[Chapter]
+    missing: Sequence[Job] = ()
+
+    @property
+    def jobs(self) -> int:
+        """How many there should be."""
+        return sum(len(chapter.run["jobs"]) for chapter in self.chapters) + len(self.missing)
+
+    @property
+    def unfinished(self) -> list[tuple[str, Job]]:
+        """Jobs whose values are missing from the page, each after the name of its run."""
+        return [("", job) for job in self.missing] + [pair for pair in self._named() if pair[1]["state"] != "done"]
+
+    @property
+    def remarks(self) -> list[tuple[str, Job]]:
+        """Finished jobs that left a word, likewise."""
+        return [pair for pair in self._named() if pair[1]["state"] == "done" and pair[1].get("message")]
+
+    def _named(self) -> list[tuple[str, Job]]:
+        alone = len(self.chapters) == 1
+        return [("" if alone else chapter.name, job) for chapter in self.chapters for job in chapter.run["jobs"]]
+
+    @property
+    def runs(self) -> Table:
+        """One line a run."""
+        columns = {"model": "model", "model fingerprint": "fingerprint", "device": "device", "seed": "seed"}
+        lines = [
+            [Cell(c.name), *(Cell(setting(c.run[key])) for key in columns.values()), Cell(_when(c.run)), Cell(c.done)]
+            for c in self.chapters
+        ]
+        return Table("The runs of this page", ["run", *columns, "started", "jobs"], lines)
+
+    @property
+    def versions(self) -> Table:
+        """Package by package, one column for all runs that agree on every one."""
+        columns: dict[tuple[tuple[str, str], ...], list[str]] = {}
+        for chapter in self.chapters:
+            found = tuple(sorted((str(k), str(v)) for k, v in chapter.run["versions"].items()))
+            columns.setdefault(found, []).append(chapter.name)
+        packages = sorted({name for found in columns for name, _ in found})
+        lines = [[Cell(name), *(Cell(dict(found).get(name, EMPTY)) for found in columns)] for name in packages]
+        headings = ["all runs"] if len(columns) == 1 else ["; ".join(names) for names in columns.values()]
+        return Table("Versions", ["package", *headings], lines)
+
+    @property
+    def methods(self) -> list[Method]:
+        """One for each command."""
+        found: dict[str, Method] = {}
+        for chapter in self.chapters:
+            section = chapter.section
+            found.setdefault(section.method, Method(f"method-{chapter.run['command']}", section.title, section.method))
+        return list(found.values())
+
+    def settings(self, chapter: Chapter) -> Table:
+        """What was asked of a run."""
+        return pairs("Settings", ("setting", "value"), _as_text(dict(sorted(chapter.run["config"].items()))))
+
+    def circumstances(self, chapter: Chapter) -> Table:
+        """Of which model, where and with what a run was made."""
+        run = chapter.run
+        facts = {"model": run["model"], "model fingerprint": run["fingerprint"], "device": run["device"]}
+        facts |= {"seed": run["seed"], "started": run["started"], "layout of the run": f"version {run['schema']}"}
+        versions = {f"version of {name}": version for name, version in sorted(run["versions"].items())}
+        return pairs("Circumstances", ("what", "value"), _as_text(facts) | _as_text(versions))
+
+
+def _when(run: Run) -> str:
+    """The time without fractions, with its zone in words where that is UTC."""
+    return setting(run["started"]).replace("T", " ", 1).replace("+00:00", " UTC")
+
+
+def _as_text(values: Mapping[str, object]) -> dict[str, str]:
+    return {str(name): setting(value) for name, value in values.items()}
