@@ -90,7 +90,7 @@ def test_which_change_takes_away_most_and_whether_order_matters(page: str) -> No
     ) in text
     assert "No effect that differs from 0: HOOI, 0.000 nats (−0.001 to 0.001)." in text
     assert "On the ladder “+ exact ranks” changes most: −0.963 ± 0.009 nats to the step before it, 68.6 % of" in text
-    assert "The loss rises at “+ shared input factor” (+0.0090 ± 0.0019)." in text
+    assert "The loss rises at “+ shared input factor” (+0.0090 ± 0.0019). “+ HOOI” changes nothing here." in text
     assert (
         "Order matters: “exact ranks” takes away 1.056 nats as the first change and 0.701 as the last, a difference of "
         "27.0 % of the 1.316 nats that all take away together."
@@ -104,6 +104,18 @@ def test_harm_and_little_order_are_told() -> None:
     text = said(run_of(shapley=rows))
     assert "Harm: shared input factor, −0.020 nats (−0.030 to −0.010)." in text
     assert "Order matters little: most to “core refit”" in text
+
+
+def test_what_was_measured_in_one_order_only_is_no_difference() -> None:
+    rows = [row | {"orders": 4} for row in shapley_rows()]
+    rows[2] |= {"alone_nats": None}
+    text = said(run_of(shapley=rows))
+    assert "(Shapley value over 4 drawn orders)" in text
+    total = sum(row["nats"] for row in rows)
+    assert f"a difference of {100 * (0.312 - 0.189) / total:.1f}\N{NO-BREAK SPACE}% of the {total:.3f} nats" in text
+    assert "all take away together (5 of 6 measured as both)." in text
+    rows[5] |= {"nats": None}
+    assert "Order matters" not in said(run_of(shapley=rows))
 
 
 def test_the_floor_is_held_against_mobe() -> None:
@@ -138,10 +150,10 @@ def test_rounding_and_the_best_predictor_stand_beside() -> None:
         "Rounding beside: RTN, 4 bits adds 0.0057 ± 0.0012 nats and saves 45.7\N{NO-BREAK SPACE}% of the bits" in text
     )
     assert "Rank correlation with the loss over 17 models: the angle of the stream 0.98 (0.92 to 1.00), the" in text
-    assert "overlaps with that of the functional error, own inputs, the functional error and the operator error" in text
+    assert "The interval of the functional error, own inputs, the functional error and the operator error reach" in text
     apart = predictor_rows()
     apart[2] |= {"low": 0.995}
-    assert "do not tell" not in said(run_of(predictors=apart))
+    assert "not certain" not in said(run_of(predictors=apart))
 
 
 def test_no_gap_is_said_and_no_share_of_it_is_given() -> None:
