@@ -1,0 +1,209 @@
+"""Perplexity against bits saved, of every method, ratio and set of layers, with the front of what nothing beats.
+
+A model is on the front when no other saves at least as many bits with at most its loss, and one of the two less.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from reports.drawing import INK, NULL_GREY, Figure, canvas, label, style, svg
+from reports.formats import fixed, listing, percent, significant
+from reports.run import given
+from reports.sections import Block
+from reports.tables import Cell, Table
+from reports.verdict.compared import Column, Comparison
+from reports.verdict.intervals import with_error
+from reports.verdict.look import Look, in_order, legend, lines_of, look, panel, perplexity_axis, signed
+from reports.verdict.losses import Loss
+from reports.verdict.subjects import Subject, plain
+
+_PANEL, _GAP, _ABOVE, _BELOW = 1.75, 0.42, 0.3, 0.5  # inches
+_MOST = 3  # texts
+_TOLD = 8  # names in a caption
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model on a text: `reach` is how far its bar goes down and up, of the paired difference to the dense model."""
+
+    loss: Loss
+    name: str
+    saved: float
+    perplexity: float
+    reach: tuple[float, float]
+
+    @property
+    def look(self) -> Look:
+        return look(self.loss)
+
+
+def pareto_block(subject: Subject, found: Comparison) -> Block | None:
+    """Figure and table; None where no text has a compressed model beside the dense one."""
+    columns = [c for c in found.columns if points(found, c) and _dense(found, c) is not None][:_MOST]
+    if not columns:
+        return None
+    with style():
+        drawn = _draw(subject.name, found, columns)
+    said = [f"on {plain(c.text)}: {_named(front(points(found, c)))}" for c in columns]
+    anchor = subject.anchor("pareto")
+    figure = Figure(
+        name=anchor,
+        title="Perplexity against bits saved",
+        alt=f"Perplexity against bits saved. {_alt(found, columns)}",
+        caption=(
+            "Perplexity (lower is better) against the share of stored bits saved. Dashed: the dense model. Stepped line: "
+            "the front, what no other measured model beats in both; "
+            f"{'; '.join(said)}. Bars: one standard error of the paired difference to the dense model. A dotted line joins "
+            "one method's ratios."
+        ),
+        svg=drawn,
+    )
+    return Block(
+        anchor, subject.title("Perplexity against bits saved"), _table(found, columns), figure=figure, folded=True
+    )
+
+
+def points(found: Comparison, column: Column) -> list[Point]:
+    """Every compressed model of a text that has a perplexity and known bits, by bits saved."""
+    listed = []
+    for model in found.models:
+        loss = model.losses.get(column)
+        value = None if loss is None else perplexity(loss)
+        if loss is None or value is None or loss.bits_saved is None:
+            continue
+        error = loss.stderr or 0.0
+        name = loss.title + ("" if loss.ratio is None else f" at {loss.ratio:g}")
+        reach = (value * -math.expm1(-error), value * math.expm1(error))
+        listed.append(Point(loss, name, loss.bits_saved, value, reach))
+    return sorted(listed, key=lambda p: (p.saved, p.perplexity, p.name, p.loss.layers))
+
+
+def front(listed: Sequence[Point]) -> list[Point]:
+    """Those that nothing beats, by bits saved; nothing that changes no bits is among them."""
+    found: list[Point] = []
+    for point in sorted(listed, key=lambda p: (-p.saved, p.perplexity)):
+        if point.saved > 0 and (not found or point.perplexity < found[-1].perplexity):
+            found.append(point)
+    return found[::-1]
+
+
+def perplexity(loss: Loss) -> float | None:
+    """Of a row of either table."""
+    column = "perplexity" if "perplexity" in loss.row else "value"
+    return float(loss.row[column]) if given(loss.row, column) else None
+
+
+def _dense(found: Comparison, column: Column) -> float | None:
+    loss = found.dense.get(column)
+    return None if loss is None else perplexity(loss)
+
+
+def _draw(model: str, found: Comparison, columns: Sequence[Column]) -> bytes:
+    looks = in_order(p.look for c in columns for p in points(found, c))
+    handles = [
+        Line2D([], [], color=NULL_GREY, linewidth=1.1, linestyle=(0, (4, 2)), label="dense"),
+        Line2D([], [], color=INK, linewidth=1.1, label="front"),
+        *(one.handle() for one in looks),
+    ]
+    above = _ABOVE + lines_of(len(handles)) + 0.24
+    height = above + len(columns) * _PANEL + (len(columns) - 1) * _GAP + _BELOW
+    figure = canvas(height)
+    for number, column in enumerate(columns):
+        axes = panel(figure, _BELOW + (len(columns) - 1 - number) * (_PANEL + _GAP), _PANEL)
+        _panel(axes, found, column)
+        axes.set_title(label(plain(column.text), 40), loc="left", pad=3)
+        axes.set_ylabel("perplexity")
+        axes.tick_params(labelbottom=number == len(columns) - 1)
+        if number == len(columns) - 1:
+            axes.set_xlabel("bits saved, %")
+    legend(figure, handles, _ABOVE)
+    signed(figure, model)
+    return svg(figure)
+
+
+def _panel(axes: Axes, found: Comparison, column: Column) -> None:
+    listed, level = points(found, column), _dense(found, column)
+    assert level is not None, "chosen by it"
+    axes.axhline(level, color=NULL_GREY, linewidth=1.1, linestyle=(0, (4, 2)), zorder=2)
+    best = front(listed)
+    saved = [100 * p.saved for p in listed]
+    room = 0.05 * max(max(saved, default=1.0) - min(0.0, *saved), 1.0)
+    if best:
+        xs = [min(0.0, *saved) - room, *(100 * p.saved for p in best)]
+        axes.step(
+            xs, [best[0].perplexity, *(p.perplexity for p in best)], where="pre", color=INK, linewidth=1.1, zorder=3
+        )
+    for series in _series(listed):
+        axes.plot(
+            [100 * p.saved for p in series], [p.perplexity for p in series], color=series[0].look.colour, linewidth=1,
+            linestyle=":", zorder=2,
+        )  # fmt: skip
+    for point in listed:
+        one = point.look
+        axes.errorbar(
+            [100 * point.saved], [point.perplexity], yerr=[[point.reach[0]], [point.reach[1]]], color=one.colour,
+            marker=one.marker, markersize=one.size, markeredgecolor="white", markeredgewidth=0.4, elinewidth=1, capsize=2,
+            zorder=4,
+        )  # fmt: skip
+    axes.set_xlim(min(0.0, *saved) - room, max(saved) + room)
+    axes.xaxis.set_major_locator(MaxNLocator(7))
+    perplexity_axis(
+        axes, [level, *(end for p in listed for end in (p.perplexity - p.reach[0], p.perplexity + p.reach[1]))]
+    )
+
+
+def _series(listed: Sequence[Point]) -> list[list[Point]]:
+    """The ratios of one method over the same layers."""
+    found: dict[tuple[str, str, str], list[Point]] = {}
+    for point in listed:
+        if point.loss.ratio is not None:
+            found.setdefault((point.loss.method, point.loss.layers, point.loss.checkpoint), []).append(point)
+    return [series for series in found.values() if len({p.loss.ratio for p in series}) > 1]
+
+
+def _named(best: Sequence[Point]) -> str:
+    names = [p.name for p in best]
+    rest = len(names) - _TOLD
+    return listing(names[:_TOLD] + ([f"{rest} more"] if rest > 0 else [])) if names else "none"
+
+
+def _alt(found: Comparison, columns: Sequence[Column]) -> str:
+    said = []
+    for column in columns:
+        told = [f"{p.name} {significant(p.perplexity, 4)} at {percent(p.saved)}" for p in points(found, column)]
+        more = f" and {fixed(len(told) - 12, 0)} more" if len(told) > 12 else ""
+        dense = significant(_dense(found, column), 4)
+        said.append(f"{plain(column.text)}: dense {dense}, {', '.join(told[:12])}{more}.")
+    return " ".join(said)
+
+
+def _table(found: Comparison, columns: Sequence[Column]) -> Table:
+    lines = []
+    best = {c: {id(p.loss) for p in front(points(found, c))} for c in columns}
+    listed = {(p.saved, p.name, p.loss.layers): p for c in columns for p in points(found, c)}
+    for (saved, name, layers), _ in sorted(listed.items()):
+        cells = [Cell(name), Cell(plain(layers)), Cell(percent(saved))]
+        for column in columns:
+            of = {(p.saved, p.name, p.loss.layers): p for p in points(found, column)}.get((saved, name, layers))
+            if of is None:
+                cells.append(Cell("—", "not measured"))
+            else:
+                on = "on the front" if id(of.loss) in best[column] else ""
+                cells.append(
+                    Cell(
+                        f"{significant(of.perplexity, 4)}, {with_error(of.loss.damage, of.loss.stderr, signed=True)}"
+                        if of.loss.measured
+                        else significant(of.perplexity, 4),
+                        on,
+                    )
+                )
+        lines.append(cells)
+    headings = ("method", "layers", "bits saved", *(plain(c.text) for c in columns))
+    return Table(
+        "Perplexity, and nats a token above the dense model ± paired standard error, by bits saved", headings, lines
+    )
