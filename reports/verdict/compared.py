@@ -59,6 +59,11 @@ class Compared:
         return next((float(step.row["seconds"]) for step in self.steps if given(step.row, "seconds")), None)
 
     @property
+    def name(self) -> str:
+        """With its ratio."""
+        return self.loss.named
+
+    @property
     def bits_saved(self) -> float | None:
         return self.loss.bits_saved
 

@@ -50,8 +50,7 @@ class Place:
 
     @property
     def name(self) -> str:
-        ratio = self.model.loss.ratio
-        return self.model.loss.title + ("" if ratio is None else f" at {ratio:g}")
+        return self.model.name
 
 
 def geometry_block(subject: Subject, found: Comparison) -> Block | None:

@@ -4,60 +4,68 @@ from collections.abc import Sequence
 
 from reports.formats import listing, percent
 from reports.verdict.intervals import with_error
-from reports.verdict.losses import RTN, TDMOE, Duel, Loss, difference, stores_no_more, words_of
+from reports.verdict.losses import RTN, TDMOE, Duel, Loss, agreement, difference, stores_no_more, words_of
 from reports.verdict.subjects import plain
+
+_MOST = 4  # that are named as not told apart from the best
 
 
 def instead(found: Sequence[Duel]) -> str:
-    """In numbers: the best method, those that cannot be told apart from it, and the best decomposition."""
-    duel = next((one for one in found if one.tdmoe is not None), None)
-    if duel is None or duel.tdmoe is None:
+    """The best method, those that cannot be told apart from it, and where rounding wins the best decomposition."""
+    listed = [duel for duel in found if duel.tdmoe is not None]
+    duel = next((one for one in listed if len(_families(_able(one))) > 1), None)
+    if not listed:
         return "What to do instead: not measured; there is no TD-MoE whose bits others could be held to."
-    limit = duel.tdmoe
-    able = [loss for loss in duel.others if stores_no_more(loss, limit) and loss.bits_saved is not None]
-    others = [loss for loss in able if loss.family != TDMOE]
-    if limit.bits_saved is None or not others:
+    if duel is None or duel.tdmoe is None:
         return "What to do instead: not measured; no other method was evaluated at as few bits as TD-MoE stores."
-    best = min(able, key=lambda loss: loss.damage)
-    where = f"On {plain(duel.arena.text)}, among {len(able)} that save at least {percent(limit.bits_saved)} of the bits"
-    if best.family == TDMOE:
-        second = min(others, key=lambda loss: loss.damage)
-        return (
-            f"What to do instead: nothing that was measured is better. {where}, TD-MoE ({best.how}) adds least, "
-            f"{_adds(best)}; next is {_said(second)}.{_ties(best, able)}"
-        )
-    beside = f"{limit.title} adds {_adds(limit)}" if limit is best else f"TD-MoE {_which(duel)} adds {_adds(limit)}"
+    able, limit = _able(duel), duel.tdmoe
+    best, *rest = able
+    said = "nothing that was measured does better" if best.family == TDMOE else best.title
+    others = [_able(one) for one in listed if one is not duel]
+    same = [one[0].method == best.method for one in others if len(_families(one)) > 1]
     return (
-        f"What to do instead: {best.title}. {where} ({words_of(duel)}, or a storage of their own), it adds least: "
-        f"{_adds(best)}; {beside}.{_ties(best, able)}{_decomposition(best, able)}"
+        f"What to do instead: {said}. On {plain(duel.arena.text)}, {words_of(duel)} or with a storage of their own, of "
+        f"the {len(able)} runs that save at least {percent(limit.bits_saved)} of the bits {_name(best)} adds least, "
+        f"{_adds(best)}{_against(best, limit, rest)}.{_ties(best, rest)}{_decomposition(best, rest)}{agreement(same)}"
     )
 
 
-def _which(duel: Duel) -> str:
-    return "as published" if duel.published is not None else "at its best"
+def _able(duel: Duel) -> list[Loss]:
+    """That store no more than TD-MoE does, the least loss first."""
+    found = [x for x in duel.others if x.bits_saved is not None and stores_no_more(x, duel.tdmoe)]
+    return sorted(found, key=lambda loss: loss.damage)
 
 
-def _ties(best: Loss, able: Sequence[Loss]) -> str:
+def _families(listed: Sequence[Loss]) -> set[str]:
+    return {loss.family for loss in listed}
+
+
+def _against(best: Loss, limit: Loss, rest: Sequence[Loss]) -> str:
+    """TD-MoE where another is best, otherwise the next of another family."""
+    if best.family != TDMOE:
+        return f"; {_name(limit)} adds {_adds(limit)}"
+    other = next(loss for loss in rest if loss.family != TDMOE)
+    return f"; of the others {_name(other)} adds least, {_adds(other)}"
+
+
+def _ties(best: Loss, rest: Sequence[Loss]) -> str:
     """Those whose difference to the best holds 0."""
-    alike = [loss.title for loss in able if loss is not best and difference(loss, best).open]
-    if not alike:
-        return ""
-    return f" {listing(list(dict.fromkeys(alike)))} cannot be told apart from it."
+    alike = list(dict.fromkeys(_name(loss) for loss in rest if difference(loss, best).open))
+    told = alike[:_MOST] + ([f"{len(alike) - _MOST} more"] if len(alike) > _MOST else [])
+    return f" {listing(told)} cannot be told apart from it." if alike else ""
 
 
-def _decomposition(best: Loss, able: Sequence[Loss]) -> str:
+def _decomposition(best: Loss, rest: Sequence[Loss]) -> str:
     """Where rounding wins, what wins among the rest."""
-    rest = [loss for loss in able if loss.family != RTN and not loss.is_control]
-    if best.family != RTN or not rest:
+    found = next((loss for loss in rest if loss.family != RTN and not loss.is_control), None)
+    if best.family != RTN or found is None:
         return ""
-    return f" Among decompositions it is {_said(min(rest, key=lambda loss: loss.damage))}."
+    return f" Among decompositions it is {_name(found)}, with {_adds(found)}."
 
 
-def _said(loss: Loss) -> str:
-    name = f"TD-MoE ({loss.how})" if loss.family == TDMOE else loss.title
-    return f"{name}, with {_adds(loss)}"
+def _name(loss: Loss) -> str:
+    return f"TD-MoE ({loss.how})" if loss.family == TDMOE and not loss.is_published else loss.title
 
 
 def _adds(loss: Loss) -> str:
-    saved = "" if loss.bits_saved is None else f" at {percent(loss.bits_saved)} saved"
-    return f"{with_error(loss.damage, loss.stderr, signed=True)} nats a token{saved}"
+    return f"{with_error(loss.damage, loss.stderr, signed=True)} nats a token at {percent(loss.bits_saved)} saved"

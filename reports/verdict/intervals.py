@@ -82,5 +82,7 @@ def with_error(value: float, stderr: float | None, *, signed: bool = False) -> s
     """`0.266 ± 0.012`, two digits of the error."""
     if stderr is None:
         return significant(value, 4)
+    if value == 0 and stderr == 0:
+        return "0"
     places = places_of(stderr)
     return f"{fixed(value, places, signed=signed)} ± {fixed(stderr, places)}"

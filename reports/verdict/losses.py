@@ -19,6 +19,7 @@ TDMOE, MOBE, RTN = "tdmoe", "mobe", "rtn"
 DENSE = "dense"
 CONTROLS = ("identity", "cast", "mean", "drop")
 PUBLISHED_RANKS = ("allocation=published", "allocation=published_every")
+_AS_PUBLISHED = ("whitening=none", "allocation=published", "decomposition=hosvd")
 _EXACTLY = 1e-9  # a share that is 1 by definition
 TOLERANCE = 0.005  # of the stored bits, within which storage counts as equal
 
@@ -87,7 +88,20 @@ class Loss:
     def title(self) -> str:
         """The method's name, with the folder that a checkpoint was in."""
         folder = f" ({plain(self.checkpoint)})" if self.checkpoint not in ("", self.method) else ""
-        return plain(method_name(self.method)) + folder
+        return plain(self._published if self.is_published else method_name(self.method)) + folder
+
+    @property
+    def named(self) -> str:
+        """Its title with its ratio."""
+        return self.title + ("" if self.ratio is None else f" at {self.ratio:g}")
+
+    @property
+    def _published(self) -> str:
+        """`TD-MoE as published`, and in what else it differs from that."""
+        extras = [option for option in self.options if option not in _AS_PUBLISHED]
+        if not any(option.startswith("decomposition=") for option in self.options):
+            extras.append("default decomposition")
+        return "TD-MoE as published" + (f" ({', '.join(extras)})" if extras else "")
 
     @property
     def how(self) -> str:
@@ -173,9 +187,9 @@ def arenas(subject: Subject) -> list[Arena]:
 def duels(arena: Arena) -> list[Duel]:
     """One a ratio, the largest first."""
     losses = [loss for loss in arena.losses if not loss.is_dense]
+    ratios: Sequence[float | None] = _ratios(arena) or [None]
     return [
-        _duel(arena, ratio, [loss for loss in losses if ratio_at(arena, loss) in (None, ratio)])
-        for ratio in _ratios(arena) or [None]
+        _duel(arena, ratio, [loss for loss in losses if ratio_at(arena, loss) in (None, ratio)]) for ratio in ratios
     ]
 
 
@@ -272,3 +286,18 @@ def _closes_all(loss: Loss) -> bool:
 
 def _least(losses: Sequence[Loss]) -> Loss | None:
     return min(losses, key=lambda loss: loss.damage, default=None)
+
+
+def perplexity(loss: Loss) -> float | None:
+    """Of a row of either table."""
+    column = "perplexity" if "perplexity" in loss.row else "value"
+    return float(loss.row[column]) if given(loss.row, column) else None
+
+
+def agreement(same: Sequence[bool]) -> str:
+    """Of the other comparisons, how many say what the first one says."""
+    if not same:
+        return ""
+    if len(same) == 1:
+        return f" The other comparison (text, ratio or set of layers) {'agrees' if same[0] else 'does not agree'}."
+    return f" Of the {len(same)} other comparisons (texts, ratios, sets of layers) {sum(same)} agree."

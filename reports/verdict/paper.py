@@ -1,7 +1,7 @@
 """Numbers of *Rethinking the Role of Tensor Decompositions in Post-Training LLM Compression* (arXiv 2606.03465v1).
 
-Only what its tables and text print; its figures carry no numbers, so of TD-MoE and MoBE there is no perplexity, angle or
-time to put beside a measured one. Every row names its table and line.
+Only what its tables and text print; its figures carry no numbers, so of TD-MoE and MoBE there is no perplexity, angle
+or time to put beside a measured one. Every row names its table and line.
 """
 
 from dataclasses import dataclass
@@ -54,6 +54,10 @@ class Tradeoff:
     c4: float
     angle_deg: float | None
     norm_ratio: float | None
+
+    @property
+    def is_dense(self) -> bool:
+        return self.method == "dense"
 
     @property
     def source(self) -> str:

@@ -12,14 +12,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from reports.drawing import INK, NULL_GREY, Figure, canvas, label, style, svg
-from reports.formats import fixed, listing, percent, significant
-from reports.run import given
+from reports.formats import EMPTY, fixed, listing, percent, significant
 from reports.sections import Block
 from reports.tables import Cell, Table
 from reports.verdict.compared import Column, Comparison
 from reports.verdict.intervals import with_error
 from reports.verdict.look import Look, in_order, legend, lines_of, look, panel, perplexity_axis, signed
-from reports.verdict.losses import Loss
+from reports.verdict.losses import Loss, perplexity
 from reports.verdict.subjects import Subject, plain
 
 _PANEL, _GAP, _ABOVE, _BELOW = 1.75, 0.42, 0.3, 0.5  # inches
@@ -56,10 +55,9 @@ def pareto_block(subject: Subject, found: Comparison) -> Block | None:
         title="Perplexity against bits saved",
         alt=f"Perplexity against bits saved. {_alt(found, columns)}",
         caption=(
-            "Perplexity (lower is better) against the share of stored bits saved. Dashed: the dense model. Stepped line: "
-            "the front, what no other measured model beats in both; "
-            f"{'; '.join(said)}. Bars: one standard error of the paired difference to the dense model. A dotted line joins "
-            "one method's ratios."
+            "Perplexity (lower is better) against the share of stored bits saved. Dashed: the dense model. Stepped "
+            f"line: the front, what no other measured model beats in both; {'; '.join(said)}. Bars: one standard error of the paired difference to the dense model. A dotted line "
+            "joins one method's ratios."
         ),
         svg=drawn,
     )
@@ -77,9 +75,8 @@ def points(found: Comparison, column: Column) -> list[Point]:
         if loss is None or value is None or loss.bits_saved is None:
             continue
         error = loss.stderr or 0.0
-        name = loss.title + ("" if loss.ratio is None else f" at {loss.ratio:g}")
         reach = (value * -math.expm1(-error), value * math.expm1(error))
-        listed.append(Point(loss, name, loss.bits_saved, value, reach))
+        listed.append(Point(loss, loss.named, loss.bits_saved, value, reach))
     return sorted(listed, key=lambda p: (p.saved, p.perplexity, p.name, p.loss.layers))
 
 
@@ -90,12 +87,6 @@ def front(listed: Sequence[Point]) -> list[Point]:
         if point.saved > 0 and (not found or point.perplexity < found[-1].perplexity):
             found.append(point)
     return found[::-1]
-
-
-def perplexity(loss: Loss) -> float | None:
-    """Of a row of either table."""
-    column = "perplexity" if "perplexity" in loss.row else "value"
-    return float(loss.row[column]) if given(loss.row, column) else None
 
 
 def _dense(found: Comparison, column: Column) -> float | None:
@@ -147,8 +138,8 @@ def _panel(axes: Axes, found: Comparison, column: Column) -> None:
         one = point.look
         axes.errorbar(
             [100 * point.saved], [point.perplexity], yerr=[[point.reach[0]], [point.reach[1]]], color=one.colour,
-            marker=one.marker, markersize=one.size, markeredgecolor="white", markeredgewidth=0.4, elinewidth=1, capsize=2,
-            zorder=4,
+            marker=one.marker, markersize=one.size, markeredgecolor="white", markeredgewidth=0.4, elinewidth=1,
+            capsize=2, zorder=4,
         )  # fmt: skip
     axes.set_xlim(min(0.0, *saved) - room, max(saved) + room)
     axes.xaxis.set_major_locator(MaxNLocator(7))
@@ -183,27 +174,22 @@ def _alt(found: Comparison, columns: Sequence[Column]) -> str:
 
 
 def _table(found: Comparison, columns: Sequence[Column]) -> Table:
+    by_column = [{(p.saved, p.name, p.loss.layers): p for p in points(found, c)} for c in columns]
+    best = [{id(p.loss) for p in front(points(found, c))} for c in columns]
     lines = []
-    best = {c: {id(p.loss) for p in front(points(found, c))} for c in columns}
-    listed = {(p.saved, p.name, p.loss.layers): p for c in columns for p in points(found, c)}
-    for (saved, name, layers), _ in sorted(listed.items()):
-        cells = [Cell(name), Cell(plain(layers)), Cell(percent(saved))]
-        for column in columns:
-            of = {(p.saved, p.name, p.loss.layers): p for p in points(found, column)}.get((saved, name, layers))
-            if of is None:
-                cells.append(Cell("—", "not measured"))
-            else:
-                on = "on the front" if id(of.loss) in best[column] else ""
-                cells.append(
-                    Cell(
-                        f"{significant(of.perplexity, 4)}, {with_error(of.loss.damage, of.loss.stderr, signed=True)}"
-                        if of.loss.measured
-                        else significant(of.perplexity, 4),
-                        on,
-                    )
-                )
+    for key in sorted({key for listed in by_column for key in listed}):
+        saved, name, layers = key
+        cells = [Cell(name), Cell(plain(layers) or EMPTY), Cell(percent(saved))]
+        for listed, chosen in zip(by_column, best, strict=True):
+            point = listed.get(key)
+            cells.append(Cell(EMPTY, "not measured") if point is None else _cell(point, id(point.loss) in chosen))
         lines.append(cells)
     headings = ("method", "layers", "bits saved", *(plain(c.text) for c in columns))
-    return Table(
-        "Perplexity, and nats a token above the dense model ± paired standard error, by bits saved", headings, lines
-    )
+    caption = "Perplexity and nats a token above the dense model ± paired standard error, by bits saved"
+    return Table(caption, headings, lines)
+
+
+def _cell(point: Point, chosen: bool) -> Cell:
+    loss = point.loss
+    added = f", {with_error(loss.damage, loss.stderr, signed=True)}" if loss.measured else ""
+    return Cell(f"{significant(point.perplexity, 4)}{added}", "on the front" if chosen else "")

@@ -38,8 +38,8 @@ def routing_block(subject: Subject, found: Comparison) -> Block | None:
         title="Routing over depth",
         alt=f"Share of a token's experts that stay the same, over decoder layers. {said}.",
         caption=(
-            "Share of a token's experts that the dense model chooses too, mean over tokens, all chosen layers compressed "
-            f"together (100 % is no change). {said}."
+            "Share of a token's experts that the dense model chooses too, mean over tokens, all chosen layers "
+            f"compressed together (100 % is no change). {said}."
         ),
         svg=drawn,
     )
@@ -56,12 +56,8 @@ def _said(ratio: float | None, ours: Sequence[Compared]) -> str:
     parts = []
     for model in ours:
         layer, share = model.routed or (0, 0.0)
-        parts.append(f"{_short(model)} keeps fewest at layer {layer}, {percent(share)}")
+        parts.append(f"{model.loss.title} keeps fewest at layer {layer}, {percent(share)}")
     return f"{'' if ratio is None else f'At {ratio:g}: '}{listing(parts)}"
-
-
-def _short(model: Compared) -> str:
-    return model.loss.title
 
 
 def _missing(panels: Sequence[Panel]) -> str:
@@ -82,7 +78,7 @@ def _draw(model: str, panels: Sequence[Panel]) -> bytes:
     figure = canvas(above + len(panels) * _PANEL + (len(panels) - 1) * _GAP + _BELOW)
     for number, (ratio, ours) in enumerate(panels):
         axes = panel(figure, _BELOW + (len(panels) - 1 - number) * (_PANEL + _GAP), _PANEL)
-        seen = {one: 0 for one in looks}
+        seen = dict.fromkeys(looks, 0)
         for compared in ours:
             one = look(compared.loss)
             rows = [row for row in _rows(compared) if given(row, "routing_agreement")]

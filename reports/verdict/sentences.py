@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 from reports.formats import listing
 from reports.run import Run
-from reports.verdict.causes import predictor, spectra
-from reports.verdict.gap import loses, self_inflicted
+from reports.verdict.causes import causes
+from reports.verdict.inflicted import inflicted
 from reports.verdict.instead import instead
+from reports.verdict.loses import loses
 from reports.verdict.losses import all_duels
+from reports.verdict.predictor import predictor
 from reports.verdict.subjects import Subject, subjects
 
 
@@ -21,7 +23,7 @@ def of_model(subject: Subject) -> list[str]:
     found = all_duels(subject)
     ratio = found[0].ratio if found else None
     said = [
-        loses(found), self_inflicted(subject, found), spectra(subject, ratio), predictor(subject), instead(found),
+        loses(found), inflicted(subject, found), causes(subject, ratio), predictor(subject), instead(found),
         _incomplete(subject),
     ]  # fmt: skip
     return [subject.lead + sentence for sentence in said if sentence]

@@ -32,6 +32,11 @@ class Subject:
     def title(self, text: str) -> str:
         return f"{text}: {self.name}" if self.among > 1 else text
 
+    def is_called(self, name: str) -> bool:
+        """Whether its name (a bare one, a hub id, a folder) is that one."""
+        own = str(self.runs[0]["model"]).replace("\\", "/").rstrip("/").rpartition("/")[2]
+        return own.casefold() == name.casefold()
+
     def tables(self, table: str) -> Iterator[tuple[int, list[Row]]]:
         """(index of the run, its rows) of all runs that hold the table; numbers that are none count as not measured."""
         for number, run in enumerate(self.runs):
@@ -41,10 +46,6 @@ class Subject:
     def rows(self, table: str) -> list[Row]:
         """Of all runs together."""
         return [row for _, rows in self.tables(table) for row in rows]
-
-    def has(self, command: str) -> bool:
-        """Whether a run of that command is among them."""
-        return any(run["command"] == command for run in self.runs)
 
     @property
     def unfinished(self) -> dict[str, tuple[int, int]]:

@@ -1,23 +1,26 @@
 """The comparison at matched bits: a table a ratio, TD-MoE and MoBE side by side, then the others, then yardsticks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from statistics import median
 
-from reports.formats import EMPTY, fixed, percent
+from reports.formats import EMPTY, fixed, listing, percent
 from reports.run import given
 from reports.sections import Block
 from reports.tables import Cell, Table
-from reports.verdict.compared import Column, Compared, Comparison, settings
+from reports.verdict.compared import ERRORS, Column, Compared, Comparison, settings
 from reports.verdict.intervals import with_error
 from reports.verdict.losses import MOBE, RTN, TDMOE, TOLERANCE, Loss
 from reports.verdict.subjects import Subject, plain
 
 TEXT = (
-    "Small type below a perplexity: the difference in mean loss to the dense model on the same windows, nats a token ± "
-    "its paired standard error, in brackets within two of 0. The verdict's intervals between two methods add their paired "
-    "standard errors, which bounds the error whatever their correlation. RTN and the controls are yardsticks, at bits of "
-    "their own."
+    "Small type beside a perplexity: the difference in mean loss to the dense model on the same windows, nats a token "
+    "± its paired standard error, in brackets within two of 0. The verdict's intervals between two methods add their "
+    "paired standard errors, which bounds the error whatever their correlation. RTN and the controls are yardsticks, "
+    "at bits of their own. Errors of weights are attribution's, or means over operator's stacks."
 )
+
+Field = tuple[str, Callable[[Compared], Cell]]
 
 
 def comparison_blocks(subject: Subject, found: Comparison) -> Iterator[Block]:
@@ -58,24 +61,39 @@ def _group(loss: Loss) -> int:
 def _table(found: Comparison, ours: Sequence[Compared], ratio: float | None, layers: str) -> Table:
     columns = [c for c in found.columns if any(c in m.losses for m in ours)]
     middle = matched(ours)
-    lines = [_line(m, columns, middle) for m in ours]
+    fields = _fields(columns, middle)
+    known = [(name, cell) for name, cell in fields if any(cell(m).text != EMPTY for m in ours)]
+    lines = [[Cell(_label(m)), *(cell(m) for _, cell in known)] for m in ours]
     if columns and found.dense:
-        lines.insert(0, _dense(found, columns))
-    projections = sorted({str(m.loss.row.get("projections") or "") for m in ours if m.loss.ratio == ratio} - {""})
-    what = plain(" or ".join(p.replace(",", " and ") for p in projections)) or "the compressed projections"
-    amount = "" if ratio is None else f"{100 * ratio:g} % of "
-    where = f" of layers {plain(layers)}" if layers else ""
+        lines.insert(0, [Cell("dense"), *(_dense(found, columns, name) for name, _ in known)])
     caption = (
-        f"{amount}{what}{where} removed; perplexity ± its standard error over windows; angle, norm ratio and routing after "
-        "the last compressed layer and where fewest experts stay the same"
+        f"{_removed(ours, ratio, layers)}; ± standard errors over windows; angle and norm ratio after the last "
+        "compressed layer"
     )
     if middle is not None:
         caption += f"; bits that differ by more than {100 * TOLERANCE:g} % from the methods' median are marked"
-    headings = [
-        "method", "bits saved", "weight error", "functional error", "operator error",
-        *(f"perplexity, {_name(c, columns)}" for c in columns), "angle, °", "norm ratio", "same experts", "seconds",
-    ]  # fmt: skip
-    return Table(caption, headings, lines)
+    if lacking := [name for name, _ in fields if name not in dict(known)]:
+        caption += f"; not measured: {listing(lacking)}"
+    return Table(caption, ["method", *(name for name, _ in known)], lines)
+
+
+def _removed(ours: Sequence[Compared], ratio: float | None, layers: str) -> str:
+    projections = sorted({str(m.loss.row.get("projections") or "") for m in ours if m.loss.ratio == ratio} - {""})
+    what = plain(" or ".join(names.replace(",", " and ") for names in projections)) or "the compressed projections"
+    where = f" of layers {plain(layers)}" if layers else ""
+    return f"{what}{where}" if ratio is None else f"{100 * ratio:g} % of {what}{where} removed"
+
+
+def _fields(columns: Sequence[Column], middle: float | None) -> list[Field]:
+    return [
+        ("bits saved", lambda m: _bits(m, middle)),
+        *((name.replace("_", " "), partial(_error, name)) for name in ERRORS),
+        *((f"perplexity, {_name(c, columns)}", partial(_perplexity, c)) for c in columns),
+        ("angle, °", _angle),
+        ("norm ratio", _norm),
+        ("same experts, least", _routed),
+        ("seconds", lambda m: Cell(EMPTY, "not measured") if m.seconds is None else Cell(fixed(m.seconds, 1))),
+    ]
 
 
 def matched(ours: Sequence[Compared]) -> float | None:
@@ -84,30 +102,20 @@ def matched(ours: Sequence[Compared]) -> float | None:
     return median(known) if len(known) > 1 else None
 
 
-def _line(model: Compared, columns: Sequence[Column], middle: float | None) -> list[Cell]:
-    note = f"step “{plain(model.steps[0].step)}”" if model.steps and model.steps[0].ladder == TDMOE else ""
-    note = "as published" if model.loss.is_published else note
-    errors = [_error(model, name) for name in ("weight_error", "functional_error", "operator_error")]
-    texts = [_perplexity(model.losses.get(column)) for column in columns]
-    seconds = model.seconds
-    return [
-        Cell(model.loss.title + (f" ({note})" if note else "")), _bits(model, middle), *errors, *texts, *_stream(model),
-        Cell(EMPTY, "not measured") if seconds is None else Cell(fixed(seconds, 1)),
-    ]  # fmt: skip
+def _label(model: Compared) -> str:
+    """With the step of TD-MoE's ladder that it is."""
+    step = next((loss.step for loss in model.steps if loss.ladder == TDMOE), "")
+    return model.loss.title + (f" (step “{plain(step)}”)" if step and not model.loss.is_published else "")
 
 
-def _dense(found: Comparison, columns: Sequence[Column]) -> list[Cell]:
-    texts = [Cell(_value(loss)) if (loss := found.dense.get(column)) else Cell(EMPTY) for column in columns]
-    return [
-        Cell("dense"),
-        Cell(percent(0.0)),
-        *[Cell(fixed(0.0))] * 3,
-        *texts,
-        Cell("0"),
-        Cell("1"),
-        Cell(percent(1.0)),
-        Cell(EMPTY),
-    ]
+def _dense(found: Comparison, columns: Sequence[Column], name: str) -> Cell:
+    """What the dense model is by definition, and its perplexities."""
+    for column in columns:
+        if name == f"perplexity, {_name(column, columns)}":
+            loss = found.dense.get(column)
+            return Cell(_value(loss)) if loss else Cell(EMPTY, "not measured")
+    known = {"bits saved": percent(0.0), "norm ratio": "1", "same experts, least": percent(1.0), "seconds": EMPTY}
+    return Cell(known.get(name, "0"))
 
 
 def _bits(model: Compared, middle: float | None) -> Cell:
@@ -120,20 +128,20 @@ def _bits(model: Compared, middle: float | None) -> Cell:
     return Cell(percent(model.loss.bits_saved), note)
 
 
-def _error(model: Compared, name: str) -> Cell:
+def _error(name: str, model: Compared) -> Cell:
     value = model.errors.get(name)
     return Cell(EMPTY, "not measured") if value is None else Cell(fixed(value))
 
 
-def _perplexity(loss: Loss | None) -> Cell:
+def _perplexity(column: Column, model: Compared) -> Cell:
+    loss = model.losses.get(column)
     if loss is None:
         return Cell(EMPTY, "not measured")
-    note = ""
-    if loss.measured:
-        note = with_error(loss.damage, loss.stderr, signed=True)
-        clear = loss.stderr is not None and abs(loss.damage) > 2 * loss.stderr
-        note = note if clear else f"({note})"
-    return Cell(_value(loss), note or loss.reason)
+    if not loss.measured:
+        return Cell(_value(loss), loss.reason)
+    note = with_error(loss.damage, loss.stderr, signed=True)
+    clear = loss.stderr is not None and abs(loss.damage) > 2 * loss.stderr
+    return Cell(_value(loss), note if clear else f"({note})")
 
 
 def _value(loss: Loss) -> str:
@@ -142,16 +150,26 @@ def _value(loss: Loss) -> str:
     return with_error(float(row[value]), row.get(stderr)) if given(row, value) else EMPTY
 
 
-def _stream(model: Compared) -> list[Cell]:
-    end, routed = model.end, model.routed
-    missing = Cell(EMPTY, "not measured")
+def _angle(model: Compared) -> Cell:
+    end = model.end
     if end is None or not given(end, "angle_deg"):
-        angle = norm = missing
-    else:
-        angle = Cell(with_error(float(end["angle_deg"]), end.get("angle_stderr")))
-        norm = Cell(fixed(end["norm_ratio"])) if given(end, "norm_ratio") else missing
-    same = missing if routed is None else Cell(percent(routed[1]), f"layer {routed[0]}")
-    return [angle, norm, same]
+        return Cell(EMPTY, "not measured")
+    return Cell(with_error(float(end["angle_deg"]), end.get("angle_stderr")))
+
+
+def _norm(model: Compared) -> Cell:
+    end = model.end
+    if end is None or not given(end, "norm_ratio"):
+        return Cell(EMPTY, "not measured")
+    return Cell(fixed(end["norm_ratio"]))
+
+
+def _routed(model: Compared) -> Cell:
+    """At the layer where fewest of a token's experts stay the same."""
+    if model.routed is None:
+        return Cell(EMPTY, "not measured")
+    layer, share = model.routed
+    return Cell(percent(share), f"layer {layer}" if share < 1 else "")
 
 
 def _name(column: Column, columns: Sequence[Column]) -> str:
