@@ -26,8 +26,8 @@ def _exponents(subject: Subject) -> str:
     spread = "" if stacks == 1 else f", medians and ranges over {stacks} stacks"
     parts = [f"{mode} mode {_span(ours, 'alpha')}, null {fixed(_middle(ours, 'alpha_null'))}" for mode, ours in modes]
     said = (
-        "The singular values fall as a power of their index with these exponents (null: Gaussian weights of the same "
-        f"shape{spread}): {'; '.join(parts)}."
+        f"Spectra: exponents of the singular values' decay (null: Gaussian weights of the same shape{spread}): "
+        f"{'; '.join(parts)}."
     )
     return f"{said}{_flattest(modes)}{_clear(rows)}"
 

@@ -20,12 +20,14 @@ from reports.verdict.compared import Column, Compared, Comparison
 from reports.verdict.intervals import with_error
 from reports.verdict.look import in_order, legend, lines_of, look, panel, signed
 from reports.verdict.losses import Loss
+from reports.verdict.placing import Spot
+from reports.verdict.placing import place as label_markers
 from reports.verdict.subjects import Subject, plain
 
 _PANEL, _ABOVE, _BELOW, _BAR = 2.5, 0.3, 0.5, 0.62  # inches
 _COLOURS = "cividis"  # even in lightness, and the same to colour-blind readers
 _LEAST_LOSS = 1e-3  # nats; below it the colour is that of this one
-_LABELLED = 16  # markers that are labelled at most
+_LABELLED = 40  # markers that are labelled at most
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def geometry_block(subject: Subject, found: Comparison) -> Block | None:
         caption=(
             "Residual stream after the last compressed layer: angle to the dense model's against the ratio of their "
             "lengths, means over tokens; no change is at 0° on the dashed line. Colour: nats a token added to the loss "
-            f"{text}, white where not measured. Marker: the method. Area: the bits saved. {ends}."
+            f"{text}, white where not measured. Marker: the method. Area: the bits saved. Label: the ratio. {ends}."
         ),
         svg=drawn,
     )
@@ -112,7 +114,7 @@ def _draw(model: str, places: Sequence[Place], column: Column | None) -> bytes:
         )  # fmt: skip
     _limits(axes, places)
     if len(places) <= _LABELLED:
-        _annotate(axes, places)
+        label_markers(axes, [_spot(place) for place in places])
     axes.set(xlabel="angle, °", ylabel="norm ratio")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(6))
@@ -176,20 +178,12 @@ def _limits(axes: Axes, places: Sequence[Place]) -> None:
     axes.set(xlim=(0.0, 1.14 * most or 1.0), ylim=(min(norms) - room, max(norms) + room))
 
 
-def _annotate(axes: Axes, places: Sequence[Place]) -> None:
-    """The ratio beside each marker, where it hides no other's."""
-    taken: list[tuple[float, float]] = []
-    wide, tall = axes.get_xlim()[1], axes.get_ylim()[1] - axes.get_ylim()[0]
-    for place in places:
-        if place.model.loss.ratio is None:
-            continue
-        spot = place.angle / wide, (place.norm - axes.get_ylim()[0]) / tall
-        crowded = any(abs(spot[0] - x) < 0.09 and abs(spot[1] - y) < 0.06 for x, y in taken)
-        taken.append(spot)
-        axes.annotate(
-            f"{place.model.loss.ratio:g}", (place.angle, place.norm), xytext=(0, 9) if crowded else (8, -3),
-            textcoords="offset points", fontsize=7, color="#444444", ha="center" if crowded else "left",
-        )  # fmt: skip
+def _spot(place: Place) -> Spot:
+    """Labelled with its ratio."""
+    ratio = place.model.loss.ratio
+    return Spot(
+        place.angle, place.norm, _area(place.model.bits_saved) ** 0.5 / 2, "" if ratio is None else f"{ratio:g}"
+    )
 
 
 def _table(places: Sequence[Place], column: Column | None) -> Table:

@@ -20,13 +20,14 @@ def instead(found: Sequence[Duel]) -> str:
         return "What to do instead: not measured; no other method was evaluated at as few bits as TD-MoE stores."
     able, limit = _able(duel), duel.tdmoe
     best, *rest = able
-    said = "nothing that was measured does better" if best.family == TDMOE else best.title
     others = [_able(one) for one in listed if one is not duel]
     same = [one[0].method == best.method for one in others if len(_families(one)) > 1]
+    what = "nothing that was measured does better than TD-MoE" if best.family == TDMOE else best.title
     return (
-        f"What to do instead: {said}. On {plain(duel.arena.text)}, {words_of(duel)} or with a storage of their own, of "
-        f"the {len(able)} runs that save at least {percent(limit.bits_saved)} of the bits {_name(best)} adds least, "
-        f"{_adds(best)}{_against(best, limit, rest)}.{_ties(best, rest)}{_decomposition(best, rest)}{agreement(same)}"
+        f"What to do instead: {what}. Of the {len(able)} runs that save at least {percent(limit.bits_saved)} of the "
+        f"bits, {words_of(duel)} or with a storage of their own, {_name(best)} adds least to the loss on "
+        f"{plain(duel.arena.text)}, {_adds(best)}{_against(best, limit, rest)}.{_ties(best, rest)}"
+        f"{_decomposition(best, rest)}{agreement(same)}"
     )
 
 
@@ -43,9 +44,9 @@ def _families(listed: Sequence[Loss]) -> set[str]:
 def _against(best: Loss, limit: Loss, rest: Sequence[Loss]) -> str:
     """TD-MoE where another is best, otherwise the next of another family."""
     if best.family != TDMOE:
-        return f"; {_name(limit)} adds {_adds(limit)}"
+        return f"; {_name(limit)} {_adds(limit)}"
     other = next(loss for loss in rest if loss.family != TDMOE)
-    return f"; of the others {_name(other)} adds least, {_adds(other)}"
+    return f"; of the others {_name(other)}, {_adds(other)}"
 
 
 def _ties(best: Loss, rest: Sequence[Loss]) -> str:

@@ -1,4 +1,4 @@
-"""What the verdict's figures have in common: a family's colour and marker, legends, and the axis of perplexities."""
+"""What the verdict's figures have in common: a family's colour and marker, legends, and their axis of perplexities."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from reports.drawing import COLOURS, INK, NULL_GREY, WIDTH, label, plain_numbers
+from reports.drawing import COLOURS, INK, NULL_GREY, WIDTH, label
 from reports.methods import NAMES
 from reports.verdict.losses import CONTROLS, Loss
 from reports.verdict.subjects import plain
 
 LINE = 0.17  # inches of a line in a legend
-_FACTOR = 4.0  # of perplexity from which on its axis is logarithmic
-_LEAST = 0.02  # of its value, what an axis shows at least
+_NEAR = 0.005  # of the dense perplexity, within which the axis above it is linear
+_FACTOR = 20.0  # times that, from which on the rest is logarithmic
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,24 @@ def panel(figure: Canvas, bottom: float, tall: float, left: float = 0.72, right:
     return figure.add_axes((left / WIDTH, bottom / height, (WIDTH - left - right) / WIDTH, tall / height))
 
 
-def perplexity_axis(axes: Axes, seen: Sequence[float]) -> None:
-    """Logarithmic where perplexities differ by much."""
-    low, high = min(seen), max(seen)
-    if high / low > _FACTOR:
-        axes.set(yscale="log", ylim=(low / 1.12, high * 1.15))
-        decades = math.log10(high / low)
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,), numticks=9))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+def above_axis(axes: Axes, seen: Sequence[float], level: float) -> None:
+    """Perplexities above the dense one's, `level`: linear near 0, logarithmic beyond where they differ by much."""
+    low, high = min(0.0, *seen), max(0.0, *seen)
+    near = _NEAR * level
+    if high > _FACTOR * near:
+        axes.set_yscale("symlog", linthresh=near, linscale=0.6)
+        axes.set_ylim(min(low, 0.0) - 0.5 * near, high * 1.5)
+        top = math.floor(math.log10(high))
+        decades = [10.0**power for power in range(math.ceil(math.log10(near)), top + 1)]
+        axes.yaxis.set_major_locator(FixedLocator([0.0, *decades]))
+        axes.yaxis.set_minor_locator(NullLocator())
     else:
-        room = max(0.08 * (high - low), 0.5 * (_LEAST * abs(high) - (high - low)), 1e-9)
+        room = max(0.08 * (high - low), 0.1 * near)
         axes.set_ylim(low - room, high + room)
         axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(plain_numbers())
+    axes.yaxis.set_major_formatter(FuncFormatter(_signed))
+
+
+def _signed(value: float, _: int | None = None) -> str:
+    """A tick: 0, +1, +100, −0.5."""
+    return "0" if abs(value) < 1e-12 else f"{value:+,.6g}".replace("-", "−")

@@ -17,7 +17,7 @@ from reports.sections import Block
 from reports.tables import Cell, Table
 from reports.verdict.compared import Column, Comparison
 from reports.verdict.intervals import with_error
-from reports.verdict.look import Look, in_order, legend, lines_of, look, panel, perplexity_axis, signed
+from reports.verdict.look import Look, above_axis, in_order, legend, lines_of, look, panel, signed
 from reports.verdict.losses import Loss, perplexity
 from reports.verdict.subjects import Subject, plain
 
@@ -55,9 +55,10 @@ def pareto_block(subject: Subject, found: Comparison) -> Block | None:
         title="Perplexity against bits saved",
         alt=f"Perplexity against bits saved. {_alt(found, columns)}",
         caption=(
-            "Perplexity (lower is better) against the share of stored bits saved. Dashed: the dense model. Stepped "
-            f"line: the front, what no other measured model beats in both; {'; '.join(said)}. Bars: one standard error of the paired difference to the dense model. A dotted line "
-            "joins one method's ratios."
+            "Perplexity above the dense model's (lower is better; the axis is logarithmic away from 0) against the "
+            "share of stored bits saved. Dashed: the dense model. Stepped line: the front, what no other measured "
+            f"model beats in both; {'; '.join(said)}. Bars: one standard error of the paired difference to the dense "
+            "model. A dotted line joins one method's ratios."
         ),
         svg=drawn,
     )
@@ -107,8 +108,9 @@ def _draw(model: str, found: Comparison, columns: Sequence[Column]) -> bytes:
     for number, column in enumerate(columns):
         axes = panel(figure, _BELOW + (len(columns) - 1 - number) * (_PANEL + _GAP), _PANEL)
         _panel(axes, found, column)
-        axes.set_title(label(plain(column.text), 40), loc="left", pad=3)
-        axes.set_ylabel("perplexity")
+        dense = significant(_dense(found, column), 4)
+        axes.set_title(label(f"{plain(column.text)}, dense {dense}", 48), loc="left", pad=3)
+        axes.set_ylabel("perplexity above dense")
         axes.tick_params(labelbottom=number == len(columns) - 1)
         if number == len(columns) - 1:
             axes.set_xlabel("bits saved, %")
@@ -120,32 +122,30 @@ def _draw(model: str, found: Comparison, columns: Sequence[Column]) -> bytes:
 def _panel(axes: Axes, found: Comparison, column: Column) -> None:
     listed, level = points(found, column), _dense(found, column)
     assert level is not None, "chosen by it"
-    axes.axhline(level, color=NULL_GREY, linewidth=1.1, linestyle=(0, (4, 2)), zorder=2)
+    axes.axhline(0.0, color=NULL_GREY, linewidth=1.1, linestyle=(0, (4, 2)), zorder=2)
     best = front(listed)
     saved = [100 * p.saved for p in listed]
-    room = 0.05 * max(max(saved, default=1.0) - min(0.0, *saved), 1.0)
+    least, most = min(0.0, *saved), max(1.0, *saved)
+    room = 0.05 * (most - least)
     if best:
-        xs = [min(0.0, *saved) - room, *(100 * p.saved for p in best)]
-        axes.step(
-            xs, [best[0].perplexity, *(p.perplexity for p in best)], where="pre", color=INK, linewidth=1.1, zorder=3
-        )
+        heights = [p.perplexity - level for p in best]
+        places = [least - room, *(100 * p.saved for p in best)]
+        axes.step(places, [heights[0], *heights], where="pre", color=INK, linewidth=1.1, zorder=3)
     for series in _series(listed):
         axes.plot(
-            [100 * p.saved for p in series], [p.perplexity for p in series], color=series[0].look.colour, linewidth=1,
-            linestyle=":", zorder=2,
+            [100 * p.saved for p in series], [p.perplexity - level for p in series], color=series[0].look.colour,
+            linewidth=1, linestyle=":", zorder=2,
         )  # fmt: skip
     for point in listed:
         one = point.look
         axes.errorbar(
-            [100 * point.saved], [point.perplexity], yerr=[[point.reach[0]], [point.reach[1]]], color=one.colour,
-            marker=one.marker, markersize=one.size, markeredgecolor="white", markeredgewidth=0.4, elinewidth=1,
-            capsize=2, zorder=4,
+            [100 * point.saved], [point.perplexity - level], yerr=[[point.reach[0]], [point.reach[1]]],
+            color=one.colour, marker=one.marker, markersize=one.size, markeredgecolor="white", markeredgewidth=0.4,
+            elinewidth=1, capsize=2, zorder=4,
         )  # fmt: skip
-    axes.set_xlim(min(0.0, *saved) - room, max(saved) + room)
+    axes.set_xlim(least - room, most + room)
     axes.xaxis.set_major_locator(MaxNLocator(7))
-    perplexity_axis(
-        axes, [level, *(end for p in listed for end in (p.perplexity - p.reach[0], p.perplexity + p.reach[1]))]
-    )
+    above_axis(axes, [p.perplexity - level + end for p in listed for end in (-p.reach[0], p.reach[1])], level)
 
 
 def _series(listed: Sequence[Point]) -> list[list[Point]]:

@@ -29,12 +29,17 @@ def _injected(subject: Subject) -> str:
     best, *others = _laws(site)
     name = NAMES[str(best["error"])]
     exponent = between(best.get("low"), float(best["value"]), best.get("high"))
-    parts = [f"a power of the {NAMES[str(row['error'])]} {percent(row['r2'])}" for row in others]
+    parts = [f"{NAMES[str(row['error'])]} {percent(row['r2'])}" for row in others]
     return (
-        f"The {name} predicts the damage best: for residuals injected into {site.phrase}, a power of it, exponent "
-        f"{exponent.text(worded=True)}, explains {percent(best['r2'])} of the variance of the logarithm of the added "
-        f"loss over {best['count']} kinds{', ' if parts else ''}{listing(parts)}.{_ranks(site, best)}{_operator(site)}"
+        f"The {name} predicts the damage best: over {best['count']} kinds of residual injected into {_where(site)}, a "
+        f"power of it, exponent {exponent.text(worded=True)}, explains {percent(best['r2'])} of the variance of the "
+        f"logarithm of the added loss{f' ({listing(parts)})' if parts else ''}.{_ranks(site, best)}{_operator(site)}"
     )
+
+
+def _where(site: Site) -> str:
+    layers = "all layers" if site.layer is None else f"layer {site.layer} alone"
+    return f"{listing(plain(site.projection).split(','))} of {layers}"
 
 
 def _laws(site: Site) -> list[Row]:
