@@ -11,7 +11,8 @@ from statistics import fmean
 from reports.drift.variants import ALL, Variant, variants
 from reports.quality.answer import count_layers
 from reports.run import Row, given
-from reports.verdict.losses import DENSE, Arena, Loss, arenas, ratio_at
+from reports.verdict.arenas import Arena, arenas, duels, ratio_at
+from reports.verdict.losses import DENSE, MOBE, TDMOE, Loss
 from reports.verdict.subjects import Subject, finite
 
 _SAME_BITS = 1e-6  # of the bits saved
@@ -81,6 +82,13 @@ class Comparison:
     columns: list[Column]
     dense: dict[Column, Loss]
     models: list[Compared]
+    leading: set[int] = field(default_factory=set)  # ids of the losses that the verdict is about
+
+    def leads(self, model: Compared) -> bool:
+        """Whether it is no mere step of a ladder: in a table of its own right, or one end of a duel."""
+        rungs = {id(step) for step in model.steps if step.ladder in (TDMOE, MOBE)}
+        mere = bool(model.losses) and all(id(loss) in rungs for loss in model.losses.values())
+        return not mere or bool(rungs & self.leading)
 
     def at(self, ratio: float | None, layers: str) -> list[Compared]:
         """Those of a ratio and set of layers, and those whose storage is their own."""
@@ -97,6 +105,8 @@ def comparison(subject: Subject) -> Comparison:
             found.columns.append(column)
         for loss in arena.losses:
             _put(found, arena, column, loss)
+        for duel in duels(arena):
+            found.leading |= {id(loss) for loss in (duel.published, duel.best, duel.mobe) if loss is not None}
     for run in subject.runs:
         for variant in variants({"tables": {"drift": [finite(row) for row in run["tables"].get("drift", [])]}}):
             if variant.scope == ALL and not variant.is_cast:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from reports.formats import fixed
 from reports.run import MODES, Row, given
+from reports.verdict.arenas import Duel
 from reports.verdict.intervals import Estimate, between, with_error
 from reports.verdict.loses import beside
-from reports.verdict.losses import TDMOE, Duel, difference
+from reports.verdict.losses import TDMOE, difference
 from reports.verdict.subjects import Subject, plain
 
 NO_GAP = "no_gap"

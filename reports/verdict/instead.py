@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from reports.formats import listing, percent
+from reports.verdict.arenas import Duel, agreement, words_of
 from reports.verdict.intervals import with_error
-from reports.verdict.losses import RTN, TDMOE, Duel, Loss, agreement, difference, stores_no_more, words_of
+from reports.verdict.losses import RTN, TDMOE, Loss, difference, stores_no_more
 from reports.verdict.subjects import plain
 
 _MOST = 4  # that are named as not told apart from the best

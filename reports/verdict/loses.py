@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from reports.formats import listing, percent
+from reports.verdict.arenas import Duel, agreement, words_of
 from reports.verdict.intervals import Estimate, with_error
-from reports.verdict.losses import TOLERANCE, Duel, Loss, agreement, difference, words_of
+from reports.verdict.losses import TOLERANCE, Loss, difference
 from reports.verdict.subjects import plain
 
 

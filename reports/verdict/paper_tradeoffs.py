@@ -49,7 +49,7 @@ def nearest(saved: float) -> list[paper.Tradeoff]:
 def _methods(found: Comparison) -> Iterator[Compared]:
     """What takes a ratio, of every ratio, as far as its bits are known."""
     for ratio, layers in settings(found):
-        for model in shown(found.at(ratio, layers)):
+        for model in shown(found, ratio, layers):
             if model.ratio == ratio and model.bits_saved is not None and not model.loss.is_control:
                 yield model
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from reports.formats import listing
 from reports.run import Run
+from reports.verdict.arenas import all_duels
 from reports.verdict.causes import causes
 from reports.verdict.inflicted import inflicted
 from reports.verdict.instead import instead
 from reports.verdict.loses import loses
-from reports.verdict.losses import all_duels
 from reports.verdict.predictor import predictor
 from reports.verdict.subjects import Subject, subjects
 

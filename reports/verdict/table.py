@@ -27,7 +27,7 @@ def comparison_blocks(subject: Subject, found: Comparison) -> Iterator[Block]:
     """A block a ratio."""
     listed = list(settings(found))
     for number, (ratio, layers) in enumerate(listed, 1):
-        ours = shown(found.at(ratio, layers))
+        ours = shown(found, ratio, layers)
         if not ours:
             continue
         removed = "" if ratio is None else f", {100 * ratio:g} % removed"
@@ -40,15 +40,9 @@ def comparison_blocks(subject: Subject, found: Comparison) -> Iterator[Block]:
         )
 
 
-def shown(models: Sequence[Compared]) -> list[Compared]:
-    """In the order of the table; of a ladder's steps only its start and its best, and MoBE's best."""
-    steps = [m for m in models if m.steps and len(m.steps) == len(m.losses) and m.steps[0].ladder in (TDMOE, MOBE)]
-    kept = {
-        id(min(chosen, key=lambda m: m.damage))
-        for family in (TDMOE, MOBE)
-        if (chosen := [m for m in steps if m.loss.family == family])
-    }
-    listed = [m for m in models if m not in steps or id(m) in kept or m.loss.is_published]
+def shown(found: Comparison, ratio: float | None, layers: str) -> list[Compared]:
+    """In the order of the table; of a ladder's steps only its start, its best, and MoBE's best."""
+    listed = [model for model in found.at(ratio, layers) if found.leads(model)]
     return sorted(listed, key=lambda m: (_group(m.loss), not m.loss.is_published, m.damage, m.loss.title))
 
 
