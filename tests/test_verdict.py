@@ -107,8 +107,8 @@ def test_attribution_gives_share_change_remainder_and_floor() -> None:
     assert "77.8 % (95 % interval 74.0 to 81.0) of the gap." in without
     assert "The largest single change on the ladder is “+ exact ranks”: 0.600 ± 0.020 nats." in without
     assert (
-        "The largest single change is “exact ranks”: 0.550 (95 % interval 0.500 to 0.600) nats, 61.1 % (58.0 to 64.0) of "
-        "the gap (Shapley value over all orders)."
+        "The largest single change is “exact ranks”: 0.550 (95 % interval 0.500 to 0.600) nats, 61.1 % (58.0 to 64.0) "
+        "of the gap (Shapley value over all orders)."
     ) in with_values
     assert with_values.endswith(
         "At that best run's ranks no Tucker decomposition has a functional error below 0.190, that of truncating the "
@@ -158,14 +158,15 @@ def test_spectra_and_the_expert_mode() -> None:
     third = said(planted.spectra((0.08, 0.12, 0.4), (0.06, 0.1, 0.3)), planted.experts(0.82, 0.78, 0.5))[2]
     assert "medians and ranges over 2 stacks" in third and "expert mode 0.070 (0.060 to 0.080), null 0.050" in third
     assert (
-        "The expert mode is the flattest: a quarter of its rank holds 27.0 % of the energy (of Gaussian weights 25.0 %), "
-        "of the input mode's 55.0 % (25.0 %). 5 of 6 exponents lie more than two jackknife standard errors above their"
+        "The expert mode is the flattest: a quarter of its rank holds 27.0 % of the energy (of Gaussian weights 25.0 "
+        "%), of the input mode's 55.0 % (25.0 %). 5 of 6 exponents lie more than two jackknife standard errors above "
+        "their"
     ) in third
     assert (
-        "With 40 % removed the expert mode binds in 2 of 3 stacks (undecided in 1): cutting it raises the least error at "
-        "equal storage by 14.0 % (median); its price share, above 0.5 where it should be cut last, is 0.78 (0.50 to 0.82), "
-        "with a 95 % interval that leaves out 0.5 in 2 of 3; independent experts would have 0.80, which the interval holds "
-        "in 2 of 3."
+        "With 40 % removed the expert mode binds in 2 of 3 stacks (undecided in 1): cutting it raises the least error "
+        "at equal storage by 14.0 % (median); its price share, above 0.5 where it should be cut last, is 0.78 (0.50 "
+        "to 0.82), with a 95 % interval that leaves out 0.5 in 2 of 3; independent experts would have 0.80, which the "
+        "interval holds in 2 of 3."
     ) in third
     turned = said(planted.spectra((0.5, 0.06, 0.4), alpha_jackknife_stderr=None), planted.experts(0.3, gain=0.05))[2]
     assert (
@@ -179,9 +180,9 @@ def test_the_error_that_predicts_the_damage() -> None:
     errors = {"weight_error": 0.7, "functional_error": 0.98, "operator_error": 0.3}
     fourth = said(planted.injection(errors, (0.02, -0.1, 0.14)))[3]
     assert fourth.startswith(
-        "The functional error predicts the damage best: over 12 kinds of residual injected into gate and up of all layers, "
-        "a power of it, exponent 2.00 (95 % interval 1.90 to 2.10), explains 98.0 % of the variance of the logarithm of "
-        "the added loss (weight error 70.0 % and operator error 30.0 %)."
+        "The functional error predicts the damage best: over 12 kinds of residual injected into gate and up of all "
+        "layers, a power of it, exponent 2.00 (95 % interval 1.90 to 2.10), explains 98.0 % of the variance of the "
+        "logarithm of the added loss (weight error 70.0 % and operator error 30.0 %)."
     )
     assert "has the exponent +0.02 (−0.10 to +0.14): no effect of its own was found." in fourth
     assert "cannot be told apart" not in fourth
@@ -200,9 +201,9 @@ def test_predictors_of_attribution_are_added() -> None:
         )
     ]  # fmt: skip
     assert said(planted.attribution(attribution_predictors=rows))[3] == (
-        "Over 14 runs of attribution the added loss has the rank correlation 0.970 (0.900 to 0.990) with the functional "
-        "error, 0.950 (0.850 to 1.000) with the angle of the residual stream and 0.50 (0.20 to 0.70) with the operator "
-        "error; 1 of the other 2 cannot be told apart from the first."
+        "Over 14 runs of attribution the added loss has the rank correlation 0.970 (0.900 to 0.990) with the "
+        "functional error, 0.950 (0.850 to 1.000) with the angle of the residual stream and 0.50 (0.20 to 0.70) with "
+        "the operator error; 1 of the other 2 cannot be told apart from the first."
     )
 
 
@@ -211,8 +212,9 @@ def test_what_to_do_instead_is_the_least_loss_at_no_more_bits() -> None:
     fifth = said(planted.quality(1.0, 0.3, 0.1, rtn, generous))[4]
     assert fifth.startswith("What to do instead: RTN. Of the 4 runs that save at least 25.0 % of the bits, ")
     assert (
-        "RTN adds least to the loss on wikitext2, +0.005 ± 0.010 nats a token at 45.0 % saved; TD-MoE as published +1.000 "
-        "± 0.010 nats a token at 25.0 % saved. Among decompositions it is MoBE, with +0.100 ± 0.010 nats a token"
+        "RTN adds least to the loss on wikitext2, +0.005 ± 0.010 nats a token at 45.0 % saved; TD-MoE as published "
+        "+1.000 ± 0.010 nats a token at 25.0 % saved. Among decompositions it is MoBE, with +0.100 ± 0.010 nats a "
+        "token"
     ) in fifth
     tied = said(planted.quality(1.0, 0.3, 0.01, rtn))[4]
     assert "MoBE cannot be told apart from it." in tied
