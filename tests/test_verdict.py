@@ -34,7 +34,12 @@ def said(*runs: Run) -> list[str]:
     ("published", "best", "mobe", "headline"),
     [
         (1.0, 0.3, 0.1, "TD-MoE as published loses to MoBE on this model, and still does at its best: "),
-        (1.0, 0.11, 0.1, "TD-MoE as published loses to MoBE on this model, at its best they cannot be told apart: "),
+        (
+            1.0,
+            0.11,
+            0.1,
+            "TD-MoE as published loses to MoBE on this model, but at its best they cannot be told apart: ",
+        ),
         (1.0, 0.0, 0.1, "TD-MoE as published loses to MoBE on this model, and beats it at its best: "),
         (0.2, 0.1, 0.5, "TD-MoE beats MoBE on this model, even as published: "),
         (0.12, 0.11, 0.1, "TD-MoE and MoBE cannot be told apart on this model: "),
@@ -78,6 +83,12 @@ def test_unmatched_bits_are_told_and_a_heavier_td_moe_is_not_its_best() -> None:
     assert "at its best (default options) 0.200" in first
 
 
+def test_a_single_layer_is_one() -> None:
+    rows = [row | {"compressed_layers": "2" if row["compressed_layers"] else ""}
+            for row in planted.quality()["tables"]["quality"]]  # fmt: skip
+    assert "with 40 % of gate and up of layer 2 removed" in said(planted.run_of("quality", quality=rows))[0]
+
+
 def test_other_comparisons_agree_or_do_not() -> None:
     rows = planted.quality()["tables"]["quality"]
     same, other = ([row | {"dataset": text} for row in rows] for text in ("enwik8", "c4-eval"))
@@ -119,7 +130,7 @@ def test_attribution_gives_share_change_remainder_and_floor() -> None:
 def test_attribution_is_told_before_quality_and_against_the_preset_that_the_gap_is_to() -> None:
     better = step("+ bases searched", "mobe:phi=identity", 0.05, "mobe", gap_closed=1.056)
     first, second, *_ = said(planted.quality(), planted.attribution(better))
-    assert "on c4-eval" in first and "above that of MoBE," in first
+    assert "on c4-eval, with 40 % of gate and up of layers 0-3 removed" in first and "above that of MoBE," in first
     assert "at its best (step “+ core refit”) 0.200" in first and "0.700 (95 %" in second
 
 

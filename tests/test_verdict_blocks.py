@@ -78,6 +78,13 @@ def test_a_line_holds_what_every_command_found_of_a_method() -> None:
     assert found["dense"]["perplexity, wikitext2"] == "7.39 ± 0.50"
 
 
+def test_attribution_that_names_no_layers_is_matched_by_its_bits() -> None:
+    ladder = planted.attribution() | {"config": {}}
+    assert lines_of("verdict-comparison", planted.quality(), ladder)["MoBE"]["weight error"] == "0.400"
+    other = planted.attribution() | {"config": {"layers": "2"}}
+    assert "weight error" not in lines_of("verdict-comparison", planted.quality(), other)["MoBE"]
+
+
 def test_columns_that_nothing_fills_are_named_and_bits_off_the_median_are_marked() -> None:
     light = evaluated("svd_llm", 0.4, 0.28, 0.2)
     block = block_of("verdict-comparison", planted.quality(1.0, 0.3, 0.1, light))

@@ -67,7 +67,7 @@ def attribution(*more: Row, **changes: Any) -> Row:
         step("preset published", "mobe:preset=published", 0.15, "mobe", gap_closed=0.944),
         step("dense", "dense", 0.0, "beside", ratio=None, bits_saved=0.0, loss_difference_nats=None),
     ]
-    return run_of("attribution", attribution=[*rows, *more], **changes)
+    return run_of("attribution", attribution=[*rows, *more], **changes) | {"config": {"layers": "0-3"}}
 
 
 def shapley() -> list[Row]:

@@ -8,6 +8,7 @@ from reports.formats import EMPTY, fixed, listing, percent
 from reports.run import given
 from reports.sections import Block
 from reports.tables import Cell, Table
+from reports.verdict.arenas import layers_in_words
 from reports.verdict.compared import ERRORS, Column, Compared, Comparison, settings
 from reports.verdict.intervals import with_error
 from reports.verdict.losses import MOBE, RTN, TDMOE, TOLERANCE, Loss
@@ -74,7 +75,7 @@ def _table(found: Comparison, ours: Sequence[Compared], ratio: float | None, lay
 def _removed(ours: Sequence[Compared], ratio: float | None, layers: str) -> str:
     projections = sorted({str(m.loss.row.get("projections") or "") for m in ours if m.loss.ratio == ratio} - {""})
     what = plain(" or ".join(names.replace(",", " and ") for names in projections)) or "the compressed projections"
-    where = f" of layers {plain(layers)}" if layers else ""
+    where = layers_in_words(layers)
     return f"{what}{where}" if ratio is None else f"{100 * ratio:g} % of {what}{where} removed"
 
 
