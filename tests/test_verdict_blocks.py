@@ -115,7 +115,9 @@ def test_ratios_have_tables_of_their_own_and_growing_sets_only_the_largest() -> 
     more += [evaluated("mobe", 0.4, 0.1, 0.02, compressed_layers="2")]
     run = planted.quality(1.0, 0.3, 0.1, *more)
     (subject,) = subjects([run])
-    titles = [block.title for block in comparison_blocks(subject, comparison(subject))]
+    titles = [
+        block.title.replace("\N{NO-BREAK SPACE}", " ") for block in comparison_blocks(subject, comparison(subject))
+    ]
     assert titles == ["Methods at matched bits, 20 % removed", "Methods at matched bits, 40 % removed"]
     assert list(lines_of("verdict-comparison-2", run)) == ["dense", "TD-MoE as published", "TD-MoE", "MoBE"]
     drawn = block_of("verdict-pareto", run)

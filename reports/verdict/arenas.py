@@ -90,7 +90,12 @@ def words_of(duel: Duel) -> str:
     where = layers_in_words(duel.arena.layers)
     if duel.ratio is None:
         return f"with {plain(what)}{where} compressed"
-    return f"with {100 * duel.ratio:g} % of {plain(what)}{where} removed"
+    return f"with {removed(duel.ratio)} of {plain(what)}{where} removed"
+
+
+def removed(ratio: float) -> str:
+    """`40 %`, on one line."""
+    return f"{100 * ratio:g}\N{NO-BREAK SPACE}%"
 
 
 def layers_in_words(layers: str) -> str:

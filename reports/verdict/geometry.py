@@ -190,7 +190,7 @@ def _table(places: Sequence[Place], column: Column | None) -> Table:
     lines = []
     for place in places:
         row, loss = place.row, place.loss
-        angle = with_error(place.angle, row.get("angle_stderr"))
+        angle = with_error(place.angle, row.get("angle_stderr"), most=2)
         norm = fixed(place.norm) + (f" ± {fixed(row['norm_ratio_stderr'])}" if given(row, "norm_ratio_stderr") else "")
         saved = place.model.bits_saved
         added = (

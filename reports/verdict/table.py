@@ -8,7 +8,7 @@ from reports.formats import EMPTY, fixed, listing, percent
 from reports.run import given
 from reports.sections import Block
 from reports.tables import Cell, Table
-from reports.verdict.arenas import layers_in_words
+from reports.verdict.arenas import layers_in_words, removed
 from reports.verdict.compared import ERRORS, Column, Compared, Comparison, settings
 from reports.verdict.intervals import with_error
 from reports.verdict.losses import MOBE, RTN, TDMOE, TOLERANCE, Loss
@@ -31,11 +31,11 @@ def comparison_blocks(subject: Subject, found: Comparison) -> Iterator[Block]:
         ours = shown(found, ratio, layers)
         if not ours:
             continue
-        removed = "" if ratio is None else f", {100 * ratio:g} % removed"
+        amount = "" if ratio is None else f", {removed(ratio)} removed"
         anchor = subject.anchor("comparison") + (f"-{number}" if len(listed) > 1 else "")
         yield Block(
             anchor,
-            subject.title(f"Methods at matched bits{removed}"),
+            subject.title(f"Methods at matched bits{amount}"),
             _table(found, ours, ratio, layers),
             text=TEXT if number == 1 else "",
         )
@@ -76,7 +76,7 @@ def _removed(ours: Sequence[Compared], ratio: float | None, layers: str) -> str:
     projections = sorted({str(m.loss.row.get("projections") or "") for m in ours if m.loss.ratio == ratio} - {""})
     what = plain(" or ".join(names.replace(",", " and ") for names in projections)) or "the compressed projections"
     where = layers_in_words(layers)
-    return f"{what}{where}" if ratio is None else f"{100 * ratio:g} % of {what}{where} removed"
+    return f"{what}{where}" if ratio is None else f"{removed(ratio)} of {what}{where} removed"
 
 
 def _fields(columns: Sequence[Column], middle: float | None) -> list[Field]:
@@ -149,7 +149,7 @@ def _angle(model: Compared) -> Cell:
     end = model.end
     if end is None or not given(end, "angle_deg"):
         return Cell(EMPTY, "not measured")
-    return Cell(with_error(float(end["angle_deg"]), end.get("angle_stderr")))
+    return Cell(with_error(float(end["angle_deg"]), end.get("angle_stderr"), most=2))
 
 
 def _norm(model: Compared) -> Cell:
