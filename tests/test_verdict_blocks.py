@@ -61,7 +61,7 @@ def told(block: Block) -> dict[str, dict[str, str]]:
 def test_a_line_holds_what_every_command_found_of_a_method() -> None:
     found = lines_of("verdict-comparison", *EVERYTHING)
     assert list(found) == [
-        *("dense", "TD-MoE as published", "TD-MoE", "TD-MoE refit=expert (step “+ core refit”)"),
+        *("dense", "TD-MoE as published", "TD-MoE", "TD-MoE, “+ core refit”"),
         *("MoBE", "RTN", "identity"),
     ]
     mobe = found["MoBE"]
@@ -127,7 +127,7 @@ def test_ratios_have_tables_of_their_own_and_growing_sets_only_the_largest() -> 
 def test_a_ladder_is_one_comparison_whatever_ratios_its_steps_have() -> None:
     shared = step("+ budget shared with down", "tdmoe:across=global", 0.2, ratio=0.27, projections="gate,up,down")
     runs = [planted.attribution(shared)]
-    assert "TD-MoE across=global (step “+ budget shared with down”)" in lines_of("verdict-comparison", *runs)
+    assert "TD-MoE, “+ budget shared with down”" in lines_of("verdict-comparison", *runs)
     assert "at its best (step “+ budget shared with down”) 0.100" in sentences(runs)[0]
 
 

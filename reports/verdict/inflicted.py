@@ -35,11 +35,11 @@ def inflicted(subject: Subject, found: Sequence[Duel]) -> str:
             f"{gap.text()} nats is an upper bound of what the structure costs.{_floor(duel)}"
         )
     share, closed = _share(duel, gap), difference(duel.published, duel.best)
-    size = "all of it" if share.value >= 1 else "most of it" if share.value >= _MOST else "the lesser part of it"
+    size = "all" if share.value >= 1 else "most" if share.value >= _MOST else "the lesser part"
     known = share.share(worded=True) if share.known else f"{share.share()} (interval not measured)"
     return (
-        f"How TD-MoE was run is {size}: at its best it loses {closed.text(worded=True)} nats less than as published, "
-        f"{known} of the gap.{_largest(subject, duel)} {_remainder(duel)}{_floor(duel)}"
+        f"How TD-MoE was run accounts for {size} of that gap: at its best it loses {closed.text(worded=True)} nats less "
+        f"than as published, {known} of the gap.{_largest(subject, duel)} {_remainder(duel)}{_floor(duel)}"
     )
 
 

@@ -18,7 +18,8 @@ TEXT = (
     "Small type beside a perplexity: the difference in mean loss to the dense model on the same windows, nats a token "
     "± its paired standard error, in brackets within two of 0. The verdict's intervals between two methods add their "
     "paired standard errors, which bounds the error whatever their correlation. RTN and the controls are yardsticks, "
-    "at bits of their own. Errors of weights are attribution's, or means over operator's stacks."
+    "at bits of their own. Errors of weights are attribution's, or means over operator's stacks; angles are drift's, "
+    "or attribution's, each on its own windows."
 )
 
 Field = tuple[str, Callable[[Compared], Cell]]
@@ -99,8 +100,8 @@ def matched(ours: Sequence[Compared]) -> float | None:
 
 def _label(model: Compared) -> str:
     """With the step of TD-MoE's ladder that it is."""
-    step = next((loss.step for loss in model.steps if loss.ladder == TDMOE), "")
-    return model.loss.title + (f" (step “{plain(step)}”)" if step and not model.loss.is_published else "")
+    step = next((loss.step for loss in model.steps if loss.ladder == TDMOE and loss is not model.loss), "")
+    return model.loss.title + (f" (“{plain(step)}”)" if step and not model.loss.is_published else "")
 
 
 def _dense(found: Comparison, columns: Sequence[Column], name: str) -> Cell:
