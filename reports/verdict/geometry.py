@@ -75,8 +75,8 @@ def geometry_block(subject: Subject, found: Comparison) -> Block | None:
         caption=(
             "Residual stream after the last compressed layer: angle to the dense model's against the ratio of their "
             "lengths, means over tokens; no change is at 0° on the dashed line. Colour: nats a token added to the loss "
-            f"{text}, white where not measured. Marker: the method. Area: the bits saved. Label: the ratio, where there "
-            f"are several. {ends}."
+            f"{text}, white where not measured. Marker: the method. Area: the bits saved. Label: the ratio, where "
+            f"there are several. {ends}."
         ),
         svg=drawn,
     )

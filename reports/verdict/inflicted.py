@@ -38,8 +38,8 @@ def inflicted(subject: Subject, found: Sequence[Duel]) -> str:
     size = "all" if share.value >= 1 else "most" if share.value >= _MOST else "the lesser part"
     known = share.share(worded=True) if share.known else f"{share.share()} (interval not measured)"
     return (
-        f"How TD-MoE was run accounts for {size} of that gap: at its best it loses {closed.text(worded=True)} nats less "
-        f"than as published, {known} of the gap.{_largest(subject, duel)} {_remainder(duel)}{_floor(duel)}"
+        f"How TD-MoE was run accounts for {size} of that gap: at its best it loses {closed.text(worded=True)} nats "
+        f"less than as published, {known} of the gap.{_largest(subject, duel)} {_remainder(duel)}{_floor(duel)}"
     )
 
 
