@@ -283,7 +283,7 @@ def test_hostile_names_stay_text_on_one_line() -> None:
     steps = [step(HOSTILE, "tdmoe", 0.2), step(HOSTILE, HOSTILE, 0.5, "beside", text=HOSTILE)]
     runs = [
         planted.run_of("quality", model=HOSTILE, quality=rows),
-        planted.attribution(*steps, attribution_shapley=[planted.shapley()[1] | {"switch": HOSTILE}], model=HOSTILE),
+        planted.attribution(*steps, attribution_shapley=[planted.shapley()[1] | {"text": HOSTILE}], model=HOSTILE),
         planted.run_of("drift", model=HOSTILE, drift=planted.drifted(HOSTILE, 0.4, 10.0, 0.9)),
         planted.spectra((0.1, 0.2, 0.3)) | {"model": HOSTILE},
     ]
