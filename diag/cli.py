@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from diag.commands.calibrate import calibrate
+from diag.commands.compare import compare
 from diag.commands.compress import compress
 from diag.commands.drift import drift
 from diag.commands.experts import experts
@@ -30,7 +31,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Why tensor decomposition of a Mixture-of-Experts LLM fails on your checkpoint, measured.",
 )
-for command in (spectra, operator, superweights, experts, quality, drift, injection, calibrate, compress, models):
+for command in (
+    *(compare, spectra, operator, superweights, experts, quality, drift, injection),
+    *(calibrate, compress, models),
+):
     app.command()(command)
 
 

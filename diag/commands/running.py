@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from diag.probes import Settings
     from diag.run import RunFolder
     from diag.session import Session
+    from reports.drawing import Figure
+    from reports.run import Run
 
 
 def run_probe(
@@ -86,18 +88,46 @@ def saved_whatever_happens() -> Iterator[Saved]:
         raise typer.Exit(1) from error
 
 
+class Pages:
+    """Pages of runs, each in its own folder when it is added; and one of all of them."""
+
+    def __init__(self) -> None:
+        self._runs: list[Run] = []
+        self._figures: list[list[Figure]] = []
+
+    def add(self, folder: RunFolder[Any], tables: Iterable[str]) -> Path:
+        """Figures and page of a finished run, into its folder."""
+        from reports.figures import figures_for
+
+        run = folder.data(tables)
+        figures = figures_for(run)
+        self._runs.append(run)
+        self._figures.append(figures)
+        return _written(folder.path, [run], [figures])
+
+    def together(self, out: Path) -> Path | None:
+        """Of all of them, into `out`; None where there is none."""
+        return _written(out, self._runs, self._figures) if self._runs else None
+
+
 def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
     """Figures and the self-contained page, from the finished run."""
+    return Pages().add(folder, tables)
+
+
+def _written(out: Path, runs: Sequence[Run], figures: Sequence[Sequence[Figure]]) -> Path:
     from diag.files import write_text
-    from reports.figures import figures_for
     from reports.page import render
     from tdmoe.atomic import write_bytes
 
-    run = folder.data(tables)
-    figures = figures_for(run)
-    for figure in figures:
-        write_bytes(folder.path / "figures" / f"{figure.name}.svg", figure.svg)
-    folder.remove_figures_but({f"{figure.name}.svg" for figure in figures})
-    page = folder.path / "report.html"
-    write_text(page, render(run, figures))
+    names = set()
+    for found in figures:
+        for figure in found:
+            write_bytes(out / "figures" / f"{figure.name}.svg", figure.svg)
+            names.add(f"{figure.name}.svg")
+    for path in (out / "figures").glob("*.svg"):
+        if path.name not in names:
+            path.unlink()
+    page = out / "report.html"
+    write_text(page, render(runs, figures))
     return page
