@@ -1,7 +1,9 @@
 """Which command draws what. A command brings its own module and one row here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from reports.chapters import prefixes
 from reports.drawing import Figure
 from reports.drift.figures import drift_figures
 from reports.experts.figures import experts_figures
@@ -12,7 +14,7 @@ from reports.run import Run
 from reports.spectra.figures import spectra_figures
 from reports.superweights.figures import superweights_figures
 
-__all__ = ["FIGURES", "Figure", "drift_figures", "figures_for", "spectra_figures"]
+__all__ = ["FIGURES", "Figure", "drift_figures", "figures_for", "figures_of", "named_apart", "spectra_figures"]
 
 FIGURES: dict[str, Callable[[Run], list[Figure]]] = {
     "spectra": spectra_figures,
@@ -29,3 +31,17 @@ def figures_for(run: Run) -> list[Figure]:
     """The figures of a run; none for a command that draws nothing."""
     draw = FIGURES.get(run["command"])
     return draw(run) if draw else []
+
+
+def figures_of(runs: Sequence[Run]) -> list[list[Figure]]:
+    """The figures of each run, as `reports.page.render` takes them."""
+    return [figures_for(run) for run in runs]
+
+
+def named_apart(runs: Sequence[Run], figures: Sequence[Sequence[Figure]]) -> list[Figure]:
+    """All of these figures with names that do not collide, for one folder; those of a single run keep theirs."""
+    return [
+        replace(figure, name=prefix + figure.name)
+        for prefix, drawn in zip(prefixes(runs), figures, strict=True)
+        for figure in drawn
+    ]

@@ -1,4 +1,4 @@
-"""One run as one HTML file that asks for nothing: no script, no request, no path of the machine that made it.
+"""One or several runs as one HTML file that asks for nothing: no request, no path of the machine that made it.
 
 Everything printed passes `display` (text made harmless, numbers in our style, absence as a dash) and is then escaped.
 The page's policy allows one style sheet, by its hash, and images in data: URLs; figures are such images, so nothing
@@ -7,54 +7,70 @@ inside an SVG can run or reach out.
 
 import base64
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from reports import verdict
+from reports.chapters import Build, Subject, slug, subjects
+from reports.contents import contents
 from reports.drawing import Figure
 from reports.drift.section import drift_section
 from reports.experts.section import experts_section
-from reports.formats import display
+from reports.formats import display, listing
 from reports.injection.section import injection_section
+from reports.making import Making
 from reports.operator.section import operator_section
 from reports.quality.section import quality_section
 from reports.run import Run
-from reports.sections import Section
 from reports.spectra.section import spectra_section
 from reports.superweights.section import superweights_section
-from reports.tables import pairs
 
-SECTIONS: dict[str, Callable[[Run, Sequence[Figure]], Section]] = {
+SECTIONS: dict[str, Build] = {  # in the order of the page
     "spectra": spectra_section,
     "experts": experts_section,
-    "superweights": superweights_section,
-    "quality": quality_section,
     "operator": operator_section,
-    "drift": drift_section,
+    "superweights": superweights_section,
     "injection": injection_section,
+    "drift": drift_section,
+    "quality": quality_section,
 }
+_NAMED = 3  # models named in the title of a page of several
 
 
-def render(run: Run, figures: Sequence[Figure]) -> str:
-    """The page of a run as text; the same run and figures give the same bytes."""
-    build = SECTIONS.get(run["command"])
-    if build is None:
-        raise ValueError(f"no page for command {run['command']!r}; there is one for: {', '.join(sorted(SECTIONS))}")
+def render(runs: Sequence[Run], figures: Sequence[Sequence[Figure]]) -> str:
+    """The page of these runs as text, `figures[i]` those of `runs[i]`; the same input gives the same bytes.
+
+    Several runs open with verdict and comparison (`reports.verdict`) and share one account of how they were made.
+    ValueError where a run's command has no page.
+    """
+    found = subjects(runs, figures, SECTIONS)
+    chapters = [chapter for subject in found for chapter in subject.chapters]
+    opening = verdict.opening(runs) if len(runs) > 1 else None
     style = files("reports").joinpath("templates/style.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    jobs = run["jobs"]
     return _environment().get_template("page.html.j2").render(
-        run=run,
-        section=build(run, figures),
+        title=_title(found),
+        commands=listing(list(dict.fromkeys(str(chapter.run["command"]) for chapter in chapters))),
+        subjects=found,
+        chapters=chapters,
+        opening=opening,
+        contents=contents(found, opening),
+        making=Making(chapters),
         style=Markup(style),  # our own file, never data
-        style_hash=Markup(digest),
-        unfinished=[job for job in jobs if job["state"] != "done"],
-        remarks=[job for job in jobs if job["state"] == "done" and job.get("message")],
-        settings=pairs("Settings", ("setting", "value"), _as_text(dict(sorted(run["config"].items())))),
-        circumstances=pairs("Circumstances", ("what", "value"), _circumstances(run)),
+        style_hash=_hash(style),
     )  # fmt: skip
+
+
+def _title(found: Sequence[Subject]) -> str:
+    names = list(dict.fromkeys(str(chapter.run["model"]) for subject in found for chapter in subject.chapters))
+    return listing(names) if len(names) <= _NAMED else f"{len(names)} models"
+
+
+def _hash(text: str) -> Markup:
+    """SHA-256 as a content security policy wants it."""
+    return Markup(base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
 
 
 def _environment() -> Environment:
@@ -67,24 +83,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["data_url"] = _data_url
+    environment.filters["slug"] = slug
     return environment
 
 
 def _data_url(figure: Figure) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(figure.svg).decode()}"
-
-
-def _as_text(values: dict[str, object]) -> dict[str, str]:
-    return {str(name): _setting(value) for name, value in values.items()}
-
-
-def _setting(value: object) -> str:
-    return ", ".join(_setting(item) for item in value) if isinstance(value, list | tuple) else str(display(value))
-
-
-def _circumstances(run: Run) -> dict[str, str]:
-    facts = {"model": run["model"], "model fingerprint": run["fingerprint"], "device": run["device"]}
-    facts |= {"seed": run["seed"], "started": run["started"], "layout of the run": f"version {run['schema']}"}
-    return _as_text(facts) | _as_text(
-        {f"version of {name}": version for name, version in sorted(run["versions"].items())}
-    )

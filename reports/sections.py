@@ -34,3 +34,14 @@ class Section:
     tiles_title: str
     tiles: Sequence[Block]
     method: str
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What stands before the sections of several runs: the verdict in sentences, and the comparison in blocks.
+
+    Its blocks carry their own figures; their anchors are unique among themselves.
+    """
+
+    sentences: Sequence[str]
+    blocks: Sequence[Block]

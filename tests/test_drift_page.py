@@ -59,7 +59,7 @@ def test_local_against_accumulated_is_told_by_the_numbers(together: float, said:
     (found,) = accumulations(variants(run))
     assert (found.root_sum_square, found.sum, found.together, found.layer) == (5.0, 7.0, together, 2)
     assert found.local == {0: 1.0, 2: 4.0}
-    page = render(run, figures_for(run))
+    page = render([run], [figures_for(run)])
     assert said in page and "TD-MoE at 0.4 turns the residual stream by" in page
 
 
@@ -70,7 +70,7 @@ def test_the_largest_set_stands_for_a_method_and_growing_sets_are_drawn() -> Non
     assert [v.layers for v in largest(variants(run))] == ["0,2", ""]
     names = [figure.name for figure in drift_figures(run)]
     assert names == ["drift-depth", "drift-routing", "drift-accumulated", "drift-sets"]
-    page = render(run, figures_for(run))
+    page = render([run], [figures_for(run)])
     assert "TD-MoE at 0.4 from 3.00 ± 0.01° with 1 layer to 5.00 ± 0.01° with 2" in page
     assert "running the dense model in bfloat16 alone turns the stream by 0.10 ± 0.01°" in page
 
@@ -82,15 +82,15 @@ def test_what_was_not_measured_is_named_and_not_drawn() -> None:
             one.update(norm_ratio=None, routing_agreement=None, routing_js=None, status="not_finite")
         else:
             one.update(routing_agreement=None, routing_js=None, status="dense_layer")
-    page = render(broken, figures_for(broken))
+    page = render([broken], [figures_for(broken)])
     assert figures_for(broken) == [] and "this run answers nothing yet" in page and "not finite" in page
     nothing = {**broken, "tables": {"drift": []}}
-    assert "answers nothing yet" in render(nothing, figures_for(nothing))
+    assert "answers nothing yet" in render([nothing], [figures_for(nothing)])
 
 
 def test_names_from_outside_are_harmless() -> None:
     other = [row("all", "", layer, 2.0, method=HOSTILE, checkpoint=HOSTILE, ratio=None) for layer in range(3)]
     run = a_run(5.0, *other, model=HOSTILE)
-    page = render(run, figures_for(run))
+    page = render([run], [figures_for(run)])
     assert "<script>document" not in page and 'onerror="x' not in page
-    assert page == render(run, figures_for(run))
+    assert page == render([run], [figures_for(run)])

@@ -195,12 +195,12 @@ def test_figures_are_the_same_bytes_again_and_described(run_data: dict[str, Any]
     shuffled["tables"] = {name: list(rows) for name, rows in run_data["tables"].items()}
     assert experts_figures(shuffled) == figures
     assert all(len(figure.alt) > 60 and len(figure.caption) > 60 for figure in figures)
-    page = Outline(render(run_data, figures))
+    page = Outline(render([run_data], [figures]))
     assert len(page.all("img")) == 3
 
 
 def test_the_page_says_what_the_rows_say(run_data: dict[str, Any]) -> None:
-    said = words(render(run_data, experts_figures(run_data)))
+    said = words(render([run_data], [experts_figures(run_data)]))
     rows = [row for row in run_data["tables"]["binding"] if row["ratio"] == 0.4]
     assert f"in {sum(row['binding'] == 'yes' for row in rows)} of 3 stacks" in said
     share = float(np.median([row["price_share"] for row in rows]))
@@ -218,7 +218,7 @@ def test_a_run_with_a_failed_job_says_so_and_hostile_names_stay_text(run_data: d
         "model": HOSTILE,
         "jobs": [*run_data["jobs"], {"key": "experts-L001-up", "state": "failed", "message": "x"}],
     }
-    page = render(run, experts_figures(run))
+    page = render([run], [experts_figures(run)])
     outline = Outline(page)
     assert not {tag for tag, _ in outline.tags} & {"script", "b", "svg"}
     assert "3 of 4 expert stacks" in words(page) and "The run is incomplete" in words(page)
@@ -229,4 +229,4 @@ def test_a_run_of_which_nothing_was_measured_has_a_page(run_data: dict[str, Any]
     jobs = [job | {"state": "failed", "message": "no"} for job in run_data["jobs"]]
     empty = run_data | {"jobs": jobs, "tables": {name: [] for name in probe.TABLES}, "arrays": {}}
     assert experts_figures(empty) == []
-    assert "this run answers nothing yet" in words(render(empty, []))
+    assert "this run answers nothing yet" in words(render([empty], [[]]))

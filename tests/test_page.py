@@ -44,7 +44,7 @@ class Outline(HTMLParser):
 
 
 def page_of(run: dict[str, Any]) -> str:
-    return render(run, spectra_figures(run))
+    return render([run], [spectra_figures(run)])
 
 
 def words(page: str) -> str:
@@ -135,7 +135,7 @@ def test_failed_and_pending_jobs_stand_before_the_answer_and_in_the_tables() -> 
     page = page_of(fail(run, "spectra-L000-gate", "", state="pending"))
     text = words(page)
     assert "Incomplete: 2 of 6 jobs did not finish" in text
-    assert text.index("3 values are not finite") < text.index("Answer")
+    assert page.index("3 values are not finite") < page.index(">Answer</h2>")
     assert "4 of 6 expert stacks" in text
     assert "The run is incomplete" in text
     assert re.search(r"L3 up — failed — failed — failed", text)
@@ -198,11 +198,11 @@ def test_the_published_value_stands_beside_ours_only_where_there_is_one(page: st
 
 def test_long_tables_fold_and_layers_are_linked_when_there_are_many() -> None:
     run = synthetic_run(range(20), ("gate",))
-    outline = Outline(render(run, []))
+    outline = Outline(render([run], [[]]))
     assert len(outline.all("details")) == 20
     targets = {attributes["id"] for _, attributes in outline.tags if "id" in attributes}
     links = [attributes["href"] for attributes in outline.all("a")]
-    assert len(links) == 20
+    assert len(links) == 20 + len(("answer", "exponents", "details", "method"))
     assert {str(link)[1:] for link in links} <= targets
 
 
@@ -215,7 +215,7 @@ def test_how_it_was_measured_is_complete(page: str) -> None:
 
 def test_a_command_without_a_page_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"no page for command 'models'; there is one for: .*spectra"):
-        render(synthetic_run() | {"command": "models"}, [])
+        render([synthetic_run() | {"command": "models"}], [[]])
 
 
 def test_in_a_browser_it_is_silent_legible_and_asks_for_nothing(tmp_path: Path) -> None:

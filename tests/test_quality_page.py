@@ -74,7 +74,7 @@ def schedule() -> list[Row]:
 
 
 def page_of(run: dict[str, Any]) -> str:
-    return render(run, figures_for(run))
+    return render([run], [figures_for(run)])
 
 
 def test_the_answer_ranks_by_what_is_added_to_the_loss() -> None:

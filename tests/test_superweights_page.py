@@ -81,7 +81,7 @@ def synthetic_run() -> dict[str, Any]:
 
 
 def page_of(run: dict[str, Any]) -> str:
-    return render(run, superweights_figures(run))
+    return render([run], [superweights_figures(run)])
 
 
 def test_the_answer_holds_the_numbers() -> None:

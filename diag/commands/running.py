@@ -116,17 +116,18 @@ def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
 
 
 def _written(out: Path, runs: Sequence[Run], figures: Sequence[Sequence[Figure]]) -> Path:
+    """Figures and page of these runs in a folder."""
     from diag.files import write_text
+    from reports.figures import named_apart
     from reports.page import render
+    from reports.verdict import opening_figures
     from tdmoe.atomic import write_bytes
 
-    names = set()
-    for found in figures:
-        for figure in found:
-            write_bytes(out / "figures" / f"{figure.name}.svg", figure.svg)
-            names.add(f"{figure.name}.svg")
+    drawn = [*named_apart(runs, figures), *(opening_figures(runs) if len(runs) > 1 else [])]
+    for figure in drawn:
+        write_bytes(out / "figures" / f"{figure.name}.svg", figure.svg)
     for path in (out / "figures").glob("*.svg"):
-        if path.name not in names:
+        if path.stem not in {figure.name for figure in drawn}:
             path.unlink()
     page = out / "report.html"
     write_text(page, render(runs, figures))

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args, get_type_hints
 
-
 _BITS = tuple(f"rtn:bits={bits}" for bits in (2, 3, 4, 6, 8))
 
 

@@ -89,8 +89,8 @@ class Comparison(OpenModel):
         if not asked or self.experiment.task_data:
             return []
         return [
-            f"{', '.join(sorted(asked))}: zero-shot tasks are not measured, they need data; give --task-data FOLDER, or "
-            "--task-data hub where there is a network"
+            f"{', '.join(sorted(asked))}: zero-shot tasks are not measured, they need data; give --task-data FOLDER, "
+            "or --task-data hub where there is a network"
         ]
 
     def calibration(self) -> Calibration:
