@@ -80,9 +80,9 @@ def compare(
         **{"device": device, "memory": memory, "seed": seed, "revision": revision},
     }
     experiment = _experiment(config, None if preset is None else preset.value, flags)
-    said = {"text": calibration_text, "tokens": calibration_tokens}
-    calibrated = replace(experiment.calibration, **{name: value for name, value in said.items() if value is not None})
-    assert isinstance(calibrated, Calibration)
+    text, tokens = calibration_text, calibration_tokens
+    before = experiment.calibration
+    calibrated = Calibration(before.text if text is None else text, before.tokens if tokens is None else tokens)
     experiment = replace(experiment, calibration=calibrated)
     request = Request(experiment, out, fresh, quiet, command_line())
     pages = Pages()

@@ -198,10 +198,21 @@ def _superweights(settings: SuperWeights, context: Context, out: Path) -> Opened
     given = context.experiment
     named, ratios = settings.methods or given.methods, settings.ratios or given.ratios
     asked = superweights_probe.Settings(
-        *(settings.prompt, settings.text, settings.tokens, settings.window or None, settings.threshold),
-        *(settings.most, settings.entries, settings.ranks),
-        *(None if settings.control_layer < 0 else settings.control_layer, ",".join(named), _numbers(ratios)),
-        *(settings.eval_text, settings.eval_windows, settings.draws, context.memory),
+        prompt=settings.prompt,
+        text=settings.text,
+        tokens=settings.tokens,
+        window=settings.window or None,
+        threshold=settings.threshold,
+        most=settings.most,
+        entries=settings.entries,
+        ranks=settings.ranks,
+        control_layer=None if settings.control_layer < 0 else settings.control_layer,
+        methods=",".join(named),
+        ratios=_numbers(ratios),
+        evaluation=settings.eval_text,
+        windows=settings.eval_windows,
+        draws=settings.draws,
+        memory=context.memory,
     )
     where = context.where(out)
     return SuperWeightsPart(SuperWeightsPlan(SuperWeightsRequest(given.model, asked, None, **where)), context)

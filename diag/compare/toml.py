@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -94,7 +94,7 @@ def _value(kind: Any, value: Any, base: Any, where: str, name: str) -> Any:
     return _plain(kind, value, where, name)
 
 
-def _runs(kind: Callable[[], Any], value: Any, base: tuple[Any, ...], where: str, name: str) -> tuple[Any, ...]:
+def _runs(kind: Any, value: Any, base: tuple[Any, ...], where: str, name: str) -> tuple[Any, ...]:
     """A table changes the one run that there is; a list of tables is what runs."""
     if isinstance(value, list):
         tables = [_table(one, where, f"{name}[{i}]") for i, one in enumerate(value)]
