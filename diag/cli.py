@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from diag.commands.attribution import attribution
 from diag.commands.calibrate import calibrate
 from diag.commands.compare import compare
 from diag.commands.compress import compress
@@ -32,7 +33,7 @@ app = typer.Typer(
     help="Why tensor decomposition of a Mixture-of-Experts LLM fails on your checkpoint, measured.",
 )
 for command in (
-    *(compare, spectra, operator, superweights, experts, quality, drift, injection),
+    *(compare, spectra, operator, superweights, experts, quality, drift, attribution, injection),
     *(calibrate, compress, models),
 ):
     app.command()(command)

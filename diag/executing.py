@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.progress import MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from diag.console import make_factors
-from diag.progress import COUNTED, bars
+from diag.progress import COUNTED, Shown, bars
 
 if TYPE_CHECKING:
     from diag.factors import Factors, Recipe, Source
+    from diag.probes.attribution.plan import Plan as AttributionPlan
     from diag.probes.drift.run import Drift
     from diag.probes.quality.plan import Plan
     from diag.probes.superweights.run import SuperWeights
@@ -35,16 +36,32 @@ def execute_drift(plan: Drift, notes: Iterable[str], *, quiet: bool) -> None:
         for note in [*notes, *plan.notes()]:
             shown.note(note)
         task = shown.bar.add_task(f"{plan.name} drift", total=plan.steps)
+        plan.execute(_making(shown, quiet), lambda count: shown.bar.advance(task, count))
 
-        def make(recipes: Sequence[Recipe], source: Source) -> list[Factors]:
-            if not shown.alone:
-                return make_factors(recipes, source, quiet=quiet)
-            shown.bar.stop()  # what it does has bars of its own
-            made = make_factors(recipes, source, quiet=quiet)
-            shown.bar.start()
-            return made
 
-        plan.execute(make, lambda count: shown.bar.advance(task, count))
+def execute_attribution(plan: AttributionPlan, notes: Iterable[str], *, quiet: bool) -> None:
+    """Likewise."""
+    from diag.probes.attribution.run import Run
+
+    with bars(*COUNTED, quiet=quiet) as shown:
+        for note in [*notes, *plan.notes()]:
+            shown.note(note)
+        task = shown.bar.add_task(f"{plan.name} attribution", total=len(plan.windows_WT) * plan.arch.depth)
+        Run(plan, _making(shown, quiet), lambda count: shown.bar.advance(task, count)).execute()
+
+
+def _making(shown: Shown, quiet: bool) -> Callable[[Sequence[Recipe], Source], list[Factors]]:
+    """`make_factors`, which has bars of its own."""
+
+    def make(recipes: Sequence[Recipe], source: Source) -> list[Factors]:
+        if not shown.alone:
+            return make_factors(recipes, source, quiet=quiet)
+        shown.bar.stop()
+        made = make_factors(recipes, source, quiet=quiet)
+        shown.bar.start()
+        return made
+
+    return make
 
 
 def execute_superweights(work: SuperWeights, *, fresh: bool, quiet: bool) -> None:

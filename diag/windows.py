@@ -12,6 +12,9 @@ from tdmoe.architecture import language_config
 from tdmoe.problems import InputError
 
 WINDOW = 2048  # tokens; shorter where a model has fewer positions
+REMEMBERED = 6  # tokenised texts
+
+_remembered: dict[tuple[str, str], list[int]] = {}
 
 
 def token_windows(tokenizer: Any, text: str, tokens: int, window: int) -> Tensor:
@@ -29,8 +32,19 @@ def token_windows(tokenizer: Any, text: str, tokens: int, window: int) -> Tensor
 
 
 def tokenised(tokenizer: Any, text: str) -> list[int]:
-    """All of the text, nothing added."""
+    """All of the text, nothing added.
+
+    The last few are remembered: a command that makes the factors of many methods asks for the same text once a method.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    key = None if backend is None else (backend.to_str(), text)
+    if key is not None and key in _remembered:
+        return _remembered[key]
     ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    if key is not None:
+        while len(_remembered) >= REMEMBERED:
+            del _remembered[next(iter(_remembered))]
+        _remembered[key] = ids
     return ids
 
 

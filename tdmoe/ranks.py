@@ -77,3 +77,19 @@ def published_ranks(
             "lower the ratio"
         )
     return best[1]
+
+
+def stored_ranks(shape: Shape, ratio: float, *, expert_mode: ExpertMode = "preserve") -> Ranks:
+    """The published triple with one rank moved until what is stored, and not what is charged, meets the budget.
+
+    The published search (`aligned`) charges a factor for output and input whether they are cut or not, so a triple
+    with a full mode stores less than its budget; and its steps of 8 may miss it. As in that search the input rank
+    takes what the other two leave, in steps of 1, here of the parameters that are really stored; the output rank does
+    where the published input rank is full. The weights are never looked at. The first of equals wins.
+    """
+    found = published_ranks(shape, ratio, expert_mode=expert_mode)
+    allowed = budget(shape, ratio)
+    moved = "input" if found.input < shape[2] else "output"
+    size = shape[Ranks._fields.index(moved)]
+    tried = (found._replace(**{moved: rank}) for rank in range(1, size + 1))
+    return min(tried, key=lambda ranks: abs(ranks.parameters(shape) - allowed))

@@ -57,7 +57,10 @@ def compress(
         typer.Option("--whitening-direction", help="correct, or inverse as in public code (default: correct)"),
     ] = None,
     allocation: Annotated[
-        str | None, typer.Option("--allocation", help="ranks: exact, published, published_every (default: exact)")
+        str | None,
+        typer.Option(
+            "--allocation", help="ranks: exact, published, published_every, published_stored (default: exact)"
+        ),
     ] = None,
     expert_mode: Annotated[
         str | None, typer.Option("--expert-mode", help="auto, preserve, compress (default: auto)")

@@ -89,6 +89,19 @@ class Drift:
 
 
 @dataclass(frozen=True)
+class Attribution:
+    ratio: float = 0.0  # the largest of the experiment's
+    ladder: str = "full"
+    shapley: str = ""
+    mobe_steps: int = 3000
+    fit_steps: int = 0
+    text: str = "wikitext2"
+    windows: int = 64
+    window: int = 0
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
 class Injection:
     designs: str = "frobenius,operator"
     families: str = "isotropic,flat,rank_one,along,against"
@@ -130,6 +143,7 @@ class Experiment:
     experts: tuple[Experts, ...] = ()
     quality: tuple[Quality, ...] = ()
     drift: tuple[Drift, ...] = ()
+    attribution: tuple[Attribution, ...] = ()
     injection: tuple[Injection, ...] = ()
 
 

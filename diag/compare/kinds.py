@@ -12,9 +12,20 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from diag import calibrating, console, executing, parse
-from diag.compare.experiment import Drift, Experiment, Experts, Injection, Operator, Quality, Spectra, SuperWeights
+from diag.compare.experiment import (
+    Attribution,
+    Drift,
+    Experiment,
+    Experts,
+    Injection,
+    Operator,
+    Quality,
+    Spectra,
+    SuperWeights,
+)
 from diag.compressing import saved_moments
 from diag.factors import Recipe, recipes
+from diag.probes import attribution as attribution_probe
 from diag.probes import drift as drift_probe
 from diag.probes import experts as experts_probe
 from diag.probes import injection as injection_probe
@@ -22,6 +33,8 @@ from diag.probes import operator as operator_probe
 from diag.probes import quality as quality_probe
 from diag.probes import spectra as spectra_probe
 from diag.probes import superweights as superweights_probe
+from diag.probes.attribution.plan import Plan as AttributionPlan
+from diag.probes.attribution.plan import Request as AttributionRequest
 from diag.probes.drift.run import Drift as DriftPlan
 from diag.probes.drift.run import Request as DriftRequest
 from diag.probes.injection.injecting import Injection as InjectionPlan
@@ -128,6 +141,11 @@ class DriftPart(_Part):
 class SuperWeightsPart(_Part):
     def execute(self) -> None:
         executing.execute_superweights(self.plan, fresh=self.context.fresh, quiet=self.context.quiet)
+
+
+class AttributionPart(_Part):
+    def execute(self) -> None:
+        executing.execute_attribution(self.plan, self.folder.open(fresh=self.context.fresh), quiet=self.context.quiet)
 
 
 class InjectionPart(_Part):
@@ -266,6 +284,29 @@ def _drift(settings: Drift, context: Context, out: Path) -> Opened:
     return DriftPart(DriftPlan(request), context)
 
 
+def _attribution(settings: Attribution, context: Context, out: Path) -> Opened:
+    given = context.experiment
+    request = AttributionRequest(
+        given.model,
+        ratio=settings.ratio or max(given.ratios),
+        projections=given.projections,
+        ladder=settings.ladder,
+        shapley=settings.shapley or None,
+        mobe_steps=settings.mobe_steps,
+        fit_steps=settings.fit_steps,
+        text=settings.text,
+        windows=settings.windows,
+        window=settings.window or None,
+        layers=context.layers,
+        calibration=context.collected,
+        dtype=_dtype(settings.dtype),
+        memory=context.memory,
+        fresh=context.fresh,
+        **context.where(out),
+    )
+    return AttributionPart(AttributionPlan(request), context)
+
+
 def _injection(settings: Injection, context: Context, out: Path) -> Opened:
     given = context.experiment
     request = InjectionRequest(
@@ -308,6 +349,7 @@ KINDS: Mapping[str, Kind] = {
     "experts": Kind(_experts, tuple(experts_probe.TABLES), statistics=True),
     "quality": Kind(_quality, tuple(quality_probe.TABLES)),
     "drift": Kind(_drift, tuple(drift_probe.TABLES)),
+    "attribution": Kind(_attribution, tuple(attribution_probe.TABLES)),
     "injection": Kind(_injection, tuple(injection_probe.TABLES)),
 }
 

@@ -21,6 +21,8 @@ from diag.compare.kinds import KINDS, Context, Kind, Opened
 from diag.compress_run import own_inputs
 from diag.factors import split_specs
 from diag.open_model import OpenModel
+from diag.probes.attribution.switches import method as method_with
+from diag.probes.attribution.switches import switches
 from diag.run import Part, RunFolder, digest
 from tdmoe import methods
 from tdmoe.methods import Needs
@@ -157,6 +159,8 @@ class Comparison(OpenModel):
         """What the calibration has to hold so that it serves the neediest method of all parts."""
         given = self.experiment
         wanted = [*given.methods, *(spec for step in self.steps for spec in getattr(step.settings, "methods", ()))]
+        if given.attribution:
+            wanted.append(method_with(switches(given.projections.split(",")), 1))  # the neediest of its steps
         found = calibrating.Settings(given.calibration.text, given.calibration.tokens)
         for text in dict.fromkeys(wanted):
             needs = _needs(text)

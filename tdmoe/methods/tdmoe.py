@@ -2,8 +2,9 @@
 
 The defaults are the method done right: W S with S S^T = C, the exact best ranks under the budget, HOOI. The published
 choices are options, so that each can be measured alone: `allocation=published` (ranks that hit the budget and never
-look at the weights), `whitening=none` (as in Rethinking), `whitening_direction=inverse` (both public
-re-implementations), `decomposition=hosvd`.
+look at the weights; `published_stored`: by what is stored of them, not by what the published code charges),
+`whitening=none` (as in Rethinking), `whitening_direction=inverse` (both public re-implementations),
+`decomposition=hosvd`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tdmoe.modes import Basis, Metrics, mode_bases
 from tdmoe.problems import InputError
 from tdmoe.rank_choice import best_ranks, measured_error
 from tdmoe.rank_search import Frontier, Grid, error_table, grid_parameters, rank_grid
-from tdmoe.ranks import ALIGNMENT, Ranks, Shape, budget, published_ranks
+from tdmoe.ranks import ALIGNMENT, Ranks, Shape, budget, published_ranks, stored_ranks
 from tdmoe.refit import refit_core
 from tdmoe.source import WeightSource
 from tdmoe.tucker import finish, hooi, hosvd, st_hosvd
@@ -45,7 +46,7 @@ class Options(Budgeted):
 
     whitening: Literal["none", "input", "output", "both"] = "input"
     whitening_direction: Literal["correct", "inverse"] = "correct"
-    allocation: Literal["exact", "published", "published_every"] = "exact"
+    allocation: Literal["exact", "published", "published_every", "published_stored"] = "exact"
     expert_mode: Literal["auto", "preserve", "compress"] = "auto"
     objective: Literal["functional", "weight", "operator"] = "functional"
     decomposition: Literal["hooi", "hosvd", "st_hosvd"] = "hooi"
@@ -222,6 +223,8 @@ def _grid(shape: Shape, options: Options) -> Grid:
 
 def _published(shape: Shape, options: Options, ratio: float) -> Ranks:
     mode: Literal["preserve", "compress"] = "compress" if options.expert_mode == "compress" else "preserve"
+    if options.allocation == "published_stored":
+        return stored_ranks(shape, ratio, expert_mode=mode)
     rule: Literal["aligned", "every"] = "aligned" if options.allocation == "published" else "every"
     return published_ranks(shape, ratio, expert_mode=mode, rule=rule)
 

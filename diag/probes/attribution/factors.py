@@ -1,0 +1,108 @@
+"""The factors of every model, made once: where two specs must give the same ones they are those of one of them.
+
+HOOI improves nothing where one mode is cut at most, which the ranks tell that were found; and ranks by what is stored
+are the published ones where these have no full mode and meet their budget, which is known beforehand.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from diag.compress_run import Compression
+from diag.compressing import statistics_of
+from diag.factors import Factors, Recipe, Source
+from diag.probes.attribution.floors import mode_tails
+from diag.probes.attribution.ladder import is_tucker
+from diag.probes.attribution.plan import Plan, Variant
+from diag.probes.attribution.switches import changed
+from diag.work import said
+from tdmoe import joint, methods
+from tdmoe.problems import InputError
+from tdmoe.ranks import Shape, published_ranks, stored_ranks
+
+Make = Callable[[Sequence[Recipe], Source], list[Factors]]
+
+
+class Kitchen:
+    """Makes the factors of a plan's models. `make` does the work, or finds it done."""
+
+    def __init__(self, plan: Plan, make: Make) -> None:
+        self.plan, self._make = plan, make
+        self._made: dict[Recipe, Factors] = {}
+
+    def factors(self, variant: Variant) -> Factors:
+        """Of a model; those of another recipe where it must give the same. What `make` raises goes through."""
+        recipe = variant.recipe
+        assert recipe is not None, "the dense model has no factors"
+        if recipe not in self._made:
+            found = self._same(variant)
+            if found is None:
+                (found,) = self._make([recipe], self.plan.sources[variant.projections])
+            self._made[recipe] = found
+        return self._made[recipe]
+
+    def modes(self) -> None:
+        """What is due of the stacks' modes; a stack that fails leaves the others alone."""
+        plan = self.plan
+        for variant in dict.fromkeys(plan.variant(step) for step in plan.steps):
+            due = set(plan.due_modes)
+            if variant.recipe is None or not is_tucker(variant.recipe) or not due & set(plan.stacks(variant)):
+                continue
+            try:
+                self.factors(variant)  # calibrates
+            except InputError:
+                continue  # said of the model itself
+            (command,) = plan.sources[variant.projections].commands([variant.recipe])
+            with Compression(command) as compression:
+                settings = compression.session.request.settings
+                for job, stack in compression.session.stacks.items():
+                    place = job.layer, job.projection
+                    if place not in due:
+                        continue
+                    started = time.perf_counter()
+                    try:
+                        statistics = statistics_of(settings, stack)  # type: ignore[arg-type]
+                        assert statistics is not None, "collected for all models"
+                        tails = mode_tails(joint.reader(stack, plan.request.memory), statistics.C_II, plan.device)
+                    except Exception as error:
+                        plan.folder.fail(plan.modes[place], *said(plan.modes[place].key, error))
+                    else:
+                        plan.folder.finish(plan.modes[place], {}, tails, time.perf_counter() - started)
+
+    def _same(self, variant: Variant) -> Factors | None:
+        """Those of another model of the plan that must be the same."""
+        assert variant.recipe is not None
+        method, options = methods.parse(variant.recipe.method)
+        if method.NAME != "tdmoe":
+            return None
+        shapes = self.plan.stacks(variant)
+        if options.allocation == "published_stored" and all(map(self._stored_alike, shapes.values())):
+            return self._of_twin(variant, allocation="published")
+        if options.decomposition == "hooi":
+            found = self._of_twin(variant, decomposition="hosvd")
+            if found is not None and all(
+                _cut(str(row["ranks"]), shapes[row["layer"], row["projection"]]) <= 1 for row in found.rows
+            ):
+                return found
+        return None
+
+    def _stored_alike(self, shape: Shape) -> bool:
+        ratio = self.plan.request.ratio
+        return stored_ranks(shape, ratio) == published_ranks(shape, ratio)
+
+    def _of_twin(self, variant: Variant, **options: str) -> Factors | None:
+        """Of the model with these options changed; None where the plan has none, or it cannot be made."""
+        assert variant.recipe is not None
+        twin = Variant(Recipe(changed(variant.recipe.method, **options), variant.recipe.ratio), variant.projections)
+        if twin not in self.plan.parts:
+            return None
+        try:
+            return self.factors(twin)
+        except InputError:
+            return None
+
+
+def _cut(ranks: str, shape: Shape) -> int:
+    """Modes below full rank."""
+    return sum(int(rank) < size for rank, size in zip(ranks.split("x"), shape, strict=True))

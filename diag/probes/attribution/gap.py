@@ -1,0 +1,66 @@
+"""How much of the gap between TD-MoE as published and MoBE a step closes, with an interval by paired bootstrap.
+
+    gap_closed = (L_published - L_step) / (L_published - L_MoBE),    L_MoBE = min over MoBE's presets
+
+L are means over the same windows. A bootstrap sample draws windows with replacement, the same ones for all models, and
+computes everything anew, the better preset too. Intervals are percentiles (95 %). Where that of the denominator holds 0
+there is no gap, and no share of it.
+
+Legend: W windows, B bootstrap samples, M presets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diag.probes.injection.contrasts import interval
+
+SAMPLES = 2000
+
+Vector = NDArray[np.float64]
+Interval = tuple[float | None, float | None]
+
+
+def resamples(seed: int, windows: int, samples: int = SAMPLES) -> Vector:
+    """(B, W): how often each window was drawn, over W."""
+    random = np.random.default_rng([seed, windows])
+    return random.multinomial(windows, np.full(windows, 1 / windows), samples) / windows
+
+
+@dataclass(frozen=True)
+class Gap:
+    """L_published - L_MoBE, in nats: of all windows, and of every bootstrap sample."""
+
+    published_W: Vector
+    value: float
+    value_B: Vector
+    weights_BW: Vector
+
+    @staticmethod
+    def of(published_W: Vector, presets_MW: Sequence[Vector], weights_BW: Vector) -> Gap:
+        """Between the published run and the better of the presets."""
+        mobe_MW = np.stack(presets_MW)
+        value = float(published_W.mean() - mobe_MW.mean(1).min())
+        value_B = weights_BW @ published_W - (mobe_MW @ weights_BW.T).min(0)
+        return Gap(published_W, value, value_B, weights_BW)
+
+    @property
+    def clear(self) -> bool:
+        """Whether its interval leaves out 0."""
+        low, high = interval(self.value_B.tolist())
+        return low is not None and high is not None and not low <= 0.0 <= high
+
+    def share(self, gained_W: Vector) -> tuple[float, Interval]:
+        """Of the gap, that these losses (by window, in nats; positive is gained) make up; ask `clear` first."""
+        gained_B = self.weights_BW @ gained_W
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share_B = gained_B / self.value_B
+        return float(gained_W.mean()) / self.value, interval(share_B.tolist())
+
+    def closed(self, step_W: Vector) -> tuple[float, Interval]:
+        """By a model with these losses. The better preset itself is at 1 by definition, the published run at 0."""
+        return self.share(self.published_W - step_W)

@@ -1,0 +1,300 @@
+"""What an `attribution` command asks for, checked: steps, coalitions of switches, windows, and a part for each model.
+
+Everything that headers and texts can tell is found here, before the first weight is read.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from diag import compressing, parse
+from diag.calibrating import VERSION as CALIBRATION
+from diag.calibrating import Settings as CalibrationSettings
+from diag.compress_run import Compression
+from diag.factors import Recipe, Source
+from diag.open_model import OpenModel
+from diag.probes.attribution import MEASURED, NAME, STATISTICS_VERSION, VERSION
+from diag.probes.attribution.game import Game, game
+from diag.probes.attribution.gap import SAMPLES
+from diag.probes.attribution.ladder import DENSE, FULL, Frame, Step, alignment, check_kind, is_tucker, steps
+from diag.probes.attribution.switches import method, switches
+from diag.run import Part, RunFolder, digest
+from diag.texts import load_text
+from diag.windows import window_of
+from tdmoe.families import JOINT, MEMBERS, PROJECTIONS
+from tdmoe.problems import InputError
+from tdmoe.ranks import Shape
+from tdmoe.unquantised import parameters
+
+EVERYTHING = 10**12  # tokens: the whole text
+Stacks = dict[tuple[int, str], Shape]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command as typed. `shapley` is None for the ladder's own; `windows` 0 for all of the text.
+
+    `mobe_steps` are those of MoBE's published training, `fit_steps` those of its own fit, 0 for its default.
+    """
+
+    model: str
+    ratio: float = 0.4
+    projections: str = "gate,up"
+    ladder: str = FULL
+    shapley: str | None = None
+    mobe_steps: int = 3000
+    fit_steps: int = 0
+    text: str = "wikitext2"
+    windows: int = 64
+    window: int | None = None
+    layers: str | None = None
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    dtype: str = "float32"
+    memory: int = 4_000_000_000
+    device: str = "auto"
+    out: Path | None = None
+    seed: int = 0
+    fresh: bool = False
+    revision: str | None = None
+    command_line: str = ""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model that is measured, whatever steps and coalitions it stands for; `recipe` None is the dense one."""
+
+    recipe: Recipe | None
+    projections: str = ""
+
+    def part(self, layers: str) -> Part:
+        """The unit of work and of resuming."""
+        if self.recipe is None:
+            return Part(NAME, DENSE)
+        ratio = "" if self.recipe.ratio is None else f"{self.recipe.ratio:g}"
+        short = digest([self.recipe.method, self.recipe.ratio, self.projections, layers])[:8]
+        said = re.sub(r"[^a-z0-9.-]+", "-", f"{self.recipe.method}-{ratio}".lower()).strip("-.")
+        return Part(NAME, f"{said[:80]}-{short}")
+
+
+class Plan(OpenModel):
+    """A checked plan. Use as a context manager."""
+
+    def __init__(self, request: Request) -> None:
+        """InputError where model, text, ratio, projections, layers or methods do not fit; nothing is run."""
+        super().__init__(request.model, request.device, request.revision)
+        self.request = request
+        try:
+            check_kind(request.ladder)
+            chosen = parse.choices("--projections", request.projections, PROJECTIONS)
+            self.projections = ",".join(chosen)
+            self.layers = parse.layers(request.layers, self.arch.layers)
+            if not 0.0 < request.ratio < 1.0:
+                raise InputError(f"--ratio {request.ratio:g}: give a fraction to remove, more than 0 and less than 1")
+            if request.mobe_steps < 1:
+                raise InputError(f"--mobe-steps {request.mobe_steps}: give at least 1")
+            self.windows_WT = self._held_out()
+            self.steps = steps(self.frame, request.ladder)
+            names = switches(chosen)
+            self.game: Game | None = game(names, request.shapley, request.ladder == FULL, request.seed)
+            self.players = names
+            self.sources = self._sources()
+            self._check_steps()
+            self.parts = {variant: variant.part(parse.spans(self.layers)) for variant in self.variants}
+            self.modes = {
+                place: Part(NAME, f"modes-l{place[0]:03d}-{place[1].replace('_', '-')}") for place in self._cut
+            }
+            self.summary = Part(NAME, "tables")
+            self.folder: RunFolder[Part] = self._folder()
+        except BaseException:
+            self.checkpoint.close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.folder.close()
+        super().__exit__()
+
+    @cached_property
+    def frame(self) -> Frame:
+        """What the steps depend on."""
+        chosen = self.projections.split(",")
+        shapes = [self.arch.shape(name) for name in chosen]
+        joined = [JOINT] if set(MEMBERS[JOINT]) <= set(chosen) else []
+        searched = [self._shape(name) for name in [*PROJECTIONS, *joined]]
+        share = self.targeted / parameters(self.checkpoint, embeddings=False)
+        return Frame(
+            self.request.ratio,
+            self.projections,
+            shapes,
+            share,
+            self.request.mobe_steps,
+            alignment(searched),
+            self.request.fit_steps,
+        )
+
+    @property
+    def targeted(self) -> int:
+        """Parameters of the stacks that are compressed."""
+        sizes = (e * o * i for e, o, i in (self.arch.shape(name) for name in self.projections.split(",")))
+        return len(self.layers) * sum(sizes)
+
+    @cached_property
+    def variants(self) -> list[Variant]:
+        """Every model once, the dense one first: those of the steps, then those of the coalitions."""
+        found = {Variant(None): None}
+        found |= {self.variant(step): None for step in self.steps}
+        if self.game is not None:
+            found |= {self.coalition(on): None for on in self.game.coalitions}
+        return list(found)
+
+    def variant(self, step: Step) -> Variant:
+        """The model of a step."""
+        return Variant(step.recipe, step.projections)
+
+    def coalition(self, on: frozenset[str]) -> Variant:
+        """The model of a coalition of switches."""
+        return Variant(Recipe(method(on, self.frame.alignment), self.request.ratio), self.projections)
+
+    @property
+    def due(self) -> list[Variant]:
+        """Models that are still to be measured."""
+        return [v for v, part in self.parts.items() if self.folder.outcomes[part.key].state != "done"]
+
+    @property
+    def due_modes(self) -> list[tuple[int, str]]:
+        """Stacks whose modes are still to be looked at."""
+        return [place for place, part in self.modes.items() if self.folder.outcomes[part.key].state != "done"]
+
+    @property
+    def bits_removed(self) -> float:
+        """What the ratio removes of the model's stored bits, where the factors are stored as the weights are."""
+        return self.request.ratio * self.frame.share
+
+    def described(self) -> list[str]:
+        """For --dry-run: steps, specs and bits, and what Shapley values take."""
+        lines = [f"{self.name}: {NAME}, run folder {self.folder.path}"]
+        for step in self.steps:
+            recipe, bits = step.recipe, f"{self.bits_removed:.1%} of the bits saved"
+            if recipe is not None:
+                said = "its own bits" if recipe.ratio is None else bits
+                lines.append(f"{step.ladder}: {step.phrase}: {recipe.method} on {step.projections}, {said}")
+        game = "no Shapley values"
+        if self.game is not None:
+            game = f"{len(self.game.coalitions)} coalitions of {len(self.game.switches)} switches"
+        windows, length = self.windows_WT.shape
+        lines.append(
+            f"{len(self.parts)} models with {game}; {windows} windows of {length} tokens of {Path(self.request.text).name}"
+        )
+        return [*lines, "nothing was run"]
+
+    def notes(self) -> list[str]:
+        """What differs from what was asked."""
+        asked, found = self.request.windows, len(self.windows_WT)
+        short = f"--text {self.request.text}: holds {found} whole windows, fewer than --windows {asked}"
+        return [short] if found < asked else []
+
+    def _held_out(self) -> Tensor:
+        """Windows of the text; InputError where it is the calibration's, or gives no two windows."""
+        request = self.request
+        text = _content("--text", request.text)
+        if text == _content("--calibration-text", request.calibration.text):
+            raise InputError(f"--text {request.text}: is the calibration text; give another, as wikitext2 or enwik8")
+        tokens = request.windows * window_of(self.checkpoint.config, request.window) or EVERYTHING
+        windows_WT = self.windows("--text", request.text, tokens, request.window)
+        if len(windows_WT) < 2:
+            raise InputError(
+                f"--windows {request.windows}: is one window of --text {request.text}, intervals need two; give more, "
+                "or a smaller --window"
+            )
+        return windows_WT
+
+    def _sources(self) -> dict[str, Source]:
+        """By projections; all share one calibration, which collects what any model needs."""
+        by_projections: dict[str, list[Recipe]] = {}
+        for variant in self.variants:
+            if variant.recipe is not None:
+                by_projections.setdefault(variant.projections, []).append(variant.recipe)
+        collected = self.request.calibration
+        for projections, recipes in by_projections.items():
+            for command in self._source(projections, collected).commands(recipes):
+                assert command.calibration is not None, "never from a folder"
+                collected = command.calibration
+        return {projections: self._source(projections, collected) for projections in by_projections}
+
+    def _source(self, projections: str, collected: CalibrationSettings) -> Source:
+        request = self.request
+        how = (request.memory, request.seed, request.revision, request.command_line)
+        return Source(self, request.model, self.layers, projections, collected, *how)
+
+    def _check_steps(self) -> None:
+        """InputError where a step does not fit the model."""
+        for projections, source in self.sources.items():
+            recipes = [s.recipe for s in self.steps if s.recipe is not None and s.projections == projections]
+            for command in source.commands(recipes):
+                with Compression(command):
+                    pass
+
+    def stacks(self, variant: Variant) -> Stacks:
+        """Shapes of what a method decomposes, gate and up as one where it joins them."""
+        assert variant.recipe is not None, "the dense model has nothing decomposed"
+        settings = compressing.Settings(variant.recipe.method, variant.recipe.ratio, "")
+        names = settings.stacks(variant.projections.split(","))
+        return {(layer, name): self._shape(name) for layer in self.layers for name in names}
+
+    def _shape(self, name: str) -> Shape:
+        experts, outputs, inputs = self.arch.shape(MEMBERS[name][0])
+        return experts, outputs * len(MEMBERS[name]), inputs
+
+    @property
+    def _cut(self) -> list[tuple[int, str]]:
+        """Stacks that a step's Tucker decomposition cuts."""
+        tucker = [self.variant(step) for step in self.steps if step.recipe is not None and is_tucker(step.recipe)]
+        return sorted({place for variant in tucker for place in self.stacks(variant)})
+
+    def _folder(self) -> RunFolder[Part]:
+        request = self.request
+        collected = next(iter(self.sources.values())).calibration
+        content = digest(_content("--calibration-text", collected.text))
+        calibrated = digest([asdict(collected), content, request.seed, CALIBRATION, compressing.VERSION])
+        layers, shape = parse.spans(self.layers), list(self.windows_WT.shape)
+        windows = [*shape, digest(self.windows_WT.tolist())]
+        identities: dict[Part, dict[str, Any]] = {}
+        for variant, part in self.parts.items():
+            about = [asdict(variant), layers, calibrated] if variant.recipe else DENSE
+            identities[part] = {"probe_version": VERSION, "variant": digest(about), "windows": windows}
+            identities[part] |= {"dtype": request.dtype}
+        for part in self.modes.values():
+            identities[part] = {"probe_version": VERSION, "calibrated": calibrated}
+        asked = [[asdict(step) for step in self.steps], None if self.game is None else self.game.identity]
+        of_parts = digest([[part.key, identity] for part, identity in identities.items()])
+        identities[self.summary] = {
+            **{"probe_version": VERSION, "statistics_version": STATISTICS_VERSION, "parts": of_parts},
+            **{"asked": digest(asked), "seed": request.seed, "samples": SAMPLES},
+        }
+        config = {
+            **{"ratio": request.ratio, "projections": self.projections, "layers": layers},
+            **{"ladder": request.ladder, "shapley": "none" if self.game is None else self.game.orders_said},
+            **{"mobe steps": request.mobe_steps, "alignment": self.frame.alignment, "bootstrap samples": SAMPLES},
+            **{"text": Path(request.text).name, "windows": shape[0], "window": shape[1], "dtype": request.dtype},
+            **{f"calibration {name}": value for name, value in asdict(collected).items()},
+        }
+        return self.run_folder(
+            NAME, identities, config, out=request.out, command_line=request.command_line, seed=request.seed
+        )
+
+    def measured(self, variant: Variant) -> dict[str, Any] | None:
+        """The row of a finished part."""
+        outcome = self.folder.outcomes[self.parts[variant].key]
+        return dict(outcome.tables[MEASURED][0]) if outcome.state == "done" else None
+
+
+def _content(option: str, name: str) -> str:
+    try:
+        return load_text(name)
+    except ValueError as error:
+        raise InputError(f"{option} {name}: {error}") from error

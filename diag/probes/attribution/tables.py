@@ -1,0 +1,112 @@
+"""The three tables of a run, computed anew from its parts: rows of the steps, Shapley values, predictors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diag.probes.attribution import MEASURED, NAME, PREDICTORS, SHAPLEY
+from diag.probes.attribution.gap import Gap, Vector, resamples
+from diag.probes.attribution.ladder import PUBLISHED, Step
+from diag.probes.attribution.plan import Plan, Variant
+from diag.probes.attribution.predictors import Model, predictors
+from diag.probes.attribution.rows import NO_GAP, NOT_FINITE, NOT_MEASURED, Measurement, Row, attribution_rows
+from diag.probes.attribution.shapley import Coalition
+from diag.probes.attribution.switches import SWITCHES
+from diag.probes.injection.contrasts import interval
+
+
+def tables(plan: Plan) -> dict[str, list[Row]]:
+    """Of what is measured so far."""
+    found = {variant: _measurement(plan, variant) for variant in plan.variants}
+    of_step = {step: found[plan.variant(step)] for step in plan.steps}
+    measured = {step: this for step, this in of_step.items() if this is not None}
+    failed = {s: plan.folder.outcomes[plan.parts[plan.variant(s)].key].state for s in plan.steps if s not in measured}
+    weights_BW = resamples(plan.request.seed, len(plan.windows_WT))
+    gap, dense = _gap(measured, weights_BW), found[Variant(None)]
+    windows, length = plan.windows_WT.shape
+    common = {"text": Path(plan.request.text).name, "windows": windows, "tokens": windows * (length - 1)}
+    tails: Mapping[tuple[int, str], Any] = {place: plan.folder.arrays(part) for place, part in plan.modes.items()}
+    known = {place: tail for place, tail in tails.items() if tail}
+    rows = attribution_rows(plan.steps, measured, failed, dense, gap, known, common)
+    return {
+        NAME: rows,
+        SHAPLEY: _shapley(plan, found, gap, weights_BW),
+        PREDICTORS: _predictors(plan, rows, of_step, dense),
+    }
+
+
+def _measurement(plan: Plan, variant: Variant) -> Measurement | None:
+    part = plan.parts[variant]
+    outcome = plan.folder.outcomes[part.key]
+    if outcome.state != "done":
+        return None
+    arrays = plan.folder.arrays(part)
+    return Measurement(outcome.tables[MEASURED][0], arrays["losses"], arrays["angles"], arrays["norm_ratios"])
+
+
+def _gap(measured: Mapping[Step, Measurement], weights_BW: Vector) -> Gap | None:
+    """None where one of its ends was not measured; a preset that failed leaves the others."""
+    finite = {step: this for step, this in measured.items() if this.finite}
+    published = next((this for step, this in finite.items() if step.phrase == PUBLISHED), None)
+    presets = [this.losses_W for step, this in finite.items() if step.preset]
+    return Gap.of(published.losses_W, presets, weights_BW) if published is not None and presets else None
+
+
+def _shapley(plan: Plan, found: Mapping[Variant, Measurement | None], gap: Gap | None, weights_BW: Vector) -> list[Row]:
+    """A row a switch; none where they were not asked for."""
+    game = plan.game
+    if game is None:
+        return []
+    known = {on: found[plan.coalition(on)] for on in game.coalitions}
+    measured = {on: this for on, this in known.items() if this is not None}
+    losses = {on: this.losses_W for on, this in measured.items()}
+    usual = {"orders": game.orders_said, "coalitions": len(game.coalitions), "windows": len(plan.windows_WT)}
+    status = "ok"
+    if len(measured) < len(known):
+        status = NOT_MEASURED
+    elif not all(this.finite for this in measured.values()):
+        status = NOT_FINITE
+    values = game.values(losses) if status == "ok" else {}
+    whole: Coalition = frozenset(game.switches)
+    rows = []
+    for name in game.switches:
+        row: Row = dict.fromkeys(("nats", "nats_low", "nats_high", "gap_share", "gap_share_low", "gap_share_high"))
+        row |= {"switch": name, "text": SWITCHES[name], **usual, "status": status}
+        row |= {"alone_nats": _difference(losses, frozenset(), frozenset({name}))}
+        row |= {"last_nats": _difference(losses, whole - {name}, whole)}
+        if name in values:
+            gained_W = values[name]
+            row |= {"nats": float(gained_W.mean())}
+            row["nats_low"], row["nats_high"] = interval((weights_BW @ gained_W).tolist())
+            if gap is not None and gap.clear:
+                row["gap_share"], (row["gap_share_low"], row["gap_share_high"]) = gap.share(gained_W)
+            else:
+                row["status"] = NO_GAP if gap is not None else NOT_MEASURED
+        rows.append(row)
+    return rows
+
+
+def _difference(losses: Mapping[Coalition, Vector], before: Coalition, after: Coalition) -> float | None:
+    """Loss removed; None where one of the two was not measured."""
+    if before not in losses or after not in losses:
+        return None
+    found = float((losses[before] - losses[after]).mean())
+    return found if np.isfinite(found) else None
+
+
+def _predictors(
+    plan: Plan, rows: list[Row], of_step: Mapping[Step, Measurement | None], dense: Measurement | None
+) -> list[Row]:
+    if dense is None or not dense.finite:
+        return []
+    models = [
+        Model(row, this.losses_W - dense.losses_W)
+        for row, this in zip(rows, of_step.values(), strict=True)
+        if this is not None and this.finite
+    ]
+    seed, windows = plan.request.seed, len(plan.windows_WT)
+    return predictors(models, resamples(seed, windows, 1000), seed)
