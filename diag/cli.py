@@ -32,10 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Why tensor decomposition of a Mixture-of-Experts LLM fails on your checkpoint, measured.",
 )
-for command in (
-    *(compare, spectra, operator, superweights, experts, quality, drift, attribution, injection),
-    *(calibrate, compress, models),
-):
+PROBES = (spectra, operator, superweights, experts, quality, drift, injection, attribution)
+for command in (compare, *PROBES, calibrate, compress, models):
     app.command()(command)
 
 

@@ -56,8 +56,9 @@ def execute(session: Session, notes: Iterable[str], *, quiet: bool) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with bars(*columns, TimeRemainingColumn(), quiet=quiet) as shown:
         bar, console = shown.bar, shown.console
-        for note in notes:
-            shown.note(note)
+        if shown.alone or session.folder.pending():
+            for note in notes:
+                shown.note(note)
 
         def on_done(job: Job) -> None:
             outcome = session.folder.outcomes[job.key]
@@ -239,8 +240,9 @@ def execute_calibration(calibration: Calibration, notes: Iterable[str], *, quiet
     """Run it under a bar of tokens."""
     with bars(*COUNTED, quiet=quiet) as shown:
         bar = shown.bar
-        for note in notes:
-            shown.note(note)
+        if shown.alone or calibration.folder.pending():
+            for note in notes:
+                shown.note(note)
         task = bar.add_task(f"{calibration.model.name} calibrate", total=calibration.windows_WT.numel())
         calibration.execute(lambda count: bar.advance(task, count))
 

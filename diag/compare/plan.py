@@ -198,7 +198,7 @@ def _needs(text: str) -> Needs:
 
 
 def _plain(value: Any) -> Any:
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value  # type: ignore[arg-type]
 
 
 def _flat(experiment: Experiment, steps: list[Step]) -> dict[str, Any]:

@@ -188,7 +188,8 @@ class Plan(OpenModel):
             game = f"{len(self.game.coalitions)} coalitions of {len(self.game.switches)} switches"
         windows, length = self.windows_WT.shape
         lines.append(
-            f"{len(self.parts)} models with {game}; {windows} windows of {length} tokens of {Path(self.request.text).name}"
+            f"{len(self.parts)} models with {game}; {windows} windows of {length} tokens of "
+            f"{Path(self.request.text).name}"
         )
         return [*lines, "nothing was run"]
 
