@@ -21,6 +21,7 @@ from diag.commands.injection import injection
 from diag.commands.models import models
 from diag.commands.operator import operator
 from diag.commands.quality import quality
+from diag.commands.report import report
 from diag.commands.spectra import spectra
 from diag.commands.superweights import superweights
 from tdmoe import __version__
@@ -33,7 +34,7 @@ app = typer.Typer(
     help="Why tensor decomposition of a Mixture-of-Experts LLM fails on your checkpoint, measured.",
 )
 PROBES = (spectra, operator, superweights, experts, quality, drift, injection, attribution)
-for command in (compare, *PROBES, calibrate, compress, models):
+for command in (compare, *PROBES, calibrate, compress, report, models):
     app.command()(command)
 
 

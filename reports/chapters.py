@@ -31,6 +31,17 @@ class Chapter:
         return self.section.title + (f" ({self.differs})" if self.differs else "")
 
     @property
+    def done(self) -> str:
+        """How many of its jobs are."""
+        done, jobs = sum(job["state"] == "done" for job in self.run["jobs"]), len(self.run["jobs"])
+        return f"All {jobs} jobs done" if done == jobs else f"{done} of {jobs} jobs done"
+
+    @property
+    def file(self) -> str:
+        """What the names of its files begin with."""
+        return f"{self.run['model']}-{self.prefix or self.run['command']}".rstrip("-")
+
+    @property
     def name(self) -> str:
         """Short: the command and what sets it apart."""
         return f"{self.run['command']}" + (f", {self.differs}" if self.differs else "")

@@ -18,12 +18,12 @@ class Entry:
     below: Sequence[Entry] = ()
 
 
-def contents(subjects: Sequence[Subject], opening: Opening | None) -> list[Entry]:
+def contents(subjects: Sequence[Subject], opening: Opening | None, *, incomplete: bool) -> list[Entry]:
     """What opens the page, then every chapter with its parts, then how it was made."""
+    found = [Entry("unfinished", "Incomplete")] if incomplete else []
     chapters = [chapter for subject in subjects for chapter in subject.chapters]
     if len(chapters) == 1:
-        return [*_parts(chapters[0]), Entry("method", "How this was measured")]
-    found: list[Entry] = []
+        return [*found, Entry("answer", "Answer"), *_parts(chapters[0]), Entry("method", "How this was measured")]
     if opening and opening.sentences:
         found.append(Entry("verdict", "Verdict"))
     if opening and opening.blocks:
@@ -40,6 +40,5 @@ def contents(subjects: Sequence[Subject], opening: Opening | None) -> list[Entry
 
 def _parts(chapter: Chapter) -> list[Entry]:
     section = chapter.section
-    found = [Entry(f"{chapter.prefix}answer", "Answer")]
-    found += [Entry(chapter.prefix + block.anchor, block.title) for block in section.wide]
+    found = [Entry(chapter.prefix + block.anchor, block.title) for block in section.wide]
     return found + ([Entry(f"{chapter.prefix}details", section.tiles_title)] if section.tiles else [])

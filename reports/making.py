@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from reports.chapters import Chapter, setting
 from reports.formats import EMPTY
+from reports.run import Run
 from reports.tables import Cell, Table, pairs
 
 Job = Mapping[str, object]
@@ -21,31 +22,39 @@ class Method:
 
 @dataclass(frozen=True)
 class Making:
-    """What the page says of the making of its chapters."""
+    """What the page says of the making of its chapters; `missing` are jobs that left none."""
 
     chapters: Sequence[Chapter]
+    missing: Sequence[Job] = ()
 
     @property
     def jobs(self) -> int:
-        return sum(len(chapter.run["jobs"]) for chapter in self.chapters)
+        """How many there should be."""
+        return sum(len(chapter.run["jobs"]) for chapter in self.chapters) + len(self.missing)
 
     @property
-    def unfinished(self) -> list[tuple[Chapter, Job]]:
-        """Jobs whose values are missing from the page."""
-        return [(c, job) for c in self.chapters for job in c.run["jobs"] if job["state"] != "done"]
+    def unfinished(self) -> list[tuple[str, Job]]:
+        """Jobs whose values are missing from the page, each after the name of its run."""
+        return [("", job) for job in self.missing] + [pair for pair in self._named() if pair[1]["state"] != "done"]
 
     @property
-    def remarks(self) -> list[tuple[Chapter, Job]]:
-        """Finished jobs that left a word."""
-        return [
-            (c, job) for c in self.chapters for job in c.run["jobs"] if job["state"] == "done" and job.get("message")
-        ]
+    def remarks(self) -> list[tuple[str, Job]]:
+        """Finished jobs that left a word, likewise."""
+        return [pair for pair in self._named() if pair[1]["state"] == "done" and pair[1].get("message")]
+
+    def _named(self) -> list[tuple[str, Job]]:
+        alone = len(self.chapters) == 1
+        return [("" if alone else chapter.name, job) for chapter in self.chapters for job in chapter.run["jobs"]]
 
     @property
     def runs(self) -> Table:
         """One line a run."""
-        headings = ("run", "model", "model fingerprint", "device", "seed", "started", "jobs done")
-        return Table("The runs of this page", headings, [_line(chapter) for chapter in self.chapters])
+        columns = {"model": "model", "model fingerprint": "fingerprint", "device": "device", "seed": "seed"}
+        lines = [
+            [Cell(c.name), *(Cell(setting(c.run[key])) for key in columns.values()), Cell(_when(c.run)), Cell(c.done)]
+            for c in self.chapters
+        ]
+        return Table("The runs of this page", ["run", *columns, "started", "jobs"], lines)
 
     @property
     def versions(self) -> Table:
@@ -81,11 +90,9 @@ class Making:
         return pairs("Circumstances", ("what", "value"), _as_text(facts) | _as_text(versions))
 
 
-def _line(chapter: Chapter) -> list[Cell]:
-    run = chapter.run
-    done = sum(job["state"] == "done" for job in run["jobs"])
-    texts = (chapter.name, run["model"], run["fingerprint"], run["device"], run["seed"], run["started"])
-    return [*(Cell(setting(text)) for text in texts), Cell(f"{done} of {len(run['jobs'])}")]
+def _when(run: Run) -> str:
+    """The time without fractions, with its zone in words where that is UTC."""
+    return setting(run["started"]).replace("T", " ", 1).replace("+00:00", " UTC")
 
 
 def _as_text(values: Mapping[str, object]) -> dict[str, str]:

@@ -33,12 +33,20 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A caption, headings, and lines whose first cell is the heading of its line."""
+    """A caption, headings, and lines whose first cell is the heading of its line; `raw` are the rows they show."""
 
     caption: str
     headings: Sequence[str]
     lines: Sequence[Sequence[Cell]]
     groups: Sequence[tuple[str, int]] = ()
+    raw: Sequence[Row] = ()
+
+    @property
+    def wordy(self) -> list[bool]:
+        """Which columns hold words, so that they read from the left: most of their cells begin with a letter."""
+        columns = [[line[place].text for line in self.lines] for place in range(len(self.headings))]
+        filled = [[text for text in texts if text not in ("", EMPTY)] for texts in columns]
+        return [2 * sum(text[0].isalpha() for text in texts) > len(texts) for texts in filled]
 
 
 def _cell(column: Column, row: Row) -> Cell:
@@ -59,6 +67,7 @@ def table_of(rows: Sequence[Row], columns: Sequence[Column], caption: str) -> Ta
         headings=[column.label for column in columns],
         lines=[[_cell(column, row) for column in columns] for row in rows],
         groups=groups if len(groups) > 1 else (),
+        raw=rows,
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from diag.finished import Found
     from diag.probes import Settings
     from diag.run import RunFolder
     from diag.session import Session
@@ -105,9 +106,9 @@ class Pages:
         self._figures.append(figures)
         return _written(folder.path, [run], [figures])
 
-    def together(self, out: Path) -> Path | None:
-        """Of all of them, into `out`; None where there is none."""
-        return _written(out, self._runs, self._figures) if self._runs else None
+    def together(self, out: Path, missing: Sequence[Job] = ()) -> Path | None:
+        """Of all of them, into `out`, and the jobs that left no run; None where there is none."""
+        return _written(out, self._runs, self._figures, missing) if self._runs else None
 
 
 def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
@@ -115,7 +116,9 @@ def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
     return Pages().add(folder, tables)
 
 
-def _written(out: Path, runs: Sequence[Run], figures: Sequence[Sequence[Figure]]) -> Path:
+def _written(
+    out: Path, runs: Sequence[Run], figures: Sequence[Sequence[Figure]], missing: Sequence[Job] = ()
+) -> Path:
     """Figures and page of these runs in a folder."""
     from diag.files import write_text
     from reports.figures import named_apart
@@ -130,5 +133,19 @@ def _written(out: Path, runs: Sequence[Run], figures: Sequence[Sequence[Figure]]
         if path.stem not in {figure.name for figure in drawn}:
             path.unlink()
     page = out / "report.html"
-    write_text(page, render(runs, figures))
+    write_text(page, render(runs, figures, missing))
     return page
+
+
+def write_report(found: Found, page: Path) -> None:
+    """The page of runs that were read back from disk, and nothing else; InputError where one of them has none."""
+    from diag.files import write_text
+    from reports.figures import figures_of
+    from reports.page import SECTIONS, render
+    from tdmoe.problems import InputError
+
+    for run in found.runs:
+        if run["command"] not in SECTIONS:
+            known = ", ".join(sorted(SECTIONS))
+            raise InputError(f"{run['model']}: a run of '{run['command']}' has no page; there is one for: {known}")
+    write_text(page, render(found.runs, figures_of(found.runs), found.missing))
