@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tdmoe.problems import InputError
-from tdmoe.ranks import Ranks, budget, published_ranks
+from tdmoe.ranks import Ranks, budget, published_ranks, stored_ranks
 
 QWEN3_30B, GPT_OSS_20B = (128, 768, 2048), (32, 2880, 2880)
 
@@ -38,6 +38,35 @@ def test_a_full_mode_stores_no_factor() -> None:
     assert found.charged(GPT_OSS_20B, "compress") - found.parameters(GPT_OSS_20B) == 2880 * 2880
     assert Ranks(*QWEN3_30B).parameters(QWEN3_30B) == 128 * 768 * 2048
     assert Ranks(128, 768, 1192).parameters(QWEN3_30B) == 128 * 768 * 1192 + 2048 * 1192
+
+
+@pytest.mark.parametrize(
+    ("shape", "ratio", "expert_mode", "moved"),
+    [
+        (GPT_OSS_20B, 0.4, "compress", 1),  # its input mode is full
+        ((7, 20, 24), 0.4, "preserve", 1),
+        ((32, 80, 192), 0.2, "preserve", 2),  # steps of 8 miss the budget by 1.6 %
+    ],
+)
+def test_ranks_by_what_is_stored_move_one_mode_to_the_budget(
+    shape: tuple[int, int, int], ratio: float, expert_mode: str, moved: int
+) -> None:
+    """Against every rank of that mode; the other two are the published ones, and a full mode stays full."""
+    published = published_ranks(shape, ratio, expert_mode=expert_mode)
+    found = stored_ranks(shape, ratio, expert_mode=expert_mode)
+    assert [n for n, (a, b) in enumerate(zip(published, found, strict=True)) if a != b] == [moved]
+
+    def off(rank: int) -> float:
+        tried = [*found[:moved], rank, *found[moved + 1 :]]
+        factors = sum(n * r for n, r in zip(shape, tried, strict=True) if r < n)
+        return abs(tried[0] * tried[1] * tried[2] + factors - (1 - ratio) * shape[0] * shape[1] * shape[2])
+
+    assert off(found[moved]) == min(map(off, range(1, shape[moved] + 1))) < off(published[moved])
+
+
+def test_published_ranks_that_store_their_budget_stay() -> None:
+    for shape in (QWEN3_30B, GPT_OSS_20B, (32, 80, 192)):
+        assert stored_ranks(shape, 0.4) == published_ranks(shape, 0.4)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1, 1.5, float("nan")])

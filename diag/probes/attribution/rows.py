@@ -47,7 +47,7 @@ def of_factors(rows: Sequence[Mapping[str, Any]], bits_saved: float) -> Row:
     if rows:
         found |= {error: _pooled(rows, error) for error in POOLED}
         found["seconds"] = round(sum(float(row["seconds"]) for row in rows), 3)
-        found["ranks"] = " ".join(dict.fromkeys(f"{row['projection']}:{row['ranks']}" for row in rows))
+        found["ranks"] = " ".join(dict.fromkeys(f"{row['projection']}:{row['ranks']}" for row in rows if row["ranks"]))
         found["stacks"] = [[row["layer"], row["projection"], row["ranks"]] for row in rows]
     return found
 
