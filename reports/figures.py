@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from reports.attribution.figures import attribution_figures
 from reports.chapters import prefixes
 from reports.drawing import Figure
 from reports.drift.figures import drift_figures
@@ -24,6 +25,7 @@ FIGURES: dict[str, Callable[[Run], list[Figure]]] = {
     "quality": quality_figures,
     "drift": drift_figures,
     "injection": injection_figures,
+    "attribution": attribution_figures,
 }
 
 

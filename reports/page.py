@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from reports import verdict
+from reports.attribution.section import attribution_section
 from reports.chapters import Build, Subject, slug, subjects
 from reports.contents import contents
 from reports.download import csv_url
@@ -38,6 +39,7 @@ SECTIONS: dict[str, Build] = {  # in the order of the page
     "injection": injection_section,
     "drift": drift_section,
     "quality": quality_section,
+    "attribution": attribution_section,
 }
 _NAMED = 3  # models named in the title of a page of several
 

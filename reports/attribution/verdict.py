@@ -1,0 +1,87 @@
+"""The first sentences: how much of the gap is how TD-MoE was run, and what is left that may be its structure."""
+
+from reports.attribution.ladders import Attribution, Step, share
+from reports.formats import EMPTY, fixed, listing, percent
+
+
+def verdict(found: Attribution) -> list[str]:
+    """With at least one step of TD-MoE measured."""
+    published, best, reference = found.published, found.best, found.reference
+    assert best is not None, "asked before"
+    if published is None:
+        why = found.tdmoe[0].reason
+        return [
+            f"TD-MoE as published was not measured ({why}), so no share of its gap is known; “{best.name}” adds "
+            f"{best.says()} nats a token to the dense model's loss."
+        ]
+    start = f"as published it adds {published.says()} nats a token to the dense model's loss"
+    if reference is None:
+        why = listing([f"{step.preset}: {step.reason}" for step in found.presets])
+        return [
+            f"{_without_gap(published, best)}: {start}{_end(published, best)}. MoBE was not measured"
+            f"{f' ({why})' if why else ''}, so the gap to it is not known."
+        ]
+    against = f"{start}, MoBE ({reference.preset}) {reference.says()}"
+    if found.gap is None:
+        return [
+            f"There is no gap to MoBE to explain: TD-MoE {against}, a difference that "
+            f"{'cannot be told from 0' if found.without_gap else 'has no interval'}{_end(published, best)}."
+        ]
+    closed = f"{_share(best)} of TD-MoE's gap to MoBE is how TD-MoE was run"
+    if best is published:
+        closed = "No change that was tried closes any of TD-MoE's gap to MoBE"
+    elif (best.value("gap_closed") or 0.0) >= 1:
+        closed = f"All of TD-MoE's gap to MoBE is how TD-MoE was run, {_share(best)}"
+    ends = f"a gap of {fixed(found.gap, 3)} nats{_storage(published, reference)}"
+    return [f"{closed}: {against}, {ends}{_end(published, best)}.", *_left(found, best, reference)]
+
+
+def _without_gap(published: Step, best: Step) -> str:
+    if best is published or published.damage <= 0:
+        return "No change that was tried helps TD-MoE"
+    return f"{percent(1 - best.damage / published.damage)} of what TD-MoE adds to the loss is how it was run"
+
+
+def _end(published: Step, best: Step) -> str:
+    return "" if best is published else f"; with “{best.name}” it adds {best.says()}"
+
+
+def _storage(published: Step, reference: Step) -> str:
+    ours, theirs = (percent(step.value("bits_saved")) for step in (published, reference))
+    if EMPTY in (ours, theirs):
+        return ""
+    return f" with {ours} of the bits saved" if ours == theirs else f" (bits saved: {ours} and {theirs})"
+
+
+def _share(step: Step) -> str:
+    return step.closed().replace("(", "(95 % interval ", 1)
+
+
+def _left(found: Attribution, best: Step, reference: Step) -> list[str]:
+    """What no change closed: an upper bound of what is structural; and the same over MoBE's projections alone."""
+    closed, low, high = (best.value(column) for column in ("gap_closed", "gap_low", "gap_high"))
+    if closed is None:
+        return []
+    ends = {"low": None if high is None else 1 - high, "high": None if low is None else 1 - low}
+    said = share({"left": 1 - closed, **ends}, "left", "low", "high", of=" of the gap")
+    ahead = reference.damage - best.damage
+    if low is not None and high is not None and low < 1 <= high:
+        text = f"What is left, {said}, cannot be told from nothing: none of it has to be structural."
+    elif closed >= 1:
+        text = f"Nothing is left of the gap: TD-MoE is ahead of MoBE by {fixed(ahead, 3)} nats."
+    else:
+        text = (
+            f"At most {said}, {fixed(-ahead, 3)} nats, is structural: an upper bound, since changes that "
+            "were not tried may close more."
+        )
+    alike = min(found.like(reference), key=lambda step: step.damage, default=None)
+    if alike is not None and alike is not best:
+        text += (
+            f" “{best.name}” compresses {_projections(best)}; over {_projections(reference)} alone, as MoBE does, the "
+            f"best is “{alike.name}”, which closes {_share(alike)} and adds {alike.says()} nats."
+        )
+    return [text]
+
+
+def _projections(step: Step) -> str:
+    return listing(str(step.row.get("projections") or "unknown projections").split(","))

@@ -1,0 +1,365 @@
+"""What the page of `attribution` says is what its rows say, whatever is missing and whatever steps are called."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attribution_tables import GAP, MOBE, PUBLISHED, attribution_rows, predictor_rows, run_of, shapley_rows, step_rows
+from browser import chromium, complaints, emulate_phone, emulate_scheme
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+from matplotlib.text import Text
+from test_figures import HOSTILE
+from test_page import Outline, words
+
+from reports.attribution import ladder_figures, modes, scatter, shares
+from reports.attribution.answer import answer
+from reports.attribution.ladder_figures import ladder_figure, meeting_figure
+from reports.attribution.ladders import Attribution, attribution, places_of
+from reports.attribution.waterfall import chain
+from reports.drawing import Figure, style
+from reports.figures import figures_for
+from reports.page import render
+
+Row = dict[str, Any]
+NAMES = ["ladder", "mobe", "shapley", "floor", "predictors", "errors"]
+
+
+def page_of(run: dict[str, Any]) -> str:
+    return render(run, figures_for(run))
+
+
+def drawn(draw: Callable[[str, Attribution], Figure | None], run: dict[str, Any]) -> Any:
+    """One figure alone."""
+    with style():
+        return draw(run["model"], attribution(run))
+
+
+def said(run: dict[str, Any]) -> str:
+    return " ".join(answer(attribution(run)))
+
+
+def changed(step: str, **values: Any) -> list[Row]:
+    """The planted rows with one of them changed."""
+    rows = attribution_rows()
+    assert any(row["step"] == step for row in rows)
+    return [row | values if row["step"] == step else row for row in rows]
+
+
+def lost(step: str, status: str = "out_of_memory") -> list[Row]:
+    columns = ("loss_nats", "loss_difference_nats", "change_nats", "gap_closed", "gap_low", "gap_high", "perplexity")
+    return changed(step, **dict.fromkeys(columns), status=status)
+
+
+def without_gap() -> list[Row]:
+    gone = dict.fromkeys(("gap_closed", "gap_low", "gap_high"))
+    return [row | gone | {"status": "no_gap"} for row in attribution_rows()]
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return page_of(run_of())
+
+
+def test_the_verdict_is_the_share_of_the_gap_and_what_is_left_of_it(page: str) -> None:
+    text = words(page)
+    assert (
+        "98.6 % (95 % interval 98.0 to 99.2) of TD-MoE's gap to MoBE is how TD-MoE was run: as published it adds 1.452 "
+        "± 0.012 nats a token to the dense model's loss, MoBE (corrected) 0.049 ± 0.002, a gap of 1.403 nats (bits "
+        "saved: 24.8 % and 25.1 %); with “+ budget shared with down by measured sensitivity” it adds 0.069 ± 0.002."
+    ) in text
+    assert "At most 1.4 % of the gap (0.8 to 2.0), 0.020 nats, is structural: an upper bound" in text
+    assert (
+        "compresses gate, up and down; over gate and up alone, as MoBE does, the best is “+ core refit”, which closes "
+        "93.8 % (95 % interval 93.2 to 94.4) and adds 0.136 ± 0.003 nats."
+    ) in text
+    assert pytest.approx((PUBLISHED - 0.069) / GAP, abs=5e-4) == 0.986  # the planted tables say so themselves
+
+
+def test_which_change_takes_away_most_and_whether_order_matters(page: str) -> None:
+    text = words(page)
+    assert (
+        "Whatever the order (Shapley value over all orders), most is taken away by exact ranks: 0.938 nats (0.921 to "
+        "0.955), 66.9 % of the gap (65.6 to 68.1); then by core refit 0.231 nats (0.224 to 0.239)"
+    ) in text
+    assert "No effect that differs from 0: HOOI, 0.000 nats (−0.001 to 0.001)." in text
+    assert "On the ladder “+ exact ranks” changes most: −0.963 ± 0.009 nats to the step before it, 68.6 % of" in text
+    assert "The loss rises at “+ shared input factor” (+0.0090 ± 0.0019)." in text
+    assert (
+        "Order matters: “exact ranks” takes away 1.056 nats as the first change and 0.701 as the last, a difference of "
+        "27.0 % of the 1.316 nats that all take away together."
+    ) in text
+
+
+def test_harm_and_little_order_are_told() -> None:
+    rows = shapley_rows()
+    rows[2] |= {"alone_nats": 0.94, "last_nats": 0.92}
+    rows[4] |= {"nats": -0.02, "nats_low": -0.03, "nats_high": -0.01}
+    text = said(run_of(shapley=rows))
+    assert "Harm: shared input factor, −0.020 nats (−0.030 to −0.010)." in text
+    assert "Order matters little: most to “core refit”" in text
+
+
+def test_the_floor_is_held_against_mobe() -> None:
+    below = said(run_of())
+    assert (
+        "At the ranks of “+ core refit” no Tucker decomposition has a functional error below 0.191, the cost of "
+        "cutting the input mode alone; the step has 0.247, MoBE 0.145: below the floor"
+    ) in below
+    above = said(run_of(changed("+ phi tanh: preset corrected", functional_error=0.2)))
+    assert "MoBE 0.200: above the floor, so these ranks do not stand between TD-MoE and MoBE." in above
+
+
+def test_where_mobe_is_better_from_is_told_by_its_own_ladder() -> None:
+    text = said(run_of())
+    assert (
+        "MoBE with one basis and no nonlinearity has the form of a Tucker decomposition that cuts the input mode "
+        "alone, and adds 0.319 ± 0.005 nats (the step of TD-MoE with the nearest errors, “+ exact ranks”: 0.316 ± "
+        "0.005). From there more bases take away 0.207 nats (“+ number of bases searched”: 0.112 ± 0.004) and the "
+        "nonlinearity takes away 0.063 nats (“+ phi tanh: preset corrected”: 0.049 ± 0.002). Trained as published it "
+        "adds 0.067 ± 0.003"
+    ) in text
+    worse = changed("+ phi tanh: preset corrected", loss_difference_nats=0.12)
+    worse = [row | {"loss_difference_nats": 0.13} if row["step"] == "+ phi silu" else row for row in worse]
+    assert "the nonlinearity adds 0.008 nats" in said(run_of(worse))
+    start = changed("1 basis, phi identity (input-mode Tucker)", method="mobe:bases=1")
+    assert "has the form of a Tucker" not in said(run_of(start))
+
+
+def test_rounding_and_the_best_predictor_stand_beside() -> None:
+    text = said(run_of())
+    assert (
+        "Rounding beside: RTN, 4 bits adds 0.0057 ± 0.0012 nats and saves 45.7\N{NO-BREAK SPACE}% of the bits" in text
+    )
+    assert "Rank correlation with the loss over 17 models: the angle of the stream 0.98 (0.92 to 1.00), the" in text
+    assert "overlaps with that of the functional error, own inputs, the functional error and the operator error" in text
+    apart = predictor_rows()
+    apart[2] |= {"low": 0.995}
+    assert "do not tell" not in said(run_of(predictors=apart))
+
+
+def test_no_gap_is_said_and_no_share_of_it_is_given() -> None:
+    run = run_of(without_gap())
+    text = said(run)
+    assert text.startswith(
+        "There is no gap to MoBE to explain: TD-MoE as published it adds 1.452 ± 0.012 nats a token to the dense "
+        "model's loss, MoBE (corrected) 0.049 ± 0.002, a difference that cannot be told from 0"
+    )
+    assert "of the gap" not in text.split("Whatever the order")[0] and "structural" not in text
+    assert "— no gap" in words(render(run, []))
+    ladder = drawn(ladder_figure, run)
+    assert "The gap to MoBE is not clear" in ladder.caption and "·" not in ladder.alt
+
+
+def test_without_mobe_what_is_left_is_held_against_dense() -> None:
+    rows = [row for row in attribution_rows() if not row["method"].startswith("mobe")]
+    rows = [row | dict.fromkeys(("gap_closed", "gap_low", "gap_high")) for row in rows]
+    text = said(run_of(rows, shapley=[]))
+    assert "95.2\N{NO-BREAK SPACE}% of what TD-MoE adds to the loss is how it was run" in text
+    assert "MoBE was not measured, so the gap to it is not known." in text
+    assert pytest.approx(1 - 0.069 / PUBLISHED, abs=5e-4) == 0.952
+    assert drawn(meeting_figure, run_of(rows)) is None
+
+
+@pytest.mark.parametrize(
+    ("best", "interval", "expected"),
+    [
+        (
+            0.045,
+            (1.001, 1.005),
+            "All of TD-MoE's gap to MoBE is how TD-MoE was run, 100.3\N{NO-BREAK SPACE}% (95 % interval ",
+        ),
+        (0.045, (1.001, 1.005), "Nothing is left of the gap: TD-MoE is ahead of MoBE by 0.004 nats."),
+        (0.052, (0.99, 1.004), "(−0.4 to 1.0), cannot be told from nothing: none of it has to be structural."),
+    ],
+)
+def test_a_gap_that_is_closed(best: float, interval: tuple[float, float], expected: str) -> None:
+    step = "+ budget shared with down by measured sensitivity"
+    closed = (PUBLISHED - best) / GAP
+    values = {"loss_difference_nats": best, "gap_closed": closed, "gap_low": interval[0], "gap_high": interval[1]}
+    assert expected in said(run_of(changed(step, **values)))
+
+
+def test_no_change_that_helps() -> None:
+    text = said(run_of(step_rows("tdmoe", ()) + [row for row in attribution_rows() if row["step"] in KEPT]))
+    assert text.startswith("No change that was tried closes any of TD-MoE's gap to MoBE: as published it adds 1.452")
+
+
+KEPT = ("as published", "+ phi tanh: preset corrected")
+
+
+def test_mobe_is_its_better_preset_and_no_step_of_its_ladder() -> None:
+    found = attribution(run_of(changed("+ phi silu", loss_difference_nats=0.03)))
+    assert found.reference is not None and found.reference.damage == MOBE
+    assert found.gap == pytest.approx(GAP)
+    assert [step.preset for step in found.presets] == ["corrected", "published, 3,000 steps"]
+
+
+def test_the_waterfall_adds_up_to_what_was_closed() -> None:
+    found = attribution(run_of())
+    bars = chain(found.tdmoe, found.gap)
+    assert [bar.start for bar in bars[1:]] == [bar.step.damage for bar in bars[:-1]]
+    drop = sum(bar.start - bar.step.damage for bar in bars if bar.start is not None)
+    assert drop == pytest.approx(PUBLISHED - 0.069)
+    assert bars[3].note == "−0.963 · 69\N{NO-BREAK SPACE}%"
+    assert bars[5].note == "+0.009 · −0.6\N{NO-BREAK SPACE}%"
+    last = chain(found.mobe, None)[-1]
+    assert last.start is None and last.step.preset.startswith("published")  # trained otherwise, no further step
+
+
+def test_after_a_step_that_failed_the_next_one_stands_whole() -> None:
+    run = run_of(lost("+ correct whitening"))
+    bars = chain(attribution(run).tdmoe, GAP)
+    assert [bar.start is None for bar in bars[:5]] == [True, False, True, True, False]
+    assert not bars[2].step.measured and bars[2].step.reason == "out of memory"
+    assert "+ correct whitening: out of memory" in drawn(ladder_figure, run).alt
+    text = words(render(run, []))
+    assert "Not measured: + correct whitening (out of memory)." in text and "— out of memory" in text
+
+
+@pytest.mark.parametrize("step", ["as published", "+ phi tanh: preset corrected", "dense"])
+def test_a_missing_end_is_said(step: str) -> None:
+    text = said(run_of(lost(step, "failed")))
+    if step == "as published":
+        assert text.startswith("TD-MoE as published was not measured (failed), so no share of its gap is known;")
+    elif step == "dense":
+        assert text.startswith("98.6")
+    else:  # the other preset is the better one then
+        assert "MoBE (published, 3,000 steps) 0.067 ± 0.003" in text
+
+
+def test_numbers_that_are_none_are_not_measured() -> None:
+    step = "+ budget shared with down by measured sensitivity"
+    rows = changed(step, loss_difference_nats=math.nan, change_nats=math.inf, gap_closed=math.nan, gap_low=math.nan)
+    shapley = [row | {"nats": math.nan} for row in shapley_rows()[:1]] + shapley_rows()[1:]
+    page = render(run_of(rows, shapley), [])
+    assert "nan" not in words(page).lower() and "— not finite" in words(page)
+    assert "Not measured: + budget shared with down by measured sensitivity (not finite)." in words(page)
+    assert "the best is" not in words(page) and "“+ core refit” it adds 0.136" in words(page)
+
+
+def test_the_quick_ladder_alone() -> None:
+    quick = {"as published", "+ exact ranks", "1 basis, phi identity (input-mode Tucker)", "RTN, 4 bits", "dense"}
+    rows = [row for row in attribution_rows() if row["step"] in {*quick, "+ phi tanh: preset corrected"}]
+    text = said(run_of(rows, [], []))
+    assert "Shapley values were not measured, so this holds for this order of changes only." in text
+    assert "bases and nonlinearity together take away 0.270 nats" in text
+    assert "Not measured: Shapley values and which error predicts the loss." in text
+    names = [figure.name for figure in figures_for(run_of(rows, [], []))]
+    assert names == ["attribution-ladder", "attribution-mobe", "attribution-floor", "attribution-errors"]
+
+
+def test_nothing_measured_is_no_answer() -> None:
+    run = run_of([], [], [])
+    assert figures_for(run) == []
+    assert "does not say what is self-inflicted" in words(page_of(run))
+    rows = [row | {"loss_difference_nats": None, "status": "not_measured"} for row in attribution_rows()]
+    assert said(run_of(rows)).startswith("The dense model was not measured")
+
+
+def test_every_figure_has_words_and_is_the_same_again() -> None:
+    figures = figures_for(run_of())
+    assert [figure.name for figure in figures] == [f"attribution-{name}" for name in NAMES]
+    for figure in figures:
+        assert ElementTree.fromstring(figure.svg).tag.endswith("svg")
+        assert len(figure.svg) < 130_000 and len(figure.caption) > 80
+    assert "+ core refit 0.136 (−0.189 · 13\N{NO-BREAK SPACE}%)" in figures[0].alt
+    assert "Beyond the axis: TD-MoE, inverse whitening 2.650." in figures[0].caption
+    assert "exact ranks 0.938 (0.921 to 0.955) nats, alone 1.056, last 0.701" in figures[2].alt
+    assert "as published: 0.499, floor 0.381 (expert 0.000, output 0.381, input 0.241)" in figures[3].alt
+    assert "operator error 0.75 (0.40 to 0.92)" in figures[4].alt
+    assert figures[0] == drawn(ladder_figure, run_of())
+
+
+@pytest.fixture
+def canvases(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Canvas]]:
+    """Figures before they are turned into bytes."""
+    kept: list[Canvas] = []
+
+    def keep(figure: Canvas) -> bytes:
+        kept.append(figure)
+        return b"<svg/>"
+
+    for module in (ladder_figures, shares, modes, scatter):
+        monkeypatch.setattr(module, "svg", keep)
+    yield kept
+
+
+@pytest.mark.parametrize("name", ["", "+ W" * 30, HOSTILE], ids=["planted", "long", "hostile"])
+def test_no_text_leaves_the_figure_or_covers_another(canvases: list[Canvas], name: str) -> None:
+    rows = [row | {"step": name or row["step"]} for row in attribution_rows()]
+    figures_for(run_of(rows, [row | {"text": name or row["text"]} for row in shapley_rows()]))
+    assert len(canvases) == len(NAMES)
+    for figure in canvases:
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        figure.draw(renderer)
+        page = figure.bbox
+        boxes = [text.get_window_extent(renderer) for text in _texts(figure)]
+        assert all(page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1 for box in boxes)
+        assert all(page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1 for box in boxes)
+        assert not [
+            (a, b) for n, a in enumerate(boxes) for b in boxes[:n] if a.shrunk(0.9, 0.6).overlaps(b.shrunk(0.9, 0.6))
+        ]
+
+
+def _texts(figure: Canvas) -> list[Any]:
+    """Everything drawn that has letters; tick labels outside the view are not."""
+    found = [text for text in figure.findobj(Text) if text.get_text().strip()]
+    hidden = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                for text in (tick.label1, tick.label2):
+                    if not (text.get_visible() and low <= tick.get_loc() <= high):
+                        hidden.add(text)
+    return list(dict.fromkeys(text for text in found if text.get_visible() and text not in hidden))
+
+
+def test_hostile_names_stay_text() -> None:
+    rows = [row | {"step": HOSTILE, "ranks": HOSTILE, "text": HOSTILE} for row in attribution_rows()]
+    rows[1] |= {"loss_difference_nats": None, "status": HOSTILE}
+    shapley = [row | {"text": HOSTILE, "orders": HOSTILE} for row in shapley_rows()]
+    predictors = [*predictor_rows(), predictor_rows()[0] | {"error": HOSTILE}]
+    page = page_of(run_of(rows, shapley, predictors, model=HOSTILE))
+    outline = Outline(page)
+    assert not {tag for tag, _ in outline.tags} & {"script", "b", "i", "svg"}
+    assert not set("\u202e\u2066") & set(page)
+    assert len(outline.all("img")) == len(NAMES)
+
+
+def test_tables_give_every_step_its_numbers_and_its_spec(page: str) -> None:
+    text = words(page)
+    assert "+ exact ranks 0.316 ± 0.005 −0.963 ± 0.009 81.0 % (80.4 to 81.6) 25.1 %" in text
+    assert "tdmoe:gate_up=joint,refit=expert,alignment=1 0.4 gate, up 9.2" in text
+    assert "as published 32,80,88 0.000 0.381 0.241 0.381 0.499" in text
+    assert "core refit 0.2310 (0.2240 to 0.2390) 16.5 % (16.0 to 17.0) 0.3120 0.1890 all 64 32" in text
+
+
+@pytest.mark.parametrize(
+    ("stderr", "places"),
+    [(None, 3), (0.0, 3), (0.64, 3), (0.0121, 3), (0.0022, 3), (0.0012, 4), (0.00004, 4)],
+)
+def test_errors_are_shown_to_their_first_digits(stderr: float | None, places: int) -> None:
+    assert places_of(stderr) == places
+
+
+def test_in_a_browser_it_is_legible_at_every_width(tmp_path: Path, page: str) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(page, encoding="utf-8")
+    with chromium(tmp_path / "profile") as session:
+        session.get(file.as_uri())
+        images = "return [...document.images].map(image => image.complete && image.naturalWidth > 0)"
+        assert session.execute_script(images) == [True] * len(NAMES)
+        for width in (390, 768, 1440):
+            for scheme in ("light", "dark"):
+                emulate_scheme(session, scheme)
+                emulate_phone(session, width, 900)
+                session.execute_script("document.querySelectorAll('details').forEach(part => part.open = true)")
+                assert session.execute_script("return document.documentElement.scrollWidth") <= width
+        assert complaints(session) == []
