@@ -1,17 +1,5 @@
-"""The verdict over several runs."""
+"""What a page of several runs opens with: the verdict in sentences, and every method beside every other."""
 
-from collections.abc import Sequence
+from reports.verdict.assemble import opening, opening_figures
 
-from reports.drawing import Figure
-from reports.run import Run
-from reports.sections import Opening
-
-
-def opening(runs: Sequence[Run]) -> Opening:
-    """Verdict and comparison of these runs; empty where they hold nothing to compare."""
-    return Opening((), ())
-
-
-def opening_figures(runs: Sequence[Run]) -> list[Figure]:
-    """The figures of the opening's blocks."""
-    return []
+__all__ = ["opening", "opening_figures"]

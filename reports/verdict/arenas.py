@@ -1,0 +1,181 @@
+"""Arenas, in which losses are comparable, and the duels of TD-MoE and MoBE in them.
+
+An arena is one run, one text and one set of layers: all of its losses are over the same windows, and every one of them
+is paired with the dense model's. Only within an arena are two methods compared.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from reports.quality.answer import count_layers
+from reports.run import Row, given
+from reports.verdict.losses import MOBE, TDMOE, Loss, stores_no_more
+from reports.verdict.subjects import Subject, plain
+
+_EXACTLY = 1e-9  # a share that is 1 by definition
+
+
+@dataclass
+class Arena:
+    """Losses over the same windows. `attributed`: from `attribution`, whose ladders have their own order."""
+
+    run: int
+    text: str
+    layers: str
+    attributed: bool
+    losses: list[Loss] = field(default_factory=list)
+
+    @property
+    def dense(self) -> Loss | None:
+        return next((loss for loss in self.losses if loss.is_dense), None)
+
+    @property
+    def windows(self) -> int | None:
+        """Over which every loss of it is a mean."""
+        rows = [loss.row for loss in self.losses]
+        found = [row.get("windows") if self.attributed else row.get("samples") for row in rows]
+        return next((int(count) for count in found if count is not None), None)
+
+
+@dataclass(frozen=True)
+class Duel:
+    """TD-MoE against MoBE at one ratio of one arena: as published, at its best at no more bits, and MoBE's best.
+
+    `others` is everything measured in the arena at that ratio, or at a storage that it fixes itself.
+    """
+
+    arena: Arena
+    ratio: float | None
+    published: Loss | None
+    best: Loss | None
+    mobe: Loss | None
+    others: Sequence[Loss]
+
+    @property
+    def tdmoe(self) -> Loss | None:
+        """As published where that was measured, otherwise at its best."""
+        return self.published or self.best
+
+    @property
+    def complete(self) -> bool:
+        return self.tdmoe is not None and self.mobe is not None
+
+
+def arenas(subject: Subject) -> list[Arena]:
+    """Those of `attribution` first, then those of `quality`, largest sets of layers first."""
+    found = [*_of_attribution(subject), *_of_quality(subject)]
+    return sorted(found, key=lambda arena: (not arena.attributed, -count_layers(arena.layers)))
+
+
+def duels(arena: Arena) -> list[Duel]:
+    """One a ratio, the largest first."""
+    losses = [loss for loss in arena.losses if not loss.is_dense]
+    ratios: Sequence[float | None] = _ratios(arena) or [None]
+    return [
+        _duel(arena, ratio, [loss for loss in losses if ratio_at(arena, loss) in (None, ratio)]) for ratio in ratios
+    ]
+
+
+def all_duels(subject: Subject) -> list[Duel]:
+    """The one that the verdict is about first: complete, with published and better-run TD-MoE, attributed."""
+    found = [duel for arena in arenas(subject) for duel in duels(arena)]
+    return sorted(found, key=lambda duel: -_completeness(duel))
+
+
+def words_of(duel: Duel) -> str:
+    """`with 40 % of gate and up of layers 0-3 removed`."""
+    chosen = duel.tdmoe or duel.mobe
+    projections = str((chosen.row.get("projections") if chosen else None) or "").split(",")
+    what = " and ".join(part for part in projections if part) or "the compressed projections"
+    where = f" of layers {plain(duel.arena.layers)}" if duel.arena.layers else ""
+    if duel.ratio is None:
+        return f"with {plain(what)}{where} compressed"
+    return f"with {100 * duel.ratio:g} % of {plain(what)}{where} removed"
+
+
+def _completeness(duel: Duel) -> int:
+    points = 8 * duel.complete + 4 * (duel.published is not None and duel.best is not duel.published)
+    return points + 2 * (duel.tdmoe is not None) + (duel.mobe is not None)
+
+
+def _of_quality(subject: Subject) -> Iterator[Arena]:
+    for number, rows in subject.tables("quality"):
+        texts = dict.fromkeys(str(row["dataset"]) for row in rows if row["metric"] == "perplexity")
+        layers = dict.fromkeys(str(row.get("compressed_layers") or "") for row in rows)
+        for text in texts:
+            for chosen in [name for name in layers if name] or [""]:
+                arena = Arena(number, text, chosen, attributed=False)
+                for row in rows:
+                    own = str(row.get("compressed_layers") or "")
+                    if row["metric"] == "perplexity" and str(row["dataset"]) == text and own in ("", chosen):
+                        arena.losses.append(_loss(row, own))
+                yield arena
+
+
+def _of_attribution(subject: Subject) -> Iterator[Arena]:
+    for number, rows in subject.tables("attribution"):
+        found: dict[str, Arena] = {}
+        for row in rows:
+            text = str(row.get("text") or "")
+            loss = _loss(row, "", ladder=str(row.get("ladder") or ""), step=str(row.get("step") or ""))
+            found.setdefault(text, Arena(number, text, "", attributed=True)).losses.append(loss)
+        yield from found.values()
+
+
+def _loss(row: Row, layers: str, ladder: str = "", step: str = "") -> Loss:
+    saved = row.get("bits_saved")
+    return Loss(
+        method=str(row["method"]),
+        ratio=None if row.get("ratio") is None else float(row["ratio"]),
+        bits_saved=None if saved is None else float(saved),
+        layers=layers,
+        checkpoint=str(row.get("checkpoint") or ""),
+        row=row,
+        ladder=ladder,
+        step=step,
+    )
+
+
+def ratio_at(arena: Arena, loss: Loss) -> float | None:
+    """The ratio that a loss is compared at: a ladder's step belongs to the published run nearest to it."""
+    starts = _ratios(arena)
+    if loss.ratio is None or not arena.attributed or not starts:
+        return loss.ratio
+    own = loss.ratio
+    return min(starts, key=lambda ratio: abs(ratio - own))
+
+
+def _ratios(arena: Arena) -> list[float]:
+    """That losses are compared at, the largest first."""
+    found = {loss.ratio for loss in arena.losses if loss.ratio is not None}
+    starts = {loss.ratio for loss in arena.losses if loss.is_published and loss.ratio is not None}
+    return sorted(starts if arena.attributed and starts else found, reverse=True)
+
+
+def _duel(arena: Arena, ratio: float | None, losses: Sequence[Loss]) -> Duel:
+    known = [loss for loss in losses if loss.measured]
+    published = next((loss for loss in known if loss.is_published), None)
+    tensors = [loss for loss in known if loss.family == TDMOE]
+    best = _least([loss for loss in tensors if stores_no_more(loss, published)])
+    limit = published or best
+    matrices = [loss for loss in known if loss.family == MOBE]
+    mobe = next((loss for loss in matrices if _closes_all(loss)), None)  # that the shares of the gap refer to
+    mobe = mobe or _least([loss for loss in matrices if stores_no_more(loss, limit)]) or _least(matrices)
+    return Duel(arena, ratio, published, best, mobe, known)
+
+
+def _closes_all(loss: Loss) -> bool:
+    return given(loss.row, "gap_closed") and abs(float(loss.row["gap_closed"]) - 1) < _EXACTLY
+
+
+def _least(losses: Sequence[Loss]) -> Loss | None:
+    return min(losses, key=lambda loss: loss.damage, default=None)
+
+
+def agreement(same: Sequence[bool]) -> str:
+    """Of the other comparisons, how many say what the first one says."""
+    if not same:
+        return ""
+    if len(same) == 1:
+        return f" The other comparison (text, ratio or set of layers) {'agrees' if same[0] else 'does not agree'}."
+    return f" Of the {len(same)} other comparisons (texts, ratios, sets of layers) {sum(same)} agree."

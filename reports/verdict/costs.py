@@ -1,0 +1,48 @@
+"""What compressing costs and what its result takes, of every method whose seconds a table has."""
+
+from collections.abc import Iterable
+
+from reports.formats import EMPTY, fixed, percent
+from reports.run import Row, given
+from reports.sections import Block
+from reports.tables import Cell, Table
+from reports.verdict.compared import Compared, Comparison
+from reports.verdict.subjects import Subject
+
+
+def costs_block(subject: Subject, found: Comparison) -> Block | None:
+    """None where no table has seconds."""
+    timed = _timed(found, subject.rows("compression"))
+    if not timed:
+        return None
+    fastest = min((seconds for _, seconds in timed if seconds > 0), default=None)
+    lines = []
+    for model, seconds in sorted(timed, key=lambda pair: (pair[1], pair[0].loss.title)):
+        stored = model.loss.stored
+        times = fixed(seconds / fastest, 1) if fastest else EMPTY
+        memory = Cell(EMPTY, "not measured") if stored is None else Cell(percent(stored))
+        lines.append([Cell(model.name), Cell(fixed(seconds, 1)), Cell(times), memory])
+    devices = sorted({str(run["device"]) for run in subject.runs if run["tables"].get("attribution")})
+    where = f" on {', '.join(devices)}" if devices else ""
+    caption = (
+        f"Seconds that compressing took{where}, calibration apart; stored bits of all but the input embeddings, which "
+        "is also what the weights take in memory. Peak memory: not measured"
+    )
+    headings = ("method", "seconds", "times the fastest", "stored, of the dense bits")
+    return Block(subject.anchor("costs"), subject.title("Costs"), Table(caption, headings, lines), folded=True)
+
+
+def _timed(found: Comparison, compression: Iterable[Row]) -> list[tuple[Compared, float]]:
+    """Of `attribution`, otherwise the sum over stacks of `compression`."""
+    sums: dict[tuple[str, object], float] = {}
+    for row in compression:
+        if given(row, "method", "seconds"):
+            key = str(row["method"]), row.get("ratio")
+            sums[key] = sums.get(key, 0.0) + float(row["seconds"])
+    listed = []
+    for model in found.models:
+        seconds = model.seconds
+        seconds = sums.get((model.loss.method, model.loss.ratio)) if seconds is None else seconds
+        if seconds is not None and not model.loss.is_control:
+            listed.append((model, seconds))
+    return listed

@@ -1,0 +1,109 @@
+"""The second sentence: how much of the gap was how TD-MoE was run, by which change, and what that leaves."""
+
+from collections.abc import Sequence
+
+from reports.formats import fixed
+from reports.run import MODES, Row, given
+from reports.verdict.arenas import Duel
+from reports.verdict.intervals import Estimate, between, with_error
+from reports.verdict.loses import beside
+from reports.verdict.losses import TDMOE, difference
+from reports.verdict.subjects import Subject, plain
+
+NO_GAP = "no_gap"
+_MOST = 0.5  # of the gap, from which on a share is most of it
+_OPEN = "How much of it is how TD-MoE was run"
+
+
+def inflicted(subject: Subject, found: Sequence[Duel]) -> str:
+    """From TD-MoE as published to its best, against the whole gap to MoBE."""
+    duel = found[0] if found else None
+    if duel is None or duel.published is None or duel.mobe is None:
+        lacking = "MoBE" if duel is not None and duel.published is not None else "TD-MoE as published"
+        return f"{_OPEN}: not measured, for want of {lacking} (attribution measures both).{_floor(duel)}"
+    gap = difference(duel.published, duel.mobe)
+    if gap.below:
+        return f"{_OPEN}: there is no gap to divide, as TD-MoE is the better one as published.{_floor(duel)}"
+    if gap.open or _told_without_gap(duel):
+        return (
+            f"{_OPEN}: there is no gap to divide; TD-MoE as published and MoBE differ by {gap.text(signed=True)} nats "
+            f"a token, which cannot be told from nothing.{_floor(duel)}"
+        )
+    if duel.best is None or duel.best is duel.published:
+        return (
+            f"{_OPEN}: not measured, for want of a TD-MoE that was run otherwise and loses less; the whole gap of "
+            f"{gap.text()} nats is an upper bound of what the structure costs.{_floor(duel)}"
+        )
+    share, closed = _share(duel, gap), difference(duel.published, duel.best)
+    size = "all of it" if share.value >= 1 else "most of it" if share.value >= _MOST else "the lesser part of it"
+    known = share.share(worded=True) if share.known else f"{share.share()} (interval not measured)"
+    return (
+        f"How TD-MoE was run is {size}: at its best it loses {closed.text(worded=True)} nats less than as published, "
+        f"{known} of the gap.{_largest(subject, duel)} {_remainder(duel)}{_floor(duel)}"
+    )
+
+
+def _told_without_gap(duel: Duel) -> bool:
+    return duel.arena.attributed and any(loss.row.get("status") == NO_GAP for loss in duel.others)
+
+
+def _share(duel: Duel, gap: Estimate) -> Estimate:
+    """Closed by the best run: attribution's bootstrap where it is there, otherwise the quotient alone."""
+    assert duel.best is not None and duel.published is not None, "asked before"
+    row = duel.best.row
+    if given(row, "gap_closed"):
+        return between(row.get("gap_low"), float(row["gap_closed"]), row.get("gap_high"))
+    return Estimate((duel.published.damage - duel.best.damage) / gap.value)
+
+
+def _remainder(duel: Duel) -> str:
+    assert duel.best is not None and duel.mobe is not None, "asked before"
+    left = difference(duel.best, duel.mobe)
+    if left.above:
+        return f"What remains, {left.text()} nats, is an upper bound of what the structure costs against MoBE."
+    if left.below:
+        return f"Nothing remains for the structure: at its best TD-MoE is {beside(left, worded=True)} MoBE."
+    return f"What remains, {left.text(signed=True)} nats, cannot be told from nothing."
+
+
+def _largest(subject: Subject, duel: Duel) -> str:
+    """The largest single change: by Shapley value where that is there, otherwise along the ladder."""
+    if not duel.arena.attributed:
+        return " Which change did it: not measured (attribution does that)."
+    rows = dict(subject.tables("attribution_shapley")).get(duel.arena.run, [])
+    rows = [row for row in rows if given(row, "nats") and str(row.get("text") or duel.arena.text) == duel.arena.text]
+    if rows:
+        return _by_shapley(max(rows, key=lambda row: float(row["nats"])))
+    steps = [loss for loss in duel.others if loss.ladder == TDMOE]
+    changes = [(before.damage - loss.damage, loss) for before, loss in zip(steps, steps[1:], strict=False)]
+    if not changes:
+        return ""
+    change, loss = max(changes, key=lambda pair: pair[0])
+    nats = with_error(change, loss.row.get("change_nats_stderr"))
+    return f" The largest single change on the ladder is “{plain(loss.step)}”: {nats} nats."
+
+
+def _by_shapley(row: Row) -> str:
+    nats = between(row.get("nats_low"), float(row["nats"]), row.get("nats_high"))
+    orders = str(row.get("orders") or "")
+    told = "all orders" if orders == "all" else f"{orders} orders" if orders else "the measured orders"
+    share = ""
+    if given(row, "gap_share"):
+        of = between(row.get("gap_share_low"), float(row["gap_share"]), row.get("gap_share_high"))
+        share = f", {of.share()} of the gap"
+    return (
+        f" The largest single change is “{plain(row['switch'])}”: {nats.text(worded=True)} nats{share} (Shapley value "
+        f"over {told})."
+    )
+
+
+def _floor(duel: Duel | None) -> str:
+    """What no Tucker decomposition of the best run's ranks can be below."""
+    row: Row = duel.best.row if duel is not None and duel.best is not None else {}
+    if not given(row, "floor"):
+        return " The floor that the modes' tails set: not measured."
+    errors = {mode: float(row[f"mode_error_{mode}"]) for mode in MODES if given(row, f"mode_error_{mode}")}
+    mode = f", that of truncating the {max(errors, key=lambda name: errors[name])} mode alone" if errors else ""
+    own = f"; its own is {fixed(row['functional_error'])}" if given(row, "functional_error") else ""
+    least = fixed(row["floor"])
+    return f" At that best run's ranks no Tucker decomposition has a functional error below {least}{mode}{own}."

@@ -1,0 +1,88 @@
+"""Values with their 95 % intervals, and how they are written.
+
+    d_1 - d_2,  half-width z (s_1 + s_2)
+
+for two losses that are each paired with the dense model's on the same windows: |s_1 - s_2| <= s <= s_1 + s_2 whatever
+their correlation, so the interval is never too narrow.
+"""
+
+from dataclasses import dataclass
+from math import floor, log10
+
+from reports.formats import fixed, percent, significant
+
+Z = 1.96  # of a normal distribution's central 95 %
+_MOST_PLACES = 4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its 95 % interval; without one where its error was not measured."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def known(self) -> bool:
+        return self.low is not None and self.high is not None
+
+    @property
+    def above(self) -> bool:
+        """The whole interval lies above 0."""
+        return self.low is not None and self.low > 0
+
+    @property
+    def below(self) -> bool:
+        return self.high is not None and self.high < 0
+
+    @property
+    def open(self) -> bool:
+        """It holds 0, or is not known."""
+        return not (self.above or self.below)
+
+    def text(self, *, signed: bool = False, worded: bool = False) -> str:
+        """`0.266 (0.210 to 0.322)`; `worded` says what the brackets hold."""
+        places = self._places()
+        said = fixed(self.value, places, signed=signed)
+        if self.low is None or self.high is None:
+            return f"{said} (interval not measured)"
+        ends = f"{fixed(self.low, places, signed=signed)} to {fixed(self.high, places, signed=signed)}"
+        return f"{said} ({'95 % interval ' if worded else ''}{ends})"
+
+    def share(self, *, worded: bool = False) -> str:
+        """Of a fraction, in per cent."""
+        if self.low is None or self.high is None:
+            return percent(self.value)
+        ends = f"{fixed(100 * self.low, 1)} to {fixed(100 * self.high, 1)}"
+        return f"{percent(self.value)} ({'95 % interval ' if worded else ''}{ends})"
+
+    def _places(self) -> int:
+        if self.low is None or self.high is None or self.high <= self.low:
+            return 3
+        return places_of((self.high - self.low) / 2)
+
+
+def places_of(error: float | None) -> int:
+    """Decimals that show two digits of an error."""
+    return 3 if not error or error <= 0 else min(_MOST_PLACES, max(0, 1 - floor(log10(error))))
+
+
+def of(value: float, stderr: float | None) -> Estimate:
+    """From a standard error."""
+    return Estimate(value) if stderr is None else Estimate(value, value - Z * stderr, value + Z * stderr)
+
+
+def between(low: float | None, value: float, high: float | None) -> Estimate:
+    """From an interval; without one where an end is missing."""
+    return Estimate(value) if low is None or high is None else Estimate(value, low, high)
+
+
+def with_error(value: float, stderr: float | None, *, signed: bool = False) -> str:
+    """`0.266 ± 0.012`, two digits of the error."""
+    if stderr is None:
+        return significant(value, 4)
+    if value == 0 and stderr == 0:
+        return "0"
+    places = places_of(stderr)
+    return f"{fixed(value, places, signed=signed)} ± {fixed(stderr, places)}"

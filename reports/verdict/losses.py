@@ -1,0 +1,130 @@
+"""What compression adds to the loss: rows of `quality` and of `attribution` in one form."""
+
+from dataclasses import dataclass
+
+from reports.methods import method_name
+from reports.run import Row, given
+from reports.tables import status_of
+from reports.verdict.intervals import Estimate, Z, of
+from reports.verdict.subjects import plain
+
+TDMOE, MOBE, RTN = "tdmoe", "mobe", "rtn"
+DENSE = "dense"
+CONTROLS = ("identity", "cast", "mean", "drop")
+PUBLISHED_RANKS = ("allocation=published", "allocation=published_every")
+_AS_PUBLISHED = ("whitening=none", "allocation=published", "decomposition=hosvd")
+TOLERANCE = 0.005  # of the stored bits, within which storage counts as equal
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One model on one text; `ladder` and `step` are attribution's."""
+
+    method: str
+    ratio: float | None
+    bits_saved: float | None
+    layers: str
+    checkpoint: str
+    row: Row
+    ladder: str = ""
+    step: str = ""
+
+    @property
+    def family(self) -> str:
+        """The method without its options."""
+        return self.method.partition(":")[0]
+
+    @property
+    def options(self) -> list[str]:
+        return [option for option in self.method.partition(":")[2].split(",") if option]
+
+    @property
+    def is_dense(self) -> bool:
+        return self.family == DENSE and not self.checkpoint
+
+    @property
+    def is_published(self) -> bool:
+        """TD-MoE as *Rethinking* ran it: no whitening, ranks that never look at the weights."""
+        if self.family != TDMOE:
+            return False
+        return "whitening=none" in self.options and any(option in PUBLISHED_RANKS for option in self.options)
+
+    @property
+    def is_control(self) -> bool:
+        return self.family in CONTROLS
+
+    @property
+    def measured(self) -> bool:
+        return given(self.row, "loss_difference_nats")
+
+    @property
+    def damage(self) -> float:
+        """Nats a token above dense; ask `measured` first."""
+        return float(self.row["loss_difference_nats"])
+
+    @property
+    def stderr(self) -> float | None:
+        found = self.row.get("loss_difference_nats_stderr")
+        return None if found is None else float(found)
+
+    @property
+    def added(self) -> Estimate:
+        return of(self.damage, self.stderr)
+
+    @property
+    def stored(self) -> float | None:
+        """Share of the dense model's bits."""
+        return None if self.bits_saved is None else 1 - self.bits_saved
+
+    @property
+    def title(self) -> str:
+        """The method's name, with the folder that a checkpoint was in."""
+        folder = f" ({plain(self.checkpoint)})" if self.checkpoint not in ("", self.method) else ""
+        return plain(self._published if self.is_published else method_name(self.method)) + folder
+
+    @property
+    def named(self) -> str:
+        """Its title with its ratio."""
+        return self.title + ("" if self.ratio is None else f" at {self.ratio:g}")
+
+    @property
+    def _published(self) -> str:
+        """`TD-MoE as published`, and in what else it differs from that."""
+        extras = [option for option in self.options if option not in _AS_PUBLISHED]
+        if not any(option.startswith("decomposition=") for option in self.options):
+            extras.append("default decomposition")
+        return "TD-MoE as published" + (f" ({', '.join(extras)})" if extras else "")
+
+    @property
+    def how(self) -> str:
+        """How TD-MoE was run, in few words: attribution's step, or the options."""
+        if self.step:
+            return f"step “{plain(self.step)}”"
+        return plain(", ".join(self.options)) if self.options else "default options"
+
+    @property
+    def reason(self) -> str:
+        """Why it has no loss."""
+        return status_of(self.row) or "not measured"
+
+
+def difference(one: Loss, other: Loss) -> Estimate:
+    """Of two losses of an arena, nats a token; the interval holds whatever their correlation."""
+    value = one.damage - other.damage
+    if one.stderr is None or other.stderr is None:
+        return Estimate(value)
+    half = Z * (one.stderr + other.stderr)
+    return Estimate(value, value - half, value + half)
+
+
+def stores_no_more(loss: Loss, limit: Loss | None) -> bool:
+    """Within the tolerance; true where either is not known."""
+    if limit is None or loss.stored is None or limit.stored is None:
+        return True
+    return loss.stored <= limit.stored * (1 + TOLERANCE)
+
+
+def perplexity(loss: Loss) -> float | None:
+    """Of a row of either table."""
+    column = "perplexity" if "perplexity" in loss.row else "value"
+    return float(loss.row[column]) if given(loss.row, column) else None

@@ -1,0 +1,93 @@
+"""The fourth sentence: which error predicts the damage, of injected residuals and of the runs of `attribution`."""
+
+from reports.formats import listing, percent
+from reports.injection.sites import ERRORS, NAMES, Site, sites
+from reports.run import Row, given
+from reports.verdict.intervals import between
+from reports.verdict.subjects import Subject, plain
+
+_NAMES = {
+    **NAMES,
+    "functional_error_expert": "functional error under each expert's own inputs",
+    "angle_deg": "angle of the residual stream",
+}
+
+
+def predictor(subject: Subject) -> str:
+    """Injected residuals tell causes apart, runs of methods only go along with them: in that order."""
+    found = [part for part in (_injected(subject), _attributed(subject)) if part]
+    if not found:
+        return "Which error predicts the damage: not measured (injection does that)."
+    return " ".join(found)
+
+
+def _injected(subject: Subject) -> str:
+    listed = [site for run in subject.runs if run["tables"].get("injection_contrasts") for site in sites(run)]
+    site = next((site for site in listed if _laws(site)), None)
+    if site is None:
+        return ""
+    best, *others = _laws(site)
+    name = NAMES[str(best["error"])]
+    exponent = between(best.get("low"), float(best["value"]), best.get("high"))
+    parts = [f"{NAMES[str(row['error'])]} {percent(row['r2'])}" for row in others]
+    return (
+        f"The {name} predicts the damage best: over {best['count']} kinds of residual injected into {_where(site)}, a "
+        f"power of it, exponent {exponent.text(worded=True)}, explains {percent(best['r2'])} of the variance of the "
+        f"logarithm of the added loss{f' ({listing(parts)})' if parts else ''}.{_ranks(site, best)}{_operator(site)}"
+    )
+
+
+def _where(site: Site) -> str:
+    layers = "all layers" if site.layer is None else f"layer {site.layer} alone"
+    return f"{listing(plain(site.projection).split(','))} of {layers}"
+
+
+def _laws(site: Site) -> list[Row]:
+    """Of the three errors, the best first."""
+    rows = [row for error in ERRORS if (row := site.statistic("exponent", error=error)) is not None]
+    return sorted((row for row in rows if given(row, "r2")), key=lambda row: -float(row["r2"]))
+
+
+def _ranks(site: Site, best: Row) -> str:
+    """Whether the best one's rank correlation can be told apart from the operator error's."""
+    other = "functional_error" if best["error"] == "operator_error" else "operator_error"
+    rows = [row for error in (best["error"], other) if (row := site.statistic("spearman", error=error)) is not None]
+    if len(rows) < 2:
+        return ""
+    parts = [f"{_ranged(row, 'value')} with the {NAMES[str(row['error'])]}" for row in rows]
+    return f" Rank correlations: {listing(parts)}{'' if _apart(*rows) else ', which cannot be told apart'}."
+
+
+def _operator(site: Site) -> str:
+    joint = site.statistic("joint", error="operator_error")
+    if joint is None or not given(joint, "low", "high"):
+        return ""
+    found = between(joint["low"], float(joint["value"]), joint["high"])
+    told = "it adds damage of its own" if found.above else "a larger one goes with less damage, not more"
+    told = "no effect of its own was found" if found.open else told
+    return f" Beside the other errors the operator error has the exponent {found.text(signed=True)}: {told}."
+
+
+def _attributed(subject: Subject) -> str:
+    rows = [row for row in subject.rows("attribution_predictors") if given(row, "rank_correlation")]
+    if not rows:
+        return ""
+    rows.sort(key=lambda row: -float(row["rank_correlation"]))
+    parts = [
+        f"{_ranged(row, 'rank_correlation')} with the {_NAMES.get(str(row['error']), plain(row['error']))}"
+        for row in rows
+    ]
+    alike = sum(not _apart(rows[0], row) for row in rows[1:])
+    tail = f"; {alike} of the other {len(rows) - 1} cannot be told apart from the first" if alike else ""
+    return f"Over {rows[0]['runs']} runs of attribution the added loss has the rank correlation {listing(parts)}{tail}."
+
+
+def _ranged(row: Row, column: str) -> str:
+    return between(row.get("low"), float(row[column]), row.get("high")).text()
+
+
+def _apart(one: Row, other: Row) -> bool:
+    """Their intervals do not overlap."""
+    if not (given(one, "low", "high") and given(other, "low", "high")):
+        return False
+    return bool(one["low"] > other["high"] or other["low"] > one["high"])

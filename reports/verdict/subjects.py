@@ -1,0 +1,84 @@
+"""The runs by model: every table of one model in one place, whichever of its runs wrote it."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reports.formats import visible, without_folders
+from reports.run import Row, Run
+
+_LONGEST = 60  # characters of a name inside a sentence
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model with its runs, in the order given; `place` is its index among the models."""
+
+    place: int
+    name: str
+    runs: Sequence[Run]
+    among: int = 1
+
+    @property
+    def lead(self) -> str:
+        """What its sentences begin with: its name where there are several models."""
+        return f"{self.name}: " if self.among > 1 else ""
+
+    def anchor(self, word: str) -> str:
+        """Unique on the page, and a file name."""
+        return f"verdict-{word}" + (f"-{self.place + 1}" if self.among > 1 else "")
+
+    def title(self, text: str) -> str:
+        return f"{text}: {self.name}" if self.among > 1 else text
+
+    def is_called(self, name: str) -> bool:
+        """Whether its name (a bare one, a hub id, a folder) is that one."""
+        own = str(self.runs[0]["model"]).replace("\\", "/").rstrip("/").rpartition("/")[2]
+        return own.casefold() == name.casefold()
+
+    def tables(self, table: str) -> Iterator[tuple[int, list[Row]]]:
+        """(index of the run, its rows) of all runs that hold the table; numbers that are none count as not measured."""
+        for number, run in enumerate(self.runs):
+            if rows := run["tables"].get(table):
+                yield number, [finite(row) for row in rows]
+
+    def rows(self, table: str) -> list[Row]:
+        """Of all runs together."""
+        return [row for _, rows in self.tables(table) for row in rows]
+
+    @property
+    def unfinished(self) -> dict[str, tuple[int, int]]:
+        """{command: (jobs that did not finish, jobs)} where some did not."""
+        found: dict[str, tuple[int, int]] = {}
+        for run in self.runs:
+            lost = sum(job["state"] != "done" for job in run["jobs"])
+            before = found.get(run["command"], (0, 0))
+            found[run["command"]] = before[0] + lost, before[1] + len(run["jobs"])
+        return {command: counts for command, counts in found.items() if counts[0]}
+
+
+def subjects(runs: Sequence[Run]) -> list[Subject]:
+    """By model and fingerprint, in the order given."""
+    grouped: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        grouped.setdefault((str(run["model"]), str(run["fingerprint"])), []).append(run)
+    models = [model for model, _ in grouped]
+    found = []
+    for place, ((model, fingerprint), ours) in enumerate(grouped.items()):
+        name = plain(model) + (f" ({plain(fingerprint)[:8]})" if models.count(model) > 1 else "")
+        found.append(Subject(place, name, ours, len(grouped)))
+    return found
+
+
+def finite(row: Row) -> dict[str, Any]:
+    """The row with every NaN and infinity taken for what it is: nothing measured."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }
+
+
+def plain(text: object) -> str:
+    """Text from outside as one line inside a sentence."""
+    line = " ".join(visible(without_folders(str(text))).split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
