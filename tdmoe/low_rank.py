@@ -20,7 +20,7 @@ from tdmoe.forms.low_rank import LowRankExperts
 from tdmoe.precision import full_precision
 from tdmoe.problems import InputError
 from tdmoe.products import expert_blocks
-from tdmoe.ranks import Shape, budget
+from tdmoe.ranks import Shape, aligned, budget
 from tdmoe.source import WeightSource
 from tdmoe.whitening import Metric
 
@@ -39,17 +39,17 @@ def truncated(W_OI: Tensor, rank: int, metric: Metric | None = None) -> tuple[Te
         return left_OK.contiguous(), left_OK.T @ W_OI
 
 
-def rank_within(shape: Shape, ratio: float, *, shared: int = 0) -> int:
-    """Largest K with `shared` + E K (O + I) within the budget; InputError where that is none."""
+def rank_within(shape: Shape, ratio: float, *, shared: int = 0, alignment: int = 1) -> int:
+    """Largest multiple K of `alignment` with `shared` + E K (O + I) within the budget; InputError where none is."""
     experts, outputs, inputs = shape
     allowed = budget(shape, ratio)
-    if (rank := int((allowed - shared) // (experts * (outputs + inputs)))) < 1:
-        least = shared + experts * (outputs + inputs)
+    if (rank := aligned(int((allowed - shared) // (experts * (outputs + inputs))), alignment)) < 1:
+        least = shared + alignment * experts * (outputs + inputs)
         raise InputError(
-            f"--ratio {ratio}: leaves {allowed:,.0f} parameters of a {experts} x {outputs} x {inputs} stack, rank 1 "
-            f"takes {least:,}; lower the ratio"
+            f"--ratio {ratio}: leaves {allowed:,.0f} parameters of a {experts} x {outputs} x {inputs} stack, rank "
+            f"{alignment} takes {least:,}; lower the ratio{' or the alignment' if alignment > 1 else ''}"
         )
-    return min(rank, outputs, inputs)
+    return aligned(min(rank, outputs, inputs), alignment)
 
 
 def check_rank(name: str, shape: Shape, rank: int, *, shared: int = 0) -> None:

@@ -38,6 +38,21 @@ class Ranks(NamedTuple):
         return self.expert * self.output * self.input + expert + shape[1] * self.output + shape[2] * self.input
 
 
+def check_alignment(name: str, alignment: int, *, rank: int = 0, most: int | None = None) -> None:
+    """InputError where it is no step of ranks up to `most`, or a rank is given and it would say nothing."""
+    if alignment < 1:
+        raise InputError(f"--method {name}: alignment is {alignment}; a step of ranks of at least 1 is needed")
+    if rank and alignment != 1:
+        raise InputError(f"--method {name}: alignment says nothing where the rank is given; give one of them")
+    if most is not None and alignment > most:
+        raise InputError(f"--method {name}: alignment is {alignment}; ranks of this stack end at {most}, give no more")
+
+
+def aligned(rank: int, alignment: int) -> int:
+    """The largest multiple of `alignment` that is not above `rank`."""
+    return rank - rank % alignment
+
+
 def budget(shape: Shape, ratio: float) -> float:
     """Parameters that may stay when the fraction `ratio` is removed; InputError outside 0 < ratio < 1."""
     if not 0.0 < ratio < 1.0:

@@ -20,19 +20,20 @@ from tdmoe.low_rank import check_rank, decomposed, rank_within
 from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, alike
 from tdmoe.problems import InputError
 from tdmoe.products import mode_products
-from tdmoe.ranks import Shape
+from tdmoe.ranks import Shape, check_alignment
 from tdmoe.source import WeightSource, stored_dtype
 from tdmoe.whitening import DAMPING, check_damping
 
 
 @dataclass(frozen=True)
 class Options(Budgeted):
-    """`mean` is what the experts are weighed by; `rank` 0 is the largest of the deltas within the budget."""
+    """`mean` is what the experts are weighed by; `rank` 0 is the largest multiple of `alignment` in the budget."""
 
     mean: Literal["frequency", "fisher", "alike"] = "frequency"
     whitening: Literal["none", "input"] = "input"
     moments: Literal["pooled", "expert"] = "pooled"
     rank: int = 0
+    alignment: int = 1
     damping: float = DAMPING
 
 
@@ -55,6 +56,7 @@ class D2MoE(Method):
     def check(self, shape: Shape, options: Options, ratio: float) -> None:
         """InputError where damping, rank or ratio are wrong."""
         check_damping(self.NAME, options.damping)
+        check_alignment(self.NAME, options.alignment, rank=options.rank, most=min(shape[1:]))
         for wrong, what in ((options.damping != DAMPING, "damping"), (options.moments == "expert", "moments")):
             if wrong and options.whitening == "none":
                 raise InputError(f"--method d2_moe: {what} says nothing where whitening=none; give one of them")
@@ -62,7 +64,7 @@ class D2MoE(Method):
         if self.fixes_storage(options):
             check_rank(self.NAME, shape, options.rank, shared=shared)
         else:
-            rank_within(shape, ratio, shared=shared)
+            rank_within(shape, ratio, shared=shared, alignment=options.alignment)
 
     def compress(
         self,
@@ -75,7 +77,8 @@ class D2MoE(Method):
     ) -> LowRankExperts:
         """The mean in one pass, the deltas in another."""
         shape = reader.stack.shape
-        rank = options.rank or rank_within(shape, allotment.ratio, shared=shape[1] * shape[2])
+        shared, alignment = shape[1] * shape[2], options.alignment
+        rank = options.rank or rank_within(shape, allotment.ratio, shared=shared, alignment=alignment)
         assert statistics is not None or options.mean == "alike", "checked before"
         p_E = alike(shape[0]) if statistics is None or options.mean == "alike" else statistics.shares(options.mean)
         mean_OI = mode_products(reader, p_E[:, None], None, None, dtype=torch.float64, device=device)[0]

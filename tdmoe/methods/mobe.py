@@ -3,8 +3,10 @@
 W_e ~ A_e phi(sum_j a_ej B_j)
 
 published   tdmoe/mobe/published.py: sizes (K = O), start, loss, learning rate and snapshots of the authors' code
-corrected   tdmoe/mobe/fit.py: bases and rank searched jointly, A_e in closed form, L-BFGS with curvature; in the
-            metric of the inputs where `whitening=input`
+corrected   tdmoe/mobe/fit.py: bases and rank searched jointly, A_e in closed form, L-BFGS with curvature
+
+Sizes, phi, mixing and metric can be set alike in both (free mixing: `mixing=free`; the metric of the inputs:
+`whitening=input`), so that what is left between them is the training.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatisti
 from tdmoe.mobe import fit, published, sizes
 from tdmoe.mobe.sizes import Sizes
 from tdmoe.problems import InputError
-from tdmoe.ranks import Shape, budget
+from tdmoe.ranks import Shape, budget, check_alignment
 from tdmoe.source import WeightSource
 from tdmoe.whitening import DAMPING, check_damping, metric
 
@@ -31,16 +33,19 @@ LEAST_DAMPING = 1e-6  # products are in float32
 class Options(Budgeted):
     """`bases` (of a group) and `rank` 0 are chosen within the budget; both given fix the storage.
 
-    auto: `whitening` none and `phi` silu where published, input and tanh where corrected. `groups`: consecutive parts
-    of the experts with bases of their own, as the authors do for Kimi-K2 (2); the sizes are searched on the first.
+    auto: `whitening` none, `phi` silu and `mixing` softmax where published, input, tanh and free where corrected.
+    `alignment`: ranks of the budget are multiples of it. `groups`: consecutive parts of the experts with bases of
+    their own, as the authors do for Kimi-K2 (2); the sizes are searched on the first.
     `steps`: of Adam where published, 0 for 30 000; evaluations of the loss where corrected, 0 for 600.
     """
 
     preset: Literal["corrected", "published"] = "corrected"
     whitening: Literal["auto", "input", "none"] = "auto"
     phi: Literal["auto", "tanh", "silu", "identity"] = "auto"
+    mixing: Literal["auto", "softmax", "free"] = "auto"
     bases: int = 0
     rank: int = 0
+    alignment: int = 1
     groups: int = 1
     steps: int = 0
     damping: float = DAMPING
@@ -64,10 +69,14 @@ class MoBE(Method):
     def check(self, shape: Shape, options: Options, ratio: float) -> None:
         """InputError where options contradict each other, or the sizes store more than the dense stack."""
         check_damping(self.NAME, options.damping)
-        published, damped = options.preset == "published", options.damping != DAMPING
-        for wrong, what in ((published and options.whitening == "input", "whitening=input"), (damped, "damping")):
-            if wrong and not _metric(options):
-                raise InputError(f"--method mobe: {what} says nothing without a metric in the loss; give one of them")
+        check_alignment(self.NAME, options.alignment, rank=options.rank, most=min(shape[1:]))
+        if options.damping != DAMPING and not _metric(options):
+            raise InputError("--method mobe: damping says nothing without a metric in the loss; give one of them")
+        if options.mixing == "softmax" and options.preset == "corrected":
+            raise InputError(
+                "--method mobe: mixing=softmax is of preset=published only: the fit's mixing is free, which contains "
+                "it; give one of them"
+            )
         for name in ("bases", "rank", "steps"):
             if (value := getattr(options, name)) < 0:
                 raise InputError(f"--method mobe: {name} is {value}; give at least 1, or 0 for the default")
@@ -86,7 +95,7 @@ class MoBE(Method):
             mixtures, left, basis = own * rank * inputs, own * outputs * rank, bases * rank * inputs
             made = options.groups * (left + basis)
             if options.preset == "published":  # both with gradient, two moments and the best snapshot
-                found.append(made + 8 * mixtures + 5 * (left + basis))
+                found.append(made + (10 if _metric(options) else 8) * mixtures + 5 * (left + basis))
             else:  # two fits while sizes are searched
                 found.append(made + 10 * mixtures + 4 * left + 4 * own * rank**2 + 4 * (fit.MEMORY + 3) * basis)
         return 4 * ((experts + 3 * own) * outputs * inputs + max(found))
@@ -117,16 +126,16 @@ class MoBE(Method):
 
 
 def _metric(options: Options) -> bool:
-    return options.preset == "corrected" and options.whitening != "none"
+    return options.whitening == "input" or (options.whitening == "auto" and options.preset == "corrected")
 
 
 def _choices(shape: Shape, options: Options, ratio: float) -> list[Sizes]:
     """Sizes to choose among; the first of them where `published`. InputError where the budget leaves none."""
-    bases, rank, groups = options.bases, options.rank, options.groups
+    bases, rank, groups, alignment = options.bases, options.rank, options.groups, options.alignment
     if bases and rank:
         return [Sizes(bases, rank)]
     if bases:
-        rank = sizes.rank_within(shape, ratio, bases, groups)
+        rank = sizes.rank_within(shape, ratio, bases, groups, alignment)
     elif rank:
         room = budget(shape, ratio) - shape[0] * shape[1] * rank
         bases = min(shape[0] // groups, int(room // (groups * rank * shape[2] + shape[0])))
@@ -136,24 +145,25 @@ def _choices(shape: Shape, options: Options, ratio: float) -> list[Sizes]:
             raise InputError(f"--ratio {ratio}: {given} within its budget; lower the ratio, or give less of them")
         return [Sizes(bases, rank)]
     if options.preset == "published":
-        return [sizes.published(shape, ratio, groups)]
-    if not (found := sizes.ladder(shape, ratio, groups)):
+        return [sizes.published(shape, ratio, groups, alignment)]
+    if not (found := sizes.ladder(shape, ratio, groups, alignment)):
         raise InputError(
             f"--ratio {ratio}: leaves {budget(shape, ratio):,.0f} parameters of a {' x '.join(map(str, shape))} stack, "
-            f"one basis of rank 1 takes {sizes.stored(shape, Sizes(1, 1), groups):,}; lower the ratio"
+            f"one basis of rank {alignment} takes {sizes.stored(shape, Sizes(1, alignment), groups):,}; lower the ratio"
         )
     return found
 
 
 def _fitted(W_EOI: Tensor, choices: list[Sizes], options: Options, statistics: StackStatistics | None) -> BasisExperts:
-    if options.preset == "published":
-        phi = "silu" if options.phi == "auto" else options.phi
-        return published.trained(W_EOI, choices[0], phi, options.steps or published.STEPS)
     C_II = None
     if _metric(options):
         assert statistics is not None, "checked before"
         S = metric(statistics.C_II.to(W_EOI.device), max(options.damping, LEAST_DAMPING)).S_NN
         C_II = S @ S.T / S.square().sum() * len(S)
+    if options.preset == "published":
+        phi = "silu" if options.phi == "auto" else options.phi
+        free, steps = options.mixing == "free", options.steps or published.STEPS
+        return published.trained(W_EOI, choices[0], phi, steps, free=free, C_II=C_II)
     phi = "tanh" if options.phi == "auto" else options.phi
     return fit.fitted(W_EOI, choices, phi, options.steps or fit.STEPS, C_II)
 

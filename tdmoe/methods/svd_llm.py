@@ -16,16 +16,17 @@ from typing import ClassVar, Literal
 from tdmoe.forms.low_rank import LowRankExperts
 from tdmoe.low_rank import MetricOf, check_rank, decomposed, rank_within
 from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics
-from tdmoe.ranks import Shape
+from tdmoe.ranks import Shape, check_alignment
 from tdmoe.source import WeightSource
 from tdmoe.whitening import DAMPING, check_damping
 
 
 @dataclass(frozen=True)
 class PlainOptions(Budgeted):
-    """`rank` 0 is the largest within the budget; another one fixes the storage."""
+    """`rank` 0 is the largest multiple of `alignment` within the budget; another one fixes the storage."""
 
     rank: int = 0
+    alignment: int = 1
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,11 @@ class PlainSVD(Method):
 
     def check(self, shape: Shape, options: PlainOptions, ratio: float) -> None:
         """InputError where rank or ratio leave nothing, or expand the stack."""
+        check_alignment(self.NAME, options.alignment, rank=options.rank, most=min(shape[1:]))
         if self.fixes_storage(options):
             check_rank(self.NAME, shape, options.rank)
         else:
-            rank_within(shape, ratio)
+            rank_within(shape, ratio, alignment=options.alignment)
 
     def compress(
         self,
@@ -64,7 +66,7 @@ class PlainSVD(Method):
         device: str,
     ) -> LowRankExperts:
         """Expert by expert."""
-        rank = options.rank or rank_within(reader.stack.shape, allotment.ratio)
+        rank = options.rank or rank_within(reader.stack.shape, allotment.ratio, alignment=options.alignment)
         return decomposed(reader, rank, self.metrics(options, statistics, device), device=device)
 
     def metrics(self, options: PlainOptions, statistics: StackStatistics | None, device: str) -> MetricOf:

@@ -23,7 +23,7 @@ from tdmoe.modes import Basis, Metrics, mode_bases
 from tdmoe.problems import InputError
 from tdmoe.rank_choice import best_ranks, measured_error
 from tdmoe.rank_search import Frontier, Grid, error_table, grid_parameters, rank_grid
-from tdmoe.ranks import ALIGNMENT, Ranks, Shape, budget, published_ranks, stored_ranks
+from tdmoe.ranks import ALIGNMENT, Ranks, Shape, budget, check_alignment, published_ranks, stored_ranks
 from tdmoe.refit import refit_core
 from tdmoe.source import WeightSource
 from tdmoe.tucker import finish, hooi, hosvd, st_hosvd
@@ -75,10 +75,7 @@ class TDMoE(Method):
         """InputError where options contradict each other, or the ratio leaves no ranks."""
         allowed = budget(shape, ratio)
         check_damping(self.NAME, options.damping)
-        if options.alignment < 1:
-            raise InputError(
-                f"--method tdmoe: alignment is {options.alignment}; a step of ranks of at least 1 is needed"
-            )
+        check_alignment(self.NAME, options.alignment)
         none, inverse = options.whitening == "none", options.whitening_direction == "inverse"
         published, uniform = options.allocation != "exact", options.across != "global"
         for wrong, what, why in (

@@ -1,8 +1,9 @@
 """A second-order fit of a mixture of basis experts: L-BFGS on the projected loss, preconditioned by its curvature.
 
 Start: one basis with the leading input directions of all experts (the best for M = 1 and linear phi: the input-mode
-Tucker decomposition), the others small and random, the whole scaled into the linear range of phi. Every step lowers the
-loss (Armijo). Numbers of bases are tried by a short fit each, and the best one is gone on with.
+Tucker decomposition); the others are the best mixtures of so few for the step that each expert would take from there by
+itself; the whole scaled into the linear range of phi. Nothing is random. Every step lowers the loss (Armijo). Numbers
+of bases are tried by a short fit each, and the best one is gone on with.
 
 Legend: E experts, O outputs, I inputs, M bases, K rank.
 """
@@ -17,7 +18,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tdmoe.eigen import eigenvectors
+from tdmoe.eigen import eigenvectors, leading_eigenvectors
 from tdmoe.forms.bases import BasisExperts, Fit, zero
 from tdmoe.mobe.objective import Curvature, Objective, Point, Value, mix, orthogonal
 from tdmoe.mobe.sizes import Sizes
@@ -28,7 +29,7 @@ SEARCH = 16  # evaluations of the loss that every number of bases is given
 GAIN = 0.02  # of the squared error that more bases must gain in it
 MEMORY = 10  # pairs that L-BFGS remembers
 REFRESH = 5  # steps between two curvatures
-SPREAD = 0.3  # of the mixtures before phi, and of the random bases beside the first
+SPREAD = 0.3  # of the mixtures before phi
 WINDOW, TOLERANCE = 20, 1e-3  # converged where so many evaluations gain less than that of the squared error
 EXACT = 1e-7  # a relative squared error that float32 cannot tell from none
 
@@ -125,16 +126,26 @@ class Fitter:
 
 
 def start(objective: Objective, sizes: Sizes, directions_IK: Tensor) -> Point:
-    """The first basis from the weights, the others small."""
+    """One basis of the leading directions, and M - 1 others along the gradient there.
+
+    With d_e the gradient of expert e's mixture at the one basis, and Q the curvature of all of them, the others are
+    -sum_e u_ej Q^-1 d_e, u_j the leading eigenvectors of <d_e, Q^-1 d_f>: of all steps of so few bases those that the
+    quadratic model gains most by.
+    """
     bases, rank = sizes
-    experts, _, inputs = objective.shape
-    generator = torch.Generator().manual_seed(bases)
     first_KI = directions_IK[:, :rank].T
-    others = torch.randn(bases - 1, rank, inputs, generator=generator).to(first_KI)
-    others *= SPREAD * first_KI.square().mean(0).sqrt()  # as large as the first one, input by input
-    mixing_EM = torch.randn(experts, bases, generator=generator).to(first_KI)
-    mixing_EM[:, 0] = 1.0
-    at = orthogonal(Point(torch.cat([first_KI[None], others]), mixing_EM))
+    first_KI = first_KI * (SPREAD / first_KI.square().mean().sqrt())
+    experts = objective.shape[0]
+    one = Point(first_KI[None], first_KI.new_full((experts, 1), experts**-0.5))  # whose curvature is the mean one
+    if bases == 1:
+        return Point(one.basis_MKI, torch.ones_like(one.mixing_EM))
+    there = objective.of_mixtures(first_KI.expand(experts, -1, -1))
+    step_EN = objective.curvature(one, there).solve_bases(there.gradient_EKI).flatten(1)
+    gains_EE = (there.gradient_EKI.flatten(1) @ step_EN.T).double()
+    u_EM = leading_eigenvectors((gains_EE + gains_EE.T) / 2, bases - 1)[1].to(first_KI)
+    others_MKI = -(u_EM.T @ step_EN).view(bases - 1, *first_KI.shape)
+    mixing_EM = torch.cat([torch.ones_like(one.mixing_EM), u_EM], 1)
+    at = orthogonal(Point(torch.cat([one.basis_MKI, others_MKI]), mixing_EM))
     return Point(at.basis_MKI * (SPREAD / mix(at).square().mean().sqrt()), at.mixing_EM)
 
 

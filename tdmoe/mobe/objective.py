@@ -6,7 +6,7 @@
 with S S^T = C (identity without statistics). A_e = W_e C H_e^T (H_e C H_e^T)^-1 in closed form (variable projection,
 Golub & Pereyra 1973), so that the gradient is that of the residual with A held:
 
-    df/dM_e = 2 (A_e^T A_e H_e - A_e^T W_e) C * phi'(M_e)
+    df/dM_e = 2 A_e^T (A_e H_e - W_e) C * phi'(M_e)
 
 The mixing a is free: no softmax, whose sum is a scale of A_e anyhow. It is kept orthogonal over the experts (any
 invertible mixing of the bases is undone in a), so that the curvature is nearly diagonal in j:
@@ -62,8 +62,17 @@ class Value(NamedTuple):
     slope_EKI: Tensor | None
 
 
+class Mixtures(NamedTuple):
+    """The same of mixtures M_EKI, whatever they are made of."""
+
+    loss: float
+    gradient_EKI: Tensor
+    left_EOK: Tensor
+    slope_EKI: Tensor | None
+
+
 class Curvature(NamedTuple):
-    """Cholesky factors of the diagonal blocks."""
+    """Inverses of the diagonal blocks: they serve several steps, and products are faster than solves."""
 
     basis_MKK: Tensor
     mixing_EMM: Tensor
@@ -71,12 +80,13 @@ class Curvature(NamedTuple):
 
     def solve(self, gradient: Point) -> Point:
         """The Gauss-Newton step for a gradient, block by block."""
-        step_MKI = torch.cholesky_solve(gradient.basis_MKI, self.basis_MKK)
-        if self.inputs_II is not None:
-            rows_IN = step_MKI.flatten(0, 1).T
-            step_MKI = torch.cholesky_solve(rows_IN, self.inputs_II).T.reshape(step_MKI.shape)
-        step_EM = torch.cholesky_solve(gradient.mixing_EM[:, :, None], self.mixing_EMM)[:, :, 0]
-        return Point(step_MKI, step_EM)
+        step_EM = (self.mixing_EMM @ gradient.mixing_EM[:, :, None])[:, :, 0]
+        return Point(self.solve_bases(gradient.basis_MKI), step_EM)
+
+    def solve_bases(self, gradient_MKI: Tensor) -> Tensor:
+        """Its part of the bases, or of any number of them with the block of a single one."""
+        step_MKI = self.basis_MKK @ gradient_MKI
+        return step_MKI if self.inputs_II is None else step_MKI @ self.inputs_II
 
 
 class Objective:
@@ -87,30 +97,34 @@ class Objective:
         self.activation, self._phi = activation, ACTIVATIONS[activation]
         self.shape = W_EOI.shape
         self.C_II = None if C_II is None else C_II.to(W_EOI)
-        self._inputs_II = None if C_II is None else torch.linalg.cholesky(C_II.double()).to(W_EOI)
-        self.weighted_EOI = W_EOI if self.C_II is None else W_EOI @ self.C_II  # W C
-        self.norm = float((self.weighted_EOI * W_EOI).sum(dtype=torch.float64))
+        self._inputs_II = None if C_II is None else torch.linalg.inv(C_II.double()).to(W_EOI)
+        self.W_EOI, self.weighted_EOI = W_EOI, W_EOI if self.C_II is None else W_EOI @ self.C_II  # W C
+        self.norm = _dot(self.weighted_EOI, W_EOI)
 
     def value(self, at: Point) -> Value:
         """Loss, gradient and solved factors."""
-        M_EKI = mix(at)
+        loss, dM_EKI, left_EOK, slope_EKI = self.of_mixtures(mix(at))
+        dM_EN, basis_MN = dM_EKI.flatten(1), at.basis_MKI.flatten(1)
+        gradient = Point((at.mixing_EM.T @ dM_EN).view_as(at.basis_MKI), dM_EN @ basis_MN.T)
+        return Value(loss, gradient, left_EOK, slope_EKI)
+
+    def of_mixtures(self, M_EKI: Tensor) -> Mixtures:
+        """The same with mixtures as what is varied."""
         H_EKI = self._phi(M_EKI)
         HC_EKI = H_EKI if self.C_II is None else H_EKI @ self.C_II
         G_EKK = HC_EKI @ H_EKI.transpose(1, 2)
-        X_EOK = self.weighted_EOI @ H_EKI.transpose(1, 2)
-        left_EOK = torch.cholesky_solve(X_EOK.transpose(1, 2), _factor(G_EKK, RIDGE)).transpose(1, 2)
-        gained = ((2 * X_EOK - left_EOK @ G_EKK) * left_EOK).sum(dtype=torch.float64)
-        left_EKO = left_EOK.transpose(1, 2)
+        left_EOK = _solved(self.weighted_EOI @ H_EKI.transpose(1, 2), _factor(G_EKK, RIDGE))
+        R_EOI = torch.baddbmm(self.weighted_EOI, left_EOK, HC_EKI, beta=-1)  # (A H - W) C
+        rest_EOI = R_EOI if self.C_II is None else torch.baddbmm(self.W_EOI, left_EOK, H_EKI, beta=-1)
+        loss = _dot(R_EOI, rest_EOI) / self.norm
         slope_EKI = self._slope(M_EKI, H_EKI)
-        dM_EKI = (left_EKO @ left_EOK) @ HC_EKI - left_EKO @ self.weighted_EOI
+        dM_EKI = left_EOK.transpose(1, 2) @ R_EOI
+        dM_EKI *= 2 / self.norm
         if slope_EKI is not None:
             dM_EKI *= slope_EKI
-        dM_EN, basis_MN = dM_EKI.flatten(1) * (2 / self.norm), at.basis_MKI.flatten(1)
-        gradient = Point((at.mixing_EM.T @ dM_EN).view_as(at.basis_MKI), dM_EN @ basis_MN.T)
-        loss = 1.0 - float(gained) / self.norm
-        return Value(max(0.0, loss) if math.isfinite(loss) else math.inf, gradient, left_EOK, slope_EKI)
+        return Mixtures(max(0.0, loss) if math.isfinite(loss) else math.inf, dM_EKI, left_EOK, slope_EKI)
 
-    def curvature(self, at: Point, value: Value) -> Curvature:
+    def curvature(self, at: Point, value: Value | Mixtures) -> Curvature:
         """Blocks at a point."""
         bases, rank, inputs = at.basis_MKI.shape
         Q_EKK = value.left_EOK.transpose(1, 2) @ value.left_EOK
@@ -123,14 +137,15 @@ class Objective:
         for j, B_KI in enumerate(at.basis_MKI):  # symmetric: the later ones tell the earlier
             products_KLK = (B_KI @ BC_MKI[j:].flatten(0, 1).T).view(rank, bases - j, rank)
             pairs_EMM[:, j, j:] = pairs_EMM[:, j:, j] = Q_EN @ products_KLK.transpose(0, 1).flatten(1).T
-        return Curvature(_factor(basis_MKK, DAMPING), _factor(pairs_EMM, DAMPING), self._inputs_II)
+        blocks = (torch.cholesky_inverse(_factor(G_BNN, DAMPING)) for G_BNN in (basis_MKK, pairs_EMM))
+        return Curvature(*blocks, self._inputs_II)
 
     def _slope(self, M_EKI: Tensor, H_EKI: Tensor) -> Tensor | None:
         """phi'(M)."""
         if self.activation == "identity":
             return None
         if self.activation == "tanh":
-            return 1 - H_EKI.square()
+            return torch.addcmul(H_EKI.new_ones(()), H_EKI, H_EKI, value=-1)
         s_EKI = torch.sigmoid(M_EKI)
         return s_EKI * (1 + M_EKI * (1 - s_EKI))
 
@@ -145,6 +160,18 @@ def orthogonal(at: Point) -> Point:
     Q_EM, R_MM = torch.linalg.qr(at.mixing_EM)
     scale = (len(Q_EM) / Q_EM.shape[1]) ** 0.5
     return Point((R_MM / scale @ at.basis_MKI.flatten(1)).view_as(at.basis_MKI), Q_EM * scale)
+
+
+def _dot(X_EOI: Tensor, Y_EOI: Tensor) -> float:
+    """Sum of products: along the inputs in the dtype of the weights, of these sums in float64."""
+    return float((X_EOI * Y_EOI).sum(2).sum(dtype=torch.float64))
+
+
+def _solved(X_EOK: Tensor, L_EKK: Tensor) -> Tensor:
+    """X (L L^T)^-1, by two triangular solves: several times as fast as cholesky_solve on the CPU."""
+    Y_EOK = torch.linalg.solve_triangular(L_EKK.transpose(1, 2), X_EOK, upper=True, left=False)
+    solved_EOK: Tensor = torch.linalg.solve_triangular(L_EKK, Y_EOK, upper=False, left=False)
+    return solved_EOK
 
 
 def _factor(G_BNN: Tensor, ridge: float) -> Tensor:

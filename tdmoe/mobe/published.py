@@ -10,6 +10,11 @@ where the authors' are rounded to fp16, and M need not divide E.
 The start is not the one it looks like: A is not divided by s, a one-hot w is nearly uniform after the softmax, and phi
 bends what the SVD gave.
 
+Two things can be set otherwise, to tell what they cost; neither is the authors':
+
+    free mixing   w_e itself in place of softmax(w_e), from the values of the softmax: the same first prediction
+    a metric      of the inputs, the mean square of (prediction - W / s) S, S S^T = C; the start is that of the weights
+
 Legend: E experts, O outputs, I inputs, M bases, K rank.
 """
 
@@ -47,13 +52,18 @@ def start(W_EOI: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class Training:
-    """The authors' loop, a step at a time."""
+    """The authors' loop, a step at a time; `C_II`, positive definite, is the metric of the loss."""
 
-    def __init__(self, W_EOI: Tensor, sizes: Sizes, activation: str) -> None:
+    def __init__(
+        self, W_EOI: Tensor, sizes: Sizes, activation: str, *, free: bool = False, C_II: Tensor | None = None
+    ) -> None:
         self.scale = float(W_EOI.std())
-        self.target_EOI = W_EOI / self.scale
-        self.activation = activation
-        self.state = [tensor.requires_grad_() for tensor in start(W_EOI, sizes)]
+        self.activation, self.free = activation, free
+        self._S_II = None if C_II is None else torch.linalg.cholesky(C_II.double()).to(W_EOI)
+        target_EOI = W_EOI / self.scale
+        self.target_EOI = target_EOI if self._S_II is None else target_EOI @ self._S_II
+        A_EOK, B_MKI, w_EM = start(W_EOI, sizes)
+        self.state = [t.requires_grad_() for t in (A_EOK, B_MKI, w_EM.softmax(1) if free else w_EM)]
         self._optimizer = torch.optim.Adam(self.state, lr=LEARNING_RATE)
 
     def step(self) -> float:
@@ -65,22 +75,35 @@ class Training:
         return float(loss.detach())
 
     def predicted(self) -> Tensor:
-        """A phi(softmax(w) B), of W / s."""
+        """A phi(softmax(w) B) S, of W S / s."""
         A_EOK, B_MKI, w_EM = self.state
-        M_EKI = (w_EM.softmax(1) @ B_MKI.flatten(1)).view(len(w_EM), *B_MKI.shape[1:])
-        predicted_EOI: Tensor = A_EOK @ ACTIVATIONS[self.activation](M_EKI)
+        M_EKI = (self.mixing(w_EM) @ B_MKI.flatten(1)).view(len(w_EM), *B_MKI.shape[1:])
+        H_EKI = ACTIVATIONS[self.activation](M_EKI)
+        predicted_EOI: Tensor = A_EOK @ (H_EKI if self._S_II is None else H_EKI @ self._S_II)
         return predicted_EOI
 
+    def mixing(self, w_EM: Tensor) -> Tensor:
+        """What bases are multiplied with."""
+        return w_EM if self.free else w_EM.softmax(1)
 
-def trained(W_EOI: Tensor, sizes: Sizes, activation: str = "silu", steps: int = STEPS) -> BasisExperts:
+
+def trained(
+    W_EOI: Tensor,
+    sizes: Sizes,
+    activation: str = "silu",
+    steps: int = STEPS,
+    *,
+    free: bool = False,
+    C_II: Tensor | None = None,
+) -> BasisExperts:
     """The best snapshot after so many steps; the last state where there are less than 200."""
     if float(W_EOI.std()) == 0.0:
         return zero(W_EOI, *sizes, activation)
-    training = Training(W_EOI, sizes, activation)
-    square = float(training.target_EOI.square().mean(dtype=torch.float64))
-    best, kept = float("inf"), [tensor.detach() for tensor in training.state]
-    began, curve = time.perf_counter(), []
     with full_precision():
+        training = Training(W_EOI, sizes, activation, free=free, C_II=C_II)
+        square = float(training.target_EOI.square().mean(dtype=torch.float64))
+        best, kept = float("inf"), [tensor.detach() for tensor in training.state]
+        began, curve = time.perf_counter(), []
         for done in range(1, steps + 1):
             loss = training.step()
             if done % SNAPSHOT == 0 or done == steps < SNAPSHOT:
@@ -88,4 +111,5 @@ def trained(W_EOI: Tensor, sizes: Sizes, activation: str = "silu", steps: int = 
             if done % SNAPSHOT == 0 and loss < best:
                 best, kept = loss, [tensor.detach().clone() for tensor in training.state]
     A_EOK, B_MKI, w_EM = kept
-    return BasisExperts(A_EOK * training.scale, B_MKI, w_EM.softmax(1), activation, fit=Fit(tuple(curve), "steps"))
+    made = Fit(tuple(curve), "steps")
+    return BasisExperts(A_EOK * training.scale, B_MKI, training.mixing(w_EM), activation, fit=made)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tdmoe.problems import InputError
-from tdmoe.ranks import Shape, budget
+from tdmoe.ranks import Shape, aligned, budget
 
 
 class Sizes(NamedTuple):
@@ -30,29 +30,33 @@ def stored(shape: Shape, sizes: Sizes, groups: int) -> int:
     return experts * outputs * rank + groups * bases * rank * inputs + experts * bases
 
 
-def rank_within(shape: Shape, ratio: float, bases: int, groups: int) -> int:
-    """The largest rank that so many bases leave, at most I: 0 where none does."""
+def rank_within(shape: Shape, ratio: float, bases: int, groups: int, alignment: int = 1) -> int:
+    """The largest multiple of `alignment` that so many bases leave as rank, at most I: 0 where none does."""
     experts, outputs, inputs = shape
     room = budget(shape, ratio) - experts * bases
-    return max(0, min(inputs, int(room // (experts * outputs + groups * bases * inputs))))
+    return aligned(max(0, min(inputs, int(room // (experts * outputs + groups * bases * inputs)))), alignment)
 
 
-def ladder(shape: Shape, ratio: float, groups: int) -> list[Sizes]:
+def ladder(shape: Shape, ratio: float, groups: int, alignment: int = 1) -> list[Sizes]:
     """Numbers of bases, each about 1.4 times the one before, with the rank that the budget leaves them."""
     most = shape[0] // groups  # each expert a basis of its own
     counts = {1, most} | {n for i in range(13) for n in (2**i, 3 * 2**i) if n <= most}
-    return [Sizes(bases, rank) for bases in sorted(counts) if (rank := rank_within(shape, ratio, bases, groups)) > 0]
+    found = (Sizes(bases, rank_within(shape, ratio, bases, groups, alignment)) for bases in sorted(counts))
+    return [sizes for sizes in found if sizes.rank > 0]
 
 
-def published(shape: Shape, ratio: float, groups: int) -> Sizes:
-    """K = min(O, I), and as many bases as fit; where not two do, a basis for four experts and the rank that is left."""
+def published(shape: Shape, ratio: float, groups: int, alignment: int = 1) -> Sizes:
+    """K = min(O, I), and as many bases as fit; where not two do, a basis for four experts and the rank that is left.
+
+    K is rounded down to a multiple of `alignment`, at most min(O, I).
+    """
     experts, outputs, inputs = shape
-    rank, most = min(outputs, inputs), experts // groups
+    rank, most = aligned(min(outputs, inputs), alignment), experts // groups
     bases = int((budget(shape, ratio) - experts * outputs * rank) // (groups * rank * inputs + experts))
     if bases >= 2:
         return Sizes(min(bases, most), rank)
     bases = max(2, most // 4)
-    return Sizes(bases, min(rank, rank_within(shape, ratio, bases, groups)))
+    return Sizes(bases, min(rank, rank_within(shape, ratio, bases, groups, alignment)))
 
 
 def check(shape: Shape, sizes: Sizes, groups: int) -> None:
