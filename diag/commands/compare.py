@@ -99,7 +99,7 @@ def compare(
             pages.add(folder, tables)
 
         execute(plan, on_part)
-        page = pages.together(plan.folder.path)
+        page = pages.together(plan.folder.path, plan.without_run())
     with output_may_close():
         tables = sorted((plan.folder.path / "tables").glob("*.csv"))
         print_lines([*map(str, tables), *([] if page is None else [str(page)])])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from diag.run import RunFolder
     from diag.session import Session
     from reports.drawing import Figure
+    from reports.making import Job
     from reports.run import Run
 
 
@@ -116,9 +117,7 @@ def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
     return Pages().add(folder, tables)
 
 
-def _written(
-    out: Path, runs: Sequence[Run], figures: Sequence[Sequence[Figure]], missing: Sequence[Job] = ()
-) -> Path:
+def _written(out: Path, runs: Sequence[Run], figures: Sequence[Sequence[Figure]], missing: Sequence[Job] = ()) -> Path:
     """Figures and page of these runs in a folder."""
     from diag.files import write_text
     from reports.figures import named_apart

@@ -95,6 +95,15 @@ class Comparison(OpenModel):
             "or --task-data hub where there is a network"
         ]
 
+    def without_run(self) -> list[dict[str, Any]]:
+        """Parts that failed before they had a run folder, as jobs."""
+        path = self.folder.path / "parts"
+        return [
+            {"key": key, "state": "failed", "message": message}
+            for key, message in self.folder.failures()
+            if not (path / key.removeprefix(f"{NAME}-") / "run.json").is_file()
+        ]
+
     def calibration(self) -> Calibration:
         """Of all parts."""
         given = self.experiment
