@@ -103,9 +103,10 @@ class Pages:
 
         run = folder.data(tables)
         figures = figures_for(run)
+        page = _written(folder.path, [run], [figures])
         self._runs.append(run)
         self._figures.append(figures)
-        return _written(folder.path, [run], [figures])
+        return page
 
     def together(self, out: Path, missing: Sequence[Job] = ()) -> Path | None:
         """Of all of them, into `out`, and the jobs that left no run; None where there is none."""
