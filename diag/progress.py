@@ -60,6 +60,10 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
+    def note(self, line: str) -> None:
+        """A line above."""
+        self.console.print(line, markup=False)
+
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Say what is being done; counted when it ends, however that is."""

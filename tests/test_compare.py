@@ -227,8 +227,22 @@ def test_dry_run_says_every_part_and_does_nothing(home: Path, compare: Callable[
     before = set(home.rglob("*"))
     result = compare("--config", "experiment.toml", "--ratios", "0.3", "--out", "dry", "--dry-run")
     assert result.code == 0 and set(home.rglob("*")) == before
-    for word in ("4 parts", "calibrate", "dry/parts/quality-2", "svd at 0.3", "spectra-L002-up", "held whole"):
+    for word in (
+        "parts: spectra, quality, quality-2, drift",
+        "calibrate",
+        "dry/parts/quality-2",
+        "svd at 0.3",
+        "spectra-L002-up",
+        "held whole",
+    ):
         assert word in result.out or word.replace(" at ", "-") in result.out, word
+
+
+def test_weights_alone_need_no_calibration(home: Path, compare: Callable[..., Result]) -> None:
+    (home / "weights.toml").write_text('model = "pico"\n[spectra]\n')
+    result = compare("--config", "weights.toml", "--out", "weights", "--dry-run")
+    assert result.code == 0 and "parts: spectra\n" in result.out and "calibrate" not in result.out
+    assert "spectra-L002-down" in result.out
 
 
 @pytest.mark.parametrize(

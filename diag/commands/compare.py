@@ -125,7 +125,8 @@ def _experiment(config: Path | None, named: str | None, flags: dict[str, Any]) -
     base = Experiment()
     if named is not None:
         presets.known(named)
-        base = presets.preset(named, about(model, given.get("revision")))
+        revision = given.get("revision") or entries.get("revision")
+        base = presets.preset(named, about(model, revision if isinstance(revision, str) else None))
     experiment = base if config is None else toml.filled(base, entries, config)
     if "layers" in given and "schedule" not in given:
         given["schedule"] = ""

@@ -335,17 +335,21 @@ def _injection(settings: Injection, context: Context, out: Path) -> Opened:
 
 @dataclass(frozen=True)
 class Kind:
-    """A command as part of an experiment. `statistics`: it reads those of the shared calibration itself."""
+    """A command as part of an experiment. `calibrated`: it, or its methods, take part in the shared calibration.
+
+    `statistics`: it reads those itself, so that it can be opened with them only when they are there.
+    """
 
     open: Callable[[Any, Context, Path], Opened]
     tables: Sequence[str]
+    calibrated: bool = True
     statistics: bool = False
 
 
 KINDS: Mapping[str, Kind] = {
-    "spectra": Kind(_spectra, tuple(spectra_probe.TABLES)),
+    "spectra": Kind(_spectra, tuple(spectra_probe.TABLES), calibrated=False),
     "operator": Kind(_operator, tuple(operator_probe.TABLES), statistics=True),
-    "superweights": Kind(_superweights, tuple(superweights_probe.TABLES)),
+    "superweights": Kind(_superweights, tuple(superweights_probe.TABLES), calibrated=False),
     "experts": Kind(_experts, tuple(experts_probe.TABLES), statistics=True),
     "quality": Kind(_quality, tuple(quality_probe.TABLES)),
     "drift": Kind(_drift, tuple(drift_probe.TABLES)),

@@ -75,8 +75,9 @@ class Comparison(OpenModel):
             self.layers = self._compressed()
             self.collected = self._collected()
             self.folder = self._folder()
-            with self.calibration():
-                pass
+            if self.calibrated:
+                with self.calibration():
+                    pass
         except BaseException:
             self.checkpoint.close()
             raise
@@ -84,6 +85,11 @@ class Comparison(OpenModel):
     def __exit__(self, *_: object) -> None:
         self.folder.close()
         super().__exit__()
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether anything needs the shared calibration."""
+        return any(step.kind.calibrated for step in self.steps)
 
     def notes(self) -> list[str]:
         """What is left out of what was asked."""
@@ -142,9 +148,12 @@ class Comparison(OpenModel):
         """For --dry-run, on stdout."""
         from diag.console import print_calibration_plan
 
-        print(f"{self.name}: {NAME}, run folder {self.folder.path}, {len(self.steps)} parts")
-        with self.calibration() as calibration:
-            print_calibration_plan(calibration)
+        print(
+            f"{self.name}: {NAME}, run folder {self.folder.path}, parts: {', '.join(step.name for step in self.steps)}"
+        )
+        if self.calibrated:
+            with self.calibration() as calibration:
+                print_calibration_plan(calibration)
         for step in self.steps:
             with self.opened(step) as part:
                 part.describe()
@@ -181,10 +190,9 @@ class Comparison(OpenModel):
         given, request = self.experiment, self.request
         shared = {each.name: getattr(given, each.name) for each in fields(given) if each.name not in commands()}
         about = digest([VERSION, {name: _plain(value) for name, value in shared.items()}])
-        identities = {
-            Part(NAME, CALIBRATION): {"settings": digest(asdict(self.collected)), "experiment": about},
-            **{step.part: {"settings": digest(asdict(step.settings)), "experiment": about} for step in self.steps},
-        }
+        asked = {Part(NAME, CALIBRATION): asdict(self.collected)} if self.calibrated else {}
+        asked |= {step.part: asdict(step.settings) for step in self.steps}
+        identities = {part: {"settings": digest(settings), "experiment": about} for part, settings in asked.items()}
         return self.run_folder(
             NAME,
             identities,

@@ -26,19 +26,25 @@ def execute(plan: Comparison, on_part: OnPart) -> None:
     A part that is done is opened, found done, and told all the same.
     """
     folder = plan.folder
-    notes = folder.open(fresh=plan.request.fresh)
+    folder.open(fresh=plan.request.fresh)
     folder.forget(folder.jobs)  # their own folders tell what is done
     folder.begin()
     write_text(folder.path / "experiment.toml", toml.written(plan.experiment))
-    with display(f"{plan.name} {NAME}", len(folder.jobs), quiet=plan.request.quiet) as whole:
-        for note in [*plan.notes(), *(note for note in notes if "jobs are done" not in note)]:
-            whole.console.print(note, markup=False)
-        statistics: list[Path] = []
-        with whole.part(CALIBRATION):
-            _attempt(folder, Part(NAME, CALIBRATION), lambda: _calibrate(plan, statistics))
-        for step in plan.steps:
-            with whole.part(step.name):
-                _attempt(folder, step.part, lambda step=step: _do(plan, step, statistics, on_part))  # type: ignore[misc]
+    statistics: list[Path] = []
+    work: dict[Part, Callable[[], str]] = {}
+    if plan.calibrated:
+        work[Part(NAME, CALIBRATION)] = lambda: _calibrate(plan, statistics)
+    for step in plan.steps:
+        work[step.part] = lambda step=step: _do(plan, step, statistics, on_part)  # type: ignore[misc]
+    with display(f"{plan.name} {NAME}", len(work), quiet=plan.request.quiet) as whole:
+        for note in plan.notes():
+            whole.note(note)
+        for part, do in work.items():
+            with whole.part(part.name):
+                _attempt(folder, part, do)
+            outcome = folder.outcomes[part.key]
+            took = "" if outcome.seconds is None else f" in {outcome.seconds:.1f} s"
+            whole.note(f"{part.name}  {outcome.state}{took}{': ' * bool(outcome.message)}{outcome.message or ''}")
     _write_tables(folder.path, [folder.path / "parts" / step.name for step in plan.steps])
 
 
