@@ -225,9 +225,8 @@ def _flat(experiment: Experiment, steps: list[Step]) -> dict[str, Any]:
         value = getattr(experiment, each.name)
         if each.name in commands():
             continue
-        found |= (
-            {f"{each.name}.{k}": v for k, v in asdict(value).items()} if is_dataclass(value) else {each.name: value}
-        )
+        inner = _plain(value)
+        found |= {f"{each.name}.{k}": v for k, v in inner.items()} if isinstance(inner, dict) else {each.name: value}
     for step in steps:
         found |= {f"{step.name}.{name}": value for name, value in asdict(step.settings).items()}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
