@@ -24,8 +24,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(PIP) -e '.[dev]'
 	@touch $@
 
+# About three minutes on two cores
 demo: setup
-	@$(BIN)/tdmoe-diag spectra --model mini
+	@$(BIN)/tdmoe-diag compare --model mini --preset quick
 
 # Two processes of one thread each, about 2 GB: make test JOBS=4
 test: setup-dev

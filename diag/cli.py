@@ -13,6 +13,7 @@ import typer
 
 from diag.commands.attribution import attribution
 from diag.commands.calibrate import calibrate
+from diag.commands.compare import compare
 from diag.commands.compress import compress
 from diag.commands.drift import drift
 from diag.commands.experts import experts
@@ -33,7 +34,7 @@ app = typer.Typer(
     help="Why tensor decomposition of a Mixture-of-Experts LLM fails on your checkpoint, measured.",
 )
 PROBES = (spectra, operator, superweights, experts, quality, drift, injection, attribution)
-for command in (*PROBES, calibrate, compress, report, models):
+for command in (compare, *PROBES, calibrate, compress, report, models):
     app.command()(command)
 
 

@@ -13,8 +13,6 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
@@ -23,6 +21,7 @@ from rich.table import Table
 
 from diag import describe, parse
 from diag.catalog import HUB_IDS
+from diag.progress import COUNTED, bars
 from diag.run import Job, Outcome, Row
 from diag.session import Session
 from tdmoe.families import PROJECTIONS
@@ -55,14 +54,17 @@ def output_may_close() -> Iterator[None]:
 def execute(session: Session, notes: Iterable[str], *, quiet: bool) -> None:
     """Run the session under a bar of bytes, bytes per second and time left, with a line per finished job."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    console = Console(stderr=True, quiet=quiet, highlight=False)
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-        for note in notes:
-            console.print(note, markup=False)
+    with bars(*columns, TimeRemainingColumn(), quiet=quiet) as shown:
+        bar, console = shown.bar, shown.console
+        if shown.alone or session.folder.pending():
+            for note in notes:
+                shown.note(note)
 
         def on_done(job: Job) -> None:
+            outcome = session.folder.outcomes[job.key]
             try:
-                console.print(_job_line(job.key, session.folder.outcomes[job.key]))
+                if shown.alone or outcome.state == "failed":
+                    console.print(_job_line(job.key, outcome))
             except OSError:  # nobody reads our progress any more; the run goes on
                 console.quiet = True
 
@@ -74,7 +76,7 @@ def execute(session: Session, notes: Iterable[str], *, quiet: bool) -> None:
         session.execute(
             on_read=lambda count: bar.advance(task, count),
             on_done=on_done,
-            on_note=lambda note: console.print(note, markup=False),
+            on_note=shown.note,
         )
 
 
@@ -122,11 +124,10 @@ def execute_before_compression(compression: Compression, *, quiet: bool) -> list
         return failed
     sensitivity = compression.sensitivity
     notes = sensitivity.folder.open(fresh=frontiers.request.fresh)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True, quiet=quiet, highlight=False)
-    with Progress(*columns, console=console, transient=True) as bar:
+    with bars(*COUNTED, quiet=quiet) as shown:
+        bar = shown.bar
         for note in notes:
-            console.print(note, markup=False)
+            shown.note(note)
         task = bar.add_task(f"{frontiers.model.name} sensitivity", total=len(sensitivity.folder.pending()))
         sensitivity.execute(compression.points(), lambda: bar.advance(task))
     return []
@@ -166,11 +167,10 @@ def execute_injection(injection: Injection, *, quiet: bool) -> None:
     if calibration is not None:
         execute_calibration(calibration, calibration.notes() + calibration.folder.open(), quiet=quiet)
     notes = injection.notes() + injection.folder.open(fresh=injection.request.fresh)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True, quiet=quiet, highlight=False)
-    with Progress(*columns, console=console, transient=True) as bar:
+    with bars(*COUNTED, quiet=quiet) as shown:
+        bar = shown.bar
         for note in notes:
-            console.print(note, markup=False)
+            shown.note(note)
         pending = sum(job in injection.parts for job in injection.folder.pending())
         task = bar.add_task(f"{injection.name} injection", total=pending)
         injection.execute(lambda job: bar.advance(task))
@@ -221,9 +221,8 @@ def finish_compression(session: Session, *, dense: bool, quiet: bool) -> Saved:
     """Write the rest of the checkpoint under a count of bytes."""
     from diag.compressing import finish
 
-    columns = (TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn())
-    console = Console(stderr=True, quiet=quiet, highlight=False)
-    with Progress(*columns, console=console, transient=True) as bar:
+    with bars(TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn(), quiet=quiet) as shown:
+        bar = shown.bar
         task = bar.add_task("writing the rest of the checkpoint", total=None)
         return finish(session, dense=dense, on_written=lambda count: bar.advance(task, count))
 
@@ -239,11 +238,11 @@ def print_compression_plan(compression: Compression) -> None:
 
 def execute_calibration(calibration: Calibration, notes: Iterable[str], *, quiet: bool) -> None:
     """Run it under a bar of tokens."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True, quiet=quiet, highlight=False)
-    with Progress(*columns, console=console, transient=True) as bar:
-        for note in notes:
-            console.print(note, markup=False)
+    with bars(*COUNTED, quiet=quiet) as shown:
+        bar = shown.bar
+        if shown.alone or calibration.folder.pending():
+            for note in notes:
+                shown.note(note)
         task = bar.add_task(f"{calibration.model.name} calibrate", total=calibration.windows_WT.numel())
         calibration.execute(lambda count: bar.advance(task, count))
 

@@ -12,7 +12,7 @@ from tdmoe.architecture import language_config
 from tdmoe.problems import InputError
 
 WINDOW = 2048  # tokens; shorter where a model has fewer positions
-REMEMBERED = 3  # tokenised texts
+REMEMBERED = 6  # tokenised texts
 
 _remembered: dict[tuple[str, str], list[int]] = {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,9 +26,6 @@ from diag.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from diag.factors import Factors, Recipe, Source
     from diag.probes.attribution.plan import Plan
 
 
@@ -64,6 +60,8 @@ def attribution(
     """Which change to TD-MoE closes how much of its gap to MoBE, at equal stored bits."""
     from diag import parse
     from diag.calibrating import Settings
+    from diag.console import output_may_close, print_lines
+    from diag.executing import execute_attribution
     from diag.probes.attribution import TABLES
     from diag.probes.attribution.plan import Plan, Request
 
@@ -91,65 +89,14 @@ def attribution(
     with saved_whatever_happens() as saved, Plan(request) as plan:
         saved.path = plan.folder.path
         if dry_run:
-            _print_plan(plan)
+            print_lines(plan.described())
             raise typer.Exit(0)
-        _execute(plan, plan.folder.open(fresh=fresh), quiet=quiet)
+        execute_attribution(plan, plan.folder.open(fresh=fresh), quiet=quiet)
         page = write_page(plan.folder, TABLES)
-    from diag.console import output_may_close, print_lines
-
     with output_may_close():
         _print_table(plan)
         print_lines([*table_paths(plan.folder, TABLES), str(page)])
     report_failures(plan.folder.failures())
-
-
-def _print_plan(plan: Plan) -> None:
-    """--dry-run: steps, specs and bits, and what Shapley values take."""
-    from rich.table import Table
-
-    from diag.console import print_lines, print_table
-
-    table = Table()
-    for heading in ("ladder", "step", "method", "projections", "bits saved"):
-        table.add_column(heading, justify="right" if heading == "bits saved" else "left")
-    for step in plan.steps:
-        recipe = step.recipe
-        bits = "" if recipe is None else "its own" if recipe.ratio is None else f"{plan.bits_removed:.1%}"
-        table.add_row(step.ladder, step.phrase, "dense" if recipe is None else recipe.method, step.projections, bits)
-    print(f"{plan.name}: attribution, run folder {plan.folder.path}")
-    print_table(table)
-    windows, length = plan.windows_WT.shape
-    game = "no Shapley values"
-    if plan.game is not None:
-        game = f"{len(plan.game.coalitions)} coalitions of {len(plan.game.switches)} switches"
-    lines = [
-        f"{len(plan.parts)} models with {game}; {windows} windows of {length} tokens of {Path(plan.request.text).name}"
-    ]
-    print_lines([*lines, "nothing was run"])
-
-
-def _execute(plan: Plan, notes: Iterable[str], *, quiet: bool) -> None:
-    """Under a bar of layers of windows, which all models share; factors have bars of their own."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from diag.console import make_factors
-    from diag.probes.attribution.run import Run
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True, quiet=quiet, highlight=False)
-    for note in [*notes, *plan.notes()]:
-        console.print(note, markup=False)
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(f"{plan.name} attribution", total=len(plan.windows_WT) * plan.arch.depth)
-
-        def make(recipes: Sequence[Recipe], source: Source) -> list[Factors]:
-            bar.stop()
-            made = make_factors(recipes, source, quiet=quiet)
-            bar.start()
-            return made
-
-        Run(plan, make, lambda count: bar.advance(task, count)).execute()
 
 
 def _print_table(plan: Plan) -> None:

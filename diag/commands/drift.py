@@ -27,9 +27,6 @@ from diag.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from diag.factors import Factors, Recipe, Source
     from diag.probes.drift.run import Drift
 
 METHODS = "tdmoe,svd_llm"
@@ -77,6 +74,8 @@ def drift(
     """How far compressed models' residual streams and routing are from the dense model's, layer by layer."""
     from diag import parse
     from diag.calibrating import Settings
+    from diag.console import output_may_close, print_lines
+    from diag.executing import execute_drift
     from diag.factors import recipes
     from diag.probes.drift import SCOPES, TABLES
     from diag.probes.drift.run import Drift, Request
@@ -108,51 +107,14 @@ def drift(
     with saved_whatever_happens() as saved, Drift(request) as plan:
         saved.path = plan.folder.path
         if dry_run:
-            _print_plan(plan)
+            print_lines(plan.described())
             raise typer.Exit(0)
-        _execute(plan, plan.folder.open(fresh=fresh), quiet=quiet)
+        execute_drift(plan, plan.folder.open(fresh=fresh), quiet=quiet)
         page = write_page(plan.folder, TABLES)
-    from diag.console import output_may_close, print_lines
-
     with output_may_close():
         _print_table(plan)
         print_lines([*table_paths(plan.folder, TABLES), str(page)])
     report_failures(plan.folder.failures())
-
-
-def _print_plan(plan: Drift) -> None:
-    """--dry-run: variants, windows, and how the models are held."""
-    from diag.console import print_lines
-
-    windows, window = plan.windows_WT.shape
-    how = "layer by layer" if plan.by_layer else "whole"
-    lines = [f"{plan.name}: drift, run folder {plan.folder.path}", *(variant.part.key for variant in plan.variants)]
-    lines += [f"{len(plan.variants)} variants, {windows} windows of {window} tokens of {Path(plan.request.text).name}"]
-    lines += [f"weights of {plan.held_bytes / 1e9:.2f} GB, held {how}; nothing was run"]
-    print_lines(lines)
-
-
-def _execute(plan: Drift, notes: Iterable[str], *, quiet: bool) -> None:
-    """Under a bar of layers of windows, which all variants share."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from diag.console import make_factors
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True, quiet=quiet, highlight=False)
-    for note in [*notes, *plan.notes()]:
-        console.print(note, markup=False)
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(f"{plan.name} drift", total=plan.steps)
-
-        def make(recipes: Sequence[Recipe], source: Source) -> list[Factors]:
-            bar.stop()  # what it does has bars of its own
-            made = make_factors(recipes, source, quiet=quiet)
-            bar.start()
-            return made
-
-        plan.execute(make, lambda count: bar.advance(task, count))
 
 
 def _print_table(plan: Drift) -> None:

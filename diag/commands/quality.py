@@ -29,8 +29,6 @@ from diag.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from diag.probes.quality.plan import Plan
 
 
@@ -105,6 +103,8 @@ def quality(
     """Perplexity and zero-shot accuracy of the dense model and of compressed ones, with paired differences."""
     from diag import parse
     from diag.calibrating import Settings
+    from diag.console import output_may_close, print_lines
+    from diag.executing import execute_quality
     from diag.factors import recipes
     from diag.probes.quality import TABLES
     from diag.probes.quality.plan import Plan, Request
@@ -141,12 +141,10 @@ def quality(
     with saved_whatever_happens() as saved, Plan(request) as plan:
         saved.path = plan.folder.path
         if dry_run:
-            _print_plan(plan)
+            print_lines(plan.described())
             raise typer.Exit(0)
-        _execute(plan, plan.folder.open(fresh=fresh), quiet=quiet)
+        execute_quality(plan, plan.folder.open(fresh=fresh), quiet=quiet)
         page = write_page(plan.folder, TABLES)
-    from diag.console import output_may_close, print_lines
-
     with output_may_close():
         _print_table(plan)
         print_lines([*table_paths(plan.folder, TABLES), str(page)])
@@ -155,34 +153,6 @@ def quality(
 
 def _parts(text: str) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def _print_plan(plan: Plan) -> None:
-    """--dry-run: models, data sets, and what is to be done."""
-    from diag.console import print_lines
-
-    lines = [f"{plan.name}: quality, run folder {plan.folder.path}"]
-    lines += [part.key for part in plan.parts.values()]
-    lines += [data.protocol for data in (*plan.texts, *plan.tasks)]
-    print_lines([*lines, f"{len(plan.parts)} parts, {plan.steps:,} windows and documents; nothing was run"])
-
-
-def _execute(plan: Plan, notes: Iterable[str], *, quiet: bool) -> None:
-    """Under a bar of windows and documents, of all models together."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from diag.console import make_factors
-    from diag.probes.quality.run import Run
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True, quiet=quiet, highlight=False)
-    for note in notes:
-        console.print(note, markup=False)
-    made = make_factors(plan.request.recipes, plan.source, quiet=quiet) if plan.due_variants else []
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(f"{plan.name} quality", total=plan.steps)
-        Run(plan, made, lambda count: bar.advance(task, count)).execute()
 
 
 def _print_table(plan: Plan) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from diag.run import RunFolder
     from diag.session import Session
     from reports.drawing import Figure
+    from reports.making import Job
     from reports.run import Run
 
 
@@ -102,13 +103,14 @@ class Pages:
 
         run = folder.data(tables)
         figures = figures_for(run)
+        page = _written(folder.path, [run], [figures])
         self._runs.append(run)
         self._figures.append(figures)
-        return _written(folder.path, [run], [figures])
+        return page
 
-    def together(self, out: Path) -> Path | None:
-        """Of all of them, into `out`; None where there is none."""
-        return _written(out, self._runs, self._figures) if self._runs else None
+    def together(self, out: Path, missing: Sequence[Job] = ()) -> Path | None:
+        """Of all of them, into `out`, and the jobs that left no run; None where there is none."""
+        return _written(out, self._runs, self._figures, missing) if self._runs else None
 
 
 def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
@@ -116,7 +118,7 @@ def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
     return Pages().add(folder, tables)
 
 
-def _written(out: Path, runs: Sequence[Run], figures: Sequence[Sequence[Figure]]) -> Path:
+def _written(out: Path, runs: Sequence[Run], figures: Sequence[Sequence[Figure]], missing: Sequence[Job] = ()) -> Path:
     """Figures and page of these runs in a folder."""
     from diag.files import write_text
     from reports.figures import named_apart
@@ -131,7 +133,7 @@ def _written(out: Path, runs: Sequence[Run], figures: Sequence[Sequence[Figure]]
         if path.stem not in {figure.name for figure in drawn}:
             path.unlink()
     page = out / "report.html"
-    write_text(page, render(runs, figures))
+    write_text(page, render(runs, figures, missing))
     return page
 
 

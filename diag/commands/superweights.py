@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -69,6 +67,7 @@ def superweights(
 ) -> None:
     """Super weights, the rank that recovers them and other entries, and the perplexity without them."""
     from diag import console, parse
+    from diag.executing import execute_superweights
     from diag.probes.superweights.run import Request, SuperWeights
 
     settings = Settings(
@@ -79,55 +78,13 @@ def superweights(
     with saved_whatever_happens() as saved, SuperWeights(request) as work:
         saved.path = work.folder.path
         if dry_run:
-            console.print_lines(_plan(work))
+            console.print_lines(work.described())
             raise typer.Exit(0)
-        _execute(work, fresh=fresh, quiet=quiet)
+        execute_superweights(work, fresh=fresh, quiet=quiet)
         page = write_page(work.folder, TABLES)
     with console.output_may_close():
         console.print_lines([*_told(work), *table_paths(work.folder, TABLES), str(page)])
     report_failures(work.folder.failures())
-
-
-def _execute(work: SuperWeights, *, fresh: bool, quiet: bool) -> None:
-    """The discovery, then what it leads to, under a bar of windows."""
-    from diag import console
-
-    with _counting(work.opened.name, quiet=quiet) as (note, advance):
-        for line in work.discover(advance, fresh=fresh):
-            note(line)
-    if work.folder.failures():
-        work.write_tables()
-        return
-    work.make(lambda recipes, source: console.make_factors(recipes, source, quiet=quiet))
-    with _counting(work.opened.name, quiet=quiet) as (note, advance):
-        work.execute(lambda key: note(f"{key}  {work.folder.outcomes[key].state}"), advance)
-
-
-@contextmanager
-def _counting(model: str, *, quiet: bool) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
-    """(print a line, count windows) on stderr."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True, quiet=quiet, highlight=False)
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(f"{model} windows", total=None)
-        yield lambda line: console.print(line, markup=False), lambda count: bar.advance(task, count)
-
-
-def _plan(work: SuperWeights) -> list[str]:
-    searched, evaluated = work.windows_WT, work.evaluation_WT
-    nbytes = work.opened.checkpoint.nbytes()
-    return [
-        f"{work.opened.name}: superweights, run folder {work.folder.path}",
-        f"discovery: the prompt ({len(work.prompt_T)} tokens) and {len(searched)} windows of {searched.shape[1]} "
-        "tokens, and again for every super weight that is found",
-        "recovery: a matrix for every projection with a super weight, and a control",
-        f"methods: {', '.join(recipe.name for recipe in work.recipes) or 'none'}",
-        f"ablation: at most {work.passes} windows of {evaluated.shape[1]} tokens, {len(evaluated)} a pass",
-        f"{nbytes / 1e9:.2f} GB to read and to hold, the loaded model; nothing was run",
-    ]
 
 
 def _told(work: SuperWeights) -> list[str]:

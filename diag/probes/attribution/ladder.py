@@ -85,6 +85,7 @@ class Frame:
     share: float
     mobe_steps: int
     alignment: int
+    fit_steps: int = 0
 
     @property
     def names(self) -> list[str]:
@@ -135,6 +136,8 @@ def _mobe(frame: Frame, full: bool) -> list[Step]:
     found = []
     for row in MOBE_ROWS:
         text = row.spec.format(steps=frame.mobe_steps)
+        if frame.fit_steps and "published" not in text:
+            text = changed(text, steps=str(frame.fit_steps))
         bases = int(getattr(methods.parse(text)[1], "bases", 0))
         fits = all(bases <= s[0] and rank_within(s, frame.ratio, bases, 1) for s in frame.shapes if bases)
         if (row.quick or full) and fits:

@@ -38,7 +38,10 @@ Stacks = dict[tuple[int, str], Shape]
 
 @dataclass(frozen=True)
 class Request:
-    """One command as typed. `shapley` is None for the ladder's own; `windows` 0 for all of the text."""
+    """One command as typed. `shapley` is None for the ladder's own; `windows` 0 for all of the text.
+
+    `mobe_steps` are those of MoBE's published training, `fit_steps` those of its own fit, 0 for its default.
+    """
 
     model: str
     ratio: float = 0.4
@@ -46,6 +49,7 @@ class Request:
     ladder: str = FULL
     shapley: str | None = None
     mobe_steps: int = 3000
+    fit_steps: int = 0
     text: str = "wikitext2"
     windows: int = 64
     window: int | None = None
@@ -123,7 +127,15 @@ class Plan(OpenModel):
         joined = [JOINT] if set(MEMBERS[JOINT]) <= set(chosen) else []
         searched = [self._shape(name) for name in [*PROJECTIONS, *joined]]
         share = self.targeted / parameters(self.checkpoint, embeddings=False)
-        return Frame(self.request.ratio, self.projections, shapes, share, self.request.mobe_steps, alignment(searched))
+        return Frame(
+            self.request.ratio,
+            self.projections,
+            shapes,
+            share,
+            self.request.mobe_steps,
+            alignment(searched),
+            self.request.fit_steps,
+        )
 
     @property
     def targeted(self) -> int:
@@ -162,6 +174,24 @@ class Plan(OpenModel):
     def bits_removed(self) -> float:
         """What the ratio removes of the model's stored bits, where the factors are stored as the weights are."""
         return self.request.ratio * self.frame.share
+
+    def described(self) -> list[str]:
+        """For --dry-run: steps, specs and bits, and what Shapley values take."""
+        lines = [f"{self.name}: {NAME}, run folder {self.folder.path}"]
+        for step in self.steps:
+            recipe, bits = step.recipe, f"{self.bits_removed:.1%} of the bits saved"
+            if recipe is not None:
+                said = "its own bits" if recipe.ratio is None else bits
+                lines.append(f"{step.ladder}: {step.phrase}: {recipe.method} on {step.projections}, {said}")
+        game = "no Shapley values"
+        if self.game is not None:
+            game = f"{len(self.game.coalitions)} coalitions of {len(self.game.switches)} switches"
+        windows, length = self.windows_WT.shape
+        lines.append(
+            f"{len(self.parts)} models with {game}; {windows} windows of {length} tokens of "
+            f"{Path(self.request.text).name}"
+        )
+        return [*lines, "nothing was run"]
 
     def notes(self) -> list[str]:
         """What differs from what was asked."""

@@ -132,6 +132,14 @@ class Drift(OpenModel):
         """Whether experts are read layer by layer, because together with the rest they are more than `memory`."""
         return self.held_bytes > self.request.memory
 
+    def described(self) -> list[str]:
+        """For --dry-run: variants, windows, and how the models are held."""
+        windows, window = self.windows_WT.shape
+        lines = [f"{self.name}: {NAME}, run folder {self.folder.path}", *(found.part.key for found in self.variants)]
+        text, how = Path(self.request.text).name, "layer by layer" if self.by_layer else "whole"
+        lines += [f"{len(self.variants)} variants, {windows} windows of {window} tokens of {text}"]
+        return [*lines, f"weights of {self.held_bytes / 1e9:.2f} GB, held {how}; nothing was run"]
+
     def notes(self) -> list[str]:
         """What differs from what was asked, or from what is expected."""
         found, asked, notes = self.windows_WT.numel(), self.request.tokens, []

@@ -120,6 +120,12 @@ class Plan(OpenModel):
         sizes |= {data: task.documents for data, task in self.tasks.items()}
         return sum(sizes.get(data, 0) for subject, data in self.parts if self.is_due(subject, data))
 
+    def described(self) -> list[str]:
+        """For --dry-run: models, data sets, and what is to be done."""
+        lines = [f"{self.name}: {NAME}, run folder {self.folder.path}", *(part.key for part in self.parts.values())]
+        lines += [data.protocol for data in self.data]
+        return [*lines, f"{len(self.parts)} parts, {self.steps:,} windows and documents; nothing was run"]
+
     def is_due(self, subject: Subject, data: DataSet | None = None) -> bool:
         """Whether it is not measured yet: on this text or task, or on any."""
         found = self.data if data is None else [data]

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diag.windows import tokenised
 from tdmoe.problems import InputError
 
 JOINS = ("as-is", "blank-lines")
@@ -51,7 +52,7 @@ class Protocol:
 
     def cut(self, tokenizer: Any, text: str, name: str) -> Tensor:
         """(W, T). InputError where the text is shorter than one window or a token is missing."""
-        ids: list[int] = tokenizer(joined(text, self.join), add_special_tokens=False, verbose=False)["input_ids"]
+        ids = tokenised(tokenizer, joined(text, self.join))
         bos = tokenizer.bos_token_id
         if self.bos != "none" and bos is None:
             raise InputError(f"--bos {self.bos}: the tokenizer has no beginning-of-sequence token; give none")

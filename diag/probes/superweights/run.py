@@ -117,6 +117,19 @@ class SuperWeights:
         if len(self.prompt_T) == 0:
             raise InputError("--prompt: has no tokens; give a sentence")
 
+    def described(self) -> list[str]:
+        """For --dry-run: what is looked for, followed and taken out."""
+        searched, evaluated = self.windows_WT, self.evaluation_WT
+        return [
+            f"{self.opened.name}: superweights, run folder {self.folder.path}",
+            f"discovery: the prompt ({len(self.prompt_T)} tokens) and {len(searched)} windows of {searched.shape[1]} "
+            "tokens, and again for every super weight that is found",
+            "recovery: a matrix for every projection with a super weight, and a control",
+            f"methods: {', '.join(recipe.name for recipe in self.recipes) or 'none'}",
+            f"ablation: at most {self.passes} windows of {evaluated.shape[1]} tokens, {len(evaluated)} a pass",
+            f"{self.opened.checkpoint.nbytes() / 1e9:.2f} GB to read and to hold, the loaded model; nothing was run",
+        ]
+
     def discover(self, on_window: Callable[[int], None], *, fresh: bool = False) -> list[str]:
         """Find super weights, unless that is done, and open the run folder for all that follows; its notes."""
         self.folder.open(fresh=fresh)

@@ -1,0 +1,17 @@
+"""What presets have to know of a model."""
+
+from __future__ import annotations
+
+from diag.compare.presets import About
+from diag.open_model import OpenModel
+from diag.windows import WINDOW
+from tdmoe.architecture import language_config
+
+
+def about(model: str, revision: str | None = None) -> About:
+    """From its config and tokenizer; InputError where there is no such model."""
+    with OpenModel(model, "cpu", revision or None) as opened:
+        positions = language_config(opened.checkpoint.config).get("max_position_embeddings") or WINDOW
+        tokenizer = opened.tokenizer()
+        first = tokenizer("a", verbose=False)["input_ids"][:1]
+        return About(len(opened.arch.layers), int(positions), first == [tokenizer.bos_token_id])

@@ -1,0 +1,240 @@
+"""An experiment checked: its parts, each opened once on headers and texts alone, and the run folder that holds them.
+
+OUT/parts/COMMAND[-N]   complete run folders of the commands
+OUT/experiment.toml     the whole experiment; `compare --config` of it is the same command
+OUT/run.json            as of any run; its jobs are the parts
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from diag import calibrating, parse
+from diag.calibrating import Calibration
+from diag.compare import NAME, VERSION
+from diag.compare.experiment import Experiment, commands
+from diag.compare.kinds import KINDS, Context, Kind, Opened
+from diag.compress_run import own_inputs
+from diag.factors import split_specs
+from diag.open_model import OpenModel
+from diag.probes.attribution.switches import method as method_with
+from diag.probes.attribution.switches import switches
+from diag.run import Part, RunFolder, digest
+from tdmoe import methods
+from tdmoe.methods import Needs
+from tdmoe.problems import InputError
+
+CALIBRATION = "calibration"  # the part that is not a command's own folder
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command, as an experiment."""
+
+    experiment: Experiment
+    out: Path | None = None
+    fresh: bool = False
+    quiet: bool = False
+    command_line: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command with its settings. `name` is that of its folder."""
+
+    name: str
+    command: str
+    settings: Any
+
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.command]
+
+    @property
+    def part(self) -> Part:
+        return Part(NAME, self.name)
+
+
+class Comparison(OpenModel):
+    """A checked plan. Use as a context manager."""
+
+    def __init__(self, request: Request) -> None:
+        """InputError where anything of the experiment does not fit; nothing is run."""
+        given = request.experiment
+        super().__init__(given.model, given.device, given.revision or None)
+        self.request, self.experiment = request, given
+        try:
+            self.steps = list(_steps(given))
+            if not self.steps:
+                raise InputError(f"compare: no command runs; give a preset, or a table of {', '.join(commands())}")
+            parse.ratios("ratios", ",".join(f"{ratio:.9g}" for ratio in given.ratios))
+            self.layers = self._compressed()
+            self.collected = self._collected()
+            self.folder = self._folder()
+            if self.calibrated:
+                with self.calibration():
+                    pass
+        except BaseException:
+            self.checkpoint.close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.folder.close()
+        super().__exit__()
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether anything needs the shared calibration."""
+        return any(step.kind.calibrated for step in self.steps)
+
+    def notes(self) -> list[str]:
+        """What is left out of what was asked."""
+        asked = {task for step in self.steps if step.command == "quality" for task in step.settings.tasks}
+        if not asked or self.experiment.task_data:
+            return []
+        return [
+            f"{', '.join(sorted(asked))}: zero-shot tasks are not measured, they need data; give --task-data FOLDER, "
+            "or --task-data hub where there is a network"
+        ]
+
+    def without_run(self) -> list[dict[str, Any]]:
+        """Parts that failed before they had a run folder, as jobs."""
+        path = self.folder.path / "parts"
+        return [
+            {"key": key, "state": "failed", "message": message}
+            for key, message in self.folder.failures()
+            if not (path / key.removeprefix(f"{NAME}-") / "run.json").is_file()
+        ]
+
+    def calibration(self) -> Calibration:
+        """Of all parts."""
+        given = self.experiment
+        return Calibration(
+            calibrating.Request(
+                given.model,
+                self.collected,
+                self.layers,
+                self.device,
+                revision=given.revision or None,
+                command_line=self.request.command_line,
+            )
+        )
+
+    @contextmanager
+    def opened(self, step: Step, statistics: Path | None = None) -> Iterator[Opened]:
+        """A part, checked; InputError says which."""
+        request = self.request
+        context = Context(
+            self.experiment, self.layers, self.collected, statistics, request.command_line, request.fresh, request.quiet
+        )
+        try:
+            part = step.kind.open(self._settled(step.settings), context, self.folder.path / "parts" / step.name)
+        except InputError as error:
+            raise InputError(f"{step.name}: {error}") from error
+        with part:
+            yield part
+
+    def check(self) -> None:
+        """Open every part once; InputError where one does not fit."""
+        for step in self.steps:
+            with self.opened(step):
+                pass
+
+    def describe(self) -> None:
+        """For --dry-run, on stdout."""
+        from diag.console import print_calibration_plan
+
+        print(
+            f"{self.name}: {NAME}, run folder {self.folder.path}, parts: {', '.join(step.name for step in self.steps)}"
+        )
+        if self.calibrated:
+            with self.calibration() as calibration:
+                print_calibration_plan(calibration)
+        for step in self.steps:
+            with self.opened(step) as part:
+                part.describe()
+
+    def _settled(self, settings: Any) -> Any:
+        """Without tasks where there is no data of them."""
+        if getattr(settings, "tasks", ()) and not self.experiment.task_data:
+            return replace(settings, tasks=())
+        return settings
+
+    def _compressed(self) -> str:
+        """The layers that methods compress, as text: all, those of --layers, or the largest set of a schedule."""
+        given = self.experiment
+        if given.schedule and given.layers:
+            raise InputError(f"schedule {given.schedule}: chooses the layers; give it or layers, not both")
+        if given.schedule:
+            return parse.schedule(given.schedule, self.arch.layers)
+        return parse.spans(parse.layers(given.layers or None, self.arch.layers))
+
+    def _collected(self) -> calibrating.Settings:
+        """What the calibration has to hold so that it serves the neediest method of all parts."""
+        given = self.experiment
+        wanted = [*given.methods, *(spec for step in self.steps for spec in getattr(step.settings, "methods", ()))]
+        if given.attribution:
+            wanted.append(method_with(switches(given.projections.split(",")), 1))  # the neediest of its steps
+        found = calibrating.Settings(given.calibration.text, given.calibration.tokens)
+        for text in dict.fromkeys(wanted):
+            needs = _needs(text)
+            own = own_inputs(text, needs, given.projections, found.per_expert)
+            found = replace(found, per_expert=own, outputs=found.outputs or needs.outputs)
+        return found
+
+    def _folder(self) -> RunFolder[Part]:
+        given, request = self.experiment, self.request
+        shared = {each.name: getattr(given, each.name) for each in fields(given) if each.name not in commands()}
+        about = digest([VERSION, {name: _plain(value) for name, value in shared.items()}])
+        asked = {Part(NAME, CALIBRATION): asdict(self.collected)} if self.calibrated else {}
+        asked |= {step.part: asdict(step.settings) for step in self.steps}
+        identities = {part: {"settings": digest(settings), "experiment": about} for part, settings in asked.items()}
+        return self.run_folder(
+            NAME,
+            identities,
+            _flat(given, self.steps),
+            out=request.out,
+            command_line=request.command_line,
+            seed=given.seed,
+        )
+
+
+def _steps(experiment: Experiment) -> Iterator[Step]:
+    for command in commands():
+        for number, settings in enumerate(getattr(experiment, command), 1):
+            yield Step(command if number == 1 else f"{command}-{number}", command, settings)
+
+
+def _needs(text: str) -> Needs:
+    method, options = methods.parse(text)
+    return method.needs(options)
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value  # type: ignore[arg-type]
+
+
+def _flat(experiment: Experiment, steps: list[Step]) -> dict[str, Any]:
+    """All of it as settings of a run: `quality-2.windows` for those of the part of that name."""
+    found: dict[str, Any] = {}
+    for each in fields(experiment):
+        value = getattr(experiment, each.name)
+        if each.name in commands():
+            continue
+        inner = _plain(value)
+        found |= {f"{each.name}.{k}": v for k, v in inner.items()} if isinstance(inner, dict) else {each.name: value}
+    for step in steps:
+        found |= {f"{step.name}.{name}": value for name, value in asdict(step.settings).items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def methods_of(text: str) -> tuple[str, ...]:
+    """--methods as canonical specs; InputError where one is none."""
+    from tdmoe import spec
+
+    found = [methods.parse(one) for one in split_specs(text)]
+    return tuple(dict.fromkeys(spec.text(method.NAME, options) for method, options in found))
