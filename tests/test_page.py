@@ -101,9 +101,7 @@ def test_every_figure_has_alternative_text_a_caption_and_a_table_below(page: str
     assert all(len(image["alt"] or "") > 20 for image in outline.all("img"))
     after = [re.sub(r"\s+", " ", part) for part in page.split("</figure>")[1:]]
     assert len(after) == 3
-    assert all(
-        re.match(r" (<details> <summary>[^<]+</summary> )?<div class=\"scroll[^>]*> <table>", p) for p in after
-    )
+    assert all(re.match(r" (<details> <summary>[^<]+</summary> )?<div class=\"scroll[^>]*> <table>", p) for p in after)
     assert page.count("<figcaption>") == 3
 
 
