@@ -1,28 +1,32 @@
 """The page: one file that asks for nothing, trusts no text, and never lets a partial table look complete."""
 
 import base64
+import csv
 import hashlib
+import io
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import chromium, complaints, emulate_phone, emulate_scheme, requests
 from test_figures import HOSTILE, fail, synthetic_run
 
+from reports.download import csv_text
 from reports.figures import spectra_figures
+from reports.formats import lead
 from reports.page import render
+from reports.tables import Cell, Column, Table, table_of
 
 
 class Outline(HTMLParser):
-    """Tags with their attributes in order, and the text of the page outside the style sheet."""
+    """Tags with their attributes in order, and the text of the page outside style sheet and script."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self.style = ""
+        self.script = ""
         self._inside = ""
         self.feed(page)
 
@@ -36,6 +40,8 @@ class Outline(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._inside == "style":
             self.style += data
+        elif self._inside == "script":
+            self.script += data
         else:
             self.text += data
 
@@ -60,15 +66,21 @@ def test_rendering_twice_gives_the_same_bytes(page: str) -> None:
     assert page == page_of(synthetic_run())
 
 
-def test_policy_allows_exactly_our_style_sheet(page: str) -> None:
+def test_policy_allows_exactly_our_style_sheet_and_script(page: str) -> None:
     outline = Outline(page)
     policy = next(meta["content"] for meta in outline.all("meta") if meta.get("http-equiv"))
-    digest = base64.b64encode(hashlib.sha256(outline.style.encode()).digest()).decode()
-    assert policy == (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    style, script = (
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (outline.style, outline.script)
     )
-    assert not outline.all("script")
-    assert len(outline.all("style")) == 1
+    assert policy == (
+        f"default-src 'none'; img-src data:; script-src 'sha256-{script}'; style-src 'sha256-{style}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    assert outline.all("script") == outline.all("style") == [{}]
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|eval|Function|fetch|import", outline.script
+    )
+    assert not [tag for tag, _ in outline.tags if tag in {"button", "dialog", "template", "iframe", "form"}]
     assert not [tag for tag, attributes in outline.tags if "style" in attributes]
     assert not [name for _, attributes in outline.tags for name in attributes if name.startswith("on")]
 
@@ -90,7 +102,7 @@ def test_every_figure_has_alternative_text_a_caption_and_a_table_below(page: str
     after = [re.sub(r"\s+", " ", part) for part in page.split("</figure>")[1:]]
     assert len(after) == 3
     assert all(
-        re.match(r" (<details> <summary>[^<]+</summary> )?<div class=\"scroll\"[^>]*> <table>", p) for p in after
+        re.match(r" (<details> <summary>[^<]+</summary> )?<div class=\"scroll[^>]*> <table>", p) for p in after
     )
     assert page.count("<figcaption>") == 3
 
@@ -113,8 +125,8 @@ def test_hostile_text_stays_text() -> None:
     page = page_of(run)
     outline = Outline(page)
     tags = {tag for tag, _ in outline.tags}
-    assert not tags & {"script", "b", "i", "svg"}
-    assert len(outline.all("style")) == 1
+    assert not tags & {"b", "i", "svg"}
+    assert outline.all("script") == outline.all("style") == [{}]
     assert len(outline.all("img")) == len(spectra_figures(run))
     assert "<script>alert(2)</script> in …/a.safetensors ⟨U+202E⟩" in words(page)
     assert not set("\u202e\u2066") & set(page)
@@ -201,8 +213,8 @@ def test_long_tables_fold_and_layers_are_linked_when_there_are_many() -> None:
     outline = Outline(render([run], [[]]))
     assert len(outline.all("details")) == 20
     targets = {attributes["id"] for _, attributes in outline.tags if "id" in attributes}
-    links = [attributes["href"] for attributes in outline.all("a")]
-    assert len(links) == 20 + len(("answer", "exponents", "details", "method"))
+    links = [attributes["href"] for attributes in outline.all("a") if str(attributes["href"]).startswith("#")]
+    assert len(links) == 20 + len(("content", "answer", "exponents", "details", "method"))
     assert {str(link)[1:] for link in links} <= targets
 
 
@@ -218,29 +230,56 @@ def test_a_command_without_a_page_is_refused_by_name() -> None:
         render([synthetic_run() | {"command": "models"}], [[]])
 
 
-def test_in_a_browser_it_is_silent_legible_and_asks_for_nothing(tmp_path: Path) -> None:
-    model = "<script>document.title='owned'</script>\"'><img src=x onerror=y> $x^$ & 模型"
-    run = fail(synthetic_run((0, 3, 5), model=model), "spectra-L003-up", "<b>not</b> finite: " + "x" * 300)
-    file = tmp_path / "report.html"
-    file.write_text(page_of(run), encoding="utf-8")
-    with chromium(tmp_path / "profile") as session:
-        session.get(file.as_uri())
-        assert complaints(session) == []
-        assert requests(session) == [file.as_uri()]
-        assert session.title == f"{model} · spectra · tdmoe-diag"
-        assert session.execute_script("return document.querySelector('h1').textContent") == model
-        assert session.execute_script("return document.querySelectorAll('script, b, h1 img').length") == 0
-        images = "return [...document.images].map(image => image.complete && image.naturalWidth > 0)"
-        assert session.execute_script(images) == [True] * 4
+@pytest.mark.parametrize(
+    ("sentence", "head"),
+    [("Truncation: a quarter: of it", "Truncation:"), ("In 8 (null: Gaussian) it holds.", ""), ("No colon.", ""),
+     ("It is so. Truncation: no", ""), ("x" * 101 + ": y", ""), ("At 12:30 it ended", "")],
+)  # fmt: skip
+def test_the_clause_before_a_colon_leads(sentence: str, head: str) -> None:
+    assert lead(sentence) == (head, sentence[len(head) :])
 
-        background = "return getComputedStyle(document.body).backgroundColor"
-        emulate_scheme(session, "light")
-        light = session.execute_script(background)
-        emulate_scheme(session, "dark")
-        assert session.execute_script(background) != light
 
-        emulate_phone(session)
-        session.execute_script("document.querySelectorAll('details').forEach(part => part.open = true)")
-        assert session.execute_script("return document.documentElement.scrollWidth") <= 360
-        assert complaints(session) == []
-        assert requests(session) == []
+def test_a_tables_csv_holds_raw_rows_or_what_is_shown_and_no_formula() -> None:
+    rows = [
+        {
+            "method": "=cmd|' /C calc'!A0",
+            "value": -0.125,
+            "text": "-1+1|x",
+            "layers": "0,2",
+            "done": True,
+            "none": None,
+        },
+        {"method": "@SUM(1)", "value": 2e-7, "text": "+0.04 ± 0.01", "layers": "5", "later": "/home/ann/x/y.bin"},
+    ]
+    raw = table_of(rows, [Column("method", lambda row: row["method"])], "of rows")
+    assert list(csv.reader(io.StringIO(csv_text(raw)))) == [
+        ["method", "value", "text", "layers", "done", "none", "later"],
+        ["'=cmd|' /C calc'!A0", "-0.125", "'-1+1|x", "0,2", "True", "", ""],
+        ["'@SUM(1)", "2e-07", "+0.04 ± 0.01", "5", "", "", "…/y.bin"],
+    ]
+    lines = [
+        [Cell("\t=1"), Cell("−0.05"), Cell("+1.5 (+1 to +2)", "not =finite")],
+        [Cell("+HYPERLINK(1)"), Cell("—"), Cell("−7", "=A1")],
+    ]
+    shown = Table("as shown", ["-name", "b", "c"], lines, groups=[("", 1), ("g, h", 2)])
+    assert list(csv.reader(io.StringIO(csv_text(shown)))) == [
+        ["'-name", "g, h: b", "g, h: c", "g, h: c, note"],
+        ["'\t=1", "-0.05", "+1.5 (+1 to +2)", "not =finite"],
+        ["'+HYPERLINK(1)", "", "-7", "'=A1"],
+    ]
+    assert csv_text(Table("nothing", ["a"], [])) == "a\n"
+
+
+def test_every_table_has_its_csv(page: str) -> None:
+    outline = Outline(page)
+    links = [a for a in outline.all("a") if "download" in a]
+    assert len(links) == len(outline.all("table")) == len({link["download"] for link in links})
+    for link in links:
+        assert re.fullmatch(r"[A-Za-z0-9.-]+\.csv", str(link["download"]))
+        kind, content = str(link["href"]).split(",")
+        assert kind == "data:text/csv;charset=utf-8;base64" and len(base64.b64decode(content).splitlines()) > 1
+    rows = synthetic_run()["tables"]["spectra"]
+    layer = next(str(link["href"]) for link in links if link["download"] == "pico-moe-spectra-layer-3.csv")
+    found = list(csv.DictReader(io.StringIO(base64.b64decode(layer.split(",")[1]).decode())))
+    assert [float(row["alpha"]) for row in found] == [row["alpha"] for row in rows if row["layer"] == 3]
+    assert list(found[0]) == list(rows[0])

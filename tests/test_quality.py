@@ -332,3 +332,8 @@ def test_losses_that_are_not_finite_are_told_and_empty() -> None:
     huge = perplexity_row(subject, data, np.array([900.0, 900.0]), np.ones(2), Saved(0.1, 0.1))
     assert (huge["status"], huge["value"], huge["loss_nats"]) == ("overflow", None, 900.0)
     assert huge["loss_difference_nats"] == 899
+
+
+def test_report_of_the_finished_run_writes_the_same_page(tool: Callable[..., Result], work: Path) -> None:
+    assert tool("report", work / "run", "--out", "page.html").code == 0
+    assert Path("page.html").read_bytes() == (work / "run" / "report.html").read_bytes()
