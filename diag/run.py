@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
@@ -302,10 +303,13 @@ def make_manifest(**known: Any) -> Row:
 
 def package_versions() -> dict[str, str]:
     """Of everything that results may depend on."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
+    return {"python": platform.python_version()} | {package: _version(package) for package in PACKAGES}
+
+
+@cache
+def _version(package: str) -> str:
+    """Read once: a command may make a manifest for every method that it compares."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

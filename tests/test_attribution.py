@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from diag.probes.attribution.gap import Gap, resamples
 from diag.probes.attribution.ladder import FULL, MOBE, QUICK, TDMOE, Frame, alignment, steps
 from diag.probes.attribution.predictors import Model, predictors
 from diag.probes.attribution.rows import of_factors
-from diag.probes.attribution.shapley import by_orders, drawn_orders, exact, prefixes, subsets
+from diag.probes.attribution.shapley import by_orders, drawn_orders, exact, prefixes, sampled, subsets
 from diag.probes.attribution.switches import SWITCHES, method, switches
 from tdmoe import methods
 from tdmoe.blocks import BlockReader
@@ -59,14 +58,15 @@ def test_shapley_values_are_the_mean_over_all_orders(losses: dict[frozenset[str]
             on.add(name)
     for found in (exact(losses, PLAYERS), by_orders(losses, list(itertools.permutations(PLAYERS)))):
         for name in PLAYERS:
-            np.testing.assert_allclose(found[name], expected[name], atol=1e-14)
+            np.testing.assert_allclose(found[name].mean(0), expected[name], atol=1e-14)
 
 
 def test_of_an_additive_game_each_gets_its_own_and_a_null_player_nothing() -> None:
     worth = {"a": 0.7, "b": -0.2, "c": 0.0, "d": 1.5}
     losses = {on: np.array([3.0, 4.0]) - sum(worth[name] for name in on) for on in subsets(PLAYERS)}
     for found in (exact(losses, PLAYERS), by_orders(losses, drawn_orders(PLAYERS, 3, 0))):
-        assert {name: found[name].tolist() for name in PLAYERS} == {n: pytest.approx([w, w]) for n, w in worth.items()}
+        for name, own in worth.items():
+            np.testing.assert_allclose(found[name], own, atol=1e-14)
 
 
 @pytest.mark.parametrize("count", [1, 5, 24, 30])
@@ -76,8 +76,19 @@ def test_drawn_orders_are_different_and_share_out_everything(losses: dict[frozen
     assert all(sorted(order) == sorted(PLAYERS) for order in orders)
     known = {on: losses[on] for on in prefixes(orders)}  # and no others are needed
     total = losses[frozenset()] - losses[frozenset(PLAYERS)]
-    np.testing.assert_allclose(sum(by_orders(known, orders).values()), total, atol=1e-14)
-    np.testing.assert_allclose(sum(exact(losses, PLAYERS).values()), total, atol=1e-14)
+    for found in (by_orders(known, orders), exact(losses, PLAYERS)):
+        np.testing.assert_allclose(sum(removed_KW.mean(0) for removed_KW in found.values()), total, atol=1e-14)
+
+
+def test_samples_are_means_over_drawn_orders_and_windows() -> None:
+    random = np.random.default_rng(5)
+    removed_KW = random.normal(size=(3, 4))
+    orders_BK, windows_BW = resamples(0, 3, 20), resamples(1, 4, 20)
+    found_B = sampled(removed_KW, orders_BK, windows_BW)
+    for found, of_K, of_W in zip(found_B, orders_BK, windows_BW, strict=True):
+        drawn = removed_KW[np.repeat(np.arange(3), np.rint(3 * of_K).astype(int))]
+        drawn = drawn[:, np.repeat(np.arange(4), np.rint(4 * of_W).astype(int))]
+        assert drawn.shape == (3, 4) and found == pytest.approx(drawn.mean())
 
 
 def test_games_that_are_asked_for() -> None:

@@ -1,11 +1,11 @@
-"""`tdmoe-diag attribution` on a pico model: its tables against `quality` and `drift`, resuming, failures, wrong input."""
+"""`tdmoe-diag attribution` on a pico model: its tables against `quality` and `drift`, resuming, what goes wrong."""
 
 from __future__ import annotations
 
 import csv
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,17 @@ import numpy as np
 import pytest
 import torch
 import zoo
-from damage import REMEDY, Result
+from damage import REMEDY
 from safetensors.numpy import load_file
 from test_superweights import TEXT, write_tokenizer
 from tiny import single_thread
 
 import reports.page
 from diag import cli
+from diag.calibrating import Settings
+from diag.console import make_factors
+from diag.factors import Recipe, Source
+from diag.open_model import OpenModel
 from diag.probes.attribution import COLUMNS, PREDICTORS_COLUMNS, SHAPLEY_COLUMNS, walking
 from diag.probes.attribution import run as attribution_run
 from reports.sections import Section
@@ -27,7 +31,7 @@ from tdmoe.methods.mobe import MoBE
 from tdmoe.problems import WeightError
 
 SHORT = ("--text", "a.txt", "--calibration-text", "b.txt", "--calibration-tokens", 256, "--window", 16)
-ASKED = (*SHORT, "--windows", 8, "--shapley", 2, "--mobe-steps", 3, "--device", "cpu", "--quiet")
+ASKED = (*SHORT, "--windows", 8, "--shapley", 1, "--mobe-steps", 3, "--device", "cpu", "--quiet")
 TABLES = ("attribution", "attribution_shapley", "attribution_predictors")
 
 Rows = list[dict[str, str]]
@@ -35,9 +39,10 @@ Rows = list[dict[str, str]]
 
 @pytest.fixture(scope="module", autouse=True)
 def page() -> Iterator[None]:
-    """One thread; and a bare section where the page has none of its own."""
+    """One thread, short fits; and a bare section where the page has none of its own."""
     bare = Section("", [], None, [], "", [], "drift_method.html.j2")
     with pytest.MonkeyPatch.context() as patch, single_thread():
+        patch.setattr("tdmoe.mobe.fit.STEPS", 12)
         if "attribution" not in reports.page.SECTIONS:
             patch.setitem(reports.page.SECTIONS, "attribution", lambda run, figures: bare)
         yield
@@ -130,7 +135,7 @@ def test_shares_of_the_gap_and_shapley_values(work: Path) -> None:
             assert float(rows[step]["gap_low"]) <= expected <= float(rows[step]["gap_high"])
     values = rows_of(work / "out", "attribution_shapley")
     assert [row["switch"] for row in values] == ["stored", "whitening", "ranks", "hooi", "joint", "refit"]
-    assert {row["orders"] for row in values} == {"2"} and all(row["nats"] for row in values)
+    assert {row["orders"] for row in values} == {"1"} and all(row["nats"] for row in values)
     whole = loss["as published"] - loss["+ core refit"]
     assert sum(float(row["nats"]) for row in values) == pytest.approx(whole, abs=1e-12)
     for row in values:
@@ -186,7 +191,7 @@ def test_hooi_that_improves_nothing_is_not_made_again(work: Path) -> None:
 
 
 def test_a_stopped_run_goes_on(work: Path, here: pytest.MonkeyPatch) -> None:
-    """Stopped in the middle of the walk, two parts lost: nothing else is measured again, and the tables are the same."""
+    """Two parts lost, stopped in the middle of their walk: nothing else is measured again, the tables are the same."""
     shutil.copytree(work / "out", work / "again")
     expected = without_seconds(work / "again")
     lost = [next((work / "again" / "results").glob(f"attribution-{name}*.json")) for name in ("svd-llm-0.4", "dense")]
@@ -279,6 +284,27 @@ def test_wrong_input_is_refused(
     assert command(here, "attribution", "--model", "pico", *SHORT, *options, "--out", "wrong") == 2
     out, err = capsys.readouterr()
     assert message in err and REMEDY.search(err) and not out and set(work.iterdir()) == before
+
+
+def test_layer_by_layer_and_in_groups_as_all_at_once(work: Path, here: pytest.MonkeyPatch) -> None:
+    """With little memory experts are read as they are walked; the losses are those of the whole model."""
+    with OpenModel("pico", "cpu") as opened:
+        calibration = Settings("b.txt", 256, 16)
+        source = Source(opened, "pico", [0, 2], "gate,up", calibration)
+        made = make_factors([Recipe(text, None) for text in ("rtn:bits=2", "identity")], source, quiet=True)
+        windows_WT = opened.windows("--text", "a.txt", 5 * 16, 16)
+        found, groups = [], []
+        for memory in (10**9, 4000):
+            by = walking.Walking(opened, windows_WT, [0, 2], "float32", memory, work / "nowhere")
+            assert by.by_layer == (memory == 4000)
+            found.append(by.walk([None, *made], [], lambda count: None))
+            groups.append(
+                [len(group) for group in by.groups({"dense": None, "a": made[0], "b": made[1], "c": made[1]})]
+            )
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6, atol=1e-6)
+    assert groups == [[4], [2, 2]]  # the same factors twice take no more room
+    losses_VW = found[0][:, 0]
+    assert np.abs(losses_VW[1] - losses_VW[0]).min() > 1e-5 and np.allclose(losses_VW[2], losses_VW[0], atol=1e-6)
 
 
 def test_losses_by_window_are_kept(work: Path) -> None:

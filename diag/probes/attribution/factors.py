@@ -18,7 +18,6 @@ from diag.probes.attribution.plan import Plan, Variant
 from diag.probes.attribution.switches import changed
 from diag.work import said
 from tdmoe import joint, methods
-from tdmoe.problems import InputError
 from tdmoe.ranks import Shape, published_ranks, stored_ranks
 
 Make = Callable[[Sequence[Recipe], Source], list[Factors]]
@@ -51,7 +50,7 @@ class Kitchen:
                 continue
             try:
                 self.factors(variant)  # calibrates
-            except InputError:
+            except Exception:
                 continue  # said of the model itself
             (command,) = plan.sources[variant.projections].commands([variant.recipe])
             with Compression(command) as compression:
@@ -99,8 +98,8 @@ class Kitchen:
             return None
         try:
             return self.factors(twin)
-        except InputError:
-            return None
+        except Exception:
+            return None  # said of that model itself, where it is due
 
 
 def _cut(ranks: str, shape: Shape) -> int:

@@ -47,7 +47,7 @@ class Game:
         return [self.switches, self.orders]
 
     def values(self, losses: Losses) -> dict[str, Vector]:
-        """(W,) of every switch."""
+        """(K, W) of every switch."""
         return exact(losses, self.switches) if self.orders is None else by_orders(losses, self.orders)
 
 

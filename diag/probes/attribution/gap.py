@@ -54,13 +54,13 @@ class Gap:
         low, high = interval(self.value_B.tolist())
         return low is not None and high is not None and not low <= 0.0 <= high
 
-    def share(self, gained_W: Vector) -> tuple[float, Interval]:
-        """Of the gap, that these losses (by window, in nats; positive is gained) make up; ask `clear` first."""
-        gained_B = self.weights_BW @ gained_W
+    def share(self, gained: float, gained_B: Vector) -> tuple[float, Interval]:
+        """Of the gap, that so many nats make up, in each sample too (positive is gained); ask `clear` first."""
         with np.errstate(divide="ignore", invalid="ignore"):
             share_B = gained_B / self.value_B
-        return float(gained_W.mean()) / self.value, interval(share_B.tolist())
+        return gained / self.value, interval(share_B.tolist())
 
     def closed(self, step_W: Vector) -> tuple[float, Interval]:
         """By a model with these losses. The better preset itself is at 1 by definition, the published run at 0."""
-        return self.share(self.published_W - step_W)
+        gained_W = self.published_W - step_W
+        return self.share(float(gained_W.mean()), self.weights_BW @ gained_W)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from diag.probes.attribution.gap import Vector
 from diag.probes.injection.contrasts import interval, spearman
@@ -60,12 +61,17 @@ def _predictor(error: str, kept: Sequence[Model], whole: int, weights_BW: Vector
     strata = [model.row["ladder"] for model in usable]
     random = np.random.default_rng([seed, ERRORS.index(error)])
     picks_BR = _picks(strata, len(weights_BW), random)
-    sampled = [
-        spearman(x_R[picks], (difference_RW @ weights_W)[picks])
-        for picks, weights_W in zip(picks_BR, weights_BW, strict=True)
-    ]
-    low, high = interval([np.nan if each is None else each for each in sampled])
+    responses_BR = np.take_along_axis(weights_BW @ difference_RW.T, picks_BR, 1)
+    low, high = interval(_spearmans(x_R[picks_BR], responses_BR).tolist())
     return found | {"rank_correlation": value, "low": low, "high": high, "status": "ok"}
+
+
+def _spearmans(x_BR: Vector, y_BR: Vector) -> Vector:
+    """(B,) rank correlation of every sample; NaN where either is constant."""
+    a_BR, b_BR = (rankdata(values_BR, axis=1) - (values_BR.shape[1] + 1) / 2 for values_BR in (x_BR, y_BR))
+    with np.errstate(invalid="ignore"):
+        found_B: Vector = (a_BR * b_BR).sum(1) / np.sqrt((a_BR**2).sum(1) * (b_BR**2).sum(1))
+    return found_B
 
 
 def _picks(strata: Sequence[str], samples: int, random: np.random.Generator) -> Any:

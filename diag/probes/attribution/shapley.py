@@ -5,10 +5,10 @@ With v(S) the loss removed by the coalition S of switches, v(empty) = 0,
     phi_i = sum over S without i of |S|! (n - |S| - 1)! / n! * (v(S + i) - v(S))
 
 the mean of what i removes when it is switched on, over all orders of switching the n on; or over some orders, drawn
-without replacement. Either way sum_i phi_i = v(all). Values are linear in v, so a window has values of its own, whose
-mean is the value; its interval is that of resampled windows.
+without replacement. Either way sum_i phi_i = v(all). Values are linear in v, so a window has values of its own, and so
+has an order; the value is the mean of these, its interval that of resampled windows, and orders where some were drawn.
 
-Legend: W windows.
+Legend: W windows, K orders (1 where all of them are in one), B bootstrap samples.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def prefixes(orders: Sequence[Sequence[str]]) -> list[Coalition]:
 
 
 def exact(losses: Losses, switches: Sequence[str]) -> dict[str, Vector]:
-    """(W,) of every switch, from the losses of all coalitions."""
+    """(1, W) of every switch, over all orders, from the losses of all coalitions."""
     count = len(switches)
-    found = {name: np.zeros_like(losses[frozenset()]) for name in switches}
+    found = {name: np.zeros((1, len(losses[frozenset()]))) for name in switches}
     for coalition in subsets(switches):
         weight = math.factorial(len(coalition)) * math.factorial(max(0, count - len(coalition) - 1))
         for name in switches:
@@ -64,10 +64,16 @@ def exact(losses: Losses, switches: Sequence[str]) -> dict[str, Vector]:
 
 
 def by_orders(losses: Losses, orders: Sequence[Sequence[str]]) -> dict[str, Vector]:
-    """(W,) of every switch, over these orders."""
-    found = {name: np.zeros_like(losses[frozenset()]) for name in orders[0]}
+    """(K, W) of every switch: what it removes where each order has it."""
+    found: dict[str, list[Vector]] = {name: [] for name in orders[0]}
     for order in orders:
         for size, name in enumerate(order):
             before = frozenset(order[:size])
-            found[name] += (losses[before] - losses[before | {name}]) / len(orders)
-    return found
+            found[name].append(losses[before] - losses[before | {name}])
+    return {name: np.stack(removed) for name, removed in found.items()}
+
+
+def sampled(removed_KW: Vector, weights_BK: Vector, weights_BW: Vector) -> Vector:
+    """(B,) the mean over drawn orders and drawn windows."""
+    found_B: Vector = ((weights_BK @ removed_KW) * weights_BW).sum(1)
+    return found_B

@@ -14,7 +14,7 @@ from diag.probes.attribution.ladder import PUBLISHED, Step
 from diag.probes.attribution.plan import Plan, Variant
 from diag.probes.attribution.predictors import Model, predictors
 from diag.probes.attribution.rows import NO_GAP, NOT_FINITE, NOT_MEASURED, Measurement, Row, attribution_rows
-from diag.probes.attribution.shapley import Coalition
+from diag.probes.attribution.shapley import Coalition, sampled
 from diag.probes.attribution.switches import SWITCHES
 from diag.probes.injection.contrasts import interval
 
@@ -71,6 +71,7 @@ def _shapley(plan: Plan, found: Mapping[Variant, Measurement | None], gap: Gap |
     elif not all(this.finite for this in measured.values()):
         status = NOT_FINITE
     values = game.values(losses) if status == "ok" else {}
+    weights_BK = resamples(plan.request.seed, len(game.orders or [()]))
     whole: Coalition = frozenset(game.switches)
     rows = []
     for name in game.switches:
@@ -79,11 +80,10 @@ def _shapley(plan: Plan, found: Mapping[Variant, Measurement | None], gap: Gap |
         row |= {"alone_nats": _difference(losses, frozenset(), frozenset({name}))}
         row |= {"last_nats": _difference(losses, whole - {name}, whole)}
         if name in values:
-            gained_W = values[name]
-            row |= {"nats": float(gained_W.mean())}
-            row["nats_low"], row["nats_high"] = interval((weights_BW @ gained_W).tolist())
+            gained, gained_B = float(values[name].mean()), sampled(values[name], weights_BK, weights_BW)
+            row["nats"], (row["nats_low"], row["nats_high"]) = gained, interval(gained_B.tolist())
             if gap is not None and gap.clear:
-                row["gap_share"], (row["gap_share_low"], row["gap_share_high"]) = gap.share(gained_W)
+                row["gap_share"], (row["gap_share_low"], row["gap_share_high"]) = gap.share(gained, gained_B)
             else:
                 row["status"] = NO_GAP if gap is not None else NOT_MEASURED
         rows.append(row)

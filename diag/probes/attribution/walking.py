@@ -66,9 +66,9 @@ class Walking:
         taken: dict[Recipe, int] = {}
         for model, factors in made.items():
             new = {} if factors is None or factors.recipe in taken else {factors.recipe: self._layer_bytes(factors)}
-            if found[-1] and sum(taken.values()) + sum(new.values()) > self.memory // 4:
+            if taken and new and sum(taken.values()) + sum(new.values()) > self.memory // 4:
                 found.append([])
-                taken = {} if factors is None else {factors.recipe: self._layer_bytes(factors)}
+                taken = new
             else:
                 taken |= new
             found[-1].append(model)
