@@ -61,11 +61,14 @@ def _ladder(found: Attribution) -> str:
     said = f"On the ladder “{most.name}” changes most: {most.says('change_nats')} nats to the step before it"
     if found.gap:
         said += f", {percent(-float(most.row['change_nats']) / found.gap)} of the gap"
-    worse = [step for step in changed if _clear_harm(step)]
     said += "."
+    worse = [step for step in changed if _clear_harm(step)]
+    idle = [f"“{step.name}”" for step in changed if step.row["change_nats"] == 0]
     if worse:
         rises = [f"“{step.name}” ({step.says('change_nats')})" for step in worse]
         said += f" The loss rises at {listing(rises)}."
+    if idle:
+        said += f" {listing(idle)} {'changes' if len(idle) == 1 else 'change'} nothing here."
     if not by_strength(found.switches, "nats"):
         said += " Shapley values were not measured, so this holds for this order of changes only."
     return said
@@ -76,19 +79,21 @@ def _clear_harm(step: Step) -> bool:
 
 
 def order(found: Attribution) -> str:
-    """What first and last differ by."""
-    rows = [row for row in found.switches if given(row, "nats", "alone_nats", "last_nats")]
-    total = sum(float(row["nats"]) for row in rows)
-    if not rows or total <= 0:
+    """What first and last differ by, of the changes that were measured as both."""
+    rows = [row for row in found.switches if given(row, "alone_nats", "last_nats")]
+    values = [float(row["nats"]) for row in found.switches if given(row, "nats")]
+    total = sum(values)
+    if not rows or total <= 0 or len(values) < len(found.switches):
         return ""
     most = max(rows, key=_spread)
     how_much = (
         f"{fixed(most['alone_nats'], 3)} nats as the first change and {fixed(most['last_nats'], 3)} as the last, a "
         f"difference of {percent(_spread(most) / total)} of the {fixed(total, 3)} nats that all take away together"
     )
+    some = "" if len(rows) == len(found.switches) else f" ({len(rows)} of {len(found.switches)} measured as both)"
     if _spread(most) > _MATTERS * total:
-        return f"Order matters: “{switch_name(most)}” takes away {how_much}."
-    return f"Order matters little: most to “{switch_name(most)}”, which takes away {how_much}."
+        return f"Order matters: “{switch_name(most)}” takes away {how_much}{some}."
+    return f"Order matters little: most to “{switch_name(most)}”, which takes away {how_much}{some}."
 
 
 def _spread(row: Row) -> float:

@@ -105,5 +105,5 @@ def predictors(found: Attribution) -> str:
         f"the {error_name(row)}" for row in rows[1:] if low is not None and given(row, "high") and row["high"] >= low
     ]
     if unclear:
-        said += f" The first interval overlaps with that of {listing(unclear)}: these models do not tell them apart."
+        said += f" The interval of {listing(unclear)} reaches into that of the first: their order is not certain."
     return said

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from reports.attribution.answer import answer
 from reports.attribution.ladder_figures import LADDER, MEETING
-from reports.attribution.ladders import DENSE, attribution
+from reports.attribution.ladders import DENSE, MOBE, TDMOE, attribution
 from reports.attribution.modes import FLOOR
 from reports.attribution.scatter import SCATTER
 from reports.attribution.shares import PREDICTORS, SHAPLEY
@@ -32,8 +32,8 @@ def attribution_section(run: Run, figures: Sequence[Figure]) -> Section:
 
     beside = [step for step in found.beside if step.method != DENSE]
     ours = [*found.tdmoe, *(step for step in found.presets if step not in beside), *beside]
-    add("ladder", "What each change to TD-MoE takes away", losses(ours, _CAPTION), LADDER)
-    add("mobe", "Where MoBE's advantage comes from", losses(found.mobe, _CAPTION), MEETING)
+    add("ladder", "What each change to TD-MoE takes away", losses(ours, _CAPTION, ladder=TDMOE), LADDER)
+    add("mobe", "Where MoBE's advantage comes from", losses(found.mobe, _CAPTION, ladder=MOBE), MEETING)
     add("shapley", "Each change, whatever the order", shapley(found), SHAPLEY)
     add("floor", "What the ranks alone cost", ranks(found), FLOOR)
     add("predictors", "Which error predicts the damage", predictors(found), PREDICTORS)

@@ -85,9 +85,9 @@ def shapley_figure(model: str, found: Attribution) -> Figure | None:
 
 
 def orders(rows: Sequence[Row]) -> str:
-    """`all orders` or `120 of their orders`."""
+    """`all orders` or `120 drawn orders`."""
     known = str(next((row["orders"] for row in rows if given(row, "orders")), "all"))
-    return "all orders" if known == "all" else f"{known.removesuffix('.0')} of the orders"
+    return "all orders" if known == "all" else f"{known.removesuffix('.0')} drawn orders"
 
 
 def _shapley_note(row: Row) -> str:

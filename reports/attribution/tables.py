@@ -74,9 +74,15 @@ SPECS = (
 )
 
 
-def losses(steps: Sequence[Step], caption: str) -> Table:
-    """What each step adds to the loss."""
-    return table_of([step.row for step in steps], (NAME, *LOSS), caption)
+def losses(steps: Sequence[Step], caption: str, *, ladder: str = "") -> Table:
+    """What each step adds to the loss. In the table of a ladder the presets of MoBE stand for the whole of it."""
+    rows = [
+        {**step.row, "step": f"MoBE, {step.preset}", "change_nats": None}
+        if step.is_preset and step.row.get("ladder") != ladder
+        else step.row
+        for step in steps
+    ]
+    return table_of(rows, (NAME, *LOSS), caption)
 
 
 def errors(found: Attribution) -> Table:

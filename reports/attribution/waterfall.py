@@ -16,7 +16,7 @@ from reports.attribution.names import LEFT, SMALL, inches, name
 from reports.drawing import COLOURS, INK, NULL_GREY, WIDTH, canvas, label, plain_numbers
 from reports.formats import fixed
 
-BETTER, WORSE, LEVEL, OTHER = COLOURS[0], COLOURS[3], "#8b9097", COLOURS[2]
+BETTER, WORSE, LEVEL, OTHER = COLOURS[0], COLOURS[3], "#6b7178", COLOURS[2]
 ROW, HEADING = 0.33, 0.31  # inches
 RIGHT, ABOVE, BELOW = 0.14, 0.62, 0.46
 _PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # behind text that a line would cross
