@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import xml.etree.ElementTree as ElementTree
 from typing import Any
 
 import pytest
 import verdict_runs as planted
 from test_figures import HOSTILE
-from test_page import Outline
-from verdict_runs import PUBLISHED, evaluated, step
+from verdict_runs import evaluated, step
 
-from reports import page
-from reports.sections import Section
 from reports.verdict import opening
 from reports.verdict.sentences import sentences
 
@@ -34,7 +33,12 @@ def said(*runs: Run) -> list[str]:
     ("published", "best", "mobe", "headline"),
     [
         (1.0, 0.3, 0.1, "TD-MoE as published loses to MoBE on this model, and still does at its best: "),
-        (1.0, 0.11, 0.1, "TD-MoE as published loses to MoBE on this model, at its best they cannot be told apart: "),
+        (
+            1.0,
+            0.11,
+            0.1,
+            "TD-MoE as published loses to MoBE on this model, but at its best they cannot be told apart: ",
+        ),
         (1.0, 0.0, 0.1, "TD-MoE as published loses to MoBE on this model, and beats it at its best: "),
         (0.2, 0.1, 0.5, "TD-MoE beats MoBE on this model, even as published: "),
         (0.12, 0.11, 0.1, "TD-MoE and MoBE cannot be told apart on this model: "),
@@ -78,6 +82,12 @@ def test_unmatched_bits_are_told_and_a_heavier_td_moe_is_not_its_best() -> None:
     assert "at its best (default options) 0.200" in first
 
 
+def test_a_single_layer_is_one() -> None:
+    rows = [row | {"compressed_layers": "2" if row["compressed_layers"] else ""}
+            for row in planted.quality()["tables"]["quality"]]  # fmt: skip
+    assert "with 40 % of gate and up of layer 2 removed" in said(planted.run_of("quality", quality=rows))[0]
+
+
 def test_other_comparisons_agree_or_do_not() -> None:
     rows = planted.quality()["tables"]["quality"]
     same, other = ([row | {"dataset": text} for row in rows] for text in ("enwik8", "c4-eval"))
@@ -91,13 +101,15 @@ def test_other_comparisons_agree_or_do_not() -> None:
 def test_what_was_self_inflicted_without_attribution_is_a_quotient() -> None:
     second = said(planted.quality())[1]
     assert second.startswith(
-        "How TD-MoE was run is most of it: at its best it loses 0.700 (95 % interval 0.661 to 0.739) nats less than as "
-        "published, 77.8 % (interval not measured) of the gap."
+        "How TD-MoE was run accounts for most of that gap: at its best it loses 0.700 (95 % interval 0.661 to 0.739) "
+        "nats less than as published, 77.8 % (interval not measured) of the gap."
     )
     assert "Which change did it: not measured (attribution does that)." in second
     assert "What remains, 0.200 (0.161 to 0.239) nats, is an upper bound of what the structure costs" in second
     assert second.endswith("The floor that the modes' tails set: not measured.")
-    assert said(planted.quality(1.0, 0.8, 0.1))[1].startswith("How TD-MoE was run is the lesser part of it: ")
+    assert said(planted.quality(1.0, 0.8, 0.1))[1].startswith(
+        "How TD-MoE was run accounts for the lesser part of that gap: "
+    )
 
 
 def test_attribution_gives_share_change_remainder_and_floor() -> None:
@@ -119,7 +131,7 @@ def test_attribution_gives_share_change_remainder_and_floor() -> None:
 def test_attribution_is_told_before_quality_and_against_the_preset_that_the_gap_is_to() -> None:
     better = step("+ bases searched", "mobe:phi=identity", 0.05, "mobe", gap_closed=1.056)
     first, second, *_ = said(planted.quality(), planted.attribution(better))
-    assert "on c4-eval" in first and "above that of MoBE," in first
+    assert "on c4-eval, with 40 % of gate and up of layers 0-3 removed" in first and "above that of MoBE," in first
     assert "at its best (step “+ core refit”) 0.200" in first and "0.700 (95 %" in second
 
 
@@ -265,21 +277,26 @@ def test_several_models_have_sentences_anchors_and_figures_of_their_own() -> Non
     assert names == ["verdict-pareto-1", "verdict-pareto-2", "verdict-pareto-3"]
 
 
-def test_hostile_names_stay_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hostile_names_stay_text_on_one_line() -> None:
     rows = [row | {"dataset": HOSTILE, "checkpoint": HOSTILE} for row in planted.quality()["tables"]["quality"][1:]]
     rows += [evaluated("dense", None, 0.0, 0.0, dataset=HOSTILE), evaluated(HOSTILE, 0.4, 0.25, 0.01, dataset=HOSTILE)]
     steps = [step(HOSTILE, "tdmoe", 0.2), step(HOSTILE, HOSTILE, 0.5, "beside", text=HOSTILE)]
     runs = [
         planted.run_of("quality", model=HOSTILE, quality=rows),
-        planted.attribution(*steps, attribution_shapley=[planted.shapley()[1] | {"switch": HOSTILE}], model=HOSTILE),
+        planted.attribution(*steps, attribution_shapley=[planted.shapley()[1] | {"text": HOSTILE}], model=HOSTILE),
         planted.run_of("drift", model=HOSTILE, drift=planted.drifted(HOSTILE, 0.4, 10.0, 0.9)),
         planted.spectra((0.1, 0.2, 0.3)) | {"model": HOSTILE},
     ]
     found = opening(runs)
-    section = Section("Verdict", found.sentences, None, found.blocks, "", [], "quality_method.html.j2")
-    monkeypatch.setitem(page.SECTIONS, "quality", lambda run, figures: section)
-    text = page.render(runs[0], [])
-    outline = Outline(text)
-    assert not {tag for tag, _ in outline.tags} & {"script", "b", "i", "svg"}
-    assert not set("\u202e\u2066") & set(text + "".join(found.sentences))
-    assert PUBLISHED not in text
+    assert len(found.blocks) > 6 and len(found.sentences) == 5
+    told = [*found.sentences]
+    for block in found.blocks:
+        told += [block.title, block.text, block.table.caption, *block.table.headings]
+        told += [text for line in block.table.lines for cell in line for text in (cell.text, cell.note)]
+        if block.figure is not None:
+            ElementTree.fromstring(block.figure.svg)
+            told += [block.figure.alt, block.figure.caption]
+            assert b"<script" not in block.figure.svg
+    assert not set("\u202e\u2066\n") & set("".join(told))
+    assert any("document.title" in text for text in told)
+    assert all(re.fullmatch(r"[a-z0-9-]+", block.anchor) for block in found.blocks)

@@ -61,7 +61,7 @@ def told(block: Block) -> dict[str, dict[str, str]]:
 def test_a_line_holds_what_every_command_found_of_a_method() -> None:
     found = lines_of("verdict-comparison", *EVERYTHING)
     assert list(found) == [
-        *("dense", "TD-MoE as published", "TD-MoE", "TD-MoE refit=expert (step “+ core refit”)"),
+        *("dense", "TD-MoE as published", "TD-MoE", "TD-MoE, “+ core refit”"),
         *("MoBE", "RTN", "identity"),
     ]
     mobe = found["MoBE"]
@@ -76,6 +76,13 @@ def test_a_line_holds_what_every_command_found_of_a_method() -> None:
     assert found["RTN"]["perplexity, wikitext2"] == "7.43 ± 0.50 (+0.005 ± 0.010)"
     assert found["RTN"]["perplexity, c4-eval"] == "— not measured"
     assert found["dense"]["perplexity, wikitext2"] == "7.39 ± 0.50"
+
+
+def test_attribution_that_names_no_layers_is_matched_by_its_bits() -> None:
+    ladder = planted.attribution() | {"config": {}}
+    assert lines_of("verdict-comparison", planted.quality(), ladder)["MoBE"]["weight error"] == "0.400"
+    other = planted.attribution() | {"config": {"layers": "2"}}
+    assert "weight error" not in lines_of("verdict-comparison", planted.quality(), other)["MoBE"]
 
 
 def test_columns_that_nothing_fills_are_named_and_bits_off_the_median_are_marked() -> None:
@@ -108,7 +115,9 @@ def test_ratios_have_tables_of_their_own_and_growing_sets_only_the_largest() -> 
     more += [evaluated("mobe", 0.4, 0.1, 0.02, compressed_layers="2")]
     run = planted.quality(1.0, 0.3, 0.1, *more)
     (subject,) = subjects([run])
-    titles = [block.title for block in comparison_blocks(subject, comparison(subject))]
+    titles = [
+        block.title.replace("\N{NO-BREAK SPACE}", " ") for block in comparison_blocks(subject, comparison(subject))
+    ]
     assert titles == ["Methods at matched bits, 20 % removed", "Methods at matched bits, 40 % removed"]
     assert list(lines_of("verdict-comparison-2", run)) == ["dense", "TD-MoE as published", "TD-MoE", "MoBE"]
     drawn = block_of("verdict-pareto", run)
@@ -118,7 +127,7 @@ def test_ratios_have_tables_of_their_own_and_growing_sets_only_the_largest() -> 
 def test_a_ladder_is_one_comparison_whatever_ratios_its_steps_have() -> None:
     shared = step("+ budget shared with down", "tdmoe:across=global", 0.2, ratio=0.27, projections="gate,up,down")
     runs = [planted.attribution(shared)]
-    assert "TD-MoE across=global (step “+ budget shared with down”)" in lines_of("verdict-comparison", *runs)
+    assert "TD-MoE, “+ budget shared with down”" in lines_of("verdict-comparison", *runs)
     assert "at its best (step “+ budget shared with down”) 0.100" in sentences(runs)[0]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from reports.quality.answer import count_layers
 from reports.run import Row, given
-from reports.verdict.losses import MOBE, TDMOE, Loss, stores_no_more
+from reports.verdict.losses import DENSE, MOBE, TDMOE, Loss, stores_no_more
 from reports.verdict.subjects import Subject, plain
 
 _EXACTLY = 1e-9  # a share that is 1 by definition
@@ -87,10 +87,21 @@ def words_of(duel: Duel) -> str:
     chosen = duel.tdmoe or duel.mobe
     projections = str((chosen.row.get("projections") if chosen else None) or "").split(",")
     what = " and ".join(part for part in projections if part) or "the compressed projections"
-    where = f" of layers {plain(duel.arena.layers)}" if duel.arena.layers else ""
+    where = layers_in_words(duel.arena.layers)
     if duel.ratio is None:
         return f"with {plain(what)}{where} compressed"
-    return f"with {100 * duel.ratio:g} % of {plain(what)}{where} removed"
+    return f"with {removed(duel.ratio)} of {plain(what)}{where} removed"
+
+
+def removed(ratio: float) -> str:
+    """`40 %`, on one line."""
+    return f"{100 * ratio:g}\N{NO-BREAK SPACE}%"
+
+
+def layers_in_words(layers: str) -> str:
+    """` of layers 0-3`, ` of layer 1`; nothing where they are not known."""
+    word = "layers" if count_layers(layers) > 1 else "layer"
+    return f" of {word} {plain(layers)}" if layers else ""
 
 
 def _completeness(duel: Duel) -> int:
@@ -113,12 +124,15 @@ def _of_quality(subject: Subject) -> Iterator[Arena]:
 
 
 def _of_attribution(subject: Subject) -> Iterator[Arena]:
+    """Its table names no layers, its settings do."""
     for number, rows in subject.tables("attribution"):
+        layers = subject.layers(number)
         found: dict[str, Arena] = {}
         for row in rows:
-            text = str(row.get("text") or "")
-            loss = _loss(row, "", ladder=str(row.get("ladder") or ""), step=str(row.get("step") or ""))
-            found.setdefault(text, Arena(number, text, "", attributed=True)).losses.append(loss)
+            text, ladder, step = (str(row.get(column) or "") for column in ("text", "ladder", "step"))
+            own = "" if row["method"] == DENSE else layers
+            arena = found.setdefault(text, Arena(number, text, layers, attributed=True))
+            arena.losses.append(_loss(row, own, ladder=ladder, step=step))
         yield from found.values()
 
 

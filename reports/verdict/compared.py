@@ -1,7 +1,7 @@
 """Every compressed model that any run measured, with all that is known of it, whichever command found it.
 
-Rows belong together when method, ratio, layers and checkpoint are the same; `attribution` and `operator`, which name no
-layers, when the stored bits are the same too, or there is no other set of layers.
+Rows belong together when method, ratio, layers and checkpoint are the same; where `attribution` does not say which
+layers, when the stored bits are the same.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -119,7 +119,7 @@ def _put(found: Comparison, arena: Arena, column: Column, loss: Loss) -> None:
     if loss.is_dense:
         found.dense.setdefault(column, loss)
         return
-    same = _first(found.models, loss, loose=arena.attributed)
+    same = _first(found.models, loss, loose=not arena.layers)
     if same is None:
         same = Compared(loss, ratio_at(arena, loss))
         found.models.append(same)

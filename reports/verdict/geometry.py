@@ -65,7 +65,7 @@ def geometry_block(subject: Subject, found: Comparison) -> Block | None:
         drawn = _draw(subject.name, places, column)
     text = f"on {plain(column.text)}" if column is not None else "(not measured)"
     anchor = subject.anchor("geometry")
-    least, most = places[0], places[-1]
+    least, most = places[0], max(places, key=lambda p: p.angle)
     ends = f"{least.name} turns it least, by {fixed(least.angle, 1)}°, {most.name} most, by {fixed(most.angle, 1)}°"
     told = [f"{p.name} {fixed(p.angle, 1)}°, {fixed(p.norm, 3)}" for p in places[:14]]
     figure = Figure(
@@ -75,7 +75,8 @@ def geometry_block(subject: Subject, found: Comparison) -> Block | None:
         caption=(
             "Residual stream after the last compressed layer: angle to the dense model's against the ratio of their "
             "lengths, means over tokens; no change is at 0° on the dashed line. Colour: nats a token added to the loss "
-            f"{text}, white where not measured. Marker: the method. Area: the bits saved. Label: the ratio. {ends}."
+            f"{text}, white where not measured. Marker: the method. Area: the bits saved. Label: the ratio, where "
+            f"there are several. {ends}."
         ),
         svg=drawn,
     )
@@ -91,7 +92,7 @@ def places_of(found: Comparison, column: Column | None) -> list[Place]:
         if row is None or not given(row, "angle_deg", "norm_ratio") or model.loss.is_control:
             continue
         listed.append(Place(model, row, model.losses.get(column) if column is not None else None))
-    return sorted(listed, key=lambda p: (p.angle, p.name, p.model.loss.layers))
+    return sorted(listed, key=lambda p: (p.angle, not p.model.loss.is_published, p.name, p.model.loss.layers))
 
 
 def _draw(model: str, places: Sequence[Place], column: Column | None) -> bytes:
@@ -114,7 +115,8 @@ def _draw(model: str, places: Sequence[Place], column: Column | None) -> bytes:
         )  # fmt: skip
     _limits(axes, places)
     if len(places) <= _LABELLED:
-        label_markers(axes, [_spot(place) for place in places])
+        several = len({p.model.loss.ratio for p in places if p.model.loss.ratio is not None}) > 1
+        label_markers(axes, [_spot(place, several=several) for place in places])
     axes.set(xlabel="angle, °", ylabel="norm ratio")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(6))
@@ -178,19 +180,18 @@ def _limits(axes: Axes, places: Sequence[Place]) -> None:
     axes.set(xlim=(0.0, 1.14 * most or 1.0), ylim=(min(norms) - room, max(norms) + room))
 
 
-def _spot(place: Place) -> Spot:
-    """Labelled with its ratio."""
+def _spot(place: Place, *, several: bool) -> Spot:
+    """Labelled with its ratio, where there are several."""
     ratio = place.model.loss.ratio
-    return Spot(
-        place.angle, place.norm, _area(place.model.bits_saved) ** 0.5 / 2, "" if ratio is None else f"{ratio:g}"
-    )
+    radius = _area(place.model.bits_saved) ** 0.5 / 2
+    return Spot(place.angle, place.norm, radius, f"{ratio:g}" if several and ratio is not None else "")
 
 
 def _table(places: Sequence[Place], column: Column | None) -> Table:
     lines = []
     for place in places:
         row, loss = place.row, place.loss
-        angle = with_error(place.angle, row.get("angle_stderr"))
+        angle = with_error(place.angle, row.get("angle_stderr"), most=2)
         norm = fixed(place.norm) + (f" ± {fixed(row['norm_ratio_stderr'])}" if given(row, "norm_ratio_stderr") else "")
         saved = place.model.bits_saved
         added = (

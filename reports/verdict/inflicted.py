@@ -35,11 +35,11 @@ def inflicted(subject: Subject, found: Sequence[Duel]) -> str:
             f"{gap.text()} nats is an upper bound of what the structure costs.{_floor(duel)}"
         )
     share, closed = _share(duel, gap), difference(duel.published, duel.best)
-    size = "all of it" if share.value >= 1 else "most of it" if share.value >= _MOST else "the lesser part of it"
+    size = "all" if share.value >= 1 else "most" if share.value >= _MOST else "the lesser part"
     known = share.share(worded=True) if share.known else f"{share.share()} (interval not measured)"
     return (
-        f"How TD-MoE was run is {size}: at its best it loses {closed.text(worded=True)} nats less than as published, "
-        f"{known} of the gap.{_largest(subject, duel)} {_remainder(duel)}{_floor(duel)}"
+        f"How TD-MoE was run accounts for {size} of that gap: at its best it loses {closed.text(worded=True)} nats "
+        f"less than as published, {known} of the gap.{_largest(subject, duel)} {_remainder(duel)}{_floor(duel)}"
     )
 
 
@@ -70,8 +70,8 @@ def _largest(subject: Subject, duel: Duel) -> str:
     """The largest single change: by Shapley value where that is there, otherwise along the ladder."""
     if not duel.arena.attributed:
         return " Which change did it: not measured (attribution does that)."
-    rows = dict(subject.tables("attribution_shapley")).get(duel.arena.run, [])
-    rows = [row for row in rows if given(row, "nats") and str(row.get("text") or duel.arena.text) == duel.arena.text]
+    tables = dict(subject.tables("attribution_shapley"))
+    rows = [row for row in tables.get(duel.arena.run, []) if given(row, "nats")]
     if rows:
         return _by_shapley(max(rows, key=lambda row: float(row["nats"])))
     steps = [loss for loss in duel.others if loss.ladder == TDMOE]
@@ -84,17 +84,14 @@ def _largest(subject: Subject, duel: Duel) -> str:
 
 
 def _by_shapley(row: Row) -> str:
-    nats = between(row.get("nats_low"), float(row["nats"]), row.get("nats_high"))
-    orders = str(row.get("orders") or "")
+    nats = between(row.get("nats_low"), float(row["nats"]), row.get("nats_high")).text(worded=True)
+    name, orders = plain(row.get("text") or row["switch"]), str(row.get("orders") or "")
     told = "all orders" if orders == "all" else f"{orders} orders" if orders else "the measured orders"
     share = ""
     if given(row, "gap_share"):
         of = between(row.get("gap_share_low"), float(row["gap_share"]), row.get("gap_share_high"))
         share = f", {of.share()} of the gap"
-    return (
-        f" The largest single change is “{plain(row['switch'])}”: {nats.text(worded=True)} nats{share} (Shapley value "
-        f"over {told})."
-    )
+    return f" The largest single change is “{name}”: {nats} nats{share} (Shapley value over {told})."
 
 
 def _floor(duel: Duel | None) -> str:

@@ -66,7 +66,8 @@ def _decomposition(best: Loss, rest: Sequence[Loss]) -> str:
 
 
 def _name(loss: Loss) -> str:
-    return f"TD-MoE ({loss.how})" if loss.family == TDMOE and not loss.is_published else loss.title
+    ours = loss.family == TDMOE and not (loss.is_published or loss.step)
+    return f"TD-MoE ({loss.how})" if ours else loss.title
 
 
 def _adds(loss: Loss) -> str:

@@ -13,6 +13,7 @@ from reports.formats import fixed, percent, significant
 
 Z = 1.96  # of a normal distribution's central 95 %
 _MOST_PLACES = 4
+_INTERVAL = "95\N{NO-BREAK SPACE}% interval "
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,14 @@ class Estimate:
         if self.low is None or self.high is None:
             return f"{said} (interval not measured)"
         ends = f"{fixed(self.low, places, signed=signed)} to {fixed(self.high, places, signed=signed)}"
-        return f"{said} ({'95 % interval ' if worded else ''}{ends})"
+        return f"{said} ({_INTERVAL if worded else ''}{ends})"
 
     def share(self, *, worded: bool = False) -> str:
         """Of a fraction, in per cent."""
         if self.low is None or self.high is None:
             return percent(self.value)
         ends = f"{fixed(100 * self.low, 1)} to {fixed(100 * self.high, 1)}"
-        return f"{percent(self.value)} ({'95 % interval ' if worded else ''}{ends})"
+        return f"{percent(self.value)} ({_INTERVAL if worded else ''}{ends})"
 
     def _places(self) -> int:
         if self.low is None or self.high is None or self.high <= self.low:
@@ -78,11 +79,11 @@ def between(low: float | None, value: float, high: float | None) -> Estimate:
     return Estimate(value) if low is None or high is None else Estimate(value, low, high)
 
 
-def with_error(value: float, stderr: float | None, *, signed: bool = False) -> str:
-    """`0.266 ± 0.012`, two digits of the error."""
+def with_error(value: float, stderr: float | None, *, signed: bool = False, most: int = _MOST_PLACES) -> str:
+    """`0.266 ± 0.012`, two digits of the error within `most` decimals."""
     if stderr is None:
         return significant(value, 4)
     if value == 0 and stderr == 0:
         return "0"
-    places = places_of(stderr)
+    places = min(most, places_of(stderr))
     return f"{fixed(value, places, signed=signed)} ± {fixed(stderr, places)}"

@@ -48,7 +48,8 @@ def _headline(duel: Duel) -> str:
         return _verdict("TD-MoE as published", over)
     if over.above:
         tail = "and still does at its best" if least.above else "and beats it at its best" if least.below else ""
-        return f"TD-MoE as published loses to MoBE on this model, {tail or 'at its best they cannot be told apart'}"
+        tail = tail or "but at its best they cannot be told apart"
+        return f"TD-MoE as published loses to MoBE on this model, {tail}"
     if over.below:
         return "TD-MoE beats MoBE on this model, even as published"
     if least.below:

@@ -78,7 +78,9 @@ class Loss:
 
     @property
     def title(self) -> str:
-        """The method's name, with the folder that a checkpoint was in."""
+        """The method's name, with the folder that a checkpoint was in; TD-MoE's ladder by its steps."""
+        if self.ladder == TDMOE and self.step and not self.is_published:
+            return f"TD-MoE, “{plain(self.step)}”"
         folder = f" ({plain(self.checkpoint)})" if self.checkpoint not in ("", self.method) else ""
         return plain(self._published if self.is_published else method_name(self.method)) + folder
 

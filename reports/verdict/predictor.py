@@ -77,8 +77,9 @@ def _attributed(subject: Subject) -> str:
         f"{_ranged(row, 'rank_correlation')} with the {_NAMES.get(str(row['error']), plain(row['error']))}"
         for row in rows
     ]
-    alike = sum(not _apart(rows[0], row) for row in rows[1:])
-    tail = f"; {alike} of the other {len(rows) - 1} cannot be told apart from the first" if alike else ""
+    alike, others = sum(not _apart(rows[0], row) for row in rows[1:]), len(rows) - 1
+    which = "none of the others" if alike == others else f"{alike} of the other {others}"
+    tail = f"; {which} can{'' if alike == others else 'not'} be told apart from the first" if alike else ""
     return f"Over {rows[0]['runs']} runs of attribution the added loss has the rank correlation {listing(parts)}{tail}."
 
 

@@ -10,10 +10,11 @@ from reports.formats import EMPTY, listing, percent
 from reports.run import Row, given
 from reports.sections import Block
 from reports.tables import Cell, Table, status_of
+from reports.verdict.arenas import removed
 from reports.verdict.compared import Compared, Comparison, settings
 from reports.verdict.look import in_order, legend, lines_of, look, panel, signed
 from reports.verdict.losses import MOBE, TDMOE
-from reports.verdict.subjects import Subject, plain
+from reports.verdict.subjects import Subject
 
 _PANEL, _GAP, _ABOVE, _BELOW = 1.5, 0.42, 0.3, 0.5  # inches
 _MANY = 24  # layers from which on lines have no markers
@@ -90,7 +91,7 @@ def _draw(model: str, panels: Sequence[Panel]) -> bytes:
             seen[one] += 1
         axes.axhline(100, color="#888888", linewidth=0.8, zorder=1)
         axes.set_ylabel("same experts, %")
-        axes.set_title("" if ratio is None else f"{100 * ratio:g} % removed", loc="left", pad=3)
+        axes.set_title("" if ratio is None else f"{removed(ratio)} removed", loc="left", pad=3)
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(plain_numbers())
@@ -115,6 +116,6 @@ def _table(panels: Sequence[Panel]) -> Table:
     headings = ["layer", *(model.loss.title for _, model in models)]
     groups = [
         ("", 1),
-        *((plain("" if ratio is None else f"{100 * ratio:g} % removed"), len(ours)) for ratio, ours in panels),
+        *(("" if ratio is None else f"{removed(ratio)} removed", len(ours)) for ratio, ours in panels),
     ]
     return Table("Share of a token's experts that stay the same, by decoder layer", headings, lines, groups=groups)

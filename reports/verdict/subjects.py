@@ -43,6 +43,12 @@ class Subject:
             if rows := run["tables"].get(table):
                 yield number, [finite(row) for row in rows]
 
+    def layers(self, number: int) -> str:
+        """Those that a run was asked for, as its settings say; nothing where they do not."""
+        found = self.runs[number]["config"].get("layers")
+        found = found[0] if isinstance(found, list | tuple) and len(found) == 1 else found
+        return found if isinstance(found, str) else ""
+
     def rows(self, table: str) -> list[Row]:
         """Of all runs together."""
         return [row for _, rows in self.tables(table) for row in rows]

@@ -8,6 +8,7 @@ from reports.formats import EMPTY, fixed, listing, percent
 from reports.run import given
 from reports.sections import Block
 from reports.tables import Cell, Table
+from reports.verdict.arenas import layers_in_words, removed
 from reports.verdict.compared import ERRORS, Column, Compared, Comparison, settings
 from reports.verdict.intervals import with_error
 from reports.verdict.losses import MOBE, RTN, TDMOE, TOLERANCE, Loss
@@ -17,7 +18,8 @@ TEXT = (
     "Small type beside a perplexity: the difference in mean loss to the dense model on the same windows, nats a token "
     "± its paired standard error, in brackets within two of 0. The verdict's intervals between two methods add their "
     "paired standard errors, which bounds the error whatever their correlation. RTN and the controls are yardsticks, "
-    "at bits of their own. Errors of weights are attribution's, or means over operator's stacks."
+    "at bits of their own. Errors of weights are attribution's, or means over operator's stacks; angles are drift's, "
+    "or attribution's, each on its own windows."
 )
 
 Field = tuple[str, Callable[[Compared], Cell]]
@@ -30,11 +32,11 @@ def comparison_blocks(subject: Subject, found: Comparison) -> Iterator[Block]:
         ours = shown(found, ratio, layers)
         if not ours:
             continue
-        removed = "" if ratio is None else f", {100 * ratio:g} % removed"
+        amount = "" if ratio is None else f", {removed(ratio)} removed"
         anchor = subject.anchor("comparison") + (f"-{number}" if len(listed) > 1 else "")
         yield Block(
             anchor,
-            subject.title(f"Methods at matched bits{removed}"),
+            subject.title(f"Methods at matched bits{amount}"),
             _table(found, ours, ratio, layers),
             text=TEXT if number == 1 else "",
         )
@@ -74,8 +76,8 @@ def _table(found: Comparison, ours: Sequence[Compared], ratio: float | None, lay
 def _removed(ours: Sequence[Compared], ratio: float | None, layers: str) -> str:
     projections = sorted({str(m.loss.row.get("projections") or "") for m in ours if m.loss.ratio == ratio} - {""})
     what = plain(" or ".join(names.replace(",", " and ") for names in projections)) or "the compressed projections"
-    where = f" of layers {plain(layers)}" if layers else ""
-    return f"{what}{where}" if ratio is None else f"{100 * ratio:g} % of {what}{where} removed"
+    where = layers_in_words(layers)
+    return f"{what}{where}" if ratio is None else f"{removed(ratio)} of {what}{where} removed"
 
 
 def _fields(columns: Sequence[Column], middle: float | None) -> list[Field]:
@@ -98,8 +100,8 @@ def matched(ours: Sequence[Compared]) -> float | None:
 
 def _label(model: Compared) -> str:
     """With the step of TD-MoE's ladder that it is."""
-    step = next((loss.step for loss in model.steps if loss.ladder == TDMOE), "")
-    return model.loss.title + (f" (step “{plain(step)}”)" if step and not model.loss.is_published else "")
+    step = next((loss.step for loss in model.steps if loss.ladder == TDMOE and loss is not model.loss), "")
+    return model.loss.title + (f" (“{plain(step)}”)" if step and not model.loss.is_published else "")
 
 
 def _dense(found: Comparison, columns: Sequence[Column], name: str) -> Cell:
@@ -148,7 +150,7 @@ def _angle(model: Compared) -> Cell:
     end = model.end
     if end is None or not given(end, "angle_deg"):
         return Cell(EMPTY, "not measured")
-    return Cell(with_error(float(end["angle_deg"]), end.get("angle_stderr")))
+    return Cell(with_error(float(end["angle_deg"]), end.get("angle_stderr"), most=2))
 
 
 def _norm(model: Compared) -> Cell:
