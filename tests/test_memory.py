@@ -116,7 +116,14 @@ print(peak() - before, planned)
 """
 
 
-@pytest.mark.parametrize("spec", ["mobe:steps=20", "mobe:steps=20,groups=4", "mobe:preset=published,steps=3"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "mobe:steps=20",
+        "mobe:steps=20,groups=4",
+        *(f"mobe:preset=published,whitening={w},steps=3" for w in ("none", "input")),
+    ],
+)
 def test_memory_that_mobe_is_said_to_take(spec: str, tmp_path: Path) -> None:
     pytest.importorskip("resource")
     generator = torch.Generator().manual_seed(0)

@@ -251,6 +251,7 @@ EVERY = (
     *(name for name in METHODS if name != "mobe"),
     *("mobe:steps=4", "mobe:steps=4,groups=2,whitening=none", "mobe:preset=published,steps=2", "mobe:bases=1,steps=2"),
     *("moe_svd:preset=published", "moe_svd:preset=published,top=2", "rtn:bits=3,scale=tensor", "d2_moe:mean=fisher"),
+    *("mobe:preset=published,mixing=free,whitening=input,groups=2,steps=2", "svd:alignment=2"),
     *("tdmoe:whitening=none,allocation=published", "svd_llm:moments=expert", "tdmoe:alignment=1"),
 )
 
@@ -300,6 +301,17 @@ def test_a_singular_second_moment_does_no_harm_to_mobe(stack: Stack) -> None:
     assert float((found @ x.T - W_EOI @ x.T).norm() / (W_EOI @ x.T).norm()) < 0.05
 
 
+@pytest.mark.parametrize("spec", ["svd", "svd_llm", "d2_moe", "mobe:steps=2", "mobe:preset=published,steps=2"])
+def test_aligned_ranks_are_the_largest_multiple_of_the_budget(stack: Stack, spec: str) -> None:
+    _, reader, statistics = stack
+    separator = "," if ":" in spec else ":"
+    plain, twos = (made(spec + more, reader, statistics, 0.3) for more in ("", f"{separator}alignment=2"))
+    if "mobe:steps" in spec:  # sizes are searched
+        assert twos.ranks[1] % 2 == 0
+    else:
+        assert twos.ranks[-1] == plain.ranks[-1] // 2 * 2
+
+
 BUDGETED = (
     "svd",
     "svd_llm",
@@ -346,10 +358,17 @@ def test_no_method_stores_more_than_its_budget(stack: Stack, spec: str, ratio: f
         ("mobe:bases=3", 0.99, "--ratio 0.99: 3 bases leave no rank within its budget; lower the ratio"),
         ("mobe:rank=9", 0.6, "--ratio 0.6: rank 9 leaves no basis within its budget; lower the ratio"),
         (
-            "mobe:preset=published,whitening=input",
+            "mobe:mixing=softmax",
             0.4,
-            "whitening=input says nothing without a metric in .*; give",
+            "mixing=softmax is of preset=published only: the fit's mixing is free, which con",
         ),
+        ("mobe:preset=published,damping=0.1", 0.4, "damping says nothing without a metric in the loss; give"),
+        ("mobe:alignment=0", 0.4, "mobe: alignment is 0; a step of ranks of at least 1 is needed"),
+        ("mobe:alignment=8,bases=2,rank=8", 0.4, "mobe: alignment says nothing where the rank is given; give one"),
+        ("svd:alignment=2,rank=4", 0.4, "svd: alignment says nothing where the rank is given; give one"),
+        ("d2_moe:alignment=16", 0.2, "d2_moe: alignment is 16; ranks of this stack end at 10, give no more"),
+        ("svd_llm:alignment=8", 0.4, r"leaves 504 parameters of .*, rank 8 takes 1,152; lower the ratio or the alig"),
+        ("mobe:alignment=8", 0.6, "one basis of rank 8 takes 598; lower the ratio"),
         ("mobe:whitening=none,damping=0.1", 0.4, "damping says nothing without a metric in the loss; give"),
         ("d2_moe:whitening=none,damping=0.1", 0.4, "d2_moe: damping says nothing where whitening=none; give"),
         ("d2_moe:whitening=none,moments=expert", 0.4, "d2_moe: moments says nothing where whitening=none; give"),

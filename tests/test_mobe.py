@@ -53,6 +53,24 @@ def test_published_sizes_are_those_of_the_papers() -> None:
     assert sizes.published((8, 50, 20), 0.4, 1) == Sizes(2, 10), "width above the input: no two bases of full rank fit"
 
 
+@pytest.mark.parametrize("shape", [(128, 768, 2048), (64, 2048, 1024), (32, 80, 192)], ids=str)
+@pytest.mark.parametrize("alignment", [1, 8])
+def test_every_number_of_bases_fills_the_budget(shape: tuple[int, int, int], alignment: int) -> None:
+    """The largest rank, counted up one by one; on large stacks all numbers of bases store the same to 0.5 %."""
+    experts, outputs, inputs = shape
+    for bases in (1, 2, 4, 8):
+        stored = {
+            rank: experts * outputs * rank + bases * rank * inputs + experts * bases
+            for rank in range(alignment, inputs + 1, alignment)
+        }
+        best = max(rank for rank, total in stored.items() if total <= 0.6 * np.prod(shape))
+        found = sizes.rank_within(shape, 0.4, bases, 1, alignment)
+        assert found == best and Sizes(bases, found) in sizes.ladder(shape, 0.4, 1, alignment)
+        if alignment == 1 and experts * outputs * inputs > 1e8:
+            assert stored[found] / (0.6 * np.prod(shape)) == pytest.approx(1.0, abs=0.005)
+    assert sizes.published((128, 770, 2048), 0.4, 1, 8).rank == 768
+
+
 def test_the_setting_that_expands_gpt_oss_is_refused_with_its_arithmetic() -> None:
     with pytest.raises(ValueError, match=r"32 x 2880 x 2880 \+ 8 x 2880 x 2880 .* 1.25 times .*; give .* at most 2303"):
         sizes.check((32, 2880, 2880), Sizes(8, 2880), 1)
@@ -62,27 +80,32 @@ def test_the_setting_that_expands_gpt_oss_is_refused_with_its_arithmetic() -> No
 # As published
 
 
-def numpy_step(W: np.ndarray, A: np.ndarray, B: np.ndarray, w: np.ndarray, activation: str) -> list[np.ndarray]:
-    """One step of Adam on mean((A phi(softmax(w) B) - W / std)^2), gradients by hand."""
+def numpy_step(
+    W: np.ndarray, A: np.ndarray, B: np.ndarray, w: np.ndarray, activation: str, free: bool, C: np.ndarray
+) -> list[np.ndarray]:
+    """One step of Adam on the mean of E C E^T, E = A phi(softmax(w) B) - W / std (free: w B), gradients by hand."""
     Z = W / W.std(ddof=1)
-    a = np.exp(w) / np.exp(w).sum(1, keepdims=True)
+    a = w if free else np.exp(w) / np.exp(w).sum(1, keepdims=True)
     M = np.einsum("em,mki->eki", a, B)
     s = 1 / (1 + np.exp(-M))
     H, slope = (M * s, s * (1 + M * (1 - s))) if activation == "silu" else (np.tanh(M), 1 - np.tanh(M) ** 2)
-    R = 2 * (np.einsum("eok,eki->eoi", A, H) - Z) / Z.size
+    R = 2 * (np.einsum("eok,eki->eoi", A, H) - Z) @ C / Z.size
     dA, dM = np.einsum("eoi,eki->eok", R, H), np.einsum("eok,eoi->eki", A, R) * slope
     dB, da = np.einsum("em,eki->mki", a, dM), np.einsum("eki,mki->em", dM, B)
-    dw = a * (da - (a * da).sum(1, keepdims=True))
+    dw = da if free else a * (da - (a * da).sum(1, keepdims=True))
     # first step of Adam: bias correction leaves g / (|g| + eps)
     return [x - 0.07 * g / (np.abs(g) + 1e-8) for x, g in ((A, dA), (B, dB), (w, dw))]
 
 
 @pytest.mark.parametrize("activation", ["silu", "tanh"])
-def test_one_published_step_is_that_of_the_equations(activation: str) -> None:
+@pytest.mark.parametrize("free", [False, True], ids=["softmax", "free"])
+@pytest.mark.parametrize("weighed", [False, True])
+def test_one_published_step_is_that_of_the_equations(activation: str, free: bool, weighed: bool) -> None:
     W_EOI = decaying((6, 5, 11)).float()
-    training = published.Training(W_EOI, Sizes(2, 4), activation)
+    C_II = second_moment(11) if weighed else torch.eye(11, dtype=DOUBLE)
+    training = published.Training(W_EOI, Sizes(2, 4), activation, free=free, C_II=C_II if weighed else None)
     before = [t.detach().double().numpy() for t in training.state]
-    expected = numpy_step(W_EOI.double().numpy(), *before, activation)
+    expected = numpy_step(W_EOI.double().numpy(), *before, activation, free, C_II.numpy())
     training.step()
     for found, wanted in zip(training.state, expected, strict=True):
         moved = np.abs(wanted - found.detach().double().numpy())
@@ -100,6 +123,28 @@ def test_the_published_start_is_a_svd_of_consecutive_groups() -> None:
         torch.testing.assert_close((A[2 * g : 2 * g + 2] @ B[g]).reshape(10, 11), best, rtol=1e-4, atol=1e-5)
     assert [int((published.start(W_EOI, Sizes(4, 2))[2][:, g] == 1).sum()) for g in range(4)] == [2, 1, 2, 1]
     assert not published.start(W_EOI, Sizes(6, 7))[1][:, 5:].any(), "an expert of five rows has five directions"
+
+
+def test_free_mixing_starts_from_the_same_prediction_and_ends_elsewhere() -> None:
+    W_EOI = decaying((6, 5, 11)).float()
+    soft, free = (published.Training(W_EOI, Sizes(3, 4), "silu", free=free) for free in (False, True))
+    torch.testing.assert_close(free.predicted(), soft.predicted())
+    made = published.trained(W_EOI, Sizes(3, 4), "silu", 40, free=True)
+    for _ in range(40):
+        free.step()
+    assert torch.equal(made.mixing_EM, free.state[2].detach())
+    assert float((made.mixing_EM.sum(1) - 1).abs().max()) > 0.1, "no softmax"
+
+
+def test_what_is_trained_in_a_metric_has_the_error_that_it_says() -> None:
+    """Undone in what is stored: the curve's last error is the functional one of the rebuilt weights."""
+    W_EOI, C_II = decaying((6, 5, 11)), second_moment(11)
+    made = published.trained(W_EOI.float(), Sizes(3, 4), "tanh", 400, free=True, C_II=C_II)
+    E, best = made.experts(0, 6) - W_EOI, min(error for _, _, error in made.fit.curve) if made.fit else 0.0
+    error = torch.einsum("eoi,ij,eoj->", E, C_II, E) / torch.einsum("eoi,ij,eoj->", W_EOI, C_II, W_EOI)
+    assert float(error) ** 0.5 == pytest.approx(best, rel=0.1), "the snapshot is one step after its loss"
+    plain = published.trained(W_EOI.float(), Sizes(3, 4), "tanh", 400, free=True).experts(0, 6) - W_EOI
+    assert float(torch.einsum("eoi,ij,eoj->", plain, C_II, plain)) > float(torch.einsum("eoi,ij,eoj->", E, C_II, E))
 
 
 def test_the_best_snapshot_is_kept_and_the_last_state_of_a_short_run() -> None:
@@ -222,6 +267,47 @@ def test_a_planted_mixture_is_found_from_beside_it(activation: str, weighed: boo
     assert fitter.value.loss > 1e-3
     fitter.run(2000)
     assert fitter.value.loss < 1e-5 and relative(W_EOI, fitter.made().experts(0, 12)) < 0.02
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+@pytest.mark.parametrize("shape", [(8, 20, 50), (8, 50, 20), (8, 30, 30), None], ids=str)
+def test_one_linear_basis_is_the_input_mode_tucker_optimum(
+    shape: tuple[int, int, int] | None, weighed: bool, mini: Tensor
+) -> None:
+    """Of wide, tall and square stacks and the trained one, from the start on: what singular values leave."""
+    W_EOI = mini if shape is None else torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    inputs = W_EOI.shape[2]
+    C_II = second_moment(inputs) + 0.01 * torch.eye(inputs) if weighed else torch.eye(inputs, dtype=DOUBLE)
+    rank = 107 if shape is None else inputs // 3
+    s = torch.linalg.svdvals((W_EOI.double() @ torch.linalg.cholesky(C_II)).flatten(0, 1))
+    best = float(s[rank:].square().sum() / s.square().sum()) ** 0.5
+    for steps in (1, 60):
+        made = fit.fitted(W_EOI, [Sizes(1, rank)], "identity", steps, C_II if weighed else None)
+        E, W = made.experts(0, len(W_EOI)).double() - W_EOI, W_EOI.double()
+        error = torch.einsum("eoi,ij,eoj->", E, C_II, E) / torch.einsum("eoi,ij,eoj->", W, C_II, W)
+        assert float(error) ** 0.5 == pytest.approx(best, rel=1e-5)
+        assert made.fit is not None and made.fit.curve[-1][2] == pytest.approx(best, rel=1e-5)
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+def test_the_start_of_as_many_bases_as_experts_is_a_step_of_each(weighed: bool) -> None:
+    """From the shared basis H by Q^-1 d_e, d_e of autograd and Q the mean curvature: nothing is lost in mixing."""
+    W_EOI = decaying((6, 5, 11))
+    C_II = second_moment(11) + 0.01 * torch.eye(11) if weighed else torch.eye(11, dtype=DOUBLE)
+    objective = Objective(W_EOI, "identity", C_II if weighed else None)
+    directions = fit.input_directions(objective, W_EOI)
+    H = directions[:, :4].T * (fit.SPREAD / directions[:, :4].square().mean().sqrt())
+    A = torch.linalg.solve(H @ C_II @ H.T, H @ C_II @ W_EOI.transpose(1, 2)).transpose(1, 2)
+    M = H.repeat(6, 1, 1).requires_grad_()
+    E = A @ M - W_EOI
+    norm = torch.einsum("eoi,ij,eoj->", W_EOI, C_II, W_EOI)
+    (torch.einsum("eoi,ij,eoj->", E, C_II, E) / norm).backward()
+    assert M.grad is not None
+    Q = (2 / norm) * (A.transpose(1, 2) @ A).mean(0)
+    Q += 1e-3 * Q.diagonal().mean() * torch.eye(4)
+    expected = H - torch.linalg.solve(Q, M.grad) @ torch.linalg.inv(C_II)
+    found = mix(fit.start(objective, Sizes(6, 4), directions))
+    torch.testing.assert_close(found / found.norm(), expected / expected.norm(), rtol=1e-4, atol=1e-6)
 
 
 def test_one_basis_is_the_shared_row_space_at_once() -> None:

@@ -87,7 +87,7 @@ class MoBE(Method):
 
     def memory(self, shape: Shape, options: Options, ratio: float) -> int:
         """Float32: the stack and what was made of it; for one group at a time weights, mixtures, their products and
-        gradients, and what the optimiser remembers of the bases."""
+        gradients, and what the optimiser remembers of the bases. Float64: the metric and the leading directions."""
         experts, outputs, inputs = shape
         own = -(-experts // options.groups)
         found = []
@@ -98,7 +98,8 @@ class MoBE(Method):
                 found.append(made + (10 if _metric(options) else 8) * mixtures + 5 * (left + basis))
             else:  # two fits while sizes are searched
                 found.append(made + 10 * mixtures + 4 * left + 4 * own * rank**2 + 4 * (fit.MEMORY + 3) * basis)
-        return 4 * ((experts + 3 * own) * outputs * inputs + max(found))
+        square = 0 if options.preset == "published" and not _metric(options) else 8 * inputs**2
+        return 4 * ((experts + 3 * own) * outputs * inputs + max(found)) + 8 * square
 
     def compress(
         self,

@@ -25,7 +25,7 @@ from tdmoe.mobe.sizes import Sizes
 from tdmoe.precision import full_precision
 
 STEPS = 600
-SEARCH = 16  # evaluations of the loss that every number of bases is given
+SEARCH = 12  # evaluations of the loss that every number of bases is given
 GAIN = 0.02  # of the squared error that more bases must gain in it
 MEMORY = 10  # pairs that L-BFGS remembers
 REFRESH = 5  # steps between two curvatures
@@ -174,7 +174,7 @@ def fitted(
         scale = float(torch.linalg.vector_norm(W_EOI, dtype=torch.float64)) / W_EOI.numel() ** 0.5
         if scale == 0.0:
             return zero(W_EOI, *choices[0], activation)
-        W_EOI = W_EOI / scale
+        Q_EOI, W_EOI = _shortened(W_EOI / scale)
         plain = Objective(W_EOI, activation)
         chosen = _search(plain, input_directions(plain, W_EOI), choices, min(SEARCH, steps))
         if C_II is not None:
@@ -183,7 +183,16 @@ def fitted(
         chosen.spend(time.perf_counter() - began)
         chosen.run(steps)
         made = chosen.made()
-        return replace(made, left_EOK=made.left_EOK * scale)
+        left_EOK = made.left_EOK if Q_EOI is None else Q_EOI @ made.left_EOK
+        return replace(made, left_EOK=left_EOK * scale)
+
+
+def _shortened(W_EOI: Tensor) -> tuple[Tensor | None, Tensor]:
+    """(Q, R) with W_e = Q_e R_e where outputs are more than inputs: A_e takes its Q_e in, the loss stays the same."""
+    if W_EOI.shape[1] <= W_EOI.shape[2]:
+        return None, W_EOI
+    Q_EOI, R_EII = torch.linalg.qr(W_EOI)
+    return Q_EOI, R_EII
 
 
 def _search(objective: Objective, directions_IK: Tensor, choices: Sequence[Sizes], evaluations: int) -> Fitter:
@@ -199,11 +208,16 @@ def _search(objective: Objective, directions_IK: Tensor, choices: Sequence[Sizes
             found.run(evaluations)
         return found
 
+    def better(i: int, than: float) -> Fitter | None:
+        """None where it is not, so that no more than two fits take memory."""
+        found = tried(i) if 0 <= i < len(choices) else None
+        return found if found is not None and found.value.loss < than else None
+
     at = len(choices) // 2
     best = tried(at)
     for step, enough in ((1, 1 - GAIN), (-1, 1.0)):
         before = at
-        while 0 <= at + step < len(choices) and (other := tried(at + step)).value.loss < enough * best.value.loss:
+        while (other := better(at + step, enough * best.value.loss)) is not None:
             at, best = at + step, other
         if at != before:
             break

@@ -42,7 +42,7 @@ class Point(NamedTuple):
 
     def plus(self, step: float, direction: Point) -> Point:
         """A step along a direction."""
-        return Point(*(x + step * d for x, d in zip(self, direction, strict=True)))
+        return Point(*(torch.add(x, d, alpha=step) for x, d in zip(self, direction, strict=True)))
 
     def minus(self, other: Point) -> Point:
         """The difference."""
@@ -137,8 +137,8 @@ class Objective:
         for j, B_KI in enumerate(at.basis_MKI):  # symmetric: the later ones tell the earlier
             products_KLK = (B_KI @ BC_MKI[j:].flatten(0, 1).T).view(rank, bases - j, rank)
             pairs_EMM[:, j, j:] = pairs_EMM[:, j:, j] = Q_EN @ products_KLK.transpose(0, 1).flatten(1).T
-        blocks = (torch.cholesky_inverse(_factor(G_BNN, DAMPING)) for G_BNN in (basis_MKK, pairs_EMM))
-        return Curvature(*blocks, self._inputs_II)
+        basis_MKK, pairs_EMM = (torch.cholesky_inverse(_factor(G, DAMPING)) for G in (basis_MKK, pairs_EMM))
+        return Curvature(basis_MKK, pairs_EMM, self._inputs_II)
 
     def _slope(self, M_EKI: Tensor, H_EKI: Tensor) -> Tensor | None:
         """phi'(M)."""
