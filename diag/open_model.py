@@ -11,13 +11,12 @@ from torch import Tensor
 from diag.engine import Inline
 from diag.models import Model, resolve
 from diag.run import SCHEMA, RunFolder, Unit, digest, make_manifest
-from diag.texts import load_text
+from diag.texts import text_of
 from diag.transformer import load_model, load_tokenizer
 from diag.windows import token_windows, window_of
 from tdmoe.architecture import EXPERTS, Architecture, architecture, language_config
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.locate import check_layers
-from tdmoe.problems import InputError
 
 
 class OpenModel:
@@ -59,10 +58,7 @@ class OpenModel:
 
     def windows(self, option: str, text: str, tokens: int, window: int | None) -> Tensor:
         """(W, T) of a built-in text or a file; InputError, naming the `option` that gave it, where there is none."""
-        try:
-            content = load_text(text)
-        except ValueError as error:
-            raise InputError(f"{option} {text}: {error}") from error
+        content = text_of(option, text)
         return token_windows(self.tokenizer(), content, tokens, window_of(self.checkpoint.config, window))
 
     def run_folder(

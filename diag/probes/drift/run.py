@@ -33,7 +33,7 @@ from diag.probes.drift.routing import Routing, shows_logits, watching
 from diag.probes.drift.statistics import Sums, compared, unchanged
 from diag.run import Part, RunFolder, digest
 from diag.shelf import Shelf
-from diag.texts import load_text
+from diag.texts import text_of
 from diag.transformer import load_model
 from diag.walk import Stream, Walk
 from diag.work import said
@@ -200,10 +200,10 @@ class Drift(OpenModel):
     def _held_out(self) -> Tensor:
         """Windows of the text; InputError where something was calibrated on it, or a companion reads it otherwise."""
         request = self.request
-        text = _content("--text", request.text)
+        text = text_of("--text", request.text)
         calibrated = {found.calibrated_on for found in self.companions.values() if found.calibrated_on}
         calibrated |= {request.calibration.text} if request.recipes else set()
-        if text in {_content("--calibration-text", name) for name in calibrated}:
+        if text in {text_of("--calibration-text", name) for name in calibrated}:
             raise InputError(f"--text {request.text}: is the calibration text; give another, as wikitext2 or enwik8")
         windows_WT = self.windows("--text", request.text, request.tokens, request.window)
         tokenizer = self.tokenizer()
@@ -245,7 +245,7 @@ class Drift(OpenModel):
 
     def _folder(self) -> RunFolder[Part]:
         request = self.request
-        calibrated = digest(_content("--calibration-text", request.calibration.text))
+        calibrated = digest(text_of("--calibration-text", request.calibration.text))
         layers = parse.spans(self.sets[-1])  # a budget may be shared among them
         made = [asdict(request.calibration), calibrated, request.seed, layers]
         shape, content = list(self.windows_WT.shape), digest(self.windows_WT.tolist())
@@ -389,10 +389,3 @@ def weight_bytes(checkpoint: Checkpoint, itemsize: int) -> int:
 
 def _itemsize(dtype: str) -> int:
     return int(getattr(torch, dtype).itemsize)
-
-
-def _content(option: str, name: str) -> str:
-    try:
-        return load_text(name)
-    except ValueError as error:
-        raise InputError(f"{option} {name}: {error}") from error

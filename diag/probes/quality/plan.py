@@ -35,7 +35,7 @@ from diag.probes.quality import (
 from diag.probes.quality.protocol import Protocol
 from diag.probes.quality.zero_shot import METRIC, Task
 from diag.run import Part, RunFolder, digest
-from diag.texts import load_text
+from diag.texts import load_text, text_of
 from diag.windows import window_of
 from tdmoe.problems import InputError
 from tdmoe.unquantised import parameters
@@ -165,7 +165,7 @@ class Plan(OpenModel):
         calibrated += [request.calibration.text] if request.recipes else []
         contents = {_known(name) for name in calibrated}
         for name in request.texts:
-            text, short = _content(name), Path(name).name
+            text, short = text_of("--texts", name), Path(name).name
             if text in contents:
                 raise InputError(f"--texts {name}: is a calibration text; evaluate on another, as wikitext2 or c4-eval")
             if short in {data.name for data in found}:
@@ -242,14 +242,6 @@ class Plan(OpenModel):
             }
         line, out = request.command_line, request.out
         return self.run_folder(NAME, identities, config, out=out, command_line=line, seed=request.seed)
-
-
-def _content(name: str) -> str:
-    """Of a text; InputError where it cannot be read."""
-    try:
-        return load_text(name)
-    except ValueError as error:
-        raise InputError(f"--texts {name}: {error}") from error
 
 
 def _known(name: str) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 NAME = "superweights"
-VERSION = 1
+VERSION = 2
 PLACE = ("layer", "projection", "expert")
 TABLES = {
     "superweights": (
