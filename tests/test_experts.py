@@ -48,6 +48,9 @@ def test_mini_end_to_end(tool: Tool, statistics: Path, tmp_path: Path) -> None:
     points, bindings, similar = (table(out, name) for name in ("experts", "binding", "similarity"))
     assert len(points) == 2 * (4 + 32) and len(bindings) == 2
     for row in points:
+        if (row["allocation"], row["expert_mode"], row["ratio"]) == ("published", "compress", "0.4"):
+            assert (row["status"], row["functional_error"]) == ("nothing_to_cut", "")  # it keeps all 32 experts
+            continue
         measured = row["point"] == "headline"
         assert row["status"] == ("ok" if measured else "from_table")
         assert row["functional_error"] and bool(row["operator_error"]) == bool(row["weight_error"]) == measured
@@ -107,6 +110,26 @@ def test_stacks_without_an_answer_still_end_in_tables_and_a_page(
     assert expected in {row["status"] for row in table(out, "experts")}
     assert [row["status"] for row in table(out, "similarity")] == ["too_few_experts"]
     assert "this run answers nothing yet" in words((out / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("ratio", ["0.6", "0.3"])
+def test_a_published_triple_that_cuts_no_expert_is_no_point_of_the_ablation(
+    tool: Tool, tmp_path: Path, ratio: str
+) -> None:
+    """Of 4 x 16 x 24 both modes' published triples are 4 x 8 x 8 at ratio 0.6; at 0.3 compress keeps 2 experts."""
+    out, model = tmp_path / "out", write_stack(tmp_path / "model", draw(4, 16, 24))
+    asked = ("--projections", "gate", "--ratios", ratio, "--jackknife", "2", "--draws", "1", "--quiet", "--out", out)
+    assert tool("experts", "--model", model, *asked).code == 0
+    points = {(row["allocation"], row["expert_mode"]): row for row in table(out, "experts") if row["method"]}
+    row, (found,) = points["published", "compress"], table(out, "binding")
+    apart = ("published_difference", "due_to_experts", "due_to_ranks")
+    same, page = ratio == "0.6", words((out / "report.html").read_text(encoding="utf-8"))
+    assert points["published", "preserve"]["status"] == "not_calibrated"
+    assert (row["status"], row["metric_error"] == "") == ("nothing_to_cut" if same else "not_calibrated", same)
+    assert (found["status"], found["rank_expert_published"]) == (("nothing_to_cut", "4") if same else ("ok", "2"))
+    assert [found[name] == "" for name in apart] == [same] * 3 and found["gain"] and found["price_share"]
+    assert ("Their compress triple cuts no expert here" in page) == same
+    assert ("Between their compress and their preserve triple lie" in page) != same
 
 
 @pytest.mark.parametrize(
@@ -220,7 +243,7 @@ def test_a_run_with_a_failed_job_says_so_and_hostile_names_stay_text(run_data: d
     }
     page = render([run], [experts_figures(run)])
     outline = Outline(page)
-    assert not {tag for tag, _ in outline.tags} & {"script", "b", "svg"}
+    assert not {tag for tag, _ in outline.tags} & {"b", "svg"} and outline.all("script") == [{}]
     assert "3 of 4 expert stacks" in words(page) and "The run is incomplete" in words(page)
     assert "failed" in words(page)
 
