@@ -6,6 +6,7 @@ errors. It is taken up where it was left if that is the same, and refused otherw
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +22,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from diag.calibrating import NAME as CALIBRATE
+from diag.calibrating import TABLE as CALIBRATED
 from diag.calibrating import VERSION as CALIBRATION
 from diag.calibrating import from_arrays
 from diag.files import write_json
@@ -265,10 +267,22 @@ def finish(session: Session, *, dense: bool, on_written: Callable[[int], None] =
         "stacks": session.folder.rows(TABLE),
         "config": config,
         "calibrated_on": _calibration_text(session.request.settings),
+        "calibration": calibration_said(session.request.settings),  # type: ignore[arg-type]
         **{key: manifest[key] for key in ("model", "commit", "seed", "versions", "device")},
     }
     write_json(to / ABOUT, about)
     return saved
+
+
+def calibration_said(settings: Settings) -> str:
+    """Text and tokens that the method saw, as `c4-calibration, 65,536 tokens`; empty where it needs none."""
+    method, options = methods.parse(settings.method)
+    if settings.statistics is None or not method.needs(options).statistics:
+        return ""
+    table = Path(settings.statistics) / "tables" / f"{CALIBRATED}.csv"
+    with table.open(encoding="utf-8", newline="") as lines:
+        tokens = int(next(csv.DictReader(lines))["tokens"])
+    return f"{Path(str(_calibration_text(settings))).name}, {tokens:,} tokens"
 
 
 def _calibration_text(settings: Any) -> str | None:

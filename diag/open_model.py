@@ -56,6 +56,21 @@ class OpenModel:
         """The transformers model on the device, for inference."""
         return load_model(self.model, self.checkpoint.files, self.device, dtype)
 
+    def run_dtype(self, asked: str) -> str:
+        """What the model runs in: `asked`, or for auto its own, bfloat16 where that is not one to run in.
+
+        Where config.json does not say it, its own is that of its first tensor.
+        """
+        if asked != "auto":
+            return asked
+        own = self.arch.dtype
+        if own is None:
+            own = {"F32": "float32", "F16": "float16"}.get(
+                self.checkpoint.entry(next(iter(self.checkpoint.names()))).dtype
+            )
+        own = str(own).removeprefix("torch.")
+        return own if own in ("float32", "float16") else "bfloat16"
+
     def windows(self, option: str, text: str, tokens: int, window: int | None) -> Tensor:
         """(W, T) of a built-in text or a file; InputError, naming the `option` that gave it, where there is none."""
         content = text_of(option, text)

@@ -225,6 +225,7 @@ class Plan(OpenModel):
             for command in self._source(projections, collected).commands(recipes):
                 assert command.calibration is not None, "never from a folder"
                 collected = command.calibration
+        self.collected = collected
         return {projections: self._source(projections, collected) for projections in by_projections}
 
     def _source(self, projections: str, collected: CalibrationSettings) -> Source:
@@ -259,7 +260,7 @@ class Plan(OpenModel):
 
     def _folder(self) -> RunFolder[Part]:
         request = self.request
-        collected = next(iter(self.sources.values())).calibration
+        collected = self.collected
         content = digest(text_of("--calibration-text", collected.text))
         calibrated = digest([asdict(collected), content, request.seed, CALIBRATION, compressing.VERSION])
         layers, shape = parse.spans(self.layers), list(self.windows_WT.shape)
@@ -268,7 +269,7 @@ class Plan(OpenModel):
         for variant, part in self.parts.items():
             about = [asdict(variant), layers, calibrated] if variant.recipe else DENSE
             identities[part] = {"probe_version": VERSION, "variant": digest(about), "windows": windows}
-            identities[part] |= {"dtype": request.dtype}
+            identities[part] |= {"dtype": self.run_dtype(request.dtype)}
         for part in self.modes.values():
             identities[part] = {"probe_version": VERSION, "calibrated": calibrated}
         asked = [[asdict(step) for step in self.steps], None if self.game is None else self.game.identity]
@@ -281,7 +282,12 @@ class Plan(OpenModel):
             **{"ratio": request.ratio, "projections": self.projections, "layers": layers},
             **{"ladder": request.ladder, "shapley": "none" if self.game is None else self.game.orders_said},
             **{"mobe steps": request.mobe_steps, "alignment": self.frame.alignment, "bootstrap samples": SAMPLES},
-            **{"text": Path(request.text).name, "windows": shape[0], "window": shape[1], "dtype": request.dtype},
+            **{
+                "text": Path(request.text).name,
+                "windows": shape[0],
+                "window": shape[1],
+                "dtype": self.run_dtype(request.dtype),
+            },
             **{f"calibration {name}": value for name, value in asdict(collected).items()},
         }
         return self.run_folder(

@@ -38,6 +38,7 @@ class Companion:
     layers: tuple[int, ...] = ()
     projections: str = ""
     calibrated_on: str | None = None
+    calibration: str = ""
 
 
 def open_companion(path: Path, original: Checkpoint) -> Companion:
@@ -99,7 +100,8 @@ def _about(option: str, folder: Path) -> dict[str, Any]:
         stacks, config = about["stacks"], about["config"]
         layers = sorted({int(row["layer"]) for row in stacks})
         known = {"method": config["method"], "ratio": config["ratio"], "projections": config["projections"]}
-        return {**known, "layers": tuple(layers), "calibrated_on": about.get("calibrated_on")}
+        known |= {"calibrated_on": about.get("calibrated_on"), "calibration": str(about.get("calibration") or "")}
+        return {**known, "layers": tuple(layers)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise

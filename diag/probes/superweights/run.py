@@ -24,7 +24,7 @@ from torch import Tensor
 
 from diag import parse
 from diag.calibrating import Settings as CalibrationSettings
-from diag.factors import Factors, Recipe, Source, recipes
+from diag.factors import Factors, Recipe, Source, calibration_of, recipes
 from diag.open_model import OpenModel
 from diag.probes.superweights import NAME, TABLES, VERSION, Settings
 from diag.probes.superweights.discovery import Arrays, Row, Search, labels, mean_square, search, site_of_row, tokens_of
@@ -286,7 +286,7 @@ class SuperWeights:
             self.request.model,
             sorted({f.site.layer for f in self.followed if f.site.expert is not None}),
             "down",
-            CalibrationSettings(given.text, given.tokens, self.windows_WT.shape[1]),
+            calibration_of(self.recipes, CalibrationSettings(given.text, given.tokens, self.windows_WT.shape[1])),
             given.memory,
             self.request.seed,
             self.request.revision,
