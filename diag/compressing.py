@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -196,6 +197,28 @@ def check_to(session: Session, *, settled: bool = True) -> None:
             f"--to {to}: holds a checkpoint made from other weights or with other settings; give another folder, or "
             "--fresh to replace it"
         )
+
+
+def compressed_folder(path: Path) -> Path:
+    """Of a checkpoint that --compressed names, resolved; InputError where it holds none."""
+    option, give = f"--compressed {path}", "give what `compress --to` wrote, or another checkpoint's folder"
+    if not path.is_dir():
+        raise InputError(f"{option}: no such folder; {give}")
+    if not (path / CONFIG).is_file() and not (path / ABOUT).is_file():
+        raise InputError(f"{option}: has no {CONFIG}; {give}")
+    if not any(path.glob("*.safetensors")) and not (path / ABOUT).is_file():
+        raise InputError(f"{option}: has no .safetensors files; {give}")
+    return path.resolve()
+
+
+def check_writable(to: Path) -> None:
+    """Make the folder of --to; InputError, before anything is computed, where nothing can be written into it."""
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=to):
+            pass
+    except OSError as error:
+        raise InputError(f"--to {to}: cannot be written ({error.strerror or error}); give another folder") from error
 
 
 def begin(session: Session) -> None:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from diag.compressing import ABOUT, DENSE, bits
+from diag.compressing import ABOUT, DENSE, bits, compressed_folder
 from diag.models import Model
 from diag.open_model import model_identity
 from diag.probes.quality import Saved, Subject
@@ -32,9 +32,7 @@ class OnDisk:
 def open_compressed(path: Path, original: Checkpoint) -> OnDisk:
     """InputError where the folder holds no whole checkpoint, or one of another vocabulary."""
     option = f"--compressed {path}"
-    if not path.is_dir():
-        raise InputError(f"{option}: no such folder; give what `compress --to` wrote, or another checkpoint's folder")
-    folder = path.resolve()
+    folder = compressed_folder(path)
     name = f"{folder.parent.name}-{DENSE}" if folder.name == DENSE else folder.name
     subject, calibrated_on, calibration = Subject(name, checkpoint=name), None, ""
     if (folder / ABOUT).is_file():
