@@ -236,6 +236,23 @@ def test_the_page_says_what_the_rows_say(run_data: dict[str, Any]) -> None:
     assert f"CKA on isotropic inputs {float(np.median(cka)):.3f}" in said
 
 
+def test_the_published_difference_is_of_the_stacks_whose_triple_cuts_experts(run_data: dict[str, Any]) -> None:
+    parts = {"published_difference": 0.05, "due_to_experts": 0.04, "due_to_ranks": 0.01}
+    cut = {"experts": 6, "rank_expert_published": 4, "status": "ok"} | parts
+    whole = {"experts": 6, "rank_expert_published": 6, "status": "nothing_to_cut"} | dict.fromkeys(parts)
+    rows = [row for row in run_data["tables"]["binding"] if row["ratio"] == 0.4]
+    for changes, told in (
+        ((cut, cut, cut), "+0.010 the accident of the other ranks (medians)."),
+        ((cut, whole, cut), "(medians over the 2 stacks of 3 where their compress triple cuts experts)."),
+        ((whole, cut, whole), "(the one stack of 3 where their compress triple cuts experts)."),
+        ((whole, whole, whole), "Their compress triple cuts no expert here, so it says nothing about the expert mode."),
+    ):
+        changed = [row | change for row, change in zip(rows, changes, strict=True)]
+        run = run_data | {"tables": run_data["tables"] | {"binding": changed}}
+        page = words(render([run], [[]]))
+        assert told in page and (changes[1] is cut or "nothing to cut" in page or "nothing_to_cut" in page)
+
+
 def test_a_run_with_a_failed_job_says_so_and_hostile_names_stay_text(run_data: dict[str, Any]) -> None:
     run = run_data | {
         "model": HOSTILE,

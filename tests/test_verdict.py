@@ -188,6 +188,13 @@ def test_spectra_and_the_expert_mode() -> None:
     assert "is 0.30 (95 % interval 0.25 to 0.35)" in turned
 
 
+def test_stacks_whose_published_triple_cuts_nothing_count_all_the_same() -> None:
+    """Whether the expert mode binds is of the best ranks, not of the published ones."""
+    apart = dict.fromkeys(("published_difference", "due_to_experts", "due_to_ranks"))
+    told = [said(planted.experts(0.82, 0.78, 0.5, **more))[2] for more in ({}, {"status": "nothing_to_cut", **apart})]
+    assert told[0] == told[1] and "the expert mode binds in 2 of 3 stacks" in told[0]
+
+
 def test_the_error_that_predicts_the_damage() -> None:
     errors = {"weight_error": 0.7, "functional_error": 0.98, "operator_error": 0.3}
     fourth = said(planted.injection(errors, (0.02, -0.1, 0.14)))[3]
