@@ -61,6 +61,13 @@ def listing(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
 
 
+def lead(sentence: str, limit: int = 100) -> tuple[str, str]:
+    """What comes before a sentence's first colon, with it, if that is short and a clause by itself; and the rest."""
+    head, colon, rest = sentence.partition(": ")
+    clause = bool(colon) and len(head) <= limit and ". " not in head and head.count("(") == head.count(")")
+    return (f"{head}:", f" {rest}") if clause else ("", sentence)
+
+
 def without_folders(text: str) -> str:
     """The text with every absolute path cut down to its last component."""
     return _FOLDERS.sub("…/", _HOME.sub("…", text))

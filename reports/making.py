@@ -38,6 +38,14 @@ class Making:
         return [("", job) for job in self.missing] + [pair for pair in self._named() if pair[1]["state"] != "done"]
 
     @property
+    def shares(self) -> list[tuple[str, int, int]]:
+        """For each run with such jobs its name, how many they are, and of how many."""
+        found = [
+            (c.name, sum(job["state"] != "done" for job in c.run["jobs"]), len(c.run["jobs"])) for c in self.chapters
+        ]
+        return [share for share in [*found, ("no run folder", len(self.missing), len(self.missing))] if share[1]]
+
+    @property
     def remarks(self) -> list[tuple[str, Job]]:
         """Finished jobs that left a word, likewise."""
         return [pair for pair in self._named() if pair[1]["state"] == "done" and pair[1].get("message")]

@@ -22,7 +22,7 @@ from reports.download import csv_url
 from reports.drawing import Figure
 from reports.drift.section import drift_section
 from reports.experts.section import experts_section
-from reports.formats import display, listing
+from reports.formats import display, lead, listing
 from reports.injection.section import injection_section
 from reports.making import Job, Making
 from reports.operator.section import operator_section
@@ -97,6 +97,7 @@ def _environment() -> Environment:
     )
     environment.filters["data_url"] = _data_url
     environment.filters["csv_url"] = csv_url
+    environment.filters["lead"] = lead
     environment.filters["slug"] = slug
     return environment
 

@@ -255,7 +255,7 @@ def test_rows_of_mobe_and_of_the_quick_ladder() -> None:
     assert [s.recipe.method for s in whole if s.preset and s.recipe] == ["mobe", "mobe:preset=published,steps=3000"]
     few = Frame(0.4, "gate", [(3, 20, 24)], 0.5, 5, 1)
     bases = [methods.parse(s.recipe.method)[1].bases for s in steps(few, FULL) if s.ladder == MOBE and s.recipe]
-    assert bases == [1, 2, 0, 0, 0, 0]  # no more bases than experts; 0 are searched
+    assert bases == [1, 2, 0, 0, 0, 0, 0, 0]  # no more bases than experts; 0 are searched
     assert sum(step.recipe is None for step in whole) == 1
 
 

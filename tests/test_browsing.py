@@ -97,7 +97,7 @@ def column(session: Any, heading: str) -> list[str]:
     script = """
         const table = document.querySelector('.block table');
         const place = [...table.tHead.rows[0].cells].findIndex(cell => cell.innerText.trim() === arguments[0]);
-        return [...table.tBodies[0].rows].map(row => row.cells[place].firstChild.data.trim());
+        return [...table.tBodies[0].rows].map(row => row.cells[place].childNodes[0].textContent.trim());
     """
     return list(session.execute_script(script, heading))
 

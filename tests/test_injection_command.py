@@ -158,7 +158,7 @@ def test_a_damaged_run_says_so_on_the_page_and_hostile_names_stay_text(out: Path
             if str(row.get(key)).startswith("rtn"):
                 row[key] = "<script>rtn"
     page = render([run], [figures_for(run)])
-    assert page == render([run], [figures_for(run)]) and "<script>rtn" not in page and "<b>" not in page
+    assert page == render([run], [figures_for(run)]) and page.count("<script") == 1 and "<b>" not in page
     tables["injection_contrasts"].clear()
     assert "this run answers nothing yet" in render([run], [figures_for(run)])
     tables["injection"].clear()

@@ -13,6 +13,7 @@ from test_figures import HOSTILE, fail, synthetic_run
 
 from reports.download import csv_text
 from reports.figures import spectra_figures
+from reports.formats import lead
 from reports.page import render
 from reports.tables import Cell, Column, Table, table_of
 
@@ -100,9 +101,7 @@ def test_every_figure_has_alternative_text_a_caption_and_a_table_below(page: str
     assert all(len(image["alt"] or "") > 20 for image in outline.all("img"))
     after = [re.sub(r"\s+", " ", part) for part in page.split("</figure>")[1:]]
     assert len(after) == 3
-    assert all(
-        re.match(r" (<details> <summary>[^<]+</summary> )?<div class=\"scroll\"[^>]*> <table>", p) for p in after
-    )
+    assert all(re.match(r" (<details> <summary>[^<]+</summary> )?<div class=\"scroll[^>]*> <table>", p) for p in after)
     assert page.count("<figcaption>") == 3
 
 
@@ -227,6 +226,15 @@ def test_how_it_was_measured_is_complete(page: str) -> None:
 def test_a_command_without_a_page_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"no page for command 'models'; there is one for: .*spectra"):
         render([synthetic_run() | {"command": "models"}], [[]])
+
+
+@pytest.mark.parametrize(
+    ("sentence", "head"),
+    [("Truncation: a quarter: of it", "Truncation:"), ("In 8 (null: Gaussian) it holds.", ""), ("No colon.", ""),
+     ("It is so. Truncation: no", ""), ("x" * 101 + ": y", ""), ("At 12:30 it ended", "")],
+)  # fmt: skip
+def test_the_clause_before_a_colon_leads(sentence: str, head: str) -> None:
+    assert lead(sentence) == (head, sentence[len(head) :])
 
 
 def test_a_tables_csv_holds_raw_rows_or_what_is_shown_and_no_formula() -> None:

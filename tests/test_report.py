@@ -127,7 +127,7 @@ def test_a_comparison_stands_for_its_parts_and_names_those_that_left_nothing(too
     assert tool("report", *parts, "--out", "parts.html").code == 0
     page = (home / "all" / "report.html").read_text(encoding="utf-8")
     assert page == (home / "parts.html").read_text(encoding="utf-8")
-    assert "drift" not in page and "Incomplete" not in page
+    assert "Drift of the residual stream" not in page and "Incomplete" not in page
     comparison(home / "all", *done, ("drift", "failed", "<b>no memory</b>"))
     assert tool("report", "all").code == 0
     text = words((home / "all" / "report.html").read_text(encoding="utf-8"))

@@ -61,8 +61,11 @@ def origin(found: Attribution) -> str:
             before = best.damage
     if parts:
         said += f". From there {listing(parts)}"
-    if trained:
-        said += f". Trained as published it adds {_least(trained).says()} (“{_least(trained).name}”)"
+    published = [step for step in trained if not {"mixing", "whitening"} & set(step.options)]
+    if published:
+        said += f". Trained as published it adds {_least(published).says()} (“{_least(published).name}”)"
+        changed = [f"{step.says()} (“{step.name}”)" for step in trained if step not in published]
+        said += f", and by the same optimiser {listing(changed)}" if changed else ""
     return said + "."
 
 

@@ -7,8 +7,8 @@ const NUMBER = /^([+-]?)(\d+(?:\.\d+)?(?:e[+-]?\d+)?|∞)(?:\s×\s10([⁻⁰¹²
 const words = new Intl.Collator("en", { numeric: true });
 
 function textOf(cell) {
-  const text = [...cell.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE).map((node) => node.data);
-  return text.join("").trim();
+  const note = cell.querySelector("small");
+  return cell.textContent.slice(0, note ? -note.textContent.length : undefined).trim();
 }
 
 function numberOf(text) {

@@ -47,6 +47,8 @@ MOBE_ROWS = (
     Row("+ phi silu", "mobe:phi=silu"),
     Row("+ phi tanh: preset corrected", "mobe", quick=True, preset=True),
     Row("preset published, {steps} steps", "mobe:preset=published,steps={steps}", preset=True),
+    Row("published training, free mixing", "mobe:preset=published,mixing=free,steps={steps}"),
+    Row("+ in the metric of the inputs", "mobe:preset=published,mixing=free,whitening=input,steps={steps}"),
 )
 BESIDE_ROWS = (
     Row("TD-MoE, inverse whitening", "tdmoe:whitening_direction=inverse,allocation=published_stored,{one_shot}"),
