@@ -6,6 +6,7 @@ interrupted. Tables go to stdout, everything else to stderr.
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Annotated
 
@@ -54,8 +55,13 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        typer.echo(f"tdmoe-diag: {error}", err=True)
+        typer.echo(f"tdmoe-diag: {_as_given(str(error), sys.argv[1:2])}", err=True)
         sys.exit(2)
+
+
+def _as_given(message: str, command: list[str]) -> str:
+    """Specs of methods are given by --method to `compress`, by --methods to all others."""
+    return message if command == ["compress"] else re.sub(r"^(\w[\w-]*: )?--method ", r"\1--methods ", message)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ errors. It is taken up where it was left if that is the same, and refused otherw
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -21,6 +23,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from diag.calibrating import NAME as CALIBRATE
+from diag.calibrating import TABLE as CALIBRATED
 from diag.calibrating import VERSION as CALIBRATION
 from diag.calibrating import from_arrays
 from diag.files import write_json
@@ -196,6 +199,28 @@ def check_to(session: Session, *, settled: bool = True) -> None:
         )
 
 
+def compressed_folder(path: Path) -> Path:
+    """Of a checkpoint that --compressed names, resolved; InputError where it holds none."""
+    option, give = f"--compressed {path}", "give what `compress --to` wrote, or another checkpoint's folder"
+    if not path.is_dir():
+        raise InputError(f"{option}: no such folder; {give}")
+    if not (path / CONFIG).is_file() and not (path / ABOUT).is_file():
+        raise InputError(f"{option}: has no {CONFIG}; {give}")
+    if not any(path.glob("*.safetensors")) and not (path / ABOUT).is_file():
+        raise InputError(f"{option}: has no .safetensors files; {give}")
+    return path.resolve()
+
+
+def check_writable(to: Path) -> None:
+    """Make the folder of --to; InputError, before anything is computed, where nothing can be written into it."""
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=to):
+            pass
+    except OSError as error:
+        raise InputError(f"--to {to}: cannot be written ({error.strerror or error}); give another folder") from error
+
+
 def begin(session: Session) -> None:
     """Do again what is done in the run folder but not whole in --to; mark --to as ours, and unfinished where it is."""
     to, fresh = _to(session), session.request.fresh
@@ -265,10 +290,22 @@ def finish(session: Session, *, dense: bool, on_written: Callable[[int], None] =
         "stacks": session.folder.rows(TABLE),
         "config": config,
         "calibrated_on": _calibration_text(session.request.settings),
+        "calibration": calibration_said(session.request.settings),  # type: ignore[arg-type]
         **{key: manifest[key] for key in ("model", "commit", "seed", "versions", "device")},
     }
     write_json(to / ABOUT, about)
     return saved
+
+
+def calibration_said(settings: Settings) -> str:
+    """Text and tokens that the method saw, as `c4-calibration, 65,536 tokens`; empty where it needs none."""
+    method, options = methods.parse(settings.method)
+    if settings.statistics is None or not method.needs(options).statistics:
+        return ""
+    table = Path(settings.statistics) / "tables" / f"{CALIBRATED}.csv"
+    with table.open(encoding="utf-8", newline="") as lines:
+        tokens = int(next(csv.DictReader(lines))["tokens"])
+    return f"{Path(str(_calibration_text(settings))).name}, {tokens:,} tokens"
 
 
 def _calibration_text(settings: Any) -> str | None:

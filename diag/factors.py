@@ -14,7 +14,7 @@ from typing import Any
 from diag import parse
 from diag.calibrating import Settings as CalibrationSettings
 from diag.compress_run import Command, Compression, own_inputs
-from diag.compressing import bits, stored_dense_bits
+from diag.compressing import bits, calibration_said, stored_dense_bits
 from diag.open_model import OpenModel
 from diag.run import SCHEMA, Row, digest
 from tdmoe import methods, spec
@@ -62,15 +62,26 @@ def split_specs(text: str) -> list[str]:
     return found
 
 
+def needs_calibration(recipe: Recipe) -> bool:
+    """Whether its factors depend on one."""
+    method, options = methods.parse(recipe.method)
+    return method.needs(options).statistics
+
+
+def calibration_of(recipes: Iterable[Recipe], asked: CalibrationSettings) -> CalibrationSettings | None:
+    """What is asked for, or None where no recipe needs it."""
+    return asked if any(map(needs_calibration, recipes)) else None
+
+
 @dataclass(frozen=True)
 class Source:
-    """Where factors come from: model, layers, projections, calibration."""
+    """Where factors come from: model, layers, projections, calibration; None for no calibration."""
 
     opened: OpenModel
     model: str
     layers: Sequence[int]
     projections: str = "gate,up"
-    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    calibration: CalibrationSettings | None = field(default_factory=CalibrationSettings)
     memory: int = 4_000_000_000
     seed: int = 0
     revision: str | None = None
@@ -80,15 +91,17 @@ class Source:
         """One a recipe; they share one calibration, which collects what any of them needs."""
         parsed = [(recipe, *methods.parse(recipe.method)) for recipe in recipes]
         collected = self.calibration
-        for recipe, method, options in parsed:
-            needs = method.needs(options)
-            own = own_inputs(recipe.method, needs, self.projections, collected.per_expert)
-            collected = replace(collected, per_expert=own, outputs=collected.outputs or needs.outputs)
+        if collected is not None:
+            for recipe, method, options in parsed:
+                needs = method.needs(options)
+                own = own_inputs(recipe.method, needs, self.projections, collected.per_expert)
+                collected = replace(collected, per_expert=own, outputs=collected.outputs or needs.outputs)
         for recipe, _, options in parsed:
             yield self._command(recipe, options, collected)
 
-    def _command(self, recipe: Recipe, options: Any, collected: CalibrationSettings) -> Command:
-        asked = [recipe.method, recipe.ratio, list(self.layers), self.projections, asdict(collected), self.seed]
+    def _command(self, recipe: Recipe, options: Any, collected: CalibrationSettings | None) -> Command:
+        calibrated = None if collected is None else asdict(collected)
+        asked = [recipe.method, recipe.ratio, list(self.layers), self.projections, calibrated, self.seed]
         short = digest([SCHEMA, *asked, self.opened.identity, self.opened.device.partition(":")[0]])[:8]
         home = Path("runs") / f"{self.opened.name}-factors-{short}"
         where: dict[str, Any] = {"layers": parse.spans(self.layers), "projections": self.projections}
@@ -110,6 +123,7 @@ class Factors:
     rows: list[Row]
     dense_bits: dict[int, int]  # of the compressed stacks of a layer, as the checkpoint stores them
     model_bits: int  # of the whole checkpoint but its input embeddings
+    calibration: str = ""  # text and tokens, for people; empty where the method needs none
 
     @staticmethod
     def of(compression: Compression) -> Factors:
@@ -122,7 +136,8 @@ class Factors:
             dense[job.layer] = dense.get(job.layer, 0) + stored_dense_bits(stack)
         recipe = Recipe(command.method, command.ratio)
         rows = session.folder.rows("compression")
-        return Factors(recipe, command.to, stacks, rows, dense, bits(session.checkpoint))
+        said = calibration_said(session.request.settings)  # type: ignore[arg-type]
+        return Factors(recipe, command.to, stacks, rows, dense, bits(session.checkpoint), said)
 
     def module(self, dense: Any, layer: int) -> Any:
         """The layer's experts in factor form, beside the `dense` module of a loaded model."""

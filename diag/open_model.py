@@ -11,13 +11,12 @@ from torch import Tensor
 from diag.engine import Inline
 from diag.models import Model, resolve
 from diag.run import SCHEMA, RunFolder, Unit, digest, make_manifest
-from diag.texts import load_text
+from diag.texts import text_of
 from diag.transformer import load_model, load_tokenizer
 from diag.windows import token_windows, window_of
 from tdmoe.architecture import EXPERTS, Architecture, architecture, language_config
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.locate import check_layers
-from tdmoe.problems import InputError
 
 
 class OpenModel:
@@ -57,12 +56,24 @@ class OpenModel:
         """The transformers model on the device, for inference."""
         return load_model(self.model, self.checkpoint.files, self.device, dtype)
 
+    def run_dtype(self, asked: str) -> str:
+        """What the model runs in: `asked`, or for auto its own, bfloat16 where that is not one to run in.
+
+        Where config.json does not say it, its own is that of its first tensor.
+        """
+        if asked != "auto":
+            return asked
+        own = self.arch.dtype
+        if own is None:
+            own = {"F32": "float32", "F16": "float16"}.get(
+                self.checkpoint.entry(next(iter(self.checkpoint.names()))).dtype
+            )
+        own = str(own).removeprefix("torch.")
+        return own if own in ("float32", "float16") else "bfloat16"
+
     def windows(self, option: str, text: str, tokens: int, window: int | None) -> Tensor:
         """(W, T) of a built-in text or a file; InputError, naming the `option` that gave it, where there is none."""
-        try:
-            content = load_text(text)
-        except ValueError as error:
-            raise InputError(f"{option} {text}: {error}") from error
+        content = text_of(option, text)
         return token_windows(self.tokenizer(), content, tokens, window_of(self.checkpoint.config, window))
 
     def run_folder(

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from tdmoe.problems import InputError
+
 GZIP_MAGIC = b"\x1f\x8b"  # never the start of UTF-8 text: 0x8b cannot follow 0x1f there
 
 
@@ -82,6 +84,14 @@ def load_text(name_or_path: str | Path) -> str:
     if found != builtin.sha256:
         raise ValueError(f"{label}: sha256 of the content is {found}, not {builtin.sha256}; reinstall the package")
     return _decode(content, label)
+
+
+def text_of(option: str, name: str) -> str:
+    """`load_text` of what an option was given; InputError, naming it, where there is none."""
+    try:
+        return load_text(name)
+    except ValueError as error:
+        raise InputError(f"{option} {name}: {error}") from error
 
 
 def _read_file(name_or_path: str | Path) -> bytes:

@@ -66,7 +66,7 @@ def test_headlines_are_what_compress_makes_of_their_specs(
     if whitening == "input" and not calibrated:
         return
     W_EOI, C_II = prototypes(6, SHAPE, noise=1.0), second_moment() if calibrated else None
-    found = measure(tmp_path, W_EOI, C_II, whitening, ratios=(0.2, 0.5), dtype=torch.bfloat16)
+    found = measure(tmp_path, W_EOI, C_II, whitening, ratios=(0.3, 0.5), dtype=torch.bfloat16)
     assert len(headlines(found)) == 8
     for row in headlines(found):
         reader = BlockReader(open_planted(tmp_path, W_EOI, torch.bfloat16), 10**9)
@@ -99,14 +99,16 @@ def test_storage_is_matched_and_the_curve_holds_the_exact_headlines(tmp_path: Pa
         assert min(row["metric_error"] for row in points[:-1]) == exact[1]["metric_error"]
         assert {row["expert_mode"] for row in points[:-1]} == {"compress"}
         published = [
-            r["metric_error"] for r in headlines(found) if (r["ratio"], r["allocation"]) == (ratio, "published")
+            r["metric_error"]
+            for r in headlines(found)
+            if (r["ratio"], r["allocation"]) == (ratio, "published") and r["status"] != "nothing_to_cut"
         ]
         assert min(published) >= min(row["metric_error"] for row in exact)
         assert {row["status"] for row in points} == {"from_table"}
 
 
 def test_the_published_difference_is_taken_apart(tmp_path: Path) -> None:
-    found = measure(tmp_path, prototypes(6, SHAPE, noise=1.0), ratios=(0.2,))
+    found = measure(tmp_path, prototypes(6, SHAPE, noise=1.0), ratios=(0.4,))
     (row,), points = found.bindings, found.points
     error = {(r["allocation"], r["expert_mode"]): r["metric_error"] for r in headlines(found)}
     curve = {r["rank_expert"]: r["metric_error"] for r in points if r["point"] == "curve"}

@@ -103,6 +103,8 @@ def test_tables(work: Path) -> None:
             assert 0 < max(errors) == float(row["floor"]) <= float(row["functional_error"])
         else:
             assert row["floor"] == row["mode_error_input"] == ""
+    seen = {row["method"].partition(":")[0]: row["calibration"] for row in rows}
+    assert seen["svd_llm"] == "b.txt, 256 tokens" and seen["rtn"] == seen["dense"] == ""
     by_step = {row["step"]: row for row in rows}
     published, stored = rows[:2]  # 7 x 20 x 24: the published input rank is full, and pays for a factor
     assert published["ranks"].startswith("gate:7x8x24") and stored["ranks"].startswith("gate:7x11x24")

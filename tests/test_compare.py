@@ -232,6 +232,16 @@ def test_dry_run_says_every_part_and_does_nothing(home: Path, compare: Callable[
     assert [word for word in (*parts, *jobs) if word not in result.out] == []
 
 
+@pytest.mark.parametrize("methods", ["svd,rtn", "svd,svd_llm"])
+def test_the_weights_of_methods_alone_need_no_calibration(
+    home: Path, compare: Callable[..., Result], methods: str
+) -> None:
+    text = EXPERIMENT.replace('methods = ["svd_llm", "rtn:bits=3"]', "")
+    (home / "methods.toml").write_text(text)
+    result = compare("--config", "methods.toml", "--methods", methods, "--out", methods, "--dry-run")
+    assert result.code == 0 and ("calibrate" in result.out) == ("svd_llm" in methods)
+
+
 def test_weights_alone_need_no_calibration(home: Path, compare: Callable[..., Result]) -> None:
     (home / "weights.toml").write_text('model = "pico"\n[spectra]\n')
     result = compare("--config", "weights.toml", "--out", "weights", "--dry-run")
@@ -242,7 +252,7 @@ def test_weights_alone_need_no_calibration(home: Path, compare: Callable[..., Re
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--methods", "mobi"), "--method mobi: is no method; .*"),
+        (("--methods", "mobi"), "--methods mobi: is no method; .*"),
         (("--ratios", "1.2"), "--ratios 1.2: '1.2' is no fraction between 0 and 1; .*"),
         (("--projections", "gate,dawn"), "spectra: --projections gate,dawn: 'dawn' is none of gate, up, down; .*"),
         (("--layers", "1"), "--layers 1: layer 1 is not a Mixture-of-Experts layer of this model; it has 0,2"),

@@ -289,3 +289,10 @@ def test_wrong_options_are_refused_before_any_work(
 ) -> None:
     refuses(compress("--to", tmp_path / "to", *arguments, "--out", tmp_path / "out"), message, tmp_path / "out")
     assert not (tmp_path / "to").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_run(
+    compress: Callable[..., Result], tmp_path: Path
+) -> None:
+    result = compress("--to", "/proc/x", "--text", "wikitext2", "--tokens", "512", "--out", tmp_path / "out")
+    refuses(result, "--to /proc/x: cannot be written \\(.*\\); give another folder", tmp_path / "out")

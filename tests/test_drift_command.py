@@ -89,6 +89,7 @@ def test_variants_checkpoints_and_a_plain_loop_agree(
     options = (*texts, *METHOD, "--layers", "1,3", "--compressed", compressed, "--out", out)
     result = tool("drift", *options)
     assert result.code == 0, result.err
+    assert re.search(r"│ one +│ 1 +│", result.out) and re.search(r"│ all +│ 1,3 +│", result.out)
     rows = rows_of(out)
     assert list(rows[0])[:12] == [
         *("method", "ratio", "scope", "compressed_layers", "layer", "angle_deg", "angle_stderr", "norm_ratio"),
@@ -211,7 +212,7 @@ WRONG = {
     "calibration text": (("--text", "c4-calibration"), "--text c4-calibration: is the calibration text"),
     "no such text": (("--text", "nothing.txt"), "--text nothing.txt: no text"),
     "too few tokens": (("--tokens", "63"), "--tokens 63: a window takes 64"),
-    "no such method": (("--methods", "tdmo"), "--method tdmo: is no method"),
+    "no such method": (("--methods", "tdmo"), "--methods tdmo: is no method"),
     "no such scope": (("--scope", "some"), "--scope some: 'some' is none of one, all"),
     "layers and schedule": (("--schedule", "middle-out:2", "--layers", "1"), "give it or --layers, not both"),
     "long schedule": (
@@ -223,7 +224,7 @@ WRONG = {
     ),
     "no schedule": (("--schedule", "outwards:2"), "write middle-out:N"),
     "no folder": (("--compressed", "nowhere"), "--compressed nowhere: no such folder"),
-    "empty folder": (("--compressed", "{}"), "has no config.json"),
+    "empty folder": (("--compressed", "{}"), "/empty: has no config.json; give what `compress --to` wrote"),
 }
 
 

@@ -48,6 +48,9 @@ def test_mini_end_to_end(tool: Tool, statistics: Path, tmp_path: Path) -> None:
     points, bindings, similar = (table(out, name) for name in ("experts", "binding", "similarity"))
     assert len(points) == 2 * (4 + 32) and len(bindings) == 2
     for row in points:
+        if (row["allocation"], row["expert_mode"], row["ratio"]) == ("published", "compress", "0.4"):
+            assert (row["status"], row["functional_error"]) == ("nothing_to_cut", "")  # it keeps all 32 experts
+            continue
         measured = row["point"] == "headline"
         assert row["status"] == ("ok" if measured else "from_table")
         assert row["functional_error"] and bool(row["operator_error"]) == bool(row["weight_error"]) == measured
@@ -107,6 +110,26 @@ def test_stacks_without_an_answer_still_end_in_tables_and_a_page(
     assert expected in {row["status"] for row in table(out, "experts")}
     assert [row["status"] for row in table(out, "similarity")] == ["too_few_experts"]
     assert "this run answers nothing yet" in words((out / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("ratio", ["0.6", "0.3"])
+def test_a_published_triple_that_cuts_no_expert_is_no_point_of_the_ablation(
+    tool: Tool, tmp_path: Path, ratio: str
+) -> None:
+    """Of 4 x 16 x 24 both modes' published triples are 4 x 8 x 8 at ratio 0.6; at 0.3 compress keeps 2 experts."""
+    out, model = tmp_path / "out", write_stack(tmp_path / "model", draw(4, 16, 24))
+    asked = ("--projections", "gate", "--ratios", ratio, "--jackknife", "2", "--draws", "1", "--quiet", "--out", out)
+    assert tool("experts", "--model", model, *asked).code == 0
+    points = {(row["allocation"], row["expert_mode"]): row for row in table(out, "experts") if row["method"]}
+    row, (found,) = points["published", "compress"], table(out, "binding")
+    apart = ("published_difference", "due_to_experts", "due_to_ranks")
+    same, page = ratio == "0.6", words((out / "report.html").read_text(encoding="utf-8"))
+    assert points["published", "preserve"]["status"] == "not_calibrated"
+    assert (row["status"], row["metric_error"] == "") == ("nothing_to_cut" if same else "not_calibrated", same)
+    assert (found["status"], found["rank_expert_published"]) == (("nothing_to_cut", "4") if same else ("ok", "2"))
+    assert [found[name] == "" for name in apart] == [same] * 3 and found["gain"] and found["price_share"]
+    assert ("Their compress triple cuts no expert here" in page) == same
+    assert ("Between their compress and their preserve triple lie" in page) != same
 
 
 @pytest.mark.parametrize(
@@ -211,6 +234,23 @@ def test_the_page_says_what_the_rows_say(run_data: dict[str, Any]) -> None:
         if row["measure"] == "cka_isotropic" and row["order_free"]
     ]
     assert f"CKA on isotropic inputs {float(np.median(cka)):.3f}" in said
+
+
+def test_the_published_difference_is_of_the_stacks_whose_triple_cuts_experts(run_data: dict[str, Any]) -> None:
+    parts = {"published_difference": 0.05, "due_to_experts": 0.04, "due_to_ranks": 0.01}
+    cut = {"experts": 6, "rank_expert_published": 4, "status": "ok"} | parts
+    whole = {"experts": 6, "rank_expert_published": 6, "status": "nothing_to_cut"} | dict.fromkeys(parts)
+    rows = [row for row in run_data["tables"]["binding"] if row["ratio"] == 0.4]
+    for changes, told in (
+        ((cut, cut, cut), "+0.010 the accident of the other ranks (medians)."),
+        ((cut, whole, cut), "(medians over the 2 stacks of 3 where their compress triple cuts experts)."),
+        ((whole, cut, whole), "(the one stack of 3 where their compress triple cuts experts)."),
+        ((whole, whole, whole), "Their compress triple cuts no expert here, so it says nothing about the expert mode."),
+    ):
+        changed = [row | change for row, change in zip(rows, changes, strict=True)]
+        run = run_data | {"tables": run_data["tables"] | {"binding": changed}}
+        page = words(render([run], [[]]))
+        assert told in page and (changes[1] is cut or "nothing to cut" in page or "nothing_to_cut" in page)
 
 
 def test_a_run_with_a_failed_job_says_so_and_hostile_names_stay_text(run_data: dict[str, Any]) -> None:

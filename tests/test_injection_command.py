@@ -67,7 +67,9 @@ def test_rows_page_and_resume(printed: tuple[Path, str], tool: Callable[..., Res
     errors = {(row["family"], row["seed"]): float(row["functional_error"]) for row in chosen}
     assert errors["along", "0"] > 1.1 * errors["flat", "0"]
     contrasts = rows_of(out, "injection_contrasts")
-    assert {row["statistic"] for row in contrasts} == {"spearman", "exponent", "within", "joint", "ratio", "excess"}
+    assert {row["statistic"] for row in contrasts} == {
+        *("spearman", "exponent", "r2_difference", "within", "joint", "ratio", "excess"),
+    }
     assert all(row["value"] or row["status"] != "ok" for row in contrasts)
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "predicts the damage best" in page and (out / "figures" / "injection-pairs.svg").is_file()

@@ -257,7 +257,7 @@ def test_with_statistics_errors_are_functional_too(
     [
         (("--ranks", "0.5,2"), "--ranks 0.5,2: '2' is no fraction between 0 and 1"),
         (("--ratios", "0"), "--ratios 0: '0' is no fraction"),
-        (("--methods", "nonsense"), "--method nonsense: is no method"),
+        (("--methods", "nonsense"), "--methods nonsense: is no method"),
         (("--methods", "rtn:bits=4,rtn:bits=99"), "bits is 99; give 2 to 8"),
         (("--methods", "tdmoe:gate_up=joint"), "gate_up=joint joins stacks"),
         (("--methods", "tdmoe:across=global"), "across=global joins stacks or shares a budget"),

@@ -150,7 +150,7 @@ def test_planted_ones_are_found_followed_and_zeroed(
     assert methods == {(layer, method) for layer in "012" for method in ("rtn:bits=3", "svd")}
     zeroed = [r for r in found["ablation"] if r["layer"] == ""]
     assert [(r["group"], r["zeroed"]) for r in zeroed] == [
-        *(("dense", "0"), ("superweight", "2"), ("random", "2"), ("random", "2")),
+        *(("dense", "0"), ("superweight", "2"), ("random", "2"), ("random", "2"), ("random_mean", "2")),
     ]
     assert abs(float(zeroed[1]["loss_change"])) > 20 * max(abs(float(r["loss_change"])) for r in zeroed[2:])
     assert "2 super weights were found: 9 at [6, 11] of L0 down" in (out / "report.html").read_text()
@@ -162,6 +162,21 @@ def test_planted_ones_are_found_followed_and_zeroed(
     assert tables(out) == found
     again = [path.name for path, time in before.items() if path.stat().st_mtime_ns != time]
     assert again == ["superweights-recovery-l002-down-e003.json"]
+
+
+@pytest.mark.parametrize("layers", ["0", "0,2"])
+def test_without_a_control_the_first_matrix_alone_is_zeroed(
+    tool: Tool, planted: Path, texts: tuple[object, ...], tmp_path: Path, layers: str
+) -> None:
+    out = tmp_path / "out"
+    asked = ("--layers", layers, "--methods", "", "--out", out, "--quiet", "--device", "cpu")
+    assert tool("superweights", "--model", planted, *SMALL, *texts, *asked).code == 0
+    found = tables(out)
+    assert {r["role"] for r in found["entries"]} == {"superweight"}
+    groups = [(r["group"], r["layer"]) for r in found["ablation"] if r["layer"] and r["draw"] == ""]
+    assert groups == [
+        (group, "0") for group in ("top_magnitude", "activation_weighted", "random_inlier", "random_mean")
+    ]
 
 
 def test_a_dense_model_and_the_published_list(
@@ -243,8 +258,8 @@ def test_broken_weights_fail_with_a_message(tool: Tool, dense: Path, texts: tupl
         (("--text", "nothing"), "--text nothing: no text"),
         (("--tokens", "12"), "--tokens 12: a window takes 512 tokens"),
         (("--window", "9999"), "--window 9999: this model takes 2 to 512"),
-        (("--methods", "tdmo"), "--method tdmo: is no method"),
-        (("--methods", "rtn:bits=1"), "--method rtn: bits is 1"),
+        (("--methods", "tdmo"), "--methods tdmo: is no method"),
+        (("--methods", "rtn:bits=1"), "--methods rtn: bits is 1"),
         (("--ratios", "1.5"), "--ratios 1.5: '1.5' is no fraction"),
         (("--methods", "tdmoe", "--ratios", "0.99999"), "leaves"),
         (("--memory", "much"), "--memory much: not a size"),
@@ -272,6 +287,14 @@ def test_wrong_input_behind_the_texts(
     result = tool("superweights", "--model", "mini", *short, *options)
     assert result.code == 2
     assert message in " ".join(result.err.split())
+
+
+def test_a_copy_of_the_text_is_no_held_out_text(tool: Tool, texts: tuple[object, ...], tmp_path: Path) -> None:
+    """What is compared is what the texts hold, not their names."""
+    (tmp_path / "copy.txt").write_text((tmp_path / "a.txt").read_text())
+    result = tool("superweights", "--model", "mini", *texts, "--eval-text", tmp_path / "copy.txt")
+    assert result.code == 2
+    assert f"--eval-text {tmp_path / 'copy.txt'}: is the --text that entries are chosen by" in result.err
 
 
 def test_dry_run_does_nothing(tool: Tool, short: tuple[object, ...]) -> None:

@@ -188,21 +188,50 @@ def test_spectra_and_the_expert_mode() -> None:
     assert "is 0.30 (95 % interval 0.25 to 0.35)" in turned
 
 
+def test_stacks_whose_published_triple_cuts_nothing_count_all_the_same() -> None:
+    """Whether the expert mode binds is of the best ranks, not of the published ones."""
+    apart = dict.fromkeys(("published_difference", "due_to_experts", "due_to_ranks"))
+    told = [said(planted.experts(0.82, 0.78, 0.5, **more))[2] for more in ({}, {"status": "nothing_to_cut", **apart})]
+    assert told[0] == told[1] and "the expert mode binds in 2 of 3 stacks" in told[0]
+
+
 def test_the_error_that_predicts_the_damage() -> None:
     errors = {"weight_error": 0.7, "functional_error": 0.98, "operator_error": 0.3}
     fourth = said(planted.injection(errors, (0.02, -0.1, 0.14)))[3]
     assert fourth.startswith(
         "The functional error predicts the damage best: over 12 kinds of residual injected into gate and up of all "
         "layers, a power of it, exponent 2.00 (95 % interval 1.90 to 2.10), explains 98.0 % of the variance of the "
-        "logarithm of the added loss (weight error 70.0 % and operator error 30.0 %)."
+        "logarithm of the added loss; the weight error 70.0 % (28.0 points less, 95 % interval 23.0 to 33.0) and the "
+        "operator error 30.0 % (68.0 points less, 95 % interval 63.0 to 73.0)."
     )
     assert "has the exponent +0.02 (−0.10 to +0.14): no effect of its own was found." in fourth
     assert "cannot be told apart" not in fourth
-    turned = said(planted.injection(errors | {"operator_error": 0.99}, (1.1, 0.9, 1.3)))[3]
+    turned = said(planted.injection(errors | {"operator_error": 0.99}, (1.1, 0.9, 1.3), reach=0.001))[3]
     assert turned.startswith("The operator error predicts the damage best") and "it adds damage of its own" in turned
     assert (
         "with the operator error and 0.980 (0.930 to 1.030) with the functional error, which cannot be told" in turned
     )
+
+
+def test_no_error_is_the_best_where_the_difference_may_be_none_or_the_kinds_are_few() -> None:
+    close = {"weight_error": 0.97, "functional_error": 0.98, "operator_error": 0.3}
+    fourth = said(planted.injection(close, (0.02, -0.1, 0.14)))[3]
+    assert fourth.startswith(
+        "Which error predicts the damage best cannot be told: over 12 kinds of residual injected into gate and up of "
+        "all layers, a power of the functional error, exponent 2.00 (95 % interval 1.90 to 2.10), explains 98.0 %"
+    )
+    assert "the weight error 97.0 % (1.0 points less, 95 % interval −4.0 to 6.0, cannot be told apart)" in fourth
+    assert "the operator error 30.0 % (68.0 points less, 95 % interval 63.0 to 73.0)" in fourth
+    assert said(planted.injection(close, (0.02, -0.1, 0.14), reach=0.0, count=7))[3] == (
+        "Which error predicts the damage best cannot be told: 7 kinds of residual injected into gate and up of all "
+        "layers clearly increased the loss, 8 are needed."
+    )
+    run = planted.injection(close, (0.02, -0.1, 0.14), reach=0.001)
+    assert said(run)[3].startswith("The functional error predicts the damage best")
+    rows = run["tables"]["injection_contrasts"]
+    run["tables"]["injection_contrasts"] = [row for row in rows if row["statistic"] != "r2_difference"]
+    assert "the weight error 97.0 % (interval of the difference not measured)" in said(run)[3]
+    assert said(run)[3].startswith("Which error predicts the damage best cannot be told: over 12")
 
 
 def test_predictors_of_attribution_are_added() -> None:

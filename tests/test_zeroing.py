@@ -73,3 +73,21 @@ def test_one_window_has_no_standard_error(model: Any, windows_WT: Tensor) -> Non
     (dense,) = ablation_rows(DownProjections(model), [], windows_WT[:1], "enwik8")
     assert dense["loss_stderr"] is None
     assert dense["loss"] == pytest.approx(float(losses(model, windows_WT[:1])[0]))
+
+
+def test_draws_are_averaged_window_by_window(model: Any, windows_WT: Tensor) -> None:
+    """The standard error of their mean is over windows, as that of what they stand beside."""
+    projections = DownProjections(model)
+    removal = Removal("top_magnitude", [Entry(Site(0), o, i) for o in range(20) for i in range(30)], None, 0, "down")
+    removals = list(beside_random(removal, projections, 3, torch.Generator().manual_seed(1)))
+    *others, mean = ablation_rows(projections, removals, windows_WT, "enwik8")
+    assert [row["group"] for row in others] == ["dense", "top_magnitude", "random", "random", "random"]
+    change_DW = []
+    for draw in removals[1:]:
+        with projections.zeroed(draw.entries):
+            change_DW.append(own_losses(model, windows_WT))
+    change_W = torch.stack(change_DW).mean(0) - own_losses(model, windows_WT)
+    assert (mean["group"], mean["layer"], mean["projection"], mean["zeroed"]) == ("random_mean", 0, "down", 600)
+    assert mean["loss_change"] == pytest.approx(float(change_W.mean()), rel=1e-3)
+    assert mean["loss_change_stderr"] == pytest.approx(float(change_W.std()) / math.sqrt(5), rel=1e-3)
+    assert mean["loss_change"] == pytest.approx(sum(row["loss_change"] for row in others[2:]) / 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 PUBLISHED = "tdmoe:whitening=none,allocation=published,decomposition=hosvd"
@@ -132,8 +133,11 @@ def experts(*shares: float, null: float = 0.8, **changes: Any) -> Row:
     return run_of("experts", binding=rows)
 
 
-def injection(r2: dict[str, float], joint: tuple[float, float, float]) -> Row:
-    """Laws of the three errors with these R^2, and the operator error's exponent beside the others."""
+def injection(r2: dict[str, float], joint: tuple[float, float, float], reach: float = 0.05, count: int = 12) -> Row:
+    """Laws of the three errors with these R^2, and the operator error's exponent beside the others.
+
+    `reach` is that of the intervals of differences of R^2.
+    """
     common = {"scope": "all", "layer": None, "projection": "gate,up", "design": None, "families": None, "size": None}
     rows: list[Row] = [
         {
@@ -143,7 +147,7 @@ def injection(r2: dict[str, float], joint: tuple[float, float, float]) -> Row:
             "value": 2.0,
             "low": 1.9,
             "high": 2.1,
-            "count": 12,
+            "count": count,
             "r2": value,
         }
         for error, value in r2.items()
@@ -152,6 +156,9 @@ def injection(r2: dict[str, float], joint: tuple[float, float, float]) -> Row:
         {**common, "statistic": "spearman", "error": error, "value": value, "low": value - 0.05, "high": value + 0.05}
         for error, value in r2.items()
     ]
+    for (a, x), (b, y) in combinations(r2.items(), 2):
+        ends = {"value": x - y, "low": x - y - reach, "high": x - y + reach}
+        rows.append({**common, "statistic": "r2_difference", "error": a, "other_error": b, **ends})
     value, low, high = joint
     rows.append({**common, "statistic": "joint", "error": "operator_error", "value": value, "low": low, "high": high})
     return run_of("injection", injection=[], injection_contrasts=rows)

@@ -116,6 +116,7 @@ def compress(
     """A smaller checkpoint that transformers loads and runs in factor form, after `import tdmoe.hub`."""
     from diag import calibrating, console, parse
     from diag.compress_run import Command, Compression, own_inputs
+    from diag.compressing import check_writable
     from tdmoe import methods, spec
 
     flags = {
@@ -163,6 +164,7 @@ def compress(
             if dry_run:
                 console.print_compression_plan(compression)
                 raise typer.Exit(0)
+            check_writable(to)
             failed = console.execute_compression(compression, quiet=quiet)
             session = compression.session
             saved.path = session.folder.path

@@ -124,12 +124,12 @@ def _print_table(plan: Drift) -> None:
     from diag.console import print_table
 
     table = Table()
-    for heading in ("method", "layers", "after", "angle, °", "norm ratio", "same experts", "router JS"):
-        table.add_column(heading, justify="left" if heading in ("method", "layers") else "right", no_wrap=True)
+    for heading in ("method", "scope", "layers", "after", "angle, °", "norm ratio", "same experts", "router JS"):
+        table.add_column(heading, justify="left" if heading in ("method", "scope", "layers") else "right", no_wrap=True)
     for row in plan.folder.rows("drift"):
         if row["after_last"]:
             ratio = "" if row["ratio"] is None else f" at {row['ratio']:g}"
-            names = [f"{row['method']}{ratio}", row["compressed_layers"], str(row["layer"])]
+            names = [f"{row['method']}{ratio}", row["scope"], row["compressed_layers"], str(row["layer"])]
             angle = "" if row["angle_deg"] is None else _with_error(row["angle_deg"], row["angle_stderr"])
             columns = ("norm_ratio", "routing_agreement", "routing_js")
             table.add_row(*names, angle or str(row["status"]), *(_number(row[column]) for column in columns))

@@ -337,13 +337,15 @@ def _injection(settings: Injection, context: Context, out: Path) -> Opened:
 class Kind:
     """A command as part of an experiment. `calibrated`: it, or its methods, take part in the shared calibration.
 
-    `statistics`: it reads those itself, so that it can be opened with them only when they are there.
+    `statistics`: it reads those itself, so that it can be opened with them only when they are there. `by_methods`: it
+    needs a calibration only where one of its methods does.
     """
 
     open: Callable[[Any, Context, Path], Opened]
     tables: Sequence[str]
     calibrated: bool = True
     statistics: bool = False
+    by_methods: bool = False
 
 
 KINDS: Mapping[str, Kind] = {
@@ -351,8 +353,8 @@ KINDS: Mapping[str, Kind] = {
     "operator": Kind(_operator, tuple(operator_probe.TABLES), statistics=True),
     "superweights": Kind(_superweights, tuple(superweights_probe.TABLES), calibrated=False),
     "experts": Kind(_experts, tuple(experts_probe.TABLES), statistics=True),
-    "quality": Kind(_quality, tuple(quality_probe.TABLES)),
-    "drift": Kind(_drift, tuple(drift_probe.TABLES)),
+    "quality": Kind(_quality, tuple(quality_probe.TABLES), by_methods=True),
+    "drift": Kind(_drift, tuple(drift_probe.TABLES), by_methods=True),
     "attribution": Kind(_attribution, tuple(attribution_probe.TABLES)),
     "injection": Kind(_injection, tuple(injection_probe.TABLES)),
 }

@@ -89,7 +89,12 @@ class Comparison(OpenModel):
     @property
     def calibrated(self) -> bool:
         """Whether anything needs the shared calibration."""
-        return any(step.kind.calibrated for step in self.steps)
+        return any(map(self._calibrates, self.steps))
+
+    def _calibrates(self, step: Step) -> bool:
+        if not step.kind.by_methods:
+            return step.kind.calibrated
+        return any(_needs(text).statistics for text in step.settings.methods or self.experiment.methods)
 
     def notes(self) -> list[str]:
         """What is left out of what was asked."""

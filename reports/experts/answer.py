@@ -107,16 +107,22 @@ def _published(listed: Sequence[ExpertStack], ratio: float) -> str:
         f"{fixed(median(a for a, _ in pairs))} with all experts kept, against {fixed(median(b for _, b in pairs))} "
         "for the best ranks of the same storage"
     )
-    rows = answered(listed, ratio, "due_to_experts")
+    rows = answered(listed, ratio, "rank_expert_published", "experts")
     cut = [row for row in rows if row["rank_expert_published"] < row["experts"]]
-    if not cut:
+    if rows and not cut:
         return f"{said}. Their compress triple cuts no expert here, so it says nothing about the expert mode."
+    if not (apart := [row for row in cut if given(row, "due_to_experts")]):
+        return f"{said}."
+    medians = "" if len(apart) == 1 else " (medians)"
+    if len(apart) < len(rows):
+        many = "the one stack" if len(apart) == 1 else f"medians over the {len(apart)} stacks"
+        medians = f" ({many} of {len(rows)} where their compress triple cuts experts)"
     return (
         f"{said}. Between their compress and their preserve triple lie "
-        f"{fixed(middle(cut, 'published_difference'), signed=True)}: "
-        f"{fixed(middle(cut, 'due_to_experts'), signed=True)} is the expert mode, "
-        f"{fixed(middle(cut, 'due_to_ranks'), signed=True)} the accident of the other ranks"
-        + (" (medians)." if len(cut) > 1 else ".")
+        f"{fixed(middle(apart, 'published_difference'), signed=True)}: "
+        f"{fixed(middle(apart, 'due_to_experts'), signed=True)} is the expert mode, "
+        f"{fixed(middle(apart, 'due_to_ranks'), signed=True)} the accident of the other ranks"
+        f"{medians}."
     )
 
 

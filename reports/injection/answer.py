@@ -1,6 +1,7 @@
 """The answer in plain words, computed from the statistics: nothing is said that a number below does not support."""
 
 from reports.formats import fixed, listing, percent, significant
+from reports.injection.best import compared, laws
 from reports.injection.sites import DESIGN_NAMES, DRAWN, ERRORS, NAMES, PER_EXPERT, Site, ratios, words
 from reports.run import Row, given
 from reports.tables import Cell, Table
@@ -49,24 +50,11 @@ def _times(row: Row) -> str:
     )
 
 
-def _laws(site: Site) -> list[Row]:
-    """Of the three errors, the best first."""
-    found = [row for error in ERRORS if (row := site.statistic("exponent", error=error)) is not None]
-    return sorted(found, key=lambda row: -float(row["r2"]))
-
-
 def _best(site: Site) -> str:
-    laws = _laws(site)
-    best, others = laws[0], laws[1:]
-    said = (
-        f"The {NAMES[best['error']]} predicts the damage best: over {best['count']} kinds of residual injected into "
-        f"{site.phrase}, a power of it, with exponent {_ranged(best)}, explains {percent(best['r2'])} of the "
-        "variance of the logarithm of the loss increase"
-    )
-    parts = [f"a power of the {NAMES[row['error']]} {percent(row['r2'])}" for row in others]
+    best = laws(site)[0]
     left = int(best.get("left_out") or 0)
     tail = f" {left} more did not clearly increase the loss and are left out." if left else ""
-    return f"{said}; {listing(parts)}.{tail}" if parts else f"{said}.{tail}"
+    return f"{compared(site, site.phrase, _ranged(best))}{tail}"
 
 
 def _operator(site: Site) -> str:
@@ -150,10 +138,10 @@ def _methods(site: Site) -> str:
 
 
 def _short(site: Site) -> str:
-    laws = _laws(site)
-    if not laws:
+    found = laws(site)
+    if not found:
         return f"Injected into {site.phrase}: no law could be fitted."
-    parts = [f"{NAMES[row['error']]} {percent(row['r2'])}" for row in laws]
+    parts = [f"{NAMES[row['error']]} {percent(row['r2'])}" for row in found]
     joint = site.statistic("joint", error="operator_error")
     beside = f"; exponent of the operator error beside the others {_ranged(joint)}" if joint is not None else ""
     return f"Injected into {site.phrase}: explained by {listing(parts)}{beside}."
@@ -168,9 +156,12 @@ def _coverage(found: list[Site]) -> str:
     sizes = [significant(size) for size in sorted({float(row["size"]) for row in rows})]
     said = (
         f"Measured: {len(rows)} runs over {max(int(row['tokens']) for row in rows):,} held-out tokens; families "
-        f"{listing(drawn)}, {seeds} {'draw' if seeds == 1 else 'draws'} of each; equal {listing(designs)}; sizes "
-        f"{listing(sizes)}."
+        f"{listing(drawn)}, {seeds} {'draw (seed)' if seeds == 1 else 'draws (seeds)'} of each; equal "
+        f"{listing(designs)}; sizes {listing(sizes)}."
     )
-    if seeds == 1:
-        said += " With one draw the intervals are over windows only."
+    said += (
+        " With one seed the intervals are over windows only."
+        if seeds == 1
+        else f" Intervals are Student's, over windows and over the {seeds} seeds of each family."
+    )
     return said + (" The run is incomplete: all of the above holds for the measured part only." if missing else "")

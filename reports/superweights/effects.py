@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
-from statistics import mean, stdev
 
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
@@ -19,6 +17,7 @@ _LEFT, _RIGHT = 0.75, 0.14  # inches
 NAMES = {
     **{"superweight": "super weights", "strongest_spike": "strongest spikes", "top_magnitude": "largest entries"},
     **{"activation_weighted": "activation-weighted", "random_inlier": "random inliers", "random": "random"},
+    "random_mean": "random, mean over draws",
 }
 
 
@@ -30,6 +29,7 @@ class Effect:
     where: str
     row: Row
     random: list[Row]
+    random_mean: Row | None = None
 
     @property
     def what(self) -> str:
@@ -51,27 +51,28 @@ class Effect:
     @property
     def random_change(self) -> float | None:
         """Mean over draws."""
-        return mean(float(row["loss_change"]) for row in self.random) if self.random else None
+        return None if self.random_mean is None else float(self.random_mean["loss_change"])
 
     @property
     def random_stderr(self) -> float | None:
-        """Of that mean, over draws."""
-        draws = [float(row["loss_change"]) for row in self.random]
-        return stdev(draws) / sqrt(len(draws)) if len(draws) > 1 else None
+        """Of that mean, over windows as that of the group."""
+        mean = self.random_mean or {}
+        return None if mean.get("loss_change_stderr") is None else float(mean["loss_change_stderr"])
 
 
 def effects(rows: Sequence[Row]) -> list[Effect]:
     """What was zeroed, in the order measured."""
     found = []
     for row in rows:
-        if row["group"] in ("dense", "random") or not given(row, "loss_change"):
+        if row["group"] in ("dense", "random", "random_mean") or not given(row, "loss_change"):
             continue
-        same = [other for other in rows if other["group"] == "random"]
         place = ("layer", "projection", "expert", "zeroed")
-        same = [other for other in same if all(other.get(key) == row.get(key) for key in place)]
+        same = [other for other in rows if all(other.get(key) == row.get(key) for key in place)]
+        draws = [other for other in same if other["group"] == "random" and given(other, "loss_change")]
+        mean = next((other for other in same if other["group"] == "random_mean"), None)
         expert = f", expert {int(row['expert'])}" if given(row, "expert") else ""
         where = f"L{int(row['layer'])} {row['projection']}{expert}" if given(row, "layer") else ""
-        found.append(Effect(str(row["group"]), where, row, same))
+        found.append(Effect(str(row["group"]), where, row, draws, mean))
     return found
 
 

@@ -1,7 +1,8 @@
 """The fourth sentence: which error predicts the damage, of injected residuals and of the runs of `attribution`."""
 
-from reports.formats import listing, percent
-from reports.injection.sites import ERRORS, NAMES, Site, sites
+from reports.formats import listing
+from reports.injection.best import compared, enough, laws
+from reports.injection.sites import NAMES, Site, sites
 from reports.run import Row, given
 from reports.verdict.intervals import between
 from reports.verdict.subjects import Subject, plain
@@ -23,29 +24,18 @@ def predictor(subject: Subject) -> str:
 
 def _injected(subject: Subject) -> str:
     listed = [site for run in subject.runs if run["tables"].get("injection_contrasts") for site in sites(run)]
-    site = next((site for site in listed if _laws(site)), None)
+    site = next((site for site in listed if laws(site)), None)
     if site is None:
         return ""
-    best, *others = _laws(site)
-    name = NAMES[str(best["error"])]
-    exponent = between(best.get("low"), float(best["value"]), best.get("high"))
-    parts = [f"{NAMES[str(row['error'])]} {percent(row['r2'])}" for row in others]
-    return (
-        f"The {name} predicts the damage best: over {best['count']} kinds of residual injected into {_where(site)}, a "
-        f"power of it, exponent {exponent.text(worded=True)}, explains {percent(best['r2'])} of the variance of the "
-        f"logarithm of the added loss{f' ({listing(parts)})' if parts else ''}.{_ranks(site, best)}{_operator(site)}"
-    )
+    best = laws(site)[0]
+    exponent = between(best.get("low"), float(best["value"]), best.get("high")).text(worded=True)
+    said = compared(site, _where(site), exponent)
+    return f"{said}{_ranks(site, best)}{_operator(site)}" if enough(site) else said
 
 
 def _where(site: Site) -> str:
     layers = "all layers" if site.layer is None else f"layer {site.layer} alone"
     return f"{listing(plain(site.projection).split(','))} of {layers}"
-
-
-def _laws(site: Site) -> list[Row]:
-    """Of the three errors, the best first."""
-    rows = [row for error in ERRORS if (row := site.statistic("exponent", error=error)) is not None]
-    return sorted((row for row in rows if given(row, "r2")), key=lambda row: -float(row["r2"]))
 
 
 def _ranks(site: Site, best: Row) -> str:

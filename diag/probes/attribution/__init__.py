@@ -20,7 +20,7 @@ NAME = "attribution"
 SHAPLEY = "attribution_shapley"
 PREDICTORS = "attribution_predictors"
 MEASURED = "measured"  # of a part: what the tables are computed from
-VERSION = 1
+VERSION = 2
 STATISTICS_VERSION = 1  # of what is computed from the parts
 COLUMNS = (
     *("step", "method", "ratio", "bits_saved", "weight_error", "functional_error", "operator_error", "angle_deg"),
@@ -28,7 +28,7 @@ COLUMNS = (
     *("ladder", "projections", "ranks", "loss_nats", "loss_nats_stderr", "loss_difference_nats"),
     *("loss_difference_nats_stderr", "change_nats", "change_nats_stderr", "functional_error_expert"),
     *("mode_error_expert", "mode_error_output", "mode_error_input", "floor", "norm_ratio", "seconds"),
-    *("text", "windows", "tokens"),
+    *("text", "windows", "tokens", "calibration"),
 )
 SHAPLEY_COLUMNS = (
     *("switch", "text", "nats", "nats_low", "nats_high", "gap_share", "gap_share_low", "gap_share_high"),

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diag.probes.injection.contrasts import interval
+from diag.probes.injection.intervals import interval
 
 SAMPLES = 2000
 

@@ -25,7 +25,7 @@ from diag.probes.attribution.gap import SAMPLES
 from diag.probes.attribution.ladder import DENSE, FULL, Frame, Step, alignment, check_kind, is_tucker, steps
 from diag.probes.attribution.switches import method, switches
 from diag.run import Part, RunFolder, digest
-from diag.texts import load_text
+from diag.texts import text_of
 from diag.windows import window_of
 from tdmoe.families import JOINT, MEMBERS, PROJECTIONS
 from tdmoe.problems import InputError
@@ -202,8 +202,8 @@ class Plan(OpenModel):
     def _held_out(self) -> Tensor:
         """Windows of the text; InputError where it is the calibration's, or gives no two windows."""
         request = self.request
-        text = _content("--text", request.text)
-        if text == _content("--calibration-text", request.calibration.text):
+        text = text_of("--text", request.text)
+        if text == text_of("--calibration-text", request.calibration.text):
             raise InputError(f"--text {request.text}: is the calibration text; give another, as wikitext2 or enwik8")
         tokens = request.windows * window_of(self.checkpoint.config, request.window) or EVERYTHING
         windows_WT = self.windows("--text", request.text, tokens, request.window)
@@ -225,6 +225,7 @@ class Plan(OpenModel):
             for command in self._source(projections, collected).commands(recipes):
                 assert command.calibration is not None, "never from a folder"
                 collected = command.calibration
+        self.collected = collected
         return {projections: self._source(projections, collected) for projections in by_projections}
 
     def _source(self, projections: str, collected: CalibrationSettings) -> Source:
@@ -259,8 +260,8 @@ class Plan(OpenModel):
 
     def _folder(self) -> RunFolder[Part]:
         request = self.request
-        collected = next(iter(self.sources.values())).calibration
-        content = digest(_content("--calibration-text", collected.text))
+        collected = self.collected
+        content = digest(text_of("--calibration-text", collected.text))
         calibrated = digest([asdict(collected), content, request.seed, CALIBRATION, compressing.VERSION])
         layers, shape = parse.spans(self.layers), list(self.windows_WT.shape)
         windows = [*shape, digest(self.windows_WT.tolist())]
@@ -268,7 +269,7 @@ class Plan(OpenModel):
         for variant, part in self.parts.items():
             about = [asdict(variant), layers, calibrated] if variant.recipe else DENSE
             identities[part] = {"probe_version": VERSION, "variant": digest(about), "windows": windows}
-            identities[part] |= {"dtype": request.dtype}
+            identities[part] |= {"dtype": self.run_dtype(request.dtype)}
         for part in self.modes.values():
             identities[part] = {"probe_version": VERSION, "calibrated": calibrated}
         asked = [[asdict(step) for step in self.steps], None if self.game is None else self.game.identity]
@@ -281,7 +282,12 @@ class Plan(OpenModel):
             **{"ratio": request.ratio, "projections": self.projections, "layers": layers},
             **{"ladder": request.ladder, "shapley": "none" if self.game is None else self.game.orders_said},
             **{"mobe steps": request.mobe_steps, "alignment": self.frame.alignment, "bootstrap samples": SAMPLES},
-            **{"text": Path(request.text).name, "windows": shape[0], "window": shape[1], "dtype": request.dtype},
+            **{
+                "text": Path(request.text).name,
+                "windows": shape[0],
+                "window": shape[1],
+                "dtype": self.run_dtype(request.dtype),
+            },
             **{f"calibration {name}": value for name, value in asdict(collected).items()},
         }
         return self.run_folder(
@@ -292,10 +298,3 @@ class Plan(OpenModel):
         """The row of a finished part."""
         outcome = self.folder.outcomes[self.parts[variant].key]
         return dict(outcome.tables[MEASURED][0]) if outcome.state == "done" else None
-
-
-def _content(option: str, name: str) -> str:
-    try:
-        return load_text(name)
-    except ValueError as error:
-        raise InputError(f"{option} {name}: {error}") from error

@@ -19,7 +19,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from diag.probes.attribution.gap import Vector
-from diag.probes.injection.contrasts import interval, spearman
+from diag.probes.injection.contrasts import spearman
+from diag.probes.injection.intervals import interval
 
 ERRORS = ("weight_error", "functional_error", "functional_error_expert", "operator_error", "angle_deg")
 RESPONSE = "loss_difference_nats"

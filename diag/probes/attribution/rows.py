@@ -37,12 +37,13 @@ class Measurement:
         return bool(np.isfinite(self.losses_W).all())
 
 
-def of_factors(rows: Sequence[Mapping[str, Any]], bits_saved: float) -> Row:
+def of_factors(rows: Sequence[Mapping[str, Any]], bits_saved: float, calibration: str = "") -> Row:
     """What compression.csv says of all stacks together; nothing for the dense model, which has no rows.
 
     Errors are means over stacks in which every projection of a layer counts once, so gate and up as one stack twice.
     """
     found: Row = {"bits_saved": bits_saved, "seconds": None, "ranks": "", "stacks": []}
+    found["calibration"] = calibration
     found |= dict.fromkeys(POOLED)
     if rows:
         found |= {error: _pooled(rows, error) for error in POOLED}
@@ -108,7 +109,7 @@ def _losses(this: Measurement, dense: Measurement | None, before: Measurement | 
 
 def _geometry(this: Measurement, tails: Mapping[tuple[int, str], Tails]) -> Row:
     """Errors, what the modes' ranks cost at the least, and where the stream ends."""
-    row = {name: this.row[name] for name in ("bits_saved", "seconds", "ranks", *POOLED)}
+    row = {name: this.row[name] for name in ("bits_saved", "seconds", "ranks", "calibration", *POOLED)}
     for name, values_W in (("angle_deg", this.angles_W), ("norm_ratio", this.norm_ratios_W)):
         row[name] = mean(values_W).value if np.isfinite(values_W).all() else None
     stacks = this.row["stacks"]

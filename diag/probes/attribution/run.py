@@ -74,7 +74,7 @@ class Run:
         seconds = (time.perf_counter() - started) / len(parts)
         for part, (variant, factors), found_QW in zip(parts, made.items(), found_VQW, strict=True):
             saved = 0.0 if factors is None else factors.bits_saved(self.plan.layers)
-            row = of_factors([] if factors is None else factors.rows, saved)
+            row = of_factors([], saved) if factors is None else of_factors(factors.rows, saved, factors.calibration)
             row["tucker"] = variant.recipe is not None and is_tucker(variant.recipe)
             arrays = dict(zip(QUANTITIES, map(np.ascontiguousarray, found_QW), strict=True))
             self.folder.finish(part, {MEASURED: [row]}, arrays, seconds)

@@ -16,7 +16,7 @@ from diag.probes.attribution.predictors import Model, predictors
 from diag.probes.attribution.rows import NO_GAP, NOT_FINITE, NOT_MEASURED, Measurement, Row, attribution_rows
 from diag.probes.attribution.shapley import Coalition, sampled
 from diag.probes.attribution.switches import SWITCHES
-from diag.probes.injection.contrasts import interval
+from diag.probes.injection.intervals import interval
 
 
 def tables(plan: Plan) -> dict[str, list[Row]]:

@@ -50,8 +50,7 @@ class Walking:
     ) -> None:
         self.opened, self.windows_WT, self.layers = opened, windows_WT, layers
         self.memory, self._partial_path = memory, partial
-        own = str(opened.arch.dtype).removeprefix("torch.")
-        self.dtype = dtype if dtype != "auto" else own if own in ("float32", "float16") else "bfloat16"
+        self.dtype = opened.run_dtype(dtype)
         self._itemsize = int(getattr(torch, self.dtype).itemsize)
         self._walk: Walk | None = None
 

@@ -18,12 +18,12 @@ from diag.probes.drift.statistics import QUANTITIES, Sums
 from diag.run import Part, digest
 
 NAME = "drift"
-VERSION = 1
+VERSION = 2
 COLUMNS = (
     *("method", "ratio", "scope", "compressed_layers", "layer", "angle_deg", "angle_stderr", "norm_ratio"),
     *("routing_agreement", "routing_js", "tokens", "status"),
     *("after_last", "norm_ratio_stderr", "routing_agreement_stderr", "routing_js_stderr", "windows", "text", "dtype"),
-    *("bits_saved", "projections", "checkpoint"),
+    *("bits_saved", "projections", "checkpoint", "calibration"),
 )
 TABLES = {NAME: COLUMNS}
 ALL, ONE = "all", "one"
@@ -95,7 +95,9 @@ class Circumstances:
     shown: bool
 
 
-def rows(variant: Variant, sums: Sums, number: int, about: Circumstances, bits_saved: float | None) -> list[Row]:
+def rows(
+    variant: Variant, sums: Sums, number: int, about: Circumstances, bits_saved: float | None, calibration: str
+) -> list[Row]:
     """Of all layers."""
     last = max(variant.layers, default=sums.count_VL.shape[1] - 1)
     found = []
@@ -109,6 +111,7 @@ def rows(variant: Variant, sums: Sums, number: int, about: Circumstances, bits_s
             **{"layer": layer, "after_last": int(layer == last), "bits_saved": bits_saved},
             **{"tokens": about.windows * about.window, "windows": about.windows, "text": about.text},
             **{"dtype": about.dtype, "projections": variant.projections, "checkpoint": variant.checkpoint},
+            "calibration": calibration,
             "status": _status(row, layer, about),
         }
         found.append({column: row[column] for column in COLUMNS})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diag.compressing import ABOUT, DENSE, bits
+from diag.compressing import ABOUT, DENSE, bits, compressed_folder
 from diag.hollow import factored_layers
 from diag.models import Model
 from diag.open_model import model_identity
@@ -38,14 +38,13 @@ class Companion:
     layers: tuple[int, ...] = ()
     projections: str = ""
     calibrated_on: str | None = None
+    calibration: str = ""
 
 
 def open_companion(path: Path, original: Checkpoint) -> Companion:
     """InputError where the folder holds no whole checkpoint, or one of another shape; the caller closes it."""
     option = f"--compressed {path}"
-    if not path.is_dir():
-        raise InputError(f"{option}: no such folder; give what `compress --to` wrote, or another checkpoint's folder")
-    folder = path.resolve()
+    folder = compressed_folder(path)
     name = f"{folder.parent.name}-{DENSE}" if folder.name == DENSE else folder.name
     try:
         checkpoint = Checkpoint(LocalFiles(folder))
@@ -99,7 +98,8 @@ def _about(option: str, folder: Path) -> dict[str, Any]:
         stacks, config = about["stacks"], about["config"]
         layers = sorted({int(row["layer"]) for row in stacks})
         known = {"method": config["method"], "ratio": config["ratio"], "projections": config["projections"]}
-        return {**known, "layers": tuple(layers), "calibrated_on": about.get("calibrated_on")}
+        known |= {"calibrated_on": about.get("calibrated_on"), "calibration": str(about.get("calibration") or "")}
+        return {**known, "layers": tuple(layers)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise

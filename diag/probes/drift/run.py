@@ -24,7 +24,7 @@ from torch import Tensor
 from diag import parse
 from diag.calibrating import Settings as CalibrationSettings
 from diag.compress_run import Compression
-from diag.factors import Factors, Recipe, Source
+from diag.factors import Factors, Recipe, Source, calibration_of
 from diag.hollow import Experts
 from diag.open_model import OpenModel
 from diag.probes.drift import ALL, CAST, COLUMNS, NAME, VERSION, Circumstances, Variant, rows, variants
@@ -33,7 +33,7 @@ from diag.probes.drift.routing import Routing, shows_logits, watching
 from diag.probes.drift.statistics import Sums, compared, unchanged
 from diag.run import Part, RunFolder, digest
 from diag.shelf import Shelf
-from diag.texts import load_text
+from diag.texts import text_of
 from diag.transformer import load_model
 from diag.walk import Stream, Walk
 from diag.work import said
@@ -90,6 +90,7 @@ class Drift(OpenModel):
             self.companions: dict[Variant, Companion] = {}
             for path in request.compressed:
                 self._add_companion(path)
+            self.calibration = calibration_of(request.recipes, request.calibration)
             self.windows_WT = self._held_out()
             self.variants = [*variants(request.recipes, self.sets, request.scopes, request.projections)]
             self.variants += [*self.companions, *self._casts()]
@@ -171,7 +172,7 @@ class Drift(OpenModel):
                 seconds = (time.perf_counter() - started) / len(due)
                 for number, variant in enumerate(due):
                     saved = self._bits_saved(variant, made)
-                    found = {NAME: rows(variant, sums, number, about, saved)}
+                    found = {NAME: rows(variant, sums, number, about, saved, self._calibration(variant, made))}
                     self.folder.finish(variant.part, found, {}, seconds)
                 self._forget_partial()
         self.folder.write_table(NAME, COLUMNS)
@@ -200,10 +201,10 @@ class Drift(OpenModel):
     def _held_out(self) -> Tensor:
         """Windows of the text; InputError where something was calibrated on it, or a companion reads it otherwise."""
         request = self.request
-        text = _content("--text", request.text)
+        text = text_of("--text", request.text)
         calibrated = {found.calibrated_on for found in self.companions.values() if found.calibrated_on}
-        calibrated |= {request.calibration.text} if request.recipes else set()
-        if text in {_content("--calibration-text", name) for name in calibrated}:
+        calibrated |= {self.calibration.text} if self.calibration is not None else set()
+        if text in {text_of("--calibration-text", name) for name in calibrated}:
             raise InputError(f"--text {request.text}: is the calibration text; give another, as wikitext2 or enwik8")
         windows_WT = self.windows("--text", request.text, request.tokens, request.window)
         tokenizer = self.tokenizer()
@@ -213,13 +214,12 @@ class Drift(OpenModel):
 
     @property
     def _own_dtype(self) -> str:
-        own = str(self.arch.dtype).removeprefix("torch.")
-        return own if own in ("float32", "float16") else "bfloat16"
+        return self.run_dtype("auto")
 
     @property
     def _dtype(self) -> str:
         """What the models run in."""
-        return self._own_dtype if self.request.dtype == "auto" else self.request.dtype
+        return self.run_dtype(self.request.dtype)
 
     @property
     def _other_dtype(self) -> str:
@@ -236,7 +236,7 @@ class Drift(OpenModel):
             request.model,
             self.sets[-1],
             request.projections,
-            request.calibration,
+            self.calibration,
             request.memory,
             request.seed,
             request.revision,
@@ -245,9 +245,9 @@ class Drift(OpenModel):
 
     def _folder(self) -> RunFolder[Part]:
         request = self.request
-        calibrated = digest(_content("--calibration-text", request.calibration.text))
-        layers = parse.spans(self.sets[-1])  # a budget may be shared among them
-        made = [asdict(request.calibration), calibrated, request.seed, layers]
+        made: list[Any] = [request.seed, parse.spans(self.sets[-1])]  # a budget may be shared among these layers
+        if (asked := self.calibration) is not None:
+            made += [asdict(asked), digest(text_of("--calibration-text", asked.text))]
         shape, content = list(self.windows_WT.shape), digest(self.windows_WT.tolist())
         identities: dict[Part, dict[str, Any]] = {}
         for variant in self.variants:
@@ -264,7 +264,7 @@ class Drift(OpenModel):
             "compressed": [found.name for found in self.companions.values()] or "none",
             **{"text": Path(request.text).name, "tokens": self.windows_WT.numel(), "window": shape[1]},
             "dtype": self._dtype,
-            "calibration": asdict(request.calibration) if request.recipes else "none",
+            "calibration": "none" if self.calibration is None else asdict(self.calibration),
         }
         return self.run_folder(
             NAME, identities, config, out=request.out, command_line=request.command_line, seed=request.seed
@@ -341,6 +341,11 @@ class Drift(OpenModel):
             return made[variant.recipe].bits_saved(variant.layers)
         return self.companions[variant].bits_saved if variant in self.companions else None
 
+    def _calibration(self, variant: Variant, made: Mapping[Recipe, Factors]) -> str:
+        if variant.recipe is not None:
+            return made[variant.recipe].calibration
+        return self.companions[variant].calibration if variant in self.companions else ""
+
     def _save_partial(self, identity: Any, sums: Sums, done: int) -> None:
         self._forget_partial()
         write_bytes(self.folder.path / PARTIAL, serialized(vars(sums)))
@@ -389,10 +394,3 @@ def weight_bytes(checkpoint: Checkpoint, itemsize: int) -> int:
 
 def _itemsize(dtype: str) -> int:
     return int(getattr(torch, dtype).itemsize)
-
-
-def _content(option: str, name: str) -> str:
-    try:
-        return load_text(name)
-    except ValueError as error:
-        raise InputError(f"{option} {name}: {error}") from error

@@ -169,9 +169,13 @@ def alignment_of(shape: Shape) -> int:
 
 
 def _chosen(shape: Shape, found: Sequence[Point], ratio: float, allocation: str, mode: ExpertMode) -> Ranks | None:
-    """The triple of an allocation; None where no expert can be cut."""
+    """The triple of an allocation; None where experts are to be cut and none can be, or the published triple has none.
+
+    A published compress triple of full expert rank is one of preserve, and no point of the ablation.
+    """
     if allocation == "published":
-        return published_ranks(shape, ratio, expert_mode=mode)
+        ranks = published_ranks(shape, ratio, expert_mode=mode)
+        return ranks if mode == "preserve" or ranks.expert < shape[0] else None
     fitting = [point for point in found if (point.ranks.expert == shape[0]) == (mode == "preserve")]
     return min(fitting, key=lambda point: (point.squared, point.parameters)).ranks if fitting else None
 

@@ -9,6 +9,8 @@ taken apart, e the error in the metric and r_E the expert rank of the published 
     due_to_experts       = min e at that r_E - min e with all experts         ranks of the other modes re-optimised
     due_to_ranks         = the rest
 
+They are empty where the published compress triple cuts no expert, and the row says `nothing_to_cut`.
+
 What independent experts would give stands beside the answer: with flat spectra the expert mode is dear to cut even
 where experts share nothing, and it is the other modes that decide.
 """
@@ -49,7 +51,8 @@ def binding_row(
         values = [getattr(one, name) for one in independent if one is not None and getattr(one, name) is not None]
         row[f"{name}_null"] = float(np.mean(values)) if values else None
     row |= _taken_apart(table, found, whole, ratio)
-    return row | {"binding": verdict(row), "status": "ok" if whole.cut is not None else "nothing_to_cut"}
+    cut = whole.cut is not None and row["rank_expert_published"] < shape[0]
+    return row | {"binding": verdict(row), "status": "ok" if cut else "nothing_to_cut"}
 
 
 def _best(table: ErrorTable, whole: Binding) -> Row:
@@ -66,6 +69,8 @@ def _taken_apart(table: ErrorTable, found: Sequence[Point], whole: Binding, rati
     preserve, compress = (
         at_ranks(table, published_ranks(table.shape, ratio, expert_mode=mode)) for mode in ("preserve", "compress")
     )
+    if compress.ranks.expert == table.shape[0]:
+        return {"rank_expert_published": compress.ranks.expert}
     same = next((point for point in found if point.ranks.expert == compress.ranks.expert), None)
     difference = compress.error - preserve.error
     experts = None if same is None else same.error - whole.whole.error

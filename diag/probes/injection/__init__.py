@@ -29,6 +29,7 @@ from torch import Tensor
 from diag.compressing import layer_sums
 from diag.evaluation import mean, model_losses
 from diag.probes.injection import contrasts
+from diag.probes.injection.cells import Run
 from diag.run import Part, Row, RunFolder, digest
 from tdmoe import joint, methods
 from tdmoe.architecture import Architecture
@@ -41,7 +42,7 @@ from tdmoe.problems import InputError, WeightError
 NAME = "injection"
 CONTRASTS = "injection_contrasts"
 VERSION = 1
-CONTRASTS_VERSION = 3  # of the statistics alone
+CONTRASTS_VERSION = 4  # of the statistics alone
 COLUMNS = (
     *("design", "family", "scope", "layer", "projection", "size", "seed", "weight_error", "functional_error"),
     *("functional_error_expert", "operator_error", "loss_change", "loss_change_stderr", "tokens", "status"),
@@ -50,6 +51,7 @@ COLUMNS = (
 CONTRAST_COLUMNS = (
     *("statistic", "scope", "layer", "projection", "design", "families", "size", "error", "value", "low", "high"),
     *("count", "left_out", "r2", "weight_error_ratio", "functional_error_ratio", "operator_error_ratio", "status"),
+    "other_error",
 )
 TABLES = {NAME: COLUMNS, CONTRASTS: CONTRAST_COLUMNS}
 BATCH_TOKENS = 2048  # through the model at once
@@ -249,7 +251,7 @@ def summarise(folder: RunFolder[Part], site: Site, parts: Mapping[Part, tuple[Si
     """The statistics of a site, from its finished parts."""
     started = time.perf_counter()
     runs = [
-        contrasts.Run(row, change_W)
+        Run(row, change_W)
         for job, (where, _) in parts.items()
         if where == site and folder.outcomes[job.key].state == "done"
         for row, change_W in zip(folder.outcomes[job.key].tables[NAME], folder.arrays(job)["change"], strict=True)

@@ -11,29 +11,40 @@ scope (the same stacks injected), over cells:
     ratio      R of one family over R of another, at the same design and size
     excess     R of what a method leaves, over what log R = a + b log error of the drawn families says of its error
 
-Intervals are percentiles over resampled windows (the same ones for all runs: responses are paired by window) and
-resampled seeds (of every family apart, the same ones for all its designs and sizes: they share a draw); those of
-spearman over resampled windows and resampled runs. Cells whose response is not clearly positive (in 99 % of the
+    r2_difference  r2 of one error's exponent less that of another, over the same cells
+
+Windows are the same ones for all runs (responses are paired by window); the seeds of a family are the same ones for
+all its designs and sizes, which share their draws. With few of either, percentiles of resamples would be too narrow;
+so the intervals of all but spearman and r2_difference are Student's, around the estimate t (of its logarithm for ratio
+and excess), from what leaving out one window, or one seed of one family, changes:
+
+    v_g = (n_g - 1) / n_g sum_j (t_-j - mean t_-j)^2      g: the windows, or the n_g seeds of one family
+    t -/+ q sqrt(sum_g v_g),   q Student's quantile at (sum_g v_g)^2 / sum_g (v_g^2 / (n_g - 1)) degrees of freedom
+
+(jackknife, Efron and Stein 1981; degrees of freedom by Satterthwaite 1946). Those of spearman are percentiles over
+resampled windows and runs, those of r2_difference over resampled windows, seeds and cells: how well an error predicts
+is a statement on kinds of residual. Resamples draw n - 1 of n windows, seeds and cells, so that their variance is not
+(n - 1) / n of what it should be (Rao and Wu 1988). Cells whose response is not clearly positive (in 99 % of the
 samples) have no logarithm, or one of noise alone; they are left out and counted.
 
-Legend: R runs, C cells, S seeds of a cell, W windows, B bootstrap samples.
+Legend: R runs, C cells, S seeds of a cell, W windows, B bootstrap samples, J left out in turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-ERRORS = ("weight_error", "functional_error", "functional_error_expert", "operator_error")
+from diag.probes.injection.cells import ERRORS, Cells, Run, geometric
+from diag.probes.injection.intervals import interval, picks, weights
+
 JOINT = ("weight_error", "functional_error", "operator_error")
 SAMPLES = 1000
-LEVEL = 0.95
-CLEAR = 0.99  # share of bootstrap samples in which a response has to be positive
 HELD = {"frobenius": "weight_error", "operator": "operator_error", "functional": "functional_error"}
 PAIRS = (("rank_one", "flat"), ("along", "against"))
 
@@ -41,23 +52,12 @@ Vector = NDArray[np.float64]
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Run:
-    """One injection: its row of the table, and the change of every window's loss. Methods have no seed."""
-
-    row: Mapping[str, Any]
-    change_W: Vector
-
-    @property
-    def cell(self) -> tuple[str, str, float]:
-        return self.row["design"], self.row["family"], self.row["size"]
-
-
 def summarise(runs: Sequence[Run], seed: int, samples: int = SAMPLES) -> list[Row]:
     """Every statistic of one scope's runs; columns as `found` gives them."""
     rows = list(_correlations(runs, np.random.default_rng([seed, 0]), samples))
-    cells = _Cells(runs, np.random.default_rng([seed, 1]), samples)
-    return [*rows, *_exponents(cells), *_ratios(cells), *_excesses(cells)]
+    cells = Cells(runs, np.random.default_rng([seed, 1]), samples)
+    differences = _differences(cells, np.random.default_rng([seed, 2]))
+    return [*rows, *_exponents(cells), *differences, *_ratios(cells), *_excesses(cells)]
 
 
 def spearman(x_R: Vector, y_R: Vector) -> float | None:
@@ -69,7 +69,7 @@ def spearman(x_R: Vector, y_R: Vector) -> float | None:
 
 def _correlations(runs: Sequence[Run], random: np.random.Generator, samples: int) -> Iterator[Row]:
     change_RW = np.stack([run.change_W for run in runs])
-    picks_BR, weights_BW = _picks(random, samples, len(runs)), _weights(random, samples, change_RW.shape[1])
+    picks_BR, weights_BW = picks(random, samples, len(runs)), weights(random, samples, change_RW.shape[1])
     responses_BR = weights_BW @ change_RW.T
     for error in ERRORS:
         known = [run.row[error] for run in runs]
@@ -84,50 +84,7 @@ def _correlations(runs: Sequence[Run], random: np.random.Generator, samples: int
         yield found("spearman", error, {"count": len(runs)}, value, bounds, status)
 
 
-class _Cells:
-    """Responses of cells and their bootstrap samples; errors as the geometric mean over a cell's seeds."""
-
-    def __init__(self, runs: Sequence[Run], random: np.random.Generator, samples: int) -> None:
-        by_cell: dict[tuple[str, str, float], dict[int | None, Run]] = {}
-        for run in runs:
-            by_cell.setdefault(run.cell, {})[run.row["seed"]] = run
-        self.keys: list[tuple[str, str, float]] = list(by_cell)
-        windows = len(runs[0].change_W)
-        weights_BW = _weights(random, samples, windows)
-        seeds = sorted({run.row["seed"] for run in runs if run.row["seed"] is not None})
-        families = dict.fromkeys(family for _, family, _ in self.keys)
-        shares = {family: _weights(random, samples, len(seeds)) for family in families} if seeds else {}
-        self.drawn_C = np.array([None not in members for members in by_cell.values()])
-        means, sampled = [], []
-        self.errors: list[dict[str, float | None]] = []
-        for key, members in by_cell.items():
-            change_SW = np.stack([run.change_W for run in members.values()])
-            share_BS = np.ones((samples, 1))
-            if None not in members:
-                share_BS = shares[key[1]][:, [seeds.index(seed) for seed in members]]
-            total_B = share_BS.sum(1)
-            mean_B = (share_BS * (weights_BW @ change_SW.T)).sum(1) / np.where(total_B > 0, total_B, 1.0)
-            sampled.append(np.where(total_B > 0, mean_B, np.nan))
-            means.append(change_SW.mean())
-            self.errors.append({error: _geometric([run.row[error] for run in members.values()]) for error in ERRORS})
-        self.mean_C, self.mean_BC = np.array(means), np.stack(sampled, 1)
-        self.clear_C = (self.mean_C > 0) & ((self.mean_BC > 0).mean(0) >= CLEAR)
-
-    def clear(self, *key: Any) -> bool:
-        """Whether the cell's response is clearly positive."""
-        return bool(self.clear_C[self.keys.index(key)])
-
-    def column(self, error: str) -> Vector | None:
-        """(C,) logarithms of an error; None where a cell has none."""
-        values = [cell[error] for cell in self.errors]
-        if any(value is None for value in values):
-            return None
-        with np.errstate(divide="ignore"):
-            logs: Vector = np.log(np.array(values, dtype=np.float64))
-        return logs
-
-
-def _exponents(cells: _Cells) -> Iterator[Row]:
+def _exponents(cells: Cells) -> Iterator[Row]:
     everything = cells.drawn_C
     sizes = np.array([size for _, _, size in cells.keys])
     designs = np.array([design for design, _, _ in cells.keys])
@@ -142,7 +99,7 @@ def _exponents(cells: _Cells) -> Iterator[Row]:
 
 def _fits(
     statistic: str,
-    cells: _Cells,
+    cells: Cells,
     chosen_C: NDArray[np.bool_],
     errors: tuple[str, ...],
     sizes_C: Vector | None,
@@ -163,9 +120,9 @@ def _fits(
     if fit is None:
         yield from (found(statistic, error, counts, status="not_identified") for error in errors)
         return
-    slopes_BK = resampled(x_CK, cells.mean_BC[:, kept_C], groups_C)
+    slopes_JK = resampled(x_CK, cells.mean_JC[:, kept_C], groups_C)
     for k, error in enumerate(errors):
-        bounds = interval(slopes_BK[:, k].tolist())
+        bounds = cells.bounds(float(fit[0][k]), slopes_JK[:, k])
         yield found(statistic, error, {**counts, "r2": fit[1]}, float(fit[0][k]), bounds)
 
 
@@ -192,7 +149,7 @@ def regress(x_CK: Vector, response_C: Vector, groups_C: Vector) -> tuple[Vector,
 
 
 def resampled(x_CK: Vector, response_BC: Vector, groups_C: Vector) -> Vector:
-    """(B, K) slopes of `regress` for every sample, at once where all of a sample's responses are positive."""
+    """(B, K) slopes of `regress` for every row of responses, at once where all of a row are positive."""
     centred_CK = x_CK - np.stack([x_CK[groups_C == group].mean(0) for group in groups_C])
     with np.errstate(divide="ignore", invalid="ignore"):
         slopes_BK: Vector = np.log(response_BC) @ np.linalg.pinv(centred_CK, rcond=1e-6).T
@@ -202,7 +159,41 @@ def resampled(x_CK: Vector, response_BC: Vector, groups_C: Vector) -> Vector:
     return slopes_BK
 
 
-def _ratios(cells: _Cells) -> Iterator[Row]:
+def _differences(cells: Cells, random: np.random.Generator) -> Iterator[Row]:
+    """A row for each two of the three errors that every run has."""
+    for error, other in combinations(JOINT, 2):
+        columns = [cells.column(name) for name in (error, other)]
+        assert columns[0] is not None and columns[1] is not None, "every run has them"
+        x_2C = np.stack([column for column in columns if column is not None])
+        kept_C = cells.drawn_C & cells.clear_C & np.isfinite(x_2C).all(0)
+        count, left_out = int(kept_C.sum()), int((cells.drawn_C & ~kept_C).sum())
+        what: Row = {"count": count, "left_out": left_out, "other_error": other}
+        x_2C, response_BC = x_2C[:, kept_C], cells.mean_BC[:, kept_C]
+        if count < 3 or (np.ptp(x_2C, axis=1) < 1e-9).any():
+            yield found("r2_difference", error, what, status="not_identified")
+            continue
+        with np.errstate(divide="ignore", invalid="ignore"):
+            y_BC = np.where(response_BC > 0, np.log(response_BC), np.nan)
+        y_C = np.log(cells.mean_C[kept_C])
+        weights_BC = weights(random, len(y_BC), count)
+        values = [float(explained(x_C, y_C[None], np.ones((1, count)))[0]) for x_C in x_2C]
+        ours_B, theirs_B = (explained(x_C, y_BC, weights_BC) for x_C in x_2C)
+        bounds = interval((ours_B - theirs_B).tolist())
+        yield found("r2_difference", error, what, values[0] - values[1], bounds)
+
+
+def explained(x_C: Vector, y_BC: Vector, weights_BC: Vector) -> Vector:
+    """(B,) R^2 of y = a + b x, each cell counting as often as its weight says; NaN where one of both is constant."""
+    w_BC = weights_BC / weights_BC.sum(1, keepdims=True)
+    x_BC = x_C - (w_BC @ x_C)[:, None]
+    y_BC = y_BC - (w_BC * y_BC).sum(1, keepdims=True)
+    xx_B, yy_B, xy_B = ((w_BC * product).sum(1) for product in (x_BC * x_BC, y_BC * y_BC, x_BC * y_BC))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found_B: Vector = np.where((xx_B > 1e-18) & (yy_B > 0), xy_B**2 / (xx_B * yy_B), np.nan)
+    return found_B
+
+
+def _ratios(cells: Cells) -> Iterator[Row]:
     """R of the first family of a pair over the second's, and the ratios of their errors: of each size, and of all.
 
     The row without a size is the geometric mean over the sizes at which both responses are clearly positive.
@@ -217,17 +208,17 @@ def _ratios(cells: _Cells) -> Iterator[Row]:
                 what: Row = {"design": design, "families": f"{first}/{second}"}
                 what |= {"size": None if chosen is clear else chosen[0], "count": len(chosen)}
                 for error in JOINT:  # the three that every run has
-                    ours, theirs = (_geometric([cells.errors[c][error] for c in side]) for side in (a, b))
+                    ours, theirs = (geometric([cells.errors[c][error] for c in side]) for side in (a, b))
                     what[f"{error}_ratio"] = _over(ours, theirs)
                 value = _mean_ratio(cells.mean_C[None], a, b)[0]
-                bounds = interval(_mean_ratio(cells.mean_BC, a, b).tolist())
                 if np.isnan(value):
                     yield found("ratio", None, what, status="not_positive")
                 else:
+                    bounds = _of_logs(cells, float(value), _mean_ratio(cells.mean_JC, a, b))
                     yield found("ratio", None, what, float(value), bounds)
 
 
-def _excesses(cells: _Cells) -> Iterator[Row]:
+def _excesses(cells: Cells) -> Iterator[Row]:
     """Geometric mean over the cells of a method, for every error."""
     for method in dict.fromkeys(key[1] for key, drawn in zip(cells.keys, cells.drawn_C, strict=True) if not drawn):
         own_C = np.array([family == method for _, family, _ in cells.keys]) & cells.clear_C
@@ -237,14 +228,14 @@ def _excesses(cells: _Cells) -> Iterator[Row]:
             if x_C is None:
                 yield found("excess", error, what, status="no_statistics_of_each_expert")
                 continue
-            value, *sampled = (
+            value, *left_out = (
                 _excess(x_C, response_C, cells.drawn_C & cells.clear_C, own_C)
-                for response_C in [cells.mean_C, *cells.mean_BC]
+                for response_C in [cells.mean_C, *cells.mean_JC]
             )
             if np.isnan(value):
                 yield found("excess", error, what, status="not_positive")
             else:
-                yield found("excess", error, what, value, interval(sampled))
+                yield found("excess", error, what, value, _of_logs(cells, value, np.array(left_out)))
 
 
 def _excess(x_C: Vector, response_C: Vector, drawn_C: NDArray[np.bool_], own_C: NDArray[np.bool_]) -> float:
@@ -255,6 +246,12 @@ def _excess(x_C: Vector, response_C: Vector, drawn_C: NDArray[np.bool_], own_C: 
         return float("nan")
     slope, intercept = np.polyfit(x_C[law_C], np.log(response_C[law_C]), 1)
     return float(np.exp((np.log(response_C[own_C]) - intercept - slope * x_C[own_C]).mean()))
+
+
+def _of_logs(cells: Cells, value: float, left_out_J: Vector) -> tuple[float | None, float | None]:
+    """Interval of what is positive and varies by factors."""
+    low, high = cells.bounds(float(np.log(value)), np.log(left_out_J))
+    return None if low is None else float(np.exp(low)), None if high is None else float(np.exp(high))
 
 
 def _mean_ratio(mean_BC: Vector, top: list[int], bottom: list[int]) -> Vector:
@@ -274,37 +271,20 @@ def found(
     status: str = "ok",
 ) -> Row:
     """A row of the table of contrasts; `known` are its other columns, as far as it has them."""
-    names = ("design", "families", "size", "count", "left_out", "r2", *(f"{name}_ratio" for name in JOINT))
+    names = (
+        "design",
+        "families",
+        "size",
+        "count",
+        "left_out",
+        "r2",
+        *(f"{name}_ratio" for name in JOINT),
+        "other_error",
+    )
     return {"statistic": statistic, "error": error, "value": value, "low": bounds[0], "high": bounds[1]} | {
         **{name: known.get(name) for name in names},
         "status": status,
     }
-
-
-def interval(samples: Sequence[float]) -> tuple[float | None, float | None]:
-    """Percentile interval; none where a twentieth or more of the samples have no value."""
-    values = np.array(samples, dtype=np.float64)
-    values = values[np.isfinite(values)]
-    if len(values) == 0 or len(values) <= LEVEL * len(samples):
-        return None, None
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
-def _picks(random: np.random.Generator, samples: int, count: int) -> NDArray[np.int64]:
-    return random.integers(0, count, (samples, count))
-
-
-def _weights(random: np.random.Generator, samples: int, count: int) -> Vector:
-    """(B, N): how often each was drawn of N with replacement, over N."""
-    return random.multinomial(count, np.full(count, 1 / count), samples) / count
-
-
-def _geometric(values: Sequence[float | None]) -> float | None:
-    if any(value is None for value in values):
-        return None
-    with np.errstate(divide="ignore"):
-        return float(np.exp(np.log(np.array(values, dtype=np.float64)).mean()))
 
 
 def _over(a: float | None, b: float | None) -> float | None:

@@ -20,7 +20,7 @@ from diag.probes.quality.zero_shot import MACRO, METRIC
 from diag.run import Part, digest
 
 NAME = "quality"
-VERSION = 1
+VERSION = 2
 COLUMNS = (
     *(
         "method",
@@ -36,7 +36,7 @@ COLUMNS = (
     ),
     *("loss_nats", "loss_nats_stderr", "loss_difference_nats", "loss_difference_nats_stderr"),
     *("accuracy_difference", "accuracy_difference_stderr", "tokens", "projections", "checkpoint", "bits_saved_bf16"),
-    "protocol",
+    *("protocol", "calibration"),
 )
 TABLES = {NAME: COLUMNS}
 PERPLEXITY = "perplexity"

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from diag.compressing import ABOUT, DENSE, bits
+from diag.compressing import ABOUT, DENSE, bits, compressed_folder
 from diag.models import Model
 from diag.open_model import model_identity
 from diag.probes.quality import Saved, Subject
@@ -26,20 +26,20 @@ class OnDisk:
     saved: Saved
     identity: str
     calibrated_on: str | None
+    calibration: str = ""  # as the table says it
 
 
 def open_compressed(path: Path, original: Checkpoint) -> OnDisk:
     """InputError where the folder holds no whole checkpoint, or one of another vocabulary."""
     option = f"--compressed {path}"
-    if not path.is_dir():
-        raise InputError(f"{option}: no such folder; give what `compress --to` wrote, or another checkpoint's folder")
-    folder = path.resolve()
+    folder = compressed_folder(path)
     name = f"{folder.parent.name}-{DENSE}" if folder.name == DENSE else folder.name
-    subject, calibrated_on = Subject(name, checkpoint=name), None
+    subject, calibrated_on, calibration = Subject(name, checkpoint=name), None, ""
     if (folder / ABOUT).is_file():
         try:
             about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
             config, state, calibrated_on = about.get("config"), about["state"], about.get("calibrated_on")
+            calibration = str(about.get("calibration") or "")
             if state != "complete":
                 raise InputError(f"{option}: is unfinished; run its compress command again")
             subject = Subject(config["method"], config["ratio"], config["layers"], config["projections"], name)
@@ -56,7 +56,7 @@ def open_compressed(path: Path, original: Checkpoint) -> OnDisk:
                 )
             before = bits(original), 16 * parameters(original, embeddings=False)
             saved = Saved(*((whole - bits(found)) / whole for whole in before))
-            return OnDisk(subject, Model(name, folder), saved, model_identity(found), calibrated_on)
+            return OnDisk(subject, Model(name, folder), saved, model_identity(found), calibrated_on, calibration)
     except OSError as error:
         reason = f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"
         raise InputError(f"{option}: {reason}; check the folder and its rights") from error

@@ -17,7 +17,7 @@ from diag import compressing, parse
 from diag.calibrating import VERSION as CALIBRATION
 from diag.calibrating import Settings as CalibrationSettings
 from diag.compress_run import Compression
-from diag.factors import Recipe, Source
+from diag.factors import Recipe, Source, calibration_of
 from diag.open_model import OpenModel
 from diag.probes.quality import (
     DENSE,
@@ -35,7 +35,7 @@ from diag.probes.quality import (
 from diag.probes.quality.protocol import Protocol
 from diag.probes.quality.zero_shot import METRIC, Task
 from diag.run import Part, RunFolder, digest
-from diag.texts import load_text
+from diag.texts import load_text, text_of
 from diag.windows import window_of
 from tdmoe.problems import InputError
 from tdmoe.unquantised import parameters
@@ -87,6 +87,8 @@ class Plan(OpenModel):
             self.protocol = Protocol(window, stride, request.windows, request.join, request.bos)
             self.on_disk = [compressed.open_compressed(path, self.checkpoint) for path in request.compressed]
             self.variants = self._variants()
+            self.calibration = calibration_of(request.recipes, request.calibration)
+            self.dtype = self.run_dtype(request.dtype)
             self.texts = self._texts()
             self.tasks = self._tasks()
             self.source = self._source()
@@ -162,16 +164,16 @@ class Plan(OpenModel):
         found: dict[DataSet, Tensor] = {}
         tokenizer = self.tokenizer() if request.texts else None
         calibrated = [CALIBRATION_TEXT, *(each.calibrated_on for each in self.on_disk if each.calibrated_on)]
-        calibrated += [request.calibration.text] if request.recipes else []
+        calibrated += [self.calibration.text] if self.calibration is not None else []
         contents = {_known(name) for name in calibrated}
         for name in request.texts:
-            text, short = _content(name), Path(name).name
+            text, short = text_of("--texts", name), Path(name).name
             if text in contents:
                 raise InputError(f"--texts {name}: is a calibration text; evaluate on another, as wikitext2 or c4-eval")
             if short in {data.name for data in found}:
                 raise InputError(f"--texts {name}: there is another {short}; give each text once, each its own name")
             ids_WT = self.protocol.cut(tokenizer, text, name)
-            stated = f"{short}: {self.protocol.stated()}, {request.dtype} weights"
+            stated = f"{short}: {self.protocol.stated()}, {self.dtype} weights"
             identity = f"{stated}, {len(ids_WT)} windows, {hashlib.sha256(text.encode()).hexdigest()}"
             found[DataSet(short, PERPLEXITY, stated, identity, len(ids_WT) * self.protocol.scored)] = ids_WT
         return found
@@ -182,7 +184,7 @@ class Plan(OpenModel):
             return {}
         found = {}
         for task in zero_shot.load_tasks(request.tasks, request.task_data, request.limit):
-            stated = f"{task.stated()}, {request.dtype} weights"
+            stated = f"{task.stated()}, {self.dtype} weights"
             found[DataSet(task.name, METRIC, stated, f"{stated} {task.identity}")] = task
         return found
 
@@ -193,7 +195,7 @@ class Plan(OpenModel):
             request.model,
             self.sets[-1],
             request.projections,
-            request.calibration,
+            self.calibration,
             request.memory,
             request.seed,
             request.revision,
@@ -212,15 +214,15 @@ class Plan(OpenModel):
 
     def _folder(self) -> RunFolder[Part]:
         request = self.request
-        text = request.calibration.text
-        versions = compressing.VERSION, CALIBRATION
-        calibration = [asdict(request.calibration), digest(_known(text)), request.seed, *versions]
+        made: list[Any] = [request.seed, compressing.VERSION]
+        if (asked := self.calibration) is not None:
+            made += [asdict(asked), digest(_known(asked.text)), CALIBRATION]
         weights = {found.subject: found.identity for found in self.on_disk}
         identities: dict[Part, dict[str, Any]] = {}
         for (subject, data), part in self.parts.items():
             identity: dict[str, Any] = {"probe_version": VERSION, "data": data.identity, "subject": asdict(subject)}
             if subject in self.variants:
-                identity["calibration"] = digest(calibration)
+                identity["calibration"] = digest(made)
             if subject in weights:
                 identity["checkpoint"] = weights[subject]
             identities[part] = identity
@@ -230,7 +232,7 @@ class Plan(OpenModel):
             "protocol": self.protocol.stated(),
             "windows": request.windows or "all",
             "limit": request.limit,
-            "dtype": request.dtype,
+            "dtype": self.dtype,
             "compressed": [path.name for path in request.compressed],
         }
         if request.recipes:
@@ -238,18 +240,11 @@ class Plan(OpenModel):
                 "methods": [recipe.name for recipe in request.recipes],
                 "layers": [parse.spans(layers) for layers in self.sets],
                 "projections": request.projections,
-                **{f"calibration {name}": value for name, value in asdict(request.calibration).items()},
             }
+        if self.calibration is not None:
+            config |= {f"calibration {name}": value for name, value in asdict(self.calibration).items()}
         line, out = request.command_line, request.out
         return self.run_folder(NAME, identities, config, out=out, command_line=line, seed=request.seed)
-
-
-def _content(name: str) -> str:
-    """Of a text; InputError where it cannot be read."""
-    try:
-        return load_text(name)
-    except ValueError as error:
-        raise InputError(f"--texts {name}: {error}") from error
 
 
 def _known(name: str) -> str | None:

@@ -52,6 +52,10 @@ class Run:
     def __init__(self, plan: Plan, made: Sequence[Factors], on_steps: Callable[[int], None]) -> None:
         self.plan, self.folder = plan, plan.folder
         self.made = {factors.recipe: factors for factors in made}
+        self.calibrations = {found.subject: found.calibration for found in plan.on_disk}
+        for subject, (recipe, _) in plan.variants.items():
+            if recipe in self.made:
+                self.calibrations[subject] = self.made[recipe].calibration
         self.on_steps = on_steps
 
     def execute(self) -> None:
@@ -70,7 +74,7 @@ class Run:
     def _own(self, due: Sequence[Subject]) -> None:
         """The dense model, and the variants that are due."""
         plan = self.plan
-        model = plan.load(plan.request.dtype)
+        model = plan.load(plan.dtype)
         walk = Walk(model)
         evaluator = Evaluator(model, plan.tokenizer()) if plan.tasks else None
         for group in self._groups(due, model) if due else [[]]:
@@ -139,7 +143,7 @@ class Run:
         data = [each for each in plan.data if plan.is_due(subject, each)]
         model: Any = None
         for each in data:  # the first loads it
-            loads = partial(load_model, found.model, found.model.files(), plan.device, plan.request.dtype)
+            loads = partial(load_model, found.model, found.model.files(), plan.device, plan.dtype)
             model = self._attempt([subject], each, loads) if model is None else model
             if model is None:
                 continue
@@ -160,6 +164,7 @@ class Run:
     def _finish_text(self, subject: Subject, data: DataSet, losses_W: Vector, saved: Saved, seconds: float) -> None:
         dense_W = None if subject.is_dense else self._array(DENSE, data, LOSSES)
         row = perplexity_row(subject, data, losses_W, dense_W, saved)
+        row["calibration"] = self.calibrations.get(subject, "")
         self._finish(subject, data, row, {LOSSES: losses_W}, seconds)
 
     def _answer(self, evaluator: Evaluator | None, subject: Subject, data: DataSet, task: Task, saved: Saved) -> None:
@@ -171,6 +176,7 @@ class Run:
         if correct_N is not None:
             dense_N = None if subject.is_dense else self._array(DENSE, data, CORRECT)
             row = accuracy_row(subject, data, correct_N, dense_N, saved)
+            row["calibration"] = self.calibrations.get(subject, "")
             self._finish(subject, data, row, {CORRECT: correct_N}, time.perf_counter() - started)
             self.on_steps(task.documents)
 
@@ -190,7 +196,8 @@ class Run:
             first = self.folder.outcomes[self.plan.parts[subject, next(iter(tasks))].key].tables[NAME][0]
             saved = Saved(first["bits_saved"], first["bits_saved_bf16"])
             paired = None if subject.is_dense or len(dense) < len(tasks) else dense
-            self._finish(subject, data, macro_row(subject, data, correct, paired, saved), {}, 0.0)
+            row = macro_row(subject, data, correct, paired, saved) | {"calibration": first["calibration"]}
+            self._finish(subject, data, row, {}, 0.0)
 
     def _finish(self, subject: Subject, data: DataSet, row: Row, arrays: Mapping[str, Vector], seconds: float) -> None:
         ordered = {column: row[column] for column in COLUMNS}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 NAME = "superweights"
-VERSION = 1
+VERSION = 2
 PLACE = ("layer", "projection", "expert")
 TABLES = {
     "superweights": (
@@ -17,7 +17,7 @@ TABLES = {
     ),
     "recovery": (
         *(*PLACE, "method", "group", "rank", "stored_bits", "recovered_fraction", "stays_recovered_fraction"),
-        *("entries", "status", "kept_ratio", "ratio", "role"),
+        *("entries", "status", "kept_ratio", "ratio", "role", "calibration"),
     ),
     "entries": (
         *(*PLACE, "role", "group", "row", "column", "value", "first_rank", "stays_from_rank", "dominant_component"),

@@ -108,6 +108,7 @@ class Estimate:
     stored_bits: int
     kept_ratio: float
     W_OI: Tensor
+    calibration: str = ""
 
 
 def method_rows(W_OI: Tensor, tracked: Tracked, estimates: Sequence[Estimate]) -> list[Row]:
@@ -128,7 +129,8 @@ def method_rows(W_OI: Tensor, tracked: Tracked, estimates: Sequence[Estimate]) -
                 {
                     **{"method": estimate.method, "group": group, "rank": estimate.rank, "entries": len(among_P)},
                     **{"stored_bits": estimate.stored_bits, "kept_ratio": estimate.kept_ratio},
-                    **{"ratio": estimate.ratio, **share, "status": tracked.missing.get(group, "ok")},
+                    **{"ratio": estimate.ratio, "calibration": estimate.calibration, **share},
+                    "status": tracked.missing.get(group, "ok"),
                 }
             )
     return rows

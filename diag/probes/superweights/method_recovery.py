@@ -77,7 +77,9 @@ def of_stack(factors: Factors, site: Site) -> Estimate:
     row = next(r for r in factors.rows if (r["layer"], r["projection"]) == (site.layer, site.projection))
     bits, kept = int(row["stored_bits"]), float(row["kept_ratio"])
     W_OI = made.experts(site.expert, site.expert + 1)[0]
-    return Estimate(factors.recipe.method, factors.recipe.ratio, str(row["ranks"]), bits, kept, W_OI)
+    return Estimate(
+        factors.recipe.method, factors.recipe.ratio, str(row["ranks"]), bits, kept, W_OI, factors.calibration
+    )
 
 
 def of_matrix(W_OI: Tensor, recipes: Sequence[Recipe], device: str) -> tuple[list[Estimate], list[tuple[Recipe, str]]]:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from diag import parse
 from diag.calibrating import Settings as CalibrationSettings
-from diag.factors import Factors, Recipe, Source, recipes
+from diag.factors import Factors, Recipe, Source, calibration_of, recipes
 from diag.open_model import OpenModel
 from diag.probes.superweights import NAME, TABLES, VERSION, Settings
 from diag.probes.superweights.discovery import Arrays, Row, Search, labels, mean_square, search, site_of_row, tokens_of
@@ -33,6 +33,7 @@ from diag.probes.superweights.known import published
 from diag.probes.superweights.method_recovery import of_matrix, of_stack
 from diag.probes.superweights.zeroing import Removal, ablation_rows, beside_random
 from diag.run import Part, RunFolder, digest
+from diag.texts import text_of
 from diag.work import said
 from tdmoe import methods
 from tdmoe.architecture import language_config
@@ -98,7 +99,7 @@ class SuperWeights:
         given, opened = self.settings, self.opened
         if not math.isfinite(given.threshold):
             raise InputError(f"--threshold {given.threshold}: is no finite number; give one above 0")
-        if given.evaluation == given.text:
+        if text_of("--eval-text", given.evaluation) == text_of("--text", given.text):
             raise InputError(f"--eval-text {given.evaluation}: is the --text that entries are chosen by; give another")
         self.layers = parse.layers(self.request.layers, range(_depth(opened)), "decoder layer")
         if given.control_layer is not None and given.control_layer not in self.layers:
@@ -285,7 +286,7 @@ class SuperWeights:
             self.request.model,
             sorted({f.site.layer for f in self.followed if f.site.expert is not None}),
             "down",
-            CalibrationSettings(given.text, given.tokens, self.windows_WT.shape[1]),
+            calibration_of(self.recipes, CalibrationSettings(given.text, given.tokens, self.windows_WT.shape[1])),
             given.memory,
             self.request.seed,
             self.request.revision,
@@ -317,13 +318,15 @@ class SuperWeights:
         return {"ablation": rows}
 
     def _removals(self, generator: torch.Generator) -> Iterator[Removal]:
-        """Super weights (or every layer's strongest spike), then other groups of two matrices; beside random ones."""
+        """Super weights (or every layer's strongest spike), then other groups of the first matrix and of the control,
+        beside random ones."""
         draws, found = self.settings.draws, [row for row in self.found if row["status"] != "none_found"]
         yield from self._beside(Removal("superweight", [_entry(row) for row in found]), draws, generator)
         if not found:
             spikes = [_entry(row) for row in self.spikes if row["same_token"]]
             yield from self._beside(Removal("strongest_spike", spikes), draws, generator)
-        for followed in [f for f in self.followed if f.role != "control"][:1] + self.followed[-1:]:
+        first = [followed for followed in self.followed if followed.role != "control"][:1]
+        for followed in first + [followed for followed in self.followed if followed.role == "control"]:
             places = self._tracked(followed)[1].places
             for group in ("top_magnitude", "activation_weighted", "random_inlier"):
                 entries = [Entry(followed.site, row, column) for row, column in places[group].tolist()]

@@ -4,6 +4,8 @@ matrices.
     change = mean_w (c_w - c0_w),   c_w the mean next-token cross-entropy (nats) of window w, c0_w the dense model's
 
 in pairs over the same windows, with its standard error over windows. Weights are zeroed together and restored after.
+Random draws of one removal are averaged window by window, c_w = mean_d c_dw, and compared like one: its standard error
+is over windows too.
 
 Legend: W windows, T tokens of a window, V vocabulary.
 """
@@ -24,6 +26,8 @@ from torch import Tensor
 from diag.evaluation import model_losses, paired, perplexity
 from tdmoe.down_projections import DownProjections, Entry
 from tdmoe.entry_groups import random_entries
+
+RANDOM_MEAN = "random_mean"  # group of the mean over draws
 
 Row = dict[str, Any]
 Vector = NDArray[np.float64]
@@ -64,10 +68,14 @@ def ablation_rows(
     text: str,
     on_window: Callable[[], None] = lambda: None,
 ) -> list[Row]:
-    """The dense model's row, then one for each removal; a removal without entries says `none_found`."""
+    """The dense model's row, one for each removal, and one for the mean of every removal's random draws.
+
+    A removal without entries says `none_found`.
+    """
     dense_W = losses(projections.model, windows_WT, on_window)
     about = {"text": text, "windows": len(windows_WT), "window": windows_WT.shape[1]}
     rows: list[Row] = [{"group": "dense", "zeroed": 0, **_loss(dense_W), **about, "status": "ok"}]
+    drawn: dict[tuple[Any, ...], list[Vector]] = {}
     for removal in removals:
         row: Row = {
             **{"layer": removal.layer, "projection": removal.projection, "expert": removal.expert},
@@ -79,11 +87,20 @@ def ablation_rows(
             continue
         with projections.zeroed(removal.entries):
             loss_W = losses(projections.model, windows_WT, on_window)
-        change = paired(loss_W, dense_W)
-        rows.append(
-            row | _loss(loss_W) | {"loss_change": change.value, "loss_change_stderr": change.stderr, "status": "ok"}
-        )
+        rows.append(row | _changed(loss_W, dense_W))
+        if removal.draw is not None:
+            place = (removal.layer, removal.projection, removal.expert, len(removal.entries))
+            drawn.setdefault(place, []).append(loss_W)
+    for place, losses_DW in drawn.items():
+        labels = dict(zip(("layer", "projection", "expert", "zeroed"), place, strict=True))
+        changed = _changed(np.mean(losses_DW, 0), dense_W)
+        rows.append({"group": RANDOM_MEAN, **labels, **about, **changed})
     return rows
+
+
+def _changed(loss_W: Vector, dense_W: Vector) -> Row:
+    change = paired(loss_W, dense_W)
+    return {**_loss(loss_W), "loss_change": change.value, "loss_change_stderr": change.stderr, "status": "ok"}
 
 
 def losses(model: Any, windows_WT: Tensor, on_window: Callable[[], None] = lambda: None) -> Vector:
