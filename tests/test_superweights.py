@@ -15,6 +15,7 @@ import torch
 import zoo
 from damage import Result
 from safetensors.torch import save as serialized
+from test_page import words
 from tiny import read_tensors
 
 from diag.probes.superweights import known as known_models
@@ -153,7 +154,7 @@ def test_planted_ones_are_found_followed_and_zeroed(
         *(("dense", "0"), ("superweight", "2"), ("random", "2"), ("random", "2"), ("random_mean", "2")),
     ]
     assert abs(float(zeroed[1]["loss_change"])) > 20 * max(abs(float(r["loss_change"])) for r in zeroed[2:])
-    assert "2 super weights were found: 9 at [6, 11] of L0 down" in (out / "report.html").read_text()
+    assert "2 super weights were found: 9 at [6, 11] of L0 down" in words((out / "report.html").read_text())
 
     before = {path: path.stat().st_mtime_ns for path in sorted((out / "results").glob("*.json"))}
     shutil.rmtree(out / "tables")
