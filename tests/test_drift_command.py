@@ -17,6 +17,7 @@ import torch
 from damage import REMEDY, Result
 from safetensors.torch import load_file, save_file
 from test_drift import plain_loop
+from test_page import words
 from tiny import read_json, single_thread, write_json
 from torch import Tensor
 
@@ -168,7 +169,7 @@ def test_a_schedule_measures_all_its_sets_with_the_factors_of_one_run(
     assert alone == pytest.approx(angles_of(rows, scope="all", compressed_layers="1-2"), rel=1e-6)
     assert "drift-sets.svg" in {path.name for path in (tmp_path / "nested" / "figures").iterdir()}
     page = (tmp_path / "nested" / "report.html").read_text(encoding="utf-8")
-    assert "Over growing sets of layers: RTN bits=3 from" in page
+    assert "Over growing sets of layers: RTN bits=3 from" in words(page)
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(

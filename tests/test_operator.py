@@ -15,6 +15,7 @@ import torch
 from damage import Result
 from planted import MODES, open_planted, orthonormal, planted, write_stack
 from safetensors.torch import load_file, save_file
+from test_page import words
 from tiny import plain_checkpoint, single_thread, write_checkpoint
 from torch import Tensor
 
@@ -217,7 +218,7 @@ def test_the_command_writes_its_tables_and_resumes(tool: Callable[..., Result], 
     assert both.code == 0 and "1 of 2 jobs are done already" in both.err
     assert [row for row in table(Path("run")) if row["layer"] == "0"] == before
     assert {row["mode"] for row in table(Path("run"), "growth")} == set(MODES)
-    page = (Path("run") / "report.html").read_text(encoding="utf-8")
+    page = words((Path("run") / "report.html").read_text(encoding="utf-8"))
     assert "Corollary 1" in page and "Measured: 2 of 2 expert stacks" in page and "over the SVD" in page
     figures = sorted(path.name for path in Path("run/figures").glob("*.svg"))
     assert figures[0] == "operator-bounds.svg" and "operator-storage.svg" in figures
@@ -248,7 +249,7 @@ def test_with_statistics_errors_are_functional_too(
     by_method = {row["method"]: float(row["functional_error"]) for row in rows if row["ratio"]}
     assert by_method["svd_llm"] < by_method["svd"], "it minimises just that"
     assert tool(*asked, "--methods", "rtn", "--statistics", "nowhere").code == 2
-    page = Path("r/report.html").read_text(encoding="utf-8")
+    page = words(Path("r/report.html").read_text(encoding="utf-8"))
     assert "functional errors were not measured" not in page
 
 
@@ -284,4 +285,4 @@ def test_a_weight_that_is_no_number_fails_its_stack_only(tool: Callable[..., Res
     assert {row["projection"] for row in table(Path("run")) if row["status"] == "failed"} == {"up"}
     states = {job["key"]: job["state"] for job in json.loads(Path("run/run.json").read_text())["jobs"]}
     assert states == {"operator-L000-gate": "done", "operator-L000-up": "failed", "operator-L000-down": "done"}
-    assert "Measured: 2 of 3 expert stacks. The run is incomplete" in Path("run/report.html").read_text()
+    assert "Measured: 2 of 3 expert stacks. The run is incomplete" in words(Path("run/report.html").read_text())
