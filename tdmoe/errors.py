@@ -25,6 +25,7 @@ from tdmoe.precision import full_precision
 from tdmoe.products import expert_blocks
 from tdmoe.source import WeightSource
 
+TOGETHER = 256  # Grams up to this size go through one batched solver, several times faster than one by one
 Rebuild = Callable[[int, int], Tensor]  # experts start..stop-1 as W^_BOI
 
 
@@ -94,6 +95,10 @@ def spectral_norms(E_BOI: Tensor) -> list[float]:
     """||E_e||_2 of every matrix, from the largest eigenvalue of its smaller Gram."""
     wide = E_BOI if E_BOI.shape[1] <= E_BOI.shape[2] else E_BOI.transpose(1, 2)
     with full_precision():
+        if wide.shape[1] <= TOGETHER:
+            G_BNN = (wide.double() @ wide.double().mT).cpu()
+            values_B: list[float] = torch.linalg.eigvalsh(G_BNN)[:, -1].clamp(min=0.0).sqrt().tolist()
+            return values_B
         return [max(0.0, largest_eigenvalue((M.double() @ M.double().T).cpu())) ** 0.5 for M in wide]
 
 
