@@ -24,7 +24,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(PIP) -e '.[dev]'
 	@touch $@
 
-# About three minutes on two cores
+# About two minutes on two cores
 demo: setup
 	@$(BIN)/tdmoe-diag compare --model mini --preset quick
 

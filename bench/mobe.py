@@ -19,7 +19,7 @@ from tdmoe.mobe import fit, published, sizes
 
 RATIO = 0.4
 PUBLISHED_STEPS = 3000
-WIDE_STEPS, WIDE_EVALUATIONS = 4, 16
+WIDE_STEPS, WIDE_EVALUATIONS = 4, 10
 MARKS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds at which errors are told
 
 
