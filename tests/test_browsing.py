@@ -30,7 +30,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A hostile page of one run, with a job that failed; and one of three runs of two models."""
+    """A hostile page of one run, with a job that failed; one of a run with a table; one of three runs of two models."""
     home = tmp_path_factory.mktemp("pages")
     bad = fail(synthetic_run((0, 3, 5), model=MODEL), "spectra-L003-up", "<b>not</b> finite: " + "x" * 300)
     rows = [text_row("dense", None, "", 0.0, 2.0)]
@@ -38,7 +38,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         row = text_row(f"=HYPERLINK({name})", None, "1-2", saved / 10 - 0.2, loss or 0.0)
         rows.append(row if loss else row | {"value": None, "status": "not_finite"})
     several = [run_of(rows), run_of(ratios(), config={"texts": ["c4"]}), a_run(5.0, model=HOSTILE)]
-    for name, runs in (("one", [bad]), ("several", several)):
+    for name, runs in (("one", [bad]), ("table", several[:1]), ("several", several)):
         (home / f"{name}.html").write_text(render(runs, figures_of(runs)), encoding="utf-8")
     return {path.stem: path for path in home.iterdir()}
 
@@ -103,7 +103,7 @@ def column(session: Any, heading: str) -> list[str]:
 
 
 def test_tables_sort_by_keyboard_numbers_as_numbers_and_empty_last(session: Any, pages: dict[str, Path]) -> None:
-    visit(session, pages["several"])
+    visit(session, pages["table"])
     button = session.find_element("css selector", ".block thead th:nth-child(4) button")
     assert button.text == "wikitext2"
     before = column(session, "wikitext2")
@@ -144,7 +144,7 @@ def test_tables_sort_by_keyboard_numbers_as_numbers_and_empty_last(session: Any,
 
 
 def test_figures_enlarge_by_keyboard_and_escape_leads_back(session: Any, pages: dict[str, Path]) -> None:
-    visit(session, pages["several"])
+    visit(session, pages["table"])
     button = session.find_element("css selector", "figure button")
     label = button.get_attribute("aria-label")
     assert label == "Enlarge figure: Perplexity"
@@ -178,7 +178,7 @@ def test_the_keyboard_can_skip_to_the_content(session: Any, pages: dict[str, Pat
 
 
 def test_a_tables_link_saves_it_as_csv(session: Any, pages: dict[str, Path], tmp_path: Path) -> None:
-    visit(session, pages["several"])
+    visit(session, pages["table"])
     allowed = {"behavior": "allow", "downloadPath": str(tmp_path), "eventsEnabled": False}
     session.execute_cdp_cmd("Browser.setDownloadBehavior", allowed)
     link = session.find_element("css selector", ".block .download a")
@@ -188,7 +188,7 @@ def test_a_tables_link_saves_it_as_csv(session: Any, pages: dict[str, Path], tmp
         if file.exists():
             break
         time.sleep(0.02)
-    assert file.name == "pico-moe-pico-moe-quality-perplexity.csv"
+    assert file.name == "pico-moe-quality-perplexity.csv"
     with file.open(newline="", encoding="utf-8") as text:
         rows = list(csv.DictReader(text))
     assert [row["model"] for row in rows] == ["dense", *(f"'=HYPERLINK({name})" for name in LOSSES)]
