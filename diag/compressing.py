@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 NAME = "compress"
 TABLE = "compression"
-VERSION = 3
+VERSION = 4
 COLUMNS = (
     *("layer", "projection", "method", "ratio", "ranks", "parameters", "stored_bits", "weight_error"),
     *("functional_error", "functional_error_expert", "operator_error", "seconds", "status"),

@@ -76,8 +76,8 @@ def test_the_verdict_is_the_share_of_the_gap_and_what_is_left_of_it(page: str) -
     ) in text
     assert "At most 1.4 % of the gap (0.8 to 2.0), 0.020 nats, is structural: an upper bound" in text
     assert (
-        "compresses gate, up and down; over gate and up alone, as MoBE does, the best is “+ core refit”, which closes "
-        "93.8 % (95 % interval 93.2 to 94.4) and adds 0.136 ± 0.003 nats."
+        "compresses gate, up and down; over gate and up alone, as MoBE does, the best step is “+ core refit”, which "
+        "closes 93.8 % (95 % interval 93.2 to 94.4) and adds 0.136 ± 0.003 nats."
     ) in text
     assert pytest.approx((PUBLISHED - 0.069) / GAP, abs=5e-4) == 0.986  # the planted tables say so themselves
 
@@ -85,7 +85,7 @@ def test_the_verdict_is_the_share_of_the_gap_and_what_is_left_of_it(page: str) -
 def test_which_change_takes_away_most_and_whether_order_matters(page: str) -> None:
     text = words(page)
     assert (
-        "Whatever the order (Shapley value over all orders), most is taken away by exact ranks: 0.938 nats (0.921 to "
+        "Averaged over all orders (Shapley values), most is taken away by exact ranks: 0.938 nats (0.921 to "
         "0.955), 66.9 % of the gap (65.6 to 68.1); then by core refit 0.231 nats (0.224 to 0.239)"
     ) in text
     assert "No effect that differs from 0: HOOI, 0.000 nats (−0.001 to 0.001)." in text
@@ -110,7 +110,7 @@ def test_what_was_measured_in_one_order_only_is_no_difference() -> None:
     rows = [row | {"orders": 4} for row in shapley_rows()]
     rows[2] |= {"alone_nats": None}
     text = said(run_of(shapley=rows))
-    assert "(Shapley value over 4 drawn orders)" in text
+    assert "Averaged over 4 drawn orders (Shapley values)" in text
     total = sum(row["nats"] for row in rows)
     assert f"a difference of {100 * (0.312 - 0.189) / total:.1f}\N{NO-BREAK SPACE}% of the {total:.3f} nats" in text
     assert "all take away together (5 of 6 measured as both)." in text
@@ -164,7 +164,7 @@ def test_no_gap_is_said_and_no_share_of_it_is_given() -> None:
         "There is no gap to MoBE to explain: TD-MoE as published it adds 1.452 ± 0.012 nats a token to the dense "
         "model's loss, MoBE (corrected) 0.049 ± 0.002, a difference that cannot be told from 0"
     )
-    assert "of the gap" not in text.split("Whatever the order")[0] and "structural" not in text
+    assert "of the gap" not in text.split("Averaged over")[0] and "structural" not in text
     assert "— no gap" in words(page_of(run, figures=False))
     ladder = drawn(ladder_figure, run)
     assert "The gap to MoBE is not clear" in ladder.caption and "·" not in ladder.alt

@@ -26,7 +26,7 @@ def _shapley(found: Attribution) -> str:
         first, *others = (f"{_nats(row)}{_of_gap(row)}" for row in helps)
         then = listing([f"{switch_name(row)} {text}" for row, text in zip(helps[1:], others, strict=True)])
         said.append(
-            f"Whatever the order (Shapley value over {orders(rows)}), most is taken away by {switch_name(helps[0])}: "
+            f"Averaged over {orders(rows)} (Shapley values), most is taken away by {switch_name(helps[0])}: "
             f"{first}" + (f"; then by {then}." if then else ".")
         )
     if harms:

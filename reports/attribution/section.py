@@ -34,7 +34,7 @@ def attribution_section(run: Run, figures: Sequence[Figure]) -> Section:
     ours = [*found.tdmoe, *(step for step in found.presets if step not in beside), *beside]
     add("ladder", "What each change to TD-MoE takes away", losses(ours, _CAPTION, ladder=TDMOE), LADDER)
     add("mobe", "Where MoBE's advantage comes from", losses(found.mobe, _CAPTION, ladder=MOBE), MEETING)
-    add("shapley", "Each change, whatever the order", shapley(found), SHAPLEY)
+    add("shapley", "Each change, averaged over orders", shapley(found), SHAPLEY)
     add("floor", "What the ranks alone cost", ranks(found), FLOOR)
     add("predictors", "Which error predicts the damage", predictors(found), PREDICTORS)
     add("errors", "Errors and drift of every step", errors(found), SCATTER)

@@ -71,7 +71,7 @@ def shapley_figure(model: str, found: Attribution) -> Figure | None:
     missing = [label(switch_name(row), 48) for row in found.switches if not given(row, "nats")]
     return Figure(
         name=SHAPLEY,
-        title="Each change, whatever the order",
+        title="Each change, averaged over orders",
         alt=f"Shapley values with intervals. {said}.",
         caption=(
             f"Loss that each change takes away, averaged over {orders(rows)} in which they can be switched on (Shapley "

@@ -71,14 +71,14 @@ def _left(found: Attribution, best: Step, reference: Step) -> list[str]:
         text = f"Nothing is left of the gap: TD-MoE is ahead of MoBE by {fixed(ahead, 3)} nats."
     else:
         text = (
-            f"At most {said}, {fixed(-ahead, 3)} nats, is structural: an upper bound, since changes that "
-            "were not tried may close more."
+            f"At most {said}, {fixed(-ahead, 3)} nats, is structural: an upper bound against this run of "
+            "MoBE, since changes that were not tried may close more."
         )
     alike = min(found.like(reference), key=lambda step: step.damage, default=None)
     if alike is not None and alike is not best:
         text += (
             f" “{best.name}” compresses {_projections(best)}; over {_projections(reference)} alone, as MoBE does, the "
-            f"best is “{alike.name}”, which closes {_share(alike)} and adds {alike.says()} nats."
+            f"best step is “{alike.name}”, which closes {_share(alike)} and adds {alike.says()} nats."
         )
     return [text]
 
