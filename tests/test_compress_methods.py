@@ -82,9 +82,15 @@ def test_a_method_ends_in_a_checkpoint_of_its_form(
     assert type(small.model.layers[1].mlp.experts).__name__ == "FactoredExperts"
     ids = torch.randint(10, 4000, (1, 40), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected, found = (m(ids).logits for m in (dense, small))
-    close = torch.isclose(found, expected, rtol=0.05, atol=0.01 * float(expected.abs().max())).all(-1)
-    assert close.float().mean() >= 0.95  # of tokens: one between two experts may take the other for a rounding
+        expected, found = (m(ids, output_router_logits=True) for m in (dense, small))
+    alike = torch.ones(40, dtype=torch.bool)
+    for ours_TE, theirs_TE in zip(found.router_logits, expected.router_logits, strict=True):
+        (best_TK, near), (_, other) = (logits_TE.topk(5) for logits_TE in (theirs_TE, ours_TE))
+        same = (near[:, :4].sort(1).values == other[:, :4].sort(1).values).all(1)
+        assert (best_TK[~same, 3] - best_TK[~same, 4] < 5e-3).all(), "rounding moves them by 2.5e-3 at most"
+        alike &= same
+    ours_TV, theirs_TV = (out.logits[0, alike] for out in (found, expected))
+    torch.testing.assert_close(ours_TV, theirs_TV, rtol=0.05, atol=0.01 * float(theirs_TV.abs().max()))
     before, after = read_tensors(MINI), read_tensors(to / "dense")
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert bool(changed) == (spec != "identity"), "bit for bit"
