@@ -1,7 +1,7 @@
 """Every compressed model that any run measured, with all that is known of it, whichever command found it.
 
-Rows belong together when method, ratio, layers and checkpoint are the same; where `attribution` does not say which
-layers, when the stored bits are the same.
+Rows belong together when they are of the same model (`reports.verdict.identity`), their losses stand in one column
+when they were read by one protocol (`reports.verdict.protocol`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,30 +9,29 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from reports.drift.variants import ALL, Variant, variants
+from reports.formats import percent
 from reports.quality.answer import count_layers
 from reports.run import Row, given
 from reports.verdict.arenas import Arena, arenas, duels, ratio_at
+from reports.verdict.identity import Identity, apart, identity_of
 from reports.verdict.losses import DENSE, MOBE, TDMOE, Loss
-from reports.verdict.subjects import Subject, finite
+from reports.verdict.protocol import Column, column_names, column_of
+from reports.verdict.subjects import Subject, finite, plain
 
-_SAME_BITS = 1e-6  # of the bits saved
 ERRORS = ("weight_error", "functional_error", "operator_error")
-
-
-@dataclass(frozen=True)
-class Column:
-    """A text with the number of windows that a loss is a mean over: only losses of one column are comparable."""
-
-    text: str
-    windows: int | None
 
 
 @dataclass
 class Compared:
-    """One model. `errors` are its own where `attribution` measured them, otherwise means over stacks of `operator`."""
+    """One model. `errors` are its own where `attribution` measured them, otherwise means over stacks of `operator`.
+
+    `apart` is what tells it from the others of the page, in words.
+    """
 
     loss: Loss
     ratio: float | None  # that it is compared at
+    identity: Identity
+    apart: str = ""
     losses: dict[Column, Loss] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     errors_of: str = ""
@@ -60,19 +59,27 @@ class Compared:
         return next((float(step.row["seconds"]) for step in self.steps if given(step.row, "seconds")), None)
 
     @property
+    def title(self) -> str:
+        """Unique among those of its ratio and layers."""
+        return self.loss.title + (f" ({self.apart})" if self.apart else "")
+
+    @property
     def name(self) -> str:
         """With its ratio."""
-        return self.loss.named
+        return self.title + ("" if self.loss.ratio is None else f" at {self.loss.ratio:g}")
 
     @property
     def bits_saved(self) -> float | None:
         return self.loss.bits_saved
 
     @property
-    def damage(self) -> tuple[int, float]:
-        """To sort by: its loss on the first text that it was measured on."""
-        known = [loss.damage for loss in self.losses.values() if loss.measured]
-        return (0, known[0]) if known else (1, 0.0)
+    def angle_on(self) -> str:
+        """Which windows its angle is a mean over; nothing where there is none."""
+        row = self.end or {}
+        if not given(row, "angle_deg"):
+            return ""
+        parts = [str(row.get("text") or ""), f"{row['windows']} windows" if given(row, "windows") else ""]
+        return plain(", ".join(part for part in [*parts, str(row.get("dtype") or "")] if part))
 
 
 @dataclass
@@ -83,6 +90,19 @@ class Comparison:
     dense: dict[Column, Loss]
     models: list[Compared]
     leading: set[int] = field(default_factory=set)  # ids of the losses that the verdict is about
+
+    @property
+    def names(self) -> dict[Column, str]:
+        """Of the columns, no two alike."""
+        return column_names(self.columns)
+
+    def damage(self, model: Compared) -> tuple[int, float]:
+        """To sort by: its loss in the first column that it was measured in; those of another column come after."""
+        for place, column in enumerate(self.columns):
+            loss = model.losses.get(column)
+            if loss is not None and loss.measured:
+                return place, loss.damage
+        return len(self.columns), 0.0
 
     def leads(self, model: Compared) -> bool:
         """Whether it is no mere step of a ladder: in a table of its own right, or one end of a duel."""
@@ -100,29 +120,26 @@ def comparison(subject: Subject) -> Comparison:
     found = Comparison([], {}, [])
     listed = sorted(arenas(subject), key=lambda arena: arena.attributed)  # what names its layers comes first
     for arena in listed:
-        column = Column(arena.text, arena.windows)
+        column = column_of(subject, arena)
         if column not in found.columns and any(loss.measured for loss in arena.losses):
             found.columns.append(column)
         for loss in arena.losses:
-            _put(found, arena, column, loss)
+            if loss.is_dense:
+                found.dense.setdefault(column, loss)
+            else:
+                _put(found, subject, arena, column, loss)
         for duel in duels(arena):
             found.leading |= {id(loss) for loss in (duel.published, duel.best, duel.mobe) if loss is not None}
-    for run in subject.runs:
-        for variant in variants({"tables": {"drift": [finite(row) for row in run["tables"].get("drift", [])]}}):
-            if variant.scope == ALL and not variant.is_cast:
-                _drifted(found, variant)
-    _operators(found.models, subject)
+    for number, _ in subject.tables("drift"):
+        _drifted(found, subject, number)
+    for number, rows in subject.tables("operator"):
+        _operators(found, subject, number, rows)
+    _tell_apart(found.models)
     return found
 
 
-def _put(found: Comparison, arena: Arena, column: Column, loss: Loss) -> None:
-    if loss.is_dense:
-        found.dense.setdefault(column, loss)
-        return
-    same = _first(found.models, loss, loose=not arena.layers)
-    if same is None:
-        same = Compared(loss, ratio_at(arena, loss))
-        found.models.append(same)
+def _put(found: Comparison, subject: Subject, arena: Arena, column: Column, loss: Loss) -> None:
+    same = _model(found, loss, identity_of(loss, subject.runs[arena.run]), ratio_at(arena, loss))
     same.losses.setdefault(column, loss)
     if arena.attributed:
         same.steps.append(loss)
@@ -131,44 +148,72 @@ def _put(found: Comparison, arena: Arena, column: Column, loss: Loss) -> None:
             same.errors_of = "attribution" if same.errors else ""
 
 
-def _first(models: Iterable[Compared], loss: Loss, *, loose: bool) -> Compared | None:
-    """The same compressed model; `loose`: its layers are not known, but its bits are."""
-    for model in models:
-        if (model.loss.method, model.loss.ratio, model.loss.checkpoint) == (loss.method, loss.ratio, loss.checkpoint):
-            if model.loss.layers == loss.layers:
-                return model
-            if loose and _alike(model.bits_saved, loss.bits_saved):
-                return model
-    return None
+def _model(found: Comparison, loss: Loss, own: Identity, ratio: float | None) -> Compared:
+    """The same compressed model, or a new one; where what is known fits several models, it is none of them."""
+    able = [model for model in found.models if model.identity.is_same(own)]
+    alike = [model for model in able if model.identity.is_said_alike(own)] or able
+    if len(alike) == 1:
+        alike[0].identity = alike[0].identity.joined(own)
+        return alike[0]
+    found.models.append(Compared(loss, ratio, own))
+    return found.models[-1]
 
 
-def _alike(one: float | None, other: float | None) -> bool:
-    return one is not None and other is not None and abs(one - other) <= _SAME_BITS
+def _drifted(found: Comparison, subject: Subject, number: int) -> None:
+    """All layers together, of the methods of one run."""
+    run = subject.runs[number]
+    for variant in variants({"tables": {"drift": [finite(row) for row in run["tables"]["drift"]]}}):
+        if variant.scope != ALL or variant.is_cast:
+            continue
+        end = variant.end or next(iter(variant.rows.values()), {})
+        about = {name: end.get(name) for name in ("projections", "calibration")}
+        loss = Loss(
+            variant.method, variant.ratio, end.get("bits_saved"), variant.layers, variant.checkpoint, about
+        )  # fmt: skip
+        same = _model(found, loss, identity_of(loss, run), loss.ratio)
+        if same.drift is None:
+            same.drift = variant
 
 
-def _drifted(found: Comparison, variant: Variant) -> None:
-    end = variant.end or next(iter(variant.rows.values()), {})
-    loss = Loss(
-        variant.method, variant.ratio, end.get("bits_saved"), variant.layers, variant.checkpoint,
-        {"projections": end.get("projections")},
-    )  # fmt: skip
-    same = _first(found.models, loss, loose=False)
-    same = same or _first((m for m in found.models if not m.loss.layers), loss, loose=True)
-    if same is None:
-        same = Compared(loss, loss.ratio)
-        found.models.append(same)
-    if same.drift is None:
-        same.drift = variant
+def _operators(found: Comparison, subject: Subject, number: int, rows: Iterable[Row]) -> None:
+    """Errors of `operator` where `attribution` has none: means over stacks of the experts' means.
+
+    It does not say which calibration it used: where its rows fit several models, they are of none.
+    """
+    run = subject.runs[number]
+    about = {"projections": run["config"].get("projections")}
+    ours: dict[tuple[str, float | None], list[Row]] = {}
+    for row in rows:
+        if row.get("expert") == "mean" and str(row["method"]).partition(":")[0] != DENSE:
+            ours.setdefault((str(row["method"]), row.get("ratio")), []).append(row)
+    for (method, ratio), listed in ours.items():
+        own = identity_of(Loss(method, ratio, None, subject.layers(number), "", about), run)
+        able = [model for model in found.models if model.identity.is_made_alike(own)]
+        if len(able) == 1 and not able[0].errors:
+            able[0].errors = {name: value for name in ERRORS if (value := _mean(listed, name)) is not None}
+            able[0].errors_of = "operator" if able[0].errors else ""
 
 
-def _operators(models: Sequence[Compared], subject: Subject) -> None:
-    """Errors of `operator` where `attribution` has none: means over stacks of the experts' means."""
-    rows = [row for row in subject.rows("operator") if row.get("expert") == "mean"]
-    for model in models:
-        ours = [r for r in rows if (r["method"], r.get("ratio")) == (model.loss.method, model.loss.ratio)]
-        if not model.errors and ours and model.loss.family != DENSE:
-            model.errors = {name: value for name in ERRORS if (value := _mean(ours, name)) is not None}
-            model.errors_of = "operator" if model.errors else ""
+def _tell_apart(models: Sequence[Compared]) -> None:
+    """By what differs, otherwise by the bits, otherwise by a number."""
+    for model, told in zip(models, apart([model.identity for model in models]), strict=True):
+        model.apart = told
+    for say in (_bits, _numbers):
+        alike: dict[tuple[str, float | None, str], list[Compared]] = {}
+        for model in models:
+            alike.setdefault((model.title, model.loss.ratio, model.loss.layers), []).append(model)
+        for same in alike.values():
+            if len(same) > 1 and len(set(said := say(same))) > 1:
+                for model, told in zip(same, said, strict=True):
+                    model.apart = ", ".join(part for part in (model.apart, told) if part)
+
+
+def _bits(models: Sequence[Compared]) -> list[str]:
+    return [f"{percent(model.bits_saved, 2)} of the bits saved" for model in models]
+
+
+def _numbers(models: Sequence[Compared]) -> list[str]:
+    return [str(number) for number in range(1, len(models) + 1)]
 
 
 def _mean(rows: Iterable[Row], column: str) -> float | None:

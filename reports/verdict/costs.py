@@ -17,7 +17,7 @@ def costs_block(subject: Subject, found: Comparison) -> Block | None:
         return None
     fastest = min((seconds for _, seconds in timed if seconds > 0), default=None)
     lines = []
-    for model, seconds in sorted(timed, key=lambda pair: (pair[1], pair[0].loss.title)):
+    for model, seconds in sorted(timed, key=lambda pair: (pair[1], pair[0].title)):
         stored = model.loss.stored
         times = fixed(seconds / fastest, 1) if fastest else EMPTY
         memory = Cell(EMPTY, "not measured") if stored is None else Cell(percent(stored))

@@ -16,12 +16,13 @@ from reports.formats import EMPTY, fixed, percent
 from reports.run import Row, given
 from reports.sections import Block
 from reports.tables import Cell, Table
-from reports.verdict.compared import Column, Compared, Comparison
+from reports.verdict.compared import Compared, Comparison
 from reports.verdict.intervals import with_error
 from reports.verdict.look import in_order, legend, lines_of, look, panel, signed
 from reports.verdict.losses import Loss
 from reports.verdict.placing import Spot
 from reports.verdict.placing import place as label_markers
+from reports.verdict.protocol import Column
 from reports.verdict.subjects import Subject, plain
 
 _PANEL, _ABOVE, _BELOW, _BAR = 2.5, 0.3, 0.5, 0.62  # inches
@@ -57,13 +58,14 @@ class Place:
 
 def geometry_block(subject: Subject, found: Comparison) -> Block | None:
     """Figure and table; None where no angle was measured."""
-    column = next(iter(found.columns), None)
+    column = _column(found)
     places = places_of(found, column)
     if not places:
         return None
+    on = "" if column is None else found.names[column]
     with style():
-        drawn = _draw(subject.name, places, column)
-    text = f"on {plain(column.text)}" if column is not None else "(not measured)"
+        drawn = _draw(subject.name, places, on)
+    text = f"on {on}" if on else "(not measured)"
     anchor = subject.anchor("geometry")
     least, most = places[0], max(places, key=lambda p: p.angle)
     ends = f"{least.name} turns it least, by {fixed(least.angle, 1)}°, {most.name} most, by {fixed(most.angle, 1)}°"
@@ -81,7 +83,14 @@ def geometry_block(subject: Subject, found: Comparison) -> Block | None:
         svg=drawn,
     )
     title = subject.title("Geometry of the residual stream")
-    return Block(anchor, title, _table(places, column), figure=figure, folded=True)
+    return Block(anchor, title, _table(places, on), figure=figure, folded=True)
+
+
+def _column(found: Comparison) -> Column | None:
+    """Whose losses give the colours: in which most of what has an angle was measured."""
+    ours = [model for model in found.models if model.angle_on and not model.loss.is_control]
+    counts = [sum(column in model.losses for model in ours) for column in found.columns]
+    return found.columns[counts.index(max(counts))] if counts else None
 
 
 def places_of(found: Comparison, column: Column | None) -> list[Place]:
@@ -95,7 +104,7 @@ def places_of(found: Comparison, column: Column | None) -> list[Place]:
     return sorted(listed, key=lambda p: (p.angle, not p.model.loss.is_published, p.name, p.model.loss.layers))
 
 
-def _draw(model: str, places: Sequence[Place], column: Column | None) -> bytes:
+def _draw(model: str, places: Sequence[Place], on: str) -> bytes:
     handles: list[Line2D] = [one.handle("white") for one in in_order(look(p.model.loss) for p in places)]
     sizes = _sizes(places)
     handles += [_size_handle(share) for share in sizes]
@@ -122,7 +131,7 @@ def _draw(model: str, places: Sequence[Place], column: Column | None) -> bytes:
         axis.set_major_locator(MaxNLocator(6))
         axis.set_major_formatter(plain_numbers())
     if norm is not None:
-        _bar(figure.add_axes((0.3, 0.3 / figure.get_figheight(), 0.6, 0.1 / figure.get_figheight())), norm, column)
+        _bar(figure.add_axes((0.3, 0.3 / figure.get_figheight(), 0.6, 0.1 / figure.get_figheight())), norm, on)
     legend(figure, handles, _ABOVE)
     signed(figure, model)
     return svg(figure)
@@ -159,7 +168,7 @@ def _shade(norm: Normalize, value: float) -> tuple[float, ...]:
     return tuple(float(part) for part in colormaps[_COLOURS](norm(value)))
 
 
-def _bar(axes: Axes, norm: Normalize, column: Column | None) -> None:
+def _bar(axes: Axes, norm: Normalize, on: str) -> None:
     from matplotlib.cm import ScalarMappable
 
     bar = axes.figure.colorbar(ScalarMappable(norm, _COLOURS), cax=axes, orientation="horizontal")
@@ -168,7 +177,7 @@ def _bar(axes: Axes, norm: Normalize, column: Column | None) -> None:
     bar.ax.tick_params(labelsize=7.5, pad=1)
     bar.ax.grid(False)
     axes.text(
-        -0.04, 0.5, f"added loss, nats\n({label(plain(column.text), 16) if column else ''})", transform=axes.transAxes,
+        -0.04, 0.5, f"added loss, nats\n({label(on, 22)})", transform=axes.transAxes,
         ha="right", va="center", fontsize=7.5,
     )  # fmt: skip
 
@@ -187,7 +196,7 @@ def _spot(place: Place, *, several: bool) -> Spot:
     return Spot(place.angle, place.norm, radius, f"{ratio:g}" if several and ratio is not None else "")
 
 
-def _table(places: Sequence[Place], column: Column | None) -> Table:
+def _table(places: Sequence[Place], on: str) -> Table:
     lines = []
     for place in places:
         row, loss = place.row, place.loss
@@ -209,7 +218,7 @@ def _table(places: Sequence[Place], column: Column | None) -> Table:
                 added,
             ]
         )
-    added_on = f"added loss on {plain(column.text)}, nats" if column is not None else "added loss, nats"
+    added_on = f"added loss on {on}, nats" if on else "added loss, nats"
     headings = ("method", "layers", "bits saved", "angle, °", "norm ratio", added_on)
     return Table(
         "After the last compressed layer, by angle: means over tokens ± standard error over windows", headings, lines

@@ -3,18 +3,19 @@
 The paper's lines are of dense models; of TD-MoE and MoBE it prints figures without numbers.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from math import log
 from statistics import median
 
-from reports.formats import EMPTY, fixed, percent
+from reports.formats import EMPTY, fixed, listing, percent
 from reports.run import Row, given
 from reports.sections import Block
 from reports.tables import Cell, Table
 from reports.verdict import paper
-from reports.verdict.compared import Column, Compared, Comparison, settings
+from reports.verdict.compared import Compared, Comparison, settings
 from reports.verdict.intervals import with_error
-from reports.verdict.losses import Loss, perplexity
+from reports.verdict.losses import perplexity
+from reports.verdict.protocol import Column
 from reports.verdict.subjects import Subject, plain
 from reports.verdict.table import shown
 
@@ -31,7 +32,7 @@ def tradeoff_blocks(subject: Subject, found: Comparison) -> Iterator[Block]:
     if not ours:
         return
     anchor, title = subject.anchor("paper-quality"), "The paper's losses and angles beside the measured ones"
-    yield Block(anchor, subject.title(title), _quality(subject, ours), text=_TEXT, folded=True)
+    yield Block(anchor, subject.title(title), _quality(subject, found, ours), text=_TEXT, folded=True)
     anchor, title = subject.anchor("paper-storage"), "The paper's storage beside the measured one"
     yield Block(anchor, subject.title(title), _storage(subject, ours), folded=True)
 
@@ -54,12 +55,12 @@ def _methods(found: Comparison) -> Iterator[Compared]:
                 yield model
 
 
-def _quality(subject: Subject, ours: Sequence[Compared]) -> Table:
-    lines = []
+def _quality(subject: Subject, found: Comparison, ours: Sequence[Compared]) -> Table:
+    lines, columns = [], [_column(found, ours, text) for text in _TEXTS]
     for model in ours:
         end = model.end or {}
         cells = [Cell(_measured(subject, model)), Cell(percent(model.bits_saved))]
-        cells += [_loss(model.losses, text) for text in _TEXTS]
+        cells += [_loss(model, column) for column in columns]
         lines.append([*cells, _number(end, "angle_deg", 1), _number(end, "norm_ratio", 2)])
     if subject.is_called(paper.RAW):
         raw = [Cell(f"{value:g}") for value in paper.RAW_PERPLEXITY.values()]
@@ -70,9 +71,11 @@ def _quality(subject: Subject, ours: Sequence[Compared]) -> Table:
         texts = [Cell(fixed(value, 2), f"+{fixed(log(value / start), 2)}") for value, start in pairs]
         cells = [Cell(f"paper: {line.source}"), Cell(percent(line.saved / 100)), *texts]
         lines.append([*cells, Cell(fixed(line.angle_deg, 1)), Cell(fixed(line.norm_ratio, 2))])
+    names = [found.names[column] for column in columns if column is not None]
     return Table(
-        "Perplexity and, in small type, nats a token above the dense model; of the paper's Table 4 the line of every "
-        "model and method whose savings are nearest, without LoRA",
+        f"Perplexity{f', measured on {listing(names)},' if names else ''} and, in small type, nats a token above the "
+        "dense model; of the paper's Table 4 the line of every model and method whose savings are nearest, without "
+        "LoRA",
         ("model and method", "bits saved", "WikiText-2", "C4", "angle, °", "norm ratio"),
         lines,
     )
@@ -111,9 +114,14 @@ def _measured(subject: Subject, model: Compared) -> str:
     return f"{subject.name}, measured: {model.name}"
 
 
-def _loss(losses: Mapping[Column, Loss], name: str) -> Cell:
-    """Of the first text whose name begins so."""
-    loss = next((loss for column, loss in losses.items() if column.text.startswith(name)), None)
+def _column(found: Comparison, ours: Sequence[Compared], name: str) -> Column | None:
+    """Of the texts whose names begin so, the one that most models were read on by one protocol."""
+    able = [column for column in found.columns if column.text.startswith(name)]
+    return max(able, key=lambda column: sum(column in model.losses for model in ours), default=None)
+
+
+def _loss(model: Compared, column: Column | None) -> Cell:
+    loss = None if column is None else model.losses.get(column)
     value = None if loss is None else perplexity(loss)
     if loss is None or value is None:
         return Cell(EMPTY, "not measured")

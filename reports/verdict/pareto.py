@@ -15,10 +15,11 @@ from reports.drawing import INK, NULL_GREY, Figure, canvas, label, style, svg
 from reports.formats import EMPTY, fixed, listing, percent, significant
 from reports.sections import Block
 from reports.tables import Cell, Table
-from reports.verdict.compared import Column, Comparison
+from reports.verdict.compared import Comparison
 from reports.verdict.intervals import with_error
 from reports.verdict.look import Look, above_axis, in_order, legend, lines_of, look, panel, signed
 from reports.verdict.losses import Loss, perplexity
+from reports.verdict.protocol import Column
 from reports.verdict.subjects import Subject, plain
 
 _PANEL, _GAP, _ABOVE, _BELOW = 1.75, 0.42, 0.3, 0.5  # inches
@@ -48,7 +49,7 @@ def pareto_block(subject: Subject, found: Comparison) -> Block | None:
         return None
     with style():
         drawn = _draw(subject.name, found, columns)
-    said = [f"on {plain(c.text)}: {_named(front(points(found, c)))}" for c in columns]
+    said = [f"on {found.names[c]}: {_named(front(points(found, c)))}" for c in columns]
     anchor = subject.anchor("pareto")
     figure = Figure(
         name=anchor,
@@ -77,7 +78,7 @@ def points(found: Comparison, column: Column) -> list[Point]:
             continue
         error = loss.stderr or 0.0
         reach = (value * -math.expm1(-error), value * math.expm1(error))
-        listed.append(Point(loss, loss.named, loss.bits_saved, value, reach))
+        listed.append(Point(loss, model.name, loss.bits_saved, value, reach))
     return sorted(listed, key=lambda p: (p.saved, p.perplexity, p.name, p.loss.layers))
 
 
@@ -109,7 +110,7 @@ def _draw(model: str, found: Comparison, columns: Sequence[Column]) -> bytes:
         axes = panel(figure, _BELOW + (len(columns) - 1 - number) * (_PANEL + _GAP), _PANEL)
         _panel(axes, found, column)
         dense = significant(_dense(found, column), 4)
-        axes.set_title(label(f"{plain(column.text)}, dense {dense}", 48), loc="left", pad=3)
+        axes.set_title(label(f"{found.names[column]}, dense {dense}", 56), loc="left", pad=3)
         axes.set_ylabel("perplexity above dense")
         axes.tick_params(labelbottom=number == len(columns) - 1)
         if number == len(columns) - 1:
@@ -153,7 +154,8 @@ def _series(listed: Sequence[Point]) -> list[list[Point]]:
     found: dict[tuple[str, str, str], list[Point]] = {}
     for point in listed:
         if point.loss.ratio is not None:
-            found.setdefault((point.loss.method, point.loss.layers, point.loss.checkpoint), []).append(point)
+            series = point.name.rpartition(" at ")[0]
+            found.setdefault((series, point.loss.method, point.loss.layers), []).append(point)
     return [series for series in found.values() if len({p.loss.ratio for p in series}) > 1]
 
 
@@ -169,7 +171,7 @@ def _alt(found: Comparison, columns: Sequence[Column]) -> str:
         told = [f"{p.name} {significant(p.perplexity, 4)} at {percent(p.saved)}" for p in points(found, column)]
         more = f" and {fixed(len(told) - 12, 0)} more" if len(told) > 12 else ""
         dense = significant(_dense(found, column), 4)
-        said.append(f"{plain(column.text)}: dense {dense}, {', '.join(told[:12])}{more}.")
+        said.append(f"{found.names[column]}: dense {dense}, {', '.join(told[:12])}{more}.")
     return " ".join(said)
 
 
@@ -184,7 +186,7 @@ def _table(found: Comparison, columns: Sequence[Column]) -> Table:
             point = listed.get(key)
             cells.append(Cell(EMPTY, "not measured") if point is None else _cell(point, id(point.loss) in chosen))
         lines.append(cells)
-    headings = ("method", "layers", "bits saved", *(plain(c.text) for c in columns))
+    headings = ("method", "layers", "bits saved", *(found.names[c] for c in columns))
     caption = "Perplexity and nats a token above the dense model ± paired standard error, by bits saved"
     return Table(caption, headings, lines)
 

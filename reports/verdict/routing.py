@@ -50,14 +50,14 @@ def routing_block(subject: Subject, found: Comparison) -> Block | None:
 
 def _routed(models: Sequence[Compared]) -> list[Compared]:
     ours = [m for m in models if m.loss.family in (TDMOE, MOBE) and m.routed is not None]
-    return sorted(ours, key=lambda m: (m.loss.family == MOBE, not m.loss.is_published, m.loss.title))
+    return sorted(ours, key=lambda m: (m.loss.family == MOBE, not m.loss.is_published, m.title))
 
 
 def _said(ratio: float | None, ours: Sequence[Compared]) -> str:
     parts = []
     for model in ours:
         layer, share = model.routed or (0, 0.0)
-        parts.append(f"{model.loss.title} keeps fewest at layer {layer}, {percent(share)}")
+        parts.append(f"{model.title} keeps fewest at layer {layer}, {percent(share)}")
     return f"{'' if ratio is None else f'At {ratio:g}: '}{listing(parts)}"
 
 
@@ -113,7 +113,7 @@ def _table(panels: Sequence[Panel]) -> Table:
             known = given(row, "routing_agreement")
             cells.append(Cell(percent(row["routing_agreement"])) if known else Cell(EMPTY, status_of(row)))
         lines.append(cells)
-    headings = ["layer", *(model.loss.title for _, model in models)]
+    headings = ["layer", *(model.title for _, model in models)]
     groups = [
         ("", 1),
         *(("" if ratio is None else f"{removed(ratio)} removed", len(ours)) for ratio, ours in panels),

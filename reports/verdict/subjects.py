@@ -49,6 +49,12 @@ class Subject:
         found = found[0] if isinstance(found, list | tuple) and len(found) == 1 else found
         return found if isinstance(found, str) else ""
 
+    def called(self, number: int) -> str:
+        """A run by its command, with a number where several runs have that."""
+        commands = [str(run["command"]) for run in self.runs]
+        command, before = commands[number], commands[: number + 1].count(commands[number])
+        return plain(command) + (f", run {before}" if commands.count(command) > 1 else "")
+
     def rows(self, table: str) -> list[Row]:
         """Of all runs together."""
         return [row for _, rows in self.tables(table) for row in rows]

@@ -1,5 +1,6 @@
 """The comparison at matched bits: a table a ratio, TD-MoE and MoBE side by side, then the others, then yardsticks."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from statistics import median
@@ -9,9 +10,10 @@ from reports.run import given
 from reports.sections import Block
 from reports.tables import Cell, Table
 from reports.verdict.arenas import layers_in_words, removed
-from reports.verdict.compared import ERRORS, Column, Compared, Comparison, settings
+from reports.verdict.compared import ERRORS, Compared, Comparison, settings
 from reports.verdict.intervals import with_error
 from reports.verdict.losses import MOBE, RTN, TDMOE, TOLERANCE, Loss
+from reports.verdict.protocol import Column
 from reports.verdict.subjects import Subject, plain
 
 TEXT = (
@@ -45,7 +47,7 @@ def comparison_blocks(subject: Subject, found: Comparison) -> Iterator[Block]:
 def shown(found: Comparison, ratio: float | None, layers: str) -> list[Compared]:
     """In the order of the table; of a ladder's steps only its start, its best, and MoBE's best."""
     listed = [model for model in found.at(ratio, layers) if found.leads(model)]
-    return sorted(listed, key=lambda m: (_group(m.loss), not m.loss.is_published, m.damage, m.loss.title))
+    return sorted(listed, key=lambda m: (_group(m.loss), not m.loss.is_published, found.damage(m), m.title))
 
 
 def _group(loss: Loss) -> int:
@@ -57,14 +59,15 @@ def _group(loss: Loss) -> int:
 def _table(found: Comparison, ours: Sequence[Compared], ratio: float | None, layers: str) -> Table:
     columns = [c for c in found.columns if any(c in m.losses for m in ours)]
     middle = matched(ours)
-    fields = _fields(columns, middle)
+    usual = _usual(ours)
+    fields = _fields(found, columns, middle, usual)
     known = [(name, cell) for name, cell in fields if any(cell(m).text != EMPTY for m in ours)]
     lines = [[Cell(_label(m)), *(cell(m) for _, cell in known)] for m in ours]
     if columns and found.dense:
         lines.insert(0, [Cell("dense"), *(_dense(found, columns, name) for name, _ in known)])
     caption = (
         f"{_removed(ours, ratio, layers)}; ± standard errors over windows; angle and norm ratio after the last "
-        "compressed layer"
+        f"compressed layer{f', on {usual} where not marked' if len(_windows(ours)) > 1 else ''}"
     )
     if middle is not None:
         caption += f"; bits that differ by more than {100 * TOLERANCE:g} % from the methods' median are marked"
@@ -80,12 +83,12 @@ def _removed(ours: Sequence[Compared], ratio: float | None, layers: str) -> str:
     return f"{what}{where}" if ratio is None else f"{removed(ratio)} of {what}{where} removed"
 
 
-def _fields(columns: Sequence[Column], middle: float | None) -> list[Field]:
+def _fields(found: Comparison, columns: Sequence[Column], middle: float | None, usual: str) -> list[Field]:
     return [
         ("bits saved", lambda m: _bits(m, middle)),
         *((name.replace("_", " "), partial(_error, name)) for name in ERRORS),
-        *((f"perplexity, {_name(c, columns)}", partial(_perplexity, c)) for c in columns),
-        ("angle, °", _angle),
+        *((f"perplexity, {found.names[c]}", partial(_perplexity, c)) for c in columns),
+        ("angle, °", partial(_angle, usual)),
         ("norm ratio", _norm),
         ("same experts, least", _routed),
         ("seconds", lambda m: Cell(EMPTY, "not measured") if m.seconds is None else Cell(fixed(m.seconds, 1))),
@@ -101,17 +104,26 @@ def matched(ours: Sequence[Compared]) -> float | None:
 def _label(model: Compared) -> str:
     """With the step of TD-MoE's ladder that it is."""
     step = next((loss.step for loss in model.steps if loss.ladder == TDMOE and loss is not model.loss), "")
-    return model.loss.title + (f" (“{plain(step)}”)" if step and not model.loss.is_published else "")
+    return model.title + (f" (“{plain(step)}”)" if step and not model.loss.is_published else "")
 
 
 def _dense(found: Comparison, columns: Sequence[Column], name: str) -> Cell:
     """What the dense model is by definition, and its perplexities."""
     for column in columns:
-        if name == f"perplexity, {_name(column, columns)}":
+        if name == f"perplexity, {found.names[column]}":
             loss = found.dense.get(column)
             return Cell(_value(loss)) if loss else Cell(EMPTY, "not measured")
     known = {"bits saved": percent(0.0), "norm ratio": "1", "same experts, least": percent(1.0), "seconds": EMPTY}
     return Cell(known.get(name, "0"))
+
+
+def _windows(ours: Sequence[Compared]) -> Counter[str]:
+    """What angles are means over, and how many are."""
+    return Counter(model.angle_on for model in ours if model.angle_on)
+
+
+def _usual(ours: Sequence[Compared]) -> str:
+    return next((name for name, _ in _windows(ours).most_common(1)), "")
 
 
 def _bits(model: Compared, middle: float | None) -> Cell:
@@ -146,11 +158,12 @@ def _value(loss: Loss) -> str:
     return with_error(float(row[value]), row.get(stderr)) if given(row, value) else EMPTY
 
 
-def _angle(model: Compared) -> Cell:
+def _angle(usual: str, model: Compared) -> Cell:
     end = model.end
     if end is None or not given(end, "angle_deg"):
         return Cell(EMPTY, "not measured")
-    return Cell(with_error(float(end["angle_deg"]), end.get("angle_stderr"), most=2))
+    angle = with_error(float(end["angle_deg"]), end.get("angle_stderr"), most=2)
+    return Cell(angle, model.angle_on if model.angle_on != usual else "")
 
 
 def _norm(model: Compared) -> Cell:
@@ -166,9 +179,3 @@ def _routed(model: Compared) -> Cell:
         return Cell(EMPTY, "not measured")
     layer, share = model.routed
     return Cell(percent(share), f"layer {layer}" if share < 1 else "")
-
-
-def _name(column: Column, columns: Sequence[Column]) -> str:
-    """The text, with its windows where it was read twice."""
-    twice = sum(other.text == column.text for other in columns) > 1
-    return plain(column.text) + (f" ({column.windows} windows)" if twice else "")
