@@ -30,7 +30,7 @@ def compared(site: Site, where: str, exponent: str) -> str:
     of_it = "it"
     if not others:
         claim = f"Beside the {name} no error gives a law of the damage"
-    elif all(_is_less(site, best, other) for other in others):
+    elif all(is_less(site, best, other) for other in others):
         claim = f"The {name} predicts the damage best"
     else:
         claim, of_it = "Which error predicts the damage best cannot be told", f"the {name}"
@@ -42,7 +42,7 @@ def compared(site: Site, where: str, exponent: str) -> str:
     return f"{said}; {listing(parts)}." if parts else f"{said}."
 
 
-def _difference(site: Site, best: Row, other: Row) -> tuple[float, float, float] | None:
+def difference(site: Site, best: Row, other: Row) -> tuple[float, float, float] | None:
     """R² of the best less that of another, with its interval."""
     for sign, first, second in ((1.0, best, other), (-1.0, other, best)):
         row = site.statistic("r2_difference", error=first["error"], other_error=second["error"])
@@ -52,15 +52,15 @@ def _difference(site: Site, best: Row, other: Row) -> tuple[float, float, float]
     return None
 
 
-def _is_less(site: Site, best: Row, other: Row) -> bool:
+def is_less(site: Site, best: Row, other: Row) -> bool:
     """The whole interval of the difference lies above 0."""
-    found = _difference(site, best, other)
+    found = difference(site, best, other)
     return found is not None and found[1] > 0
 
 
 def _beside(site: Site, best: Row, other: Row) -> str:
     said = f"the {NAMES[str(other['error'])]} {percent(other['r2'])}"
-    found = _difference(site, best, other)
+    found = difference(site, best, other)
     if found is None:
         return f"{said} (interval of the difference not measured)"
     value, low, high = (fixed(100 * number, 1) for number in found)

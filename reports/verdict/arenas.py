@@ -79,18 +79,18 @@ def duels(arena: Arena) -> list[Duel]:
 def all_duels(subject: Subject) -> list[Duel]:
     """The one that the verdict is about first: complete, with published and better-run TD-MoE, attributed."""
     found = [duel for arena in arenas(subject) for duel in duels(arena)]
-    return sorted(found, key=lambda duel: -_completeness(duel))
+    return sorted(found, key=lambda duel: (-_completeness(duel), not duel.arena.attributed, -(duel.arena.windows or 0)))
 
 
 def words_of(duel: Duel) -> str:
-    """`with 40 % of gate and up of layers 0-3 removed`."""
+    """`40 % of gate and up of layers 0-3 removed`."""
     chosen = duel.tdmoe or duel.mobe
     projections = str((chosen.row.get("projections") if chosen else None) or "").split(",")
     what = " and ".join(part for part in projections if part) or "the compressed projections"
     where = layers_in_words(duel.arena.layers)
     if duel.ratio is None:
-        return f"with {plain(what)}{where} compressed"
-    return f"with {removed(duel.ratio)} of {plain(what)}{where} removed"
+        return f"{plain(what)}{where} compressed"
+    return f"{removed(duel.ratio)} of {plain(what)}{where} removed"
 
 
 def removed(ratio: float) -> str:
@@ -186,10 +186,12 @@ def _least(losses: Sequence[Loss]) -> Loss | None:
     return min(losses, key=lambda loss: loss.damage, default=None)
 
 
+def again(duel: Duel, loss: Loss) -> Loss | None:
+    """The same method in another duel: its spec, its projections and the folder that it was in."""
+    alike = (one for one in duel.others if one.stands_for == loss.stands_for)
+    return next(alike, None)
+
+
 def agreement(same: Sequence[bool]) -> str:
-    """Of the other comparisons, how many say what the first one says."""
-    if not same:
-        return ""
-    if len(same) == 1:
-        return f" The other comparison (text, ratio or set of layers) {'agrees' if same[0] else 'does not agree'}."
-    return f" Of the {len(same)} other comparisons (texts, ratios, sets of layers) {sum(same)} agree."
+    """Of the comparisons of the same methods on other texts, at other ratios or of other layers, how many agree."""
+    return f" Same methods elsewhere: {sum(same)} of {len(same)} agree." if same else ""

@@ -4,16 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from reports.experts.data import ExpertStack, answered, expert_stacks, middle, ratios_of
+from reports.experts.data import ExpertStack, answered, expert_stacks, ratios_of
 from reports.formats import fixed, listing, percent
 from reports.run import MODES, Row, given
 from reports.verdict.subjects import Subject, finite
 
-_JACKKNIFE = 2  # standard errors above the null that count as clear
-
 
 def causes(subject: Subject, ratio: float | None) -> str:
-    """Exponents beside their null and the flattest mode; then the expert mode at that ratio."""
+    """The flattest and the steepest mode beside their null; then the expert mode at that ratio."""
     return f"{_exponents(subject)} {_binding(subject, ratio)}"
 
 
@@ -22,46 +20,21 @@ def _exponents(subject: Subject) -> str:
     modes = [(mode, chosen) for mode in MODES if (chosen := [row for row in rows if row["mode"] == mode])]
     if not modes:
         return "What the spectra say: not measured (spectra does that)."
-    stacks = max(len(ours) for _, ours in modes)
-    spread = "" if stacks == 1 else f", medians and ranges over {stacks} stacks"
-    parts = [f"{mode} mode {_span(ours, 'alpha')}, null {fixed(_middle(ours, 'alpha_null'))}" for mode, ours in modes]
-    said = (
-        f"Spectra: exponents of the singular values' decay (null: Gaussian weights of the same shape{spread}): "
-        f"{'; '.join(parts)}."
-    )
-    return f"{said}{_flattest(modes)}{_clear(rows)}"
-
-
-def _flattest(modes: Sequence[tuple[str, list[Row]]]) -> str:
-    """And how little of its rank holds, beside the steepest mode."""
-    if len(modes) < 2:
-        return ""
     order = sorted(modes, key=lambda pair: _middle(pair[1], "alpha"))
-    said = f" The {order[0][0]} mode is the flattest"
-    kept = [(mode, [row for row in ours if given(row, "energy_25", "energy_25_null")]) for mode, ours in order]
-    (_, few), (steep, many) = kept[0], kept[-1]
-    if not few or not many:
-        return f"{said}."
-    return (
-        f"{said}: a quarter of its rank holds {percent(_middle(few, 'energy_25'))} of the energy (of Gaussian weights "
-        f"{percent(_middle(few, 'energy_25_null'))}), of the {steep} mode's {percent(_middle(many, 'energy_25'))} "
-        f"({percent(_middle(many, 'energy_25_null'))})."
-    )
+    (flat, few), (steep, many) = order[0], order[-1]
+    said = f"Spectra: the {flat} mode is flattest, exponent {_exponent(few, 'range ')} of Gaussian weights"
+    return f"{said}; the {steep} mode steepest, {_exponent(many)}." if steep != flat else f"{said}."
 
 
-def _clear(rows: Sequence[Row]) -> str:
-    known = [row for row in rows if given(row, "alpha_jackknife_stderr")]
-    if not known:
-        above = sum(float(row["alpha"]) > float(row["alpha_null"]) for row in rows)
-        return f" {above} of {len(rows)} exponents lie above their null; their errors: not measured (--jackknife)."
-    clear = sum(row["alpha"] - row["alpha_null"] > _JACKKNIFE * row["alpha_jackknife_stderr"] for row in known)
-    return f" {clear} of {len(known)} exponents lie more than two jackknife standard errors above their null."
+def _exponent(rows: Sequence[Row], word: str = "") -> str:
+    """`0.077 (range 0.052 to 0.190) beside 0.025`: medians over stacks; the second is the null's."""
+    return f"{_span([float(row['alpha']) for row in rows], 3, word=word)} beside {fixed(_middle(rows, 'alpha_null'))}"
 
 
-def _span(rows: Sequence[Row], column: str, places: int = 3) -> str:
-    values = [float(row[column]) for row in rows]
-    said = fixed(median(values), places)
-    return said if len(values) == 1 else f"{said} ({fixed(min(values), places)} to {fixed(max(values), places)})"
+def _span(values: Sequence[float], places: int, unit: str = "", word: str = "") -> str:
+    """A median and the range."""
+    said = f"{fixed(median(values), places)}{unit}"
+    return said if len(values) == 1 else f"{said} ({word}{fixed(min(values), places)} to {fixed(max(values), places)})"
 
 
 def _middle(rows: Sequence[Row], column: str) -> float:
@@ -76,13 +49,12 @@ def _binding(subject: Subject, ratio: float | None) -> str:
         return "Whether the expert mode binds: not measured (experts does that)."
     chosen = ratio if ratio is not None and ratio in known else max(known)
     rows = _priced(stacks, chosen)
-    change = -100 * (middle(rows, "gain") or 0.0)
-    many = "" if len(rows) == 1 else " (median)"
+    changes = [-100 * float(row["gain"]) for row in rows]
+    up = median(changes) > 0
+    size = _span(changes if up else [-change for change in changes], 1, "\N{NO-BREAK SPACE}%")
     return (
         f"With {percent(chosen, 0)} removed the expert mode {_verdict(rows)}: cutting it "
-        f"{'raises' if change > 0 else 'lowers'} the least error at equal storage by {fixed(abs(change), 1)} %{many}; "
-        f"its price share, above 0.5 where it should be cut last, is {_span(rows, 'price_share', 2)}"
-        f"{_interval(rows)}{_independent(rows)}."
+        f"{'raises' if up else 'lowers'} the least error by {size}{_interval(rows, up=up)}."
     )
 
 
@@ -99,24 +71,11 @@ def _verdict(rows: Sequence[Row]) -> str:
     return f"binds in {counts['yes']} of {len(rows)} stacks{f' ({listing(others)})' if others else ''}"
 
 
-def _interval(rows: Sequence[Row]) -> str:
-    known = [row for row in rows if given(row, "price_share_low", "price_share_high")]
-    if not known:
-        return " (interval not measured)"
-    if len(rows) == 1:
-        return f" (95 % interval {fixed(known[0]['price_share_low'], 2)} to {fixed(known[0]['price_share_high'], 2)})"
-    clear = sum(row["price_share_low"] > 0.5 or row["price_share_high"] < 0.5 for row in known)
-    return f", with a 95 % interval that leaves out 0.5 in {clear} of {len(known)}"
-
-
-def _independent(rows: Sequence[Row]) -> str:
-    """Beside experts that share nothing."""
-    beside = [row for row in rows if given(row, "price_share_null")]
-    if not beside:
+def _interval(rows: Sequence[Row], *, up: bool) -> str:
+    """Of one stack; of several the range is told."""
+    if len(rows) > 1:
         return ""
-    said = f"; independent experts would have {fixed(middle(beside, 'price_share_null'), 2)}"
-    known = [row for row in beside if given(row, "price_share_low", "price_share_high")]
-    if not known:
-        return said
-    alike = sum(row["price_share_low"] <= row["price_share_null"] <= row["price_share_high"] for row in known)
-    return f"{said}, which the interval holds in {alike} of {len(known)}"
+    if not given(rows[0], "gain_low", "gain_high"):
+        return " (interval not measured)"
+    low, high = sorted((-100 if up else 100) * float(rows[0][f"gain_{end}"]) for end in ("low", "high"))
+    return f" (95\N{NO-BREAK SPACE}% interval {fixed(low, 1)} to {fixed(high, 1)})"

@@ -1,9 +1,11 @@
-"""The second sentence: how much of the gap was how TD-MoE was run, by which change, and what that leaves."""
+"""The second sentence: how much of the gap was how TD-MoE was run, by which change, and what that leaves.
+
+What no Tucker decomposition of its ranks can be below is in attribution's section.
+"""
 
 from collections.abc import Sequence
 
-from reports.formats import fixed
-from reports.run import MODES, Row, given
+from reports.run import Row, given
 from reports.verdict.arenas import Duel
 from reports.verdict.intervals import Estimate, between, with_error
 from reports.verdict.loses import beside
@@ -20,26 +22,26 @@ def inflicted(subject: Subject, found: Sequence[Duel]) -> str:
     duel = found[0] if found else None
     if duel is None or duel.published is None or duel.mobe is None:
         lacking = "MoBE" if duel is not None and duel.published is not None else "TD-MoE as published"
-        return f"{_OPEN}: not measured, for want of {lacking} (attribution measures both).{_floor(duel)}"
+        return f"{_OPEN}: not measured, for want of {lacking} (attribution measures both)."
     gap = difference(duel.published, duel.mobe)
     if gap.below:
-        return f"{_OPEN}: there is no gap to divide, as TD-MoE is the better one as published.{_floor(duel)}"
+        return f"{_OPEN}: there is no gap to divide, as TD-MoE is the better one as published."
     if gap.open or _told_without_gap(duel):
         return (
             f"{_OPEN}: there is no gap to divide; TD-MoE as published and MoBE differ by {gap.text(signed=True)} nats "
-            f"a token, which cannot be told from nothing.{_floor(duel)}"
+            "a token, which cannot be told from nothing."
         )
     if duel.best is None or duel.best is duel.published:
         return (
             f"{_OPEN}: not measured, for want of a TD-MoE that was run otherwise and loses less; the whole gap of "
-            f"{gap.text()} nats is an upper bound of what the structure costs.{_floor(duel)}"
+            f"{gap.text()} nats is an upper bound of what the structure costs."
         )
-    share, closed = _share(duel, gap), difference(duel.published, duel.best)
+    share = _share(duel, gap)
     size = "all" if share.value >= 1 else "most" if share.value >= _MOST else "the lesser part"
     known = share.share(worded=True) if share.known else f"{share.share()} (interval not measured)"
     return (
-        f"How TD-MoE was run accounts for {size} of that gap: at its best it loses {closed.text(worded=True)} nats "
-        f"less than as published, {known} of the gap.{_largest(subject, duel)} {_remainder(duel)}{_floor(duel)}"
+        f"How TD-MoE was run accounts for {size} of that gap: {known}, with {duel.best.how}."
+        f"{_largest(subject, duel)} {_remainder(duel)}"
     )
 
 
@@ -60,11 +62,9 @@ def _remainder(duel: Duel) -> str:
     assert duel.best is not None and duel.mobe is not None, "asked before"
     left = difference(duel.best, duel.mobe)
     if left.above:
-        return (
-            f"What remains, {left.text()} nats, is an upper bound of what the structure costs against this run of MoBE."
-        )
+        return f"What remains, {left.text()} nats, bounds what the structure costs against this run of MoBE."
     if left.below:
-        return f"Nothing remains for the structure: at its best TD-MoE is {beside(left, worded=True)} MoBE."
+        return f"Nothing remains for the structure: at its best TD-MoE loses {beside(left)} than MoBE."
     return f"What remains, {left.text(signed=True)} nats, cannot be told from nothing."
 
 
@@ -82,27 +82,10 @@ def _largest(subject: Subject, duel: Duel) -> str:
         return ""
     change, loss = max(changes, key=lambda pair: pair[0])
     nats = with_error(change, loss.row.get("change_nats_stderr"))
-    return f" The largest single change on the ladder is “{plain(loss.step)}”: {nats} nats."
+    return f" Largest change on the ladder: “{plain(loss.step)}”, {nats} nats."
 
 
 def _by_shapley(row: Row) -> str:
-    nats = between(row.get("nats_low"), float(row["nats"]), row.get("nats_high")).text(worded=True)
-    name, orders = plain(row.get("text") or row["switch"]), str(row.get("orders") or "")
-    told = "all orders" if orders == "all" else f"{orders} orders" if orders else "the measured orders"
-    share = ""
-    if given(row, "gap_share"):
-        of = between(row.get("gap_share_low"), float(row["gap_share"]), row.get("gap_share_high"))
-        share = f", {of.share()} of the gap"
-    return f" The largest single change is “{name}”: {nats} nats{share} (Shapley value over {told})."
-
-
-def _floor(duel: Duel | None) -> str:
-    """What no Tucker decomposition of the best run's ranks can be below."""
-    row: Row = duel.best.row if duel is not None and duel.best is not None else {}
-    if not given(row, "floor"):
-        return " The floor that the modes' tails set: not measured."
-    errors = {mode: float(row[f"mode_error_{mode}"]) for mode in MODES if given(row, f"mode_error_{mode}")}
-    mode = f", that of truncating the {max(errors, key=lambda name: errors[name])} mode alone" if errors else ""
-    own = f"; its own is {fixed(row['functional_error'])}" if given(row, "functional_error") else ""
-    least = fixed(row["floor"])
-    return f" At that best run's ranks no Tucker decomposition has a functional error below {least}{mode}{own}."
+    nats = between(row.get("nats_low"), float(row["nats"]), row.get("nats_high")).text()
+    name = plain(row.get("text") or row["switch"])
+    return f" Largest change by Shapley value: “{name}”, {nats} nats."

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from reports.formats import listing, percent
-from reports.verdict.arenas import Duel, agreement, words_of
+from reports.verdict.arenas import Duel, again, agreement
 from reports.verdict.intervals import with_error
 from reports.verdict.losses import RTN, TDMOE, Loss, difference, stores_no_more
 from reports.verdict.subjects import plain
 
-_MOST = 4  # that are named as not told apart from the best
+_MOST = 2  # that are named as not told apart from the best
 
 
 def instead(found: Sequence[Duel]) -> str:
@@ -19,16 +19,13 @@ def instead(found: Sequence[Duel]) -> str:
         return "What to do instead: not measured; there is no TD-MoE whose bits others could be held to."
     if duel is None or duel.tdmoe is None:
         return "What to do instead: not measured; no other method was evaluated at as few bits as TD-MoE stores."
-    able, limit = _able(duel), duel.tdmoe
+    able = _able(duel)
     best, *rest = able
-    others = [_able(one) for one in listed if one is not duel]
-    same = [one[0].method == best.method for one in others if len(_families(one)) > 1]
     what = "nothing that was measured does better than TD-MoE" if best.family == TDMOE else best.title
     return (
-        f"What to do instead: {what}. Of the {len(able)} runs that save at least {percent(limit.bits_saved)} of the "
-        f"bits, {words_of(duel)} or with a storage of their own, {_name(best)} adds least to the loss on "
-        f"{plain(duel.arena.text)}, {_adds(best)}{_against(best, limit, rest)}.{_ties(best, rest)}"
-        f"{_decomposition(best, rest)}{agreement(same)}"
+        f"What to do instead: {what}. Of {len(able)} runs saving at least {percent(duel.tdmoe.bits_saved)} of bits "
+        f"{_name(best) if best.family == TDMOE else 'it'} adds least to the loss on {plain(duel.arena.text)}, "
+        f"{_adds(best, ' nats a token')}{_next(best, rest)}.{_ties(best, rest)}{_elsewhere(found, duel, able)}"
     )
 
 
@@ -42,27 +39,44 @@ def _families(listed: Sequence[Loss]) -> set[str]:
     return {loss.family for loss in listed}
 
 
-def _against(best: Loss, limit: Loss, rest: Sequence[Loss]) -> str:
-    """TD-MoE where another is best, otherwise the next of another family."""
-    if best.family != TDMOE:
-        return f"; {_name(limit)} {_adds(limit)}"
-    other = next(loss for loss in rest if loss.family != TDMOE)
-    return f"; of the others {_name(other)}, {_adds(other)}"
+def _second(best: Loss, rest: Sequence[Loss]) -> Loss | None:
+    """Where rounding wins the best decomposition, otherwise the best of TD-MoE or, where that wins, of the others."""
+    if best.family == RTN:
+        return next((loss for loss in rest if loss.family != RTN and not loss.is_control), None)
+    return next((loss for loss in rest if (loss.family == TDMOE) != (best.family == TDMOE)), None)
+
+
+def _next(best: Loss, rest: Sequence[Loss]) -> str:
+    found = _second(best, rest)
+    if found is None:
+        return ""
+    who = {RTN: "of decompositions ", TDMOE: "of the others "}.get(best.family, "")
+    alike = ", which cannot be told apart" if difference(found, best).open else ""
+    return f"; {who}{_name(found)}, {_adds(found)}{alike}"
 
 
 def _ties(best: Loss, rest: Sequence[Loss]) -> str:
-    """Those whose difference to the best holds 0."""
-    alike = list(dict.fromkeys(_name(loss) for loss in rest if difference(loss, best).open))
+    """Others whose difference to the best holds 0."""
+    second = _second(best, rest)
+    able = [loss for loss in rest if loss is not second and difference(loss, best).open]
+    alike = list(dict.fromkeys(_name(loss) for loss in able))
     told = alike[:_MOST] + ([f"{len(alike) - _MOST} more"] if len(alike) > _MOST else [])
     return f" {listing(told)} cannot be told apart from it." if alike else ""
 
 
-def _decomposition(best: Loss, rest: Sequence[Loss]) -> str:
-    """Where rounding wins, what wins among the rest."""
-    found = next((loss for loss in rest if loss.family != RTN and not loss.is_control), None)
-    if best.family != RTN or found is None:
-        return ""
-    return f" Among decompositions it is {_name(found)}, with {_adds(found)}."
+def _elsewhere(found: Sequence[Duel], first: Duel, able: Sequence[Loss]) -> str:
+    """Whether it is the best elsewhere too, among the methods that were measured in both places."""
+    best, same, seen = able[0], [], {tuple(id(loss) for loss in able)}
+    for duel in found:
+        if duel is first:
+            continue
+        shared = [there for loss in able if (there := again(duel, loss)) is not None]
+        if best.stands_for in {loss.stands_for for loss in shared} and len(_families(shared)) > 1:
+            key = tuple(id(loss) for loss in shared)
+            if key not in seen:
+                same.append(min(shared, key=lambda loss: loss.damage).stands_for == best.stands_for)
+            seen.add(key)
+    return agreement(same)
 
 
 def _name(loss: Loss) -> str:
@@ -70,5 +84,5 @@ def _name(loss: Loss) -> str:
     return f"TD-MoE ({loss.how})" if ours else loss.title
 
 
-def _adds(loss: Loss) -> str:
-    return f"{with_error(loss.damage, loss.stderr, signed=True)} nats a token at {percent(loss.bits_saved)} saved"
+def _adds(loss: Loss, unit: str = "") -> str:
+    return f"{with_error(loss.damage, loss.stderr, signed=True)}{unit} at {percent(loss.bits_saved)}"

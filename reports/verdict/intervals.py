@@ -42,6 +42,12 @@ class Estimate:
         """It holds 0, or is not known."""
         return not (self.above or self.below)
 
+    @property
+    def turned(self) -> "Estimate":
+        """With the other sign."""
+        low, high = (None if end is None else -end for end in (self.high, self.low))
+        return Estimate(-self.value, low, high)
+
     def text(self, *, signed: bool = False, worded: bool = False) -> str:
         """`0.266 (0.210 to 0.322)`; `worded` says what the brackets hold."""
         places = self._places()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from reports.formats import listing, percent
-from reports.verdict.arenas import Duel, agreement, words_of
+from reports.verdict.arenas import Duel, again, agreement, words_of
 from reports.verdict.intervals import Estimate, with_error
 from reports.verdict.losses import TOLERANCE, Loss, difference
 from reports.verdict.subjects import plain
@@ -20,18 +20,20 @@ def loses(found: Sequence[Duel]) -> str:
         return (
             f"Whether TD-MoE loses to MoBE: not measured, for want of {lacking}. {there.title} adds "
             f"{with_error(there.damage, there.stderr, signed=True)} nats a token to the loss on "
-            f"{plain(duel.arena.text)}, {words_of(duel)}, and saves {saved(there)} of the bits."
+            f"{plain(duel.arena.text)}, {words_of(duel)}, {saved(there)} of bits saved."
         )
     return f"{_headline(duel)}: {_numbers(duel)}.{_elsewhere(found)}"
 
 
-def beside(over: Estimate, *, worded: bool = False) -> str:
-    """`0.27 (95 % interval 0.21 to 0.32) nats a token above`; what lies below 0 is told as below."""
-    unit = " nats a token" if worded else ""
-    if over.value >= 0:
-        return f"{over.text(worded=worded)}{unit} above"
-    ends = (None if end is None else -end for end in (over.high, over.low))
-    return f"{Estimate(-over.value, *ends).text(worded=worded)}{unit} below"
+def beside(*found: Estimate) -> str:
+    """`0.27 (95 % interval 0.21 to 0.32) nats a token more`; what lies below 0 is told as less."""
+    unit, words = " nats a token", ["more" if one.value >= 0 else "less" for one in found]
+    sizes = [one if one.value >= 0 else one.turned for one in found]
+    told = [one.text(worded=number == 0) for number, one in enumerate(sizes)]
+    if len(set(words)) == 1:
+        return f"{listing(told)}{unit} {words[0]}"
+    told[0] += unit
+    return listing([f"{size} {word}" for size, word in zip(told, words, strict=True)])
 
 
 def saved(loss: Loss) -> str:
@@ -43,24 +45,25 @@ def _headline(duel: Duel) -> str:
     """By the signs of the differences whose intervals leave out 0."""
     over, least = _over(duel), _best_over(duel)
     if duel.published is None:
-        return _verdict("TD-MoE", over)
+        assert duel.tdmoe is not None, "complete"
+        return _verdict(f"TD-MoE with {duel.tdmoe.how}", over)
     if least is None:
         return _verdict("TD-MoE as published", over)
     if over.above:
         tail = "and still does at its best" if least.above else "and beats it at its best" if least.below else ""
         tail = tail or "but at its best they cannot be told apart"
-        return f"TD-MoE as published loses to MoBE on this model, {tail}"
+        return f"TD-MoE as published loses to MoBE, {tail}"
     if over.below:
-        return "TD-MoE beats MoBE on this model, even as published"
+        return "TD-MoE beats MoBE, as published and at its best"
     if least.below:
-        return "TD-MoE as published and MoBE cannot be told apart on this model, and at its best TD-MoE beats it"
-    return "TD-MoE and MoBE cannot be told apart on this model"
+        return "TD-MoE as published and MoBE cannot be told apart, and at its best TD-MoE beats it"
+    return "TD-MoE and MoBE cannot be told apart, as published and at its best"
 
 
 def _verdict(who: str, over: Estimate) -> str:
     if over.open:
-        return f"{who} and MoBE cannot be told apart on this model"
-    return f"{who} {'loses to' if over.above else 'beats'} MoBE on this model"
+        return f"{who} and MoBE cannot be told apart"
+    return f"{who} {'loses to' if over.above else 'beats'} MoBE"
 
 
 def _over(duel: Duel) -> Estimate:
@@ -78,29 +81,23 @@ def _best_over(duel: Duel) -> Estimate | None:
 def _numbers(duel: Duel) -> str:
     ours, mobe, least = duel.tdmoe, duel.mobe, _best_over(duel)
     assert ours is not None and mobe is not None, "complete"
-    which = "as published" if duel.published is not None else f"({ours.how}; as published it was not measured)"
-    said = (
-        f"on {plain(duel.arena.text)}, {words_of(duel)}, the loss of TD-MoE {which} is "
-        f"{beside(_over(duel), worded=True)} that of {mobe.title}"
-    )
-    told = [saved(ours)]
-    if least is not None and duel.best is not None:
-        said += f", and at its best ({duel.best.how}) {beside(least)}"
-        told.append(saved(duel.best))
-    return f"{said}; bits saved {' and '.join(told)} against {saved(mobe)}{_unmatched(duel)}"
+    than = "" if mobe.title == "MoBE" else f" than {mobe.title}"
+    said = beside(_over(duel), *([] if least is None else [least]))
+    return f"{said}{than} on {plain(duel.arena.text)}, {words_of(duel)}, {_bits(duel)}"
 
 
-def _unmatched(duel: Duel) -> str:
-    """A remark on runs that do not store what MoBE does."""
-    runs = [(duel.tdmoe, "as published" if duel.published is not None else "TD-MoE")]
+def _bits(duel: Duel) -> str:
+    """What MoBE saves, and a remark on runs that do not store what it does."""
+    runs = [(duel.tdmoe, "as published" if duel.published is not None else "")]
     if duel.published is not None and duel.best is not duel.published:
         runs.append((duel.best, "at its best"))
     said = []
     for loss, who in runs:
         more = _more_stored(loss, duel.mobe)
         if more is not None and abs(more) > TOLERANCE:
-            said.append(f"{who} {percent(abs(more))} {'more' if more > 0 else 'fewer'}")
-    return f" (not quite matched: it stores {listing(said)} bits than MoBE)" if said else ""
+            said.append(f"{percent(abs(more))} {'more' if more > 0 else 'fewer'} bits {who}".rstrip())
+    assert duel.mobe is not None, "complete"
+    return f"{saved(duel.mobe)} of bits saved" + (f" (TD-MoE stores {listing(said)})" if said else "")
 
 
 def _more_stored(loss: Loss | None, mobe: Loss | None) -> float | None:
@@ -111,10 +108,17 @@ def _more_stored(loss: Loss | None, mobe: Loss | None) -> float | None:
 
 
 def _elsewhere(found: Sequence[Duel]) -> str:
-    first = _sign(found[0])
-    return agreement([_sign(duel) == first for duel in found[1:] if duel.complete])
+    """Whether the same two stand alike in other comparisons."""
+    first = found[0]
+    assert first.tdmoe is not None and first.mobe is not None, "complete"
+    pairs = {
+        (id(ours), id(theirs)): difference(ours, theirs)
+        for duel in found[1:]
+        if (ours := again(duel, first.tdmoe)) is not None and (theirs := again(duel, first.mobe)) is not None
+    }
+    pairs.pop((id(first.tdmoe), id(first.mobe)), None)
+    return agreement([_sign(over) == _sign(_over(first)) for over in pairs.values()])
 
 
-def _sign(duel: Duel) -> int:
-    over = _over(duel)
+def _sign(over: Estimate) -> int:
     return 1 if over.above else -1 if over.below else 0

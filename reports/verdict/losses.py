@@ -85,9 +85,9 @@ class Loss:
         return plain(self._published if self.is_published else method_name(self.method)) + folder
 
     @property
-    def named(self) -> str:
-        """Its title with its ratio."""
-        return self.title + ("" if self.ratio is None else f" at {self.ratio:g}")
+    def stands_for(self) -> tuple[str, str, frozenset[str]]:
+        """What is compared when it is measured elsewhere."""
+        return self.method, self.checkpoint, frozenset(str(self.row.get("projections") or "").split(","))
 
     @property
     def _published(self) -> str:

@@ -1,7 +1,7 @@
 """The fourth sentence: which error predicts the damage, of injected residuals and of the runs of `attribution`."""
 
-from reports.formats import listing
-from reports.injection.best import compared, enough, laws
+from reports.formats import fixed, listing, percent
+from reports.injection.best import compared, difference, enough, is_less, laws
 from reports.injection.sites import NAMES, Site, sites
 from reports.run import Row, given
 from reports.verdict.intervals import between
@@ -16,7 +16,8 @@ _NAMES = {
 
 def predictor(subject: Subject) -> str:
     """Injected residuals tell causes apart, runs of methods only go along with them: in that order."""
-    found = [part for part in (_injected(subject), _attributed(subject)) if part]
+    injected = _injected(subject)
+    found = [part for part in (injected, _attributed(subject, alone=not injected)) if part]
     if not found:
         return "Which error predicts the damage: not measured (injection does that)."
     return " ".join(found)
@@ -27,10 +28,18 @@ def _injected(subject: Subject) -> str:
     site = next((site for site in listed if laws(site)), None)
     if site is None:
         return ""
-    best = laws(site)[0]
-    exponent = between(best.get("low"), float(best["value"]), best.get("high")).text(worded=True)
-    said = compared(site, _where(site), exponent)
-    return f"{said}{_ranks(site, best)}{_operator(site)}" if enough(site) else said
+    best, *others = laws(site)
+    if not enough(site) or not others:
+        exponent = between(best.get("low"), float(best["value"]), best.get("high")).text(worded=True)
+        return compared(site, _where(site), exponent)
+    name = NAMES[str(best["error"])]
+    clear = all(is_less(site, best, other) for other in others)
+    claim = f"The {name} predicts the damage best" if clear else "Which error predicts the damage best cannot be told"
+    parts = [_behind(site, best, other, first=number == 0) for number, other in enumerate(others)]
+    return (
+        f"{claim}: over {int(best['count'])} kinds of injected residual a power of {'it' if clear else f'the {name}'} "
+        f"explains {percent(best['r2'])} of the variance of the log loss, {listing(parts)}."
+    )
 
 
 def _where(site: Site) -> str:
@@ -38,43 +47,41 @@ def _where(site: Site) -> str:
     return f"{listing(plain(site.projection).split(','))} of {layers}"
 
 
-def _ranks(site: Site, best: Row) -> str:
-    """Whether the best one's rank correlation can be told apart from the operator error's."""
-    other = "functional_error" if best["error"] == "operator_error" else "operator_error"
-    rows = [row for error in (best["error"], other) if (row := site.statistic("spearman", error=error)) is not None]
-    if len(rows) < 2:
-        return ""
-    parts = [f"{_ranged(row, 'value')} with the {NAMES[str(row['error'])]}" for row in rows]
-    return f" Rank correlations: {listing(parts)}{'' if _apart(*rows) else ', which cannot be told apart'}."
+def _behind(site: Site, best: Row, other: Row, *, first: bool) -> str:
+    """How much less another error explains, in points."""
+    name, found = NAMES[str(other["error"])], difference(site, best, other)
+    if found is None:
+        return f"the {name} {percent(other['r2'])} (interval of the difference not measured)"
+    value, low, high = (fixed(100 * number, 1) for number in found)
+    interval = f"{'95 % interval ' if first else ''}{low} to {high}"
+    return f"the {name} {value}{' points' if first else ''} less ({interval})"
 
 
-def _operator(site: Site) -> str:
-    joint = site.statistic("joint", error="operator_error")
-    if joint is None or not given(joint, "low", "high"):
-        return ""
-    found = between(joint["low"], float(joint["value"]), joint["high"])
-    told = "it adds damage of its own" if found.above else "a larger one goes with less damage, not more"
-    told = "no effect of its own was found" if found.open else told
-    return f" Beside the other errors the operator error has the exponent {found.text(signed=True)}: {told}."
-
-
-def _attributed(subject: Subject) -> str:
-    rows = [row for row in subject.rows("attribution_predictors") if given(row, "rank_correlation")]
+def _attributed(subject: Subject, *, alone: bool) -> str:
+    """Of the run that compared most models; beside what injection says only the first error."""
+    tables = [
+        [row for row in rows if given(row, "rank_correlation")] for _, rows in subject.tables("attribution_predictors")
+    ]
+    rows = max(tables, key=_runs, default=[])
     if not rows:
         return ""
-    rows.sort(key=lambda row: -float(row["rank_correlation"]))
-    parts = [
-        f"{_ranged(row, 'rank_correlation')} with the {_NAMES.get(str(row['error']), plain(row['error']))}"
-        for row in rows
-    ]
-    alike, others = sum(not _apart(rows[0], row) for row in rows[1:]), len(rows) - 1
-    which = "none of the others" if alike == others else f"{alike} of the other {others}"
-    tail = f"; {which} can{'' if alike == others else 'not'} be told apart from the first" if alike else ""
-    return f"Over {rows[0]['runs']} runs of attribution the added loss has the rank correlation {listing(parts)}{tail}."
+    first, *rest = sorted(rows, key=lambda row: -float(row["rank_correlation"]))
+    said = f"Over {first['runs']} runs of attribution the added loss has rank correlation {_with(first, alone)}"
+    if not rest or not alone:
+        return f"{said}."
+    alike = sum(not _apart(first, row) for row in rest)
+    which = "none of the others can" if alike == len(rest) else f"{alike} of the other {len(rest)} cannot"
+    tail = f"; {which} be told apart from the first" if alike else ""
+    return f"{said}, next {_with(rest[0])}{tail}."
 
 
-def _ranged(row: Row, column: str) -> str:
-    return between(row.get("low"), float(row[column]), row.get("high")).text()
+def _runs(rows: list[Row]) -> int:
+    return max((int(row["runs"]) for row in rows), default=0)
+
+
+def _with(row: Row, worded: bool = False) -> str:
+    found = between(row.get("low"), float(row["rank_correlation"]), row.get("high")).text(worded=worded)
+    return f"{found} with the {_NAMES.get(str(row['error']), plain(row['error']))}"
 
 
 def _apart(one: Row, other: Row) -> bool:
