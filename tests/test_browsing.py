@@ -145,10 +145,12 @@ def test_tables_sort_by_keyboard_numbers_as_numbers_and_empty_last(session: Any,
         "−∞": -math.inf,
         "35.3°": 35.3,
         "3 of 6": 3,
+        "3,000": 3000,
+        "−1,234,567.5 ± 2": -1234567.5,
     }
     read = session.execute_script("return arguments[0].map(text => String(numberOf(text)))", list(texts))
     assert [float(number.replace("Infinity", "inf")) for number in read] == pytest.approx(list(texts.values()))
-    words = ["", "L3 gate", "0-3", "2026-01-02", "2.4.1", "−", "dense"]
+    words = ["", "L3 gate", "0-3", "2026-01-02", "2.4.1", "−", "dense", "0,12", "1,2,3", "12,34"]
     assert session.execute_script("return arguments[0].every(t => Number.isNaN(numberOf(t)))", words)
 
 

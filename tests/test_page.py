@@ -12,7 +12,7 @@ import pytest
 from test_figures import HOSTILE, fail, synthetic_run
 
 from reports.download import csv_text
-from reports.figures import spectra_figures
+from reports.figures import figures_of, spectra_figures
 from reports.formats import lead
 from reports.page import render
 from reports.tables import Cell, Column, Table, table_of
@@ -111,6 +111,19 @@ def test_tables_are_captioned_and_scoped(page: str) -> None:
     assert all(heading.get("scope") in {"row", "col", "colgroup"} for heading in outline.all("th"))
     assert outline.all("html")[0]["lang"] == "en"
     assert [tag for tag, _ in outline.tags if tag == "h1"] == ["h1"]
+
+
+def test_scrolling_tables_are_named_groups_and_no_landmarks(page: str) -> None:
+    runs = [synthetic_run(), synthetic_run((1, 2)), synthetic_run(model="other")]
+    for shown in (page, render(runs, figures_of(runs))):
+        outline = Outline(shown)
+        boxes = [box for box in outline.all("div") if "scroll" in str(box.get("class"))]
+        assert len(boxes) == len(outline.all("table")) > 3
+        assert {(box["role"], box["tabindex"]) for box in boxes} == {("group", "0")}
+        for tag in ("div", "a", "nav"):
+            labels = [attributes["aria-label"] for attributes in outline.all(tag) if "aria-label" in attributes]
+            assert len(labels) == len(set(labels)), tag
+        assert not [attributes for _, attributes in outline.tags if attributes.get("role") == "region"]
 
 
 def test_hostile_text_stays_text() -> None:

@@ -3,7 +3,7 @@
 // Tables sort by their headings: ascending, descending, as it was. Empty cells stay last.
 const EMPTY = "—";
 const SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
-const NUMBER = /^([+-]?)(\d+(?:\.\d+)?(?:e[+-]?\d+)?|∞)(?:\s×\s10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+))?(?=$|[\s(±%–°])/;
+const NUMBER = /^([+-]?)((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+-]?\d+)?|∞)(?:\s×\s10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+))?(?=$|[\s(±%–°])/;
 const words = new Intl.Collator("en", { numeric: true });
 
 function textOf(cell) {
@@ -14,7 +14,7 @@ function textOf(cell) {
 function numberOf(text) {
   const found = NUMBER.exec(text.replaceAll("\u2212", "-"));
   if (!found) return NaN;
-  const size = found[2] === "∞" ? Infinity : Number(found[2]);
+  const size = found[2] === "∞" ? Infinity : Number(found[2].replaceAll(",", ""));
   const power = (found[3] || "").replace(/./g, (c) => (c === "⁻" ? "-" : SUPERSCRIPTS.indexOf(c)));
   return (found[1] === "-" ? -1 : 1) * size * 10 ** Number(power);
 }

@@ -79,7 +79,7 @@ class Compared:
         if not given(row, "angle_deg"):
             return ""
         parts = [str(row.get("text") or ""), f"{row['windows']} windows" if given(row, "windows") else ""]
-        return plain(", ".join(part for part in [*parts, str(row.get("dtype") or "")] if part))
+        return plain(", ".join(part for part in parts if part))
 
 
 @dataclass
@@ -199,17 +199,27 @@ def _tell_apart(models: Sequence[Compared]) -> None:
     for model, told in zip(models, apart([model.identity for model in models]), strict=True):
         model.apart = told
     for say in (_bits, _numbers):
-        alike: dict[tuple[str, float | None, str], list[Compared]] = {}
-        for model in models:
-            alike.setdefault((model.title, model.loss.ratio, model.loss.layers), []).append(model)
-        for same in alike.values():
-            if len(same) > 1 and len(set(said := say(same))) > 1:
+        for same in _called_alike(models):
+            if len(set(said := say(same))) > 1:
                 for model, told in zip(same, said, strict=True):
                     model.apart = ", ".join(part for part in (model.apart, told) if part)
 
 
+def _called_alike(models: Sequence[Compared]) -> list[list[Compared]]:
+    """Those that one table may call the same; a model whose layers are not known stands in every one."""
+    named: dict[tuple[str, float | None], list[Compared]] = {}
+    for model in models:
+        named.setdefault((model.title, model.loss.ratio), []).append(model)
+    found = []
+    for same in named.values():
+        layers = {model.loss.layers for model in same}
+        found += [same] if "" in layers else [[m for m in same if m.loss.layers == one] for one in sorted(layers)]
+    return found
+
+
 def _bits(models: Sequence[Compared]) -> list[str]:
-    return [f"{percent(model.bits_saved, 2)} of the bits saved" for model in models]
+    known = [model.bits_saved for model in models]
+    return ["bits not known" if bits is None else f"{percent(bits, 2)} of the bits saved" for bits in known]
 
 
 def _numbers(models: Sequence[Compared]) -> list[str]:

@@ -9,6 +9,8 @@ from reports.tables import Cell, Table
 from reports.verdict.compared import Compared, Comparison
 from reports.verdict.subjects import Subject
 
+_TEXT = "Stored bits are also what the weights take in memory. Peak memory while compressing: not measured."
+
 
 def costs_block(subject: Subject, found: Comparison) -> Block | None:
     """None where no table has seconds."""
@@ -25,11 +27,12 @@ def costs_block(subject: Subject, found: Comparison) -> Block | None:
     devices = sorted({str(run["device"]) for run in subject.runs if run["tables"].get("attribution")})
     where = f" on {', '.join(devices)}" if devices else ""
     caption = (
-        f"Seconds that compressing took{where}, calibration apart; stored bits of all but the input embeddings, which "
-        "is also what the weights take in memory. Peak memory: not measured"
+        f"Seconds that compressing took{where}, calibration apart, and stored bits of all but the input embeddings"
     )
     headings = ("method", "seconds", "times the fastest", "stored, of the dense bits")
-    return Block(subject.anchor("costs"), subject.title("Costs"), Table(caption, headings, lines), folded=True)
+    return Block(
+        subject.anchor("costs"), subject.title("Costs"), Table(caption, headings, lines), text=_TEXT, folded=True
+    )
 
 
 def _timed(found: Comparison, compression: Iterable[Row]) -> list[tuple[Compared, float]]:

@@ -104,7 +104,8 @@ def matched(ours: Sequence[Compared]) -> float | None:
 def _label(model: Compared) -> str:
     """With the step of TD-MoE's ladder that it is."""
     step = next((loss.step for loss in model.steps if loss.ladder == TDMOE and loss is not model.loss), "")
-    return model.title + (f" (“{plain(step)}”)" if step and not model.loss.is_published else "")
+    told = not step or model.loss.is_published or bool(model.loss.step)
+    return model.title + ("" if told else f" (“{plain(step)}”)")
 
 
 def _dense(found: Comparison, columns: Sequence[Column], name: str) -> Cell:

@@ -1,0 +1,115 @@
+"""Which rows of different runs are one model, and which losses stand in one column: what differs is kept apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import verdict_runs as planted
+from test_verdict_blocks import block_of, lines_of, told
+from verdict_runs import PUBLISHED, evaluated
+
+Run = dict[str, Any]
+C4, WIKI = "c4-calibration, 65,536 tokens", "wikitext2-train, 65,536 tokens"
+SAID = "text as it is, windows of 512 tokens, 511 of each scored, no BOS, {} weights"
+
+
+def quality(text: str = "wikitext2", seed: int = 0, config: Run | None = None, **changes: Any) -> Run:
+    """Dense, TD-MoE as published, which needs no calibration, and MoBE."""
+    about = {"calibration": C4, "protocol": f"{text}: {SAID.format('bfloat16')}", "dataset": text, **changes}
+    rows = [evaluated(method, 0.4, 0.25, added, **about) for method, added in ((PUBLISHED, 1.0), ("mobe", 0.1))]
+    rows[0]["calibration"] = ""
+    dense = evaluated("dense", None, 0.0, 0.0, **about) | {"projections": "", "compressed_layers": ""}
+    return planted.run_of("quality", quality=[dense, *rows]) | {"seed": seed, "config": config or {}}
+
+
+def names(*runs: Run) -> list[str]:
+    return [name for name in lines_of("verdict-comparison", *runs) if name.startswith("MoBE")]
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (quality("enwik8"), ["MoBE"]),
+        (quality("enwik8", projections="up,gate"), ["MoBE"]),
+        (quality("enwik8", projections="gate,up,down"), ["MoBE", "MoBE (gate, up and down)"]),
+        (quality("enwik8", calibration=WIKI), ["MoBE", f"MoBE ({WIKI})"]),
+        (quality("enwik8", config={"calibration window": 64}), ["MoBE", f"MoBE ({C4}, window 64)"]),
+        (quality("enwik8", seed=1), ["MoBE", "MoBE (seed 1)"]),
+        (quality("enwik8", bits_saved=0.24), ["MoBE (24.00 % of the bits saved)", "MoBE (25.00 % of the bits saved)"]),
+        (quality("enwik8", calibration=None), ["MoBE"]),
+        (quality("enwik8", calibration=None, seed=1), ["MoBE", "MoBE (seed 1)"]),
+        (quality("enwik8", calibration=None, bits_saved=None),
+         ["MoBE (25.00 % of the bits saved)", "MoBE (bits not known)"]),
+    ],
+)  # fmt: skip
+def test_only_the_same_model_shares_a_line(other: Run, expected: list[str]) -> None:
+    assert sorted(names(quality(), other)) == sorted(expected)
+
+
+def test_a_checkpoint_is_the_same_under_any_seed() -> None:
+    runs = [quality(text, seed, checkpoint="small", projections="") for seed, text in enumerate(("wikitext2", "c4"))]
+    assert names(*runs) == ["MoBE (small)"]
+
+
+def test_what_fits_several_models_is_none_of_them() -> None:
+    unknown = [row | {"compressed_layers": ""} for row in planted.drifted("mobe", 0.4, 5.0, 0.9, calibration=None)]
+    runs = [quality(), quality("enwik8", calibration=WIKI), planted.run_of("drift", drift=unknown)]
+    found = lines_of("verdict-comparison", *runs)
+    angles = {name: line["angle, °"] for name, line in found.items() if name.startswith("MoBE")}
+    assert sorted(angles.values()) == ["5.00 ± 0.10", "— not measured", "— not measured"]
+    rows = [{"layer": 0, "projection": "gate", "expert": "mean", "method": "mobe", "ratio": 0.4, "weight_error": 0.2}]
+    operator = planted.run_of("operator", operator=rows)
+    assert lines_of("verdict-comparison", quality(), operator)["MoBE"]["weight error"] == "0.200"
+    assert "weight error" not in lines_of("verdict-comparison", *runs[:2], operator)["MoBE"]
+    elsewhere = operator | {"config": {"layers": "0-1", "projections": "gate,up"}}
+    assert "weight error" not in lines_of("verdict-comparison", quality(), elsewhere)["MoBE"]
+
+
+def ladder(**config: Any) -> Run:
+    """Of the same text and number of windows as `quality`."""
+    run = planted.attribution()
+    rows = [row | {"text": "wikitext2", "windows": 16} for row in run["tables"]["attribution"]]
+    return planted.run_of("attribution", attribution=rows) | {"config": {"layers": "0-3", **config}}
+
+
+@pytest.mark.parametrize(
+    ("runs", "columns"),
+    [
+        ([quality(), ladder(window=512, dtype="bfloat16")], ["wikitext2"]),
+        ([quality(), ladder(window=512, dtype="float32")], ["wikitext2 (bfloat16)", "wikitext2 (float32)"]),
+        ([quality(), ladder()], ["wikitext2", "wikitext2 (attribution)"]),
+        ([quality(), quality(samples=32)], ["wikitext2 (16 windows)", "wikitext2 (32 windows)"]),
+        ([quality(), quality(protocol=f"wikitext2: {SAID.format('bfloat16').replace('511', '256')}, stride 256")],
+         ["wikitext2 (511 of each scored)", "wikitext2 (256 of each scored, stride 256)"]),
+        ([quality(), quality("enwik8", samples=32)], ["wikitext2", "enwik8"]),
+        ([ladder(), ladder()], ["wikitext2 (attribution, run 1)", "wikitext2 (attribution, run 2)"]),
+    ],
+)  # fmt: skip
+def test_only_losses_of_one_protocol_share_a_column(runs: list[Run], columns: list[str]) -> None:
+    headings = block_of("verdict-comparison", *runs).table.headings
+    assert [name.removeprefix("perplexity, ") for name in headings if name.startswith("perp")] == columns
+
+
+def test_figures_and_the_papers_table_keep_columns_apart() -> None:
+    runs = [quality(), ladder(window=512, dtype="float32")]
+    pareto = block_of("verdict-pareto", *runs)
+    assert list(pareto.table.headings[3:]) == ["wikitext2 (bfloat16)", "wikitext2 (float32)"]
+    assert pareto.figure is not None and "on wikitext2 (float32): MoBE at 0.4" in pareto.figure.caption
+    geometry = block_of("verdict-geometry", *runs)
+    assert geometry.table.headings[-1] == "added loss on wikitext2 (float32), nats", "where most were measured"
+    paper = block_of("verdict-paper-quality", *runs)
+    assert "measured on wikitext2 (" in paper.table.caption
+
+
+def test_angles_over_other_windows_are_marked() -> None:
+    run = planted.drift()
+    other = [row | {"text": "enwik8"} for row in planted.drifted("svd_llm", 0.4, 5.0, 0.9)]
+    block = block_of("verdict-comparison", run, planted.run_of("drift", drift=other))
+    assert "on wikitext2, 10 windows where not marked" in block.table.caption
+    found = told(block)
+    assert (found["SVD-LLM"]["angle, °"], found["MoBE"]["angle, °"]) == (
+        "5.00 ± 0.10 enwik8, 10 windows",
+        "10.00 ± 0.10",
+    )
+    assert "where not marked" not in block_of("verdict-comparison", run).table.caption
