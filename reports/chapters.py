@@ -3,14 +3,16 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from reports.drawing import Figure
 from reports.formats import display
 from reports.run import Run
-from reports.sections import Section
+from reports.sections import Block, Section
 
 Build = Callable[[Run, Sequence[Figure]], Section]
+Beside = Callable[[Sequence[Run]], Block | None]
 
 _MOST = 2  # settings named to tell runs of one command apart
 _LONGEST = 40  # characters of such a setting
@@ -84,10 +86,16 @@ def setting(value: object) -> str:
     return ", ".join(setting(item) for item in value) if isinstance(value, list | tuple) else str(display(value))
 
 
-def subjects(runs: Sequence[Run], figures: Sequence[Sequence[Figure]], sections: Mapping[str, Build]) -> list[Subject]:
+def subjects(
+    runs: Sequence[Run],
+    figures: Sequence[Sequence[Figure]],
+    sections: Mapping[str, Build],
+    beside: Mapping[str, Beside] = MappingProxyType({}),
+) -> list[Subject]:
     """By model in the order given, and within a model in the order of `sections`.
 
-    ValueError where a run's command has no section.
+    `beside` makes of all runs of a model a block for the first section of a command. ValueError where a run's command
+    has no section.
     """
     for run in runs:
         if run["command"] not in sections:
@@ -107,10 +115,26 @@ def subjects(runs: Sequence[Run], figures: Sequence[Sequence[Figure]], sections:
         Subject(
             name=model if alike[model] == 1 else f"{model}, fingerprint {fingerprint}",
             anchor=f"model-{number}",
-            chapters=sorted(ours, key=lambda chapter: (order.index(chapter.run["command"]), chapter.place)),
+            chapters=_with(beside, sorted(ours, key=lambda c: (order.index(c.run["command"]), c.place))),
         )
         for number, ((model, fingerprint), ours) in enumerate(grouped.items(), 1)
     ]
+
+
+def _with(beside: Mapping[str, Beside], chapters: Sequence[Chapter]) -> list[Chapter]:
+    """With what all runs of the model say, where there are several."""
+    runs = [chapter.run for chapter in chapters]
+    found, seen = [], set()
+    for chapter in chapters:
+        command = chapter.run["command"]
+        build = beside.get(command) if len(runs) > 1 and command not in seen else None
+        seen.add(command)
+        block = None if build is None else build(runs)
+        if block is not None:
+            section = chapter.section
+            chapter = replace(chapter, section=replace(section, wide=[*section.wide, block]))
+        found.append(chapter)
+    return found
 
 
 def _subject(run: Run) -> tuple[str, str]:

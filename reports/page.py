@@ -51,7 +51,7 @@ def render(runs: Sequence[Run], figures: Sequence[Sequence[Figure]], missing: Se
     `missing` are jobs (key, state, message) that left no run, to be named with the unfinished ones. ValueError where a
     run's command has no page.
     """
-    found = subjects(runs, figures, SECTIONS)
+    found = subjects(runs, figures, SECTIONS, verdict.BESIDE)
     chapters = [chapter for subject in found for chapter in subject.chapters]
     opening = verdict.opening(runs) if len(runs) > 1 else None
     making = Making(chapters, missing)

@@ -35,6 +35,8 @@ class Compared:
     losses: dict[Column, Loss] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     errors_of: str = ""
+    worst: float | None = None  # expert's operator error, mean over stacks; of `operator`
+    ranks: str = ""  # as `operator` has them, `projection:ranks` one after the other
     drift: Variant | None = None
     steps: list[Loss] = field(default_factory=list)
 
@@ -184,14 +186,24 @@ def _operators(found: Comparison, subject: Subject, number: int, rows: Iterable[
     about = {"projections": run["config"].get("projections")}
     ours: dict[tuple[str, float | None], list[Row]] = {}
     for row in rows:
-        if row.get("expert") == "mean" and str(row["method"]).partition(":")[0] != DENSE:
+        if row.get("expert") in ("mean", "max") and str(row["method"]).partition(":")[0] != DENSE:
             ours.setdefault((str(row["method"]), row.get("ratio")), []).append(row)
     for (method, ratio), listed in ours.items():
         own = identity_of(Loss(method, ratio, None, subject.layers(number), "", about), run)
         able = [model for model in found.models if model.identity.is_made_alike(own)]
-        if len(able) == 1 and not able[0].errors:
-            able[0].errors = {name: value for name in ERRORS if (value := _mean(listed, name)) is not None}
-            able[0].errors_of = "operator" if able[0].errors else ""
+        if len(able) == 1:
+            _add(able[0], [[row for row in listed if row["expert"] == which] for which in ("mean", "max")])
+
+
+def _add(model: Compared, rows: Sequence[Sequence[Row]]) -> None:
+    """Of the experts' means and maxima."""
+    means, most = rows
+    if not model.errors:
+        model.errors = {name: value for name in ERRORS if (value := _mean(means, name)) is not None}
+        model.errors_of = "operator" if model.errors else ""
+    model.worst = _mean(most, "operator_error") if model.worst is None else model.worst
+    said = [f"{row['projection']}:{row['rank']}" for row in means if given(row, "rank")]
+    model.ranks = model.ranks or " ".join(dict.fromkeys(said))
 
 
 def _tell_apart(models: Sequence[Compared]) -> None:
