@@ -59,8 +59,8 @@ def test_what_is_kept_of_each_mode() -> None:
     assert lines["TD-MoE, “+ shared”"]["error by input mode"] == "0.180"
     mobe = lines["MoBE"]
     assert [mobe[mode] for mode in modes] == [
-        "2 to 3 bases", "12 to 16 of 24 each expert its own",
-        "12 to 16 of 40 each expert its own; bases span up to 32 to 36",
+        "2 to 3 bases", "12 to 16 of 24 each its own",
+        "12 to 16 of 40 each its own; bases span up to 32 to 36",
     ]  # fmt: skip
     assert (mobe["error by input mode"], mobe["functional error"]) == ("— cuts no mode", "0.150")
     assert found.text == (
@@ -97,7 +97,7 @@ def test_operator_gives_ranks_and_the_worst_expert_where_attribution_is_missing(
     assert lines["MoBE"]["operator error, mean expert"] == "0.250"
     assert lines["MoBE"]["operator error, worst expert"] == "0.600"
     kept = block("spectra", SPECTRA, *runs)
-    assert told(kept)["MoBE"]["output mode"] == "12 of 24 each expert its own"
+    assert told(kept)["MoBE"]["output mode"] == "12 of 24 each its own"
     assert kept.table.caption.endswith("and TD-MoE") and kept.text == ""
 
 

@@ -239,16 +239,16 @@ def test_predictors_of_attribution_are_added_of_the_run_with_most_models() -> No
         )
     ]  # fmt: skip
     ladder = planted.attribution(attribution_predictors=rows)
-    start = "Over 14 runs of attribution the added loss has rank correlation 0.970 ("
+    start = "ver 14 runs of attribution the added loss has rank correlation 0.970 ("
     alone = (
-        f"{start}95 % interval 0.900 to 0.990) with the functional error, next 0.950 (0.850 to 1.000) with the angle "
-        "of the residual stream; 1 of the other 2 cannot be told apart from the first."
+        f"Which error predicts the damage: o{start}95 % interval 0.900 to 0.990) with the functional error, next 0.950 "
+        "(0.850 to 1.000) with the angle of the residual stream; 1 of the other 2 cannot be told apart from the first."
     )
     small = planted.attribution(attribution_predictors=[row | {"runs": 3, "rank_correlation": 1.0} for row in rows])
     assert said(ladder)[3] == said(small, ladder)[3] == said(ladder, small)[3] == alone
     injected = planted.injection({"weight_error": 0.7, "functional_error": 0.98}, (0.02, -0.1, 0.14))
     assert said(injected, ladder)[3].endswith(
-        f"(95 % interval 23.0 to 33.0). {start}0.900 to 0.990) with the functional error."
+        f"(95 % interval 23.0 to 33.0). O{start}0.900 to 0.990) with the functional error."
     )
 
 

@@ -120,7 +120,7 @@ def _draw(model: str, places: Sequence[Place], on: str) -> bytes:
         one = look(place.model.loss)
         axes.scatter(
             [place.angle], [place.norm], s=_area(place.model.bits_saved), marker=one.marker, c=[colour], edgecolors=INK,
-            linewidths=0.8, zorder=3,
+            linewidths=0.8, zorder=4 if place.model.loss.is_published else 3,  # it is where a step of its ladder is too
         )  # fmt: skip
     _limits(axes, places)
     if len(places) <= _LABELLED:

@@ -92,4 +92,5 @@ def with_error(value: float, stderr: float | None, *, signed: bool = False, most
     if value == 0 and stderr == 0:
         return "0"
     places = min(most, places_of(stderr))
+    signed = signed and round(value, places) != 0
     return f"{fixed(value, places, signed=signed)} ± {fixed(stderr, places)}"

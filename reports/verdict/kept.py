@@ -60,8 +60,8 @@ def mode_cells(model: Compared, sizes: Sizes) -> dict[str, Cell]:
     spans = [span if n is None else min(span, n) for span, n in zip(spans, whole["input"], strict=True)]
     return {
         "expert": Cell(f"{span_of([one.ranks[0] for one in listed])} bases"),
-        "output": Cell(_of(ranks, whole["output"]), "each expert its own"),
-        "input": Cell(_of(ranks, whole["input"]), f"each expert its own; bases span up to {span_of(spans)}"),
+        "output": Cell(_of(ranks, whole["output"]), "each its own"),
+        "input": Cell(_of(ranks, whole["input"]), f"each its own; bases span up to {span_of(spans)}"),
     }
 
 

@@ -66,7 +66,8 @@ def _attributed(subject: Subject, *, alone: bool) -> str:
     if not rows:
         return ""
     first, *rest = sorted(rows, key=lambda row: -float(row["rank_correlation"]))
-    said = f"Over {first['runs']} runs of attribution the added loss has rank correlation {_with(first, alone)}"
+    start = "Which error predicts the damage: over" if alone else "Over"
+    said = f"{start} {first['runs']} runs of attribution the added loss has rank correlation {_with(first, alone)}"
     if not rest or not alone:
         return f"{said}."
     alike = sum(not _apart(first, row) for row in rest)

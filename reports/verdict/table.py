@@ -86,8 +86,8 @@ def _removed(ours: Sequence[Compared], ratio: float | None, layers: str) -> str:
 def _fields(found: Comparison, columns: Sequence[Column], middle: float | None, usual: str) -> list[Field]:
     return [
         ("bits saved", lambda m: _bits(m, middle)),
-        *((name.replace("_", " "), partial(_error, name)) for name in ERRORS),
         *((f"perplexity, {found.names[c]}", partial(_perplexity, c)) for c in columns),
+        *((name.replace("_", " "), partial(_error, name)) for name in ERRORS),
         ("angle, °", partial(_angle, usual)),
         ("norm ratio", _norm),
         ("same experts, least", _routed),
