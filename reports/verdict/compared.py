@@ -16,7 +16,7 @@ from reports.verdict.arenas import Arena, arenas, duels, ratio_at
 from reports.verdict.identity import Identity, apart, identity_of
 from reports.verdict.losses import DENSE, MOBE, TDMOE, Loss
 from reports.verdict.protocol import Column, column_names, column_of
-from reports.verdict.subjects import Subject, finite, plain
+from reports.verdict.subjects import Subject, plain
 
 ERRORS = ("weight_error", "functional_error", "operator_error")
 
@@ -36,6 +36,7 @@ class Compared:
     errors: dict[str, float] = field(default_factory=dict)
     errors_of: str = ""
     worst: float | None = None  # expert's operator error, mean over stacks; of `operator`
+    shares: list[float] = field(default_factory=list)  # of the dense bits that its stacks store; of `operator`
     ranks: str = ""  # as `operator` has them, `projection:ranks` one after the other
     drift: Variant | None = None
     steps: list[Loss] = field(default_factory=list)
@@ -132,8 +133,8 @@ def comparison(subject: Subject) -> Comparison:
                 _put(found, subject, arena, column, loss)
         for duel in duels(arena):
             found.leading |= {id(loss) for loss in (duel.published, duel.best, duel.mobe) if loss is not None}
-    for number, _ in subject.tables("drift"):
-        _drifted(found, subject, number)
+    for number, rows in subject.tables("drift"):
+        _drifted(found, subject, number, rows)
     for number, rows in subject.tables("operator"):
         _operators(found, subject, number, rows)
     _tell_apart(found.models)
@@ -161,10 +162,10 @@ def _model(found: Comparison, loss: Loss, own: Identity, ratio: float | None) ->
     return found.models[-1]
 
 
-def _drifted(found: Comparison, subject: Subject, number: int) -> None:
+def _drifted(found: Comparison, subject: Subject, number: int, rows: Iterable[Row]) -> None:
     """All layers together, of the methods of one run."""
     run = subject.runs[number]
-    for variant in variants({"tables": {"drift": [finite(row) for row in run["tables"]["drift"]]}}):
+    for variant in variants({"tables": {"drift": rows}}):
         if variant.scope != ALL or variant.is_cast:
             continue
         end = variant.end or next(iter(variant.rows.values()), {})
@@ -202,6 +203,7 @@ def _add(model: Compared, rows: Sequence[Sequence[Row]]) -> None:
         model.errors = {name: value for name in ERRORS if (value := _mean(means, name)) is not None}
         model.errors_of = "operator" if model.errors else ""
     model.worst = _mean(most, "operator_error") if model.worst is None else model.worst
+    model.shares += [float(row["kept_ratio"]) for row in means if given(row, "kept_ratio") and row["kept_ratio"] > 0]
     said = [f"{row['projection']}:{row['rank']}" for row in means if given(row, "rank")]
     model.ranks = model.ranks or " ".join(dict.fromkeys(said))
 

@@ -82,11 +82,9 @@ def _quality(subject: Subject, found: Comparison, ours: Sequence[Compared]) -> T
 
 
 def _storage(subject: Subject, ours: Sequence[Compared]) -> Table:
-    kept = _kept(subject)
     lines = []
     for model in ours:
-        shares = kept.get((model.loss.method, model.loss.ratio))
-        local = Cell(fixed(1 / median(shares), 2)) if shares else Cell(EMPTY, "not measured")
+        local = Cell(fixed(1 / median(model.shares), 2)) if model.shares else Cell(EMPTY, "not measured")
         target = plain(str(model.loss.row.get("projections") or EMPTY).replace(",", ", "))
         lines.append([Cell(_measured(subject, model)), Cell(target), local, Cell(percent(model.bits_saved, 2))])
     for line in paper.TABLE_3:
@@ -99,15 +97,6 @@ def _storage(subject: Subject, ours: Sequence[Compared]) -> Table:
         ("model and method", "compressed", "dense over stored, of that", "bits saved of the model"),
         lines,
     )
-
-
-def _kept(subject: Subject) -> dict[tuple[str, float | None], list[float]]:
-    """Of every method and ratio that `operator` measured: what its stacks store of the dense bits."""
-    found: dict[tuple[str, float | None], list[float]] = {}
-    for row in subject.rows("operator"):
-        if row.get("expert") == "mean" and given(row, "kept_ratio") and row["kept_ratio"] > 0:
-            found.setdefault((str(row["method"]), row.get("ratio")), []).append(float(row["kept_ratio"]))
-    return found
 
 
 def _measured(subject: Subject, model: Compared) -> str:

@@ -44,7 +44,7 @@ class Point:
 
 def pareto_block(subject: Subject, found: Comparison) -> Block | None:
     """Figure and table; None where no text has a compressed model beside the dense one."""
-    columns = [c for c in found.columns if points(found, c) and _dense(found, c) is not None][:_MOST]
+    columns = _columns(found)
     if not columns:
         return None
     with style():
@@ -66,6 +66,13 @@ def pareto_block(subject: Subject, found: Comparison) -> Block | None:
     return Block(
         anchor, subject.title("Perplexity against bits saved"), _table(found, columns), figure=figure, folded=True
     )
+
+
+def _columns(found: Comparison) -> list[Column]:
+    """Those that hold most models, in their order."""
+    able = [c for c in found.columns if points(found, c) and _dense(found, c) is not None]
+    most = sorted(able, key=lambda column: -len(points(found, column)))[:_MOST]
+    return [column for column in able if column in most]
 
 
 def points(found: Comparison, column: Column) -> list[Point]:

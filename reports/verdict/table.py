@@ -21,7 +21,8 @@ TEXT = (
     "± its paired standard error, in brackets within two of 0. The verdict's intervals between two methods add their "
     "paired standard errors, which bounds the error whatever their correlation. RTN and the controls are yardsticks, "
     "at bits of their own. Errors of weights are attribution's, or means over operator's stacks; angles are drift's, "
-    "or attribution's, each on its own windows."
+    "or attribution's, each on its own windows. “Same methods elsewhere”, in the verdict: on other texts, at other "
+    "ratios or of other layers."
 )
 
 Field = tuple[str, Callable[[Compared], Cell]]
