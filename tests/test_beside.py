@@ -64,8 +64,9 @@ def test_what_is_kept_of_each_mode() -> None:
     ]  # fmt: skip
     assert (mobe["error by input mode"], mobe["functional error"]) == ("— cuts no mode", "0.150")
     assert found.text == (
-        "TD-MoE, “+ shared” keeps 20 input directions in one basis for all experts; MoBE keeps 12 to 16 of each "
-        "expert's own, mixed from 2 to 3 bases. Functional errors: 0.222 and 0.150."
+        "TD-MoE, “+ shared” keeps 20 input directions in one basis for all experts, which alone costs a functional "
+        "error of 0.180; MoBE keeps 12 to 16 of each expert's own, mixed from 2 to 3 bases, with an error of 0.150 in "
+        "all."
     )
 
 

@@ -94,11 +94,13 @@ def _basis(ours: Sequence[Compared]) -> str:
         return ""
     tensor, matrix = pair
     one, several = kept(tensor), kept(matrix)
-    errors = [fixed(model.errors["functional_error"]) for model in pair]
+    alone = _of_step(tensor, "mode_error_input")
+    cost = "" if alone is None else f", which alone costs a functional error of {fixed(alone)}"
     return (
         f"{tensor.title} keeps {span_of([stack.ranks[2] for stack in one])} input directions in one basis for all "
-        f"experts; {matrix.title} keeps {span_of([stack.ranks[1] for stack in several])} of each expert's own, mixed "
-        f"from {span_of([stack.ranks[0] for stack in several])} bases. Functional errors: {listing(errors)}."
+        f"experts{cost}; {matrix.title} keeps {span_of([stack.ranks[1] for stack in several])} of each expert's own, "
+        f"mixed from {span_of([stack.ranks[0] for stack in several])} bases, with an error of "
+        f"{fixed(matrix.errors['functional_error'])} in all."
     )
 
 

@@ -149,7 +149,7 @@ def _panel(axes: Axes, found: Comparison, column: Column) -> None:
         axes.errorbar(
             [100 * point.saved], [point.perplexity - level], yerr=[[point.reach[0]], [point.reach[1]]],
             color=one.colour, marker=one.marker, markersize=one.size, markeredgecolor="white", markeredgewidth=0.4,
-            elinewidth=1, capsize=2, zorder=4,
+            elinewidth=1, capsize=2, zorder=5 if point.loss.is_published else 4,
         )  # fmt: skip
     axes.set_xlim(least - room, most + room)
     axes.xaxis.set_major_locator(MaxNLocator(7))
