@@ -17,9 +17,9 @@ from torch import Tensor
 
 from diag.probes.attribution.floors import mode_errors, mode_tails
 from diag.probes.attribution.game import game
-from diag.probes.attribution.gap import Gap, resamples
+from diag.probes.attribution.gap import Gap, resampled_orders, resamples
 from diag.probes.attribution.ladder import FULL, MOBE, QUICK, TDMOE, Frame, alignment, steps
-from diag.probes.attribution.predictors import Model, predictors
+from diag.probes.attribution.predictors import Model, predictors, rank_interval
 from diag.probes.attribution.rows import of_factors
 from diag.probes.attribution.shapley import by_orders, drawn_orders, exact, prefixes, sampled, subsets
 from diag.probes.attribution.switches import SWITCHES, method, switches
@@ -83,7 +83,7 @@ def test_drawn_orders_are_different_and_share_out_everything(losses: dict[frozen
 def test_samples_are_means_over_drawn_orders_and_windows() -> None:
     random = np.random.default_rng(5)
     removed_KW = random.normal(size=(3, 4))
-    orders_BK, windows_BW = resamples(0, 3, 20), resamples(1, 4, 20)
+    orders_BK, windows_BW = resampled_orders(0, 3, 20), resamples(1, 4, 20)
     found_B = sampled(removed_KW, orders_BK, windows_BW)
     for found, of_K, of_W in zip(found_B, orders_BK, windows_BW, strict=True):
         drawn = removed_KW[np.repeat(np.arange(3), np.rint(3 * of_K).astype(int))]
@@ -95,8 +95,8 @@ def test_games_that_are_asked_for() -> None:
     assert game(PLAYERS, None, False, 0) is None and game(PLAYERS, "none", True, 0) is None
     whole = game(PLAYERS, None, True, 0)
     assert whole is not None and len(whole.coalitions) == 16 and whole.orders_said == "all"
-    drawn = game(tuple("abcdefg"), None, True, 0)
-    assert drawn is not None and drawn.orders_said == 16 and len(drawn.coalitions) < 2**7
+    drawn = game(tuple("abcdefgh"), None, True, 0)
+    assert drawn is not None and drawn.orders_said == 16 and len(drawn.coalitions) < 2**8
     for wrong in ("0", "some", "-1", "1.5"):
         with pytest.raises(InputError, match=f"--shapley {wrong}: give all, none, or a number"):
             game(PLAYERS, wrong, True, 0)
@@ -134,6 +134,33 @@ def test_the_better_preset_is_chosen_anew_in_every_sample() -> None:
     np.testing.assert_allclose(found.value_B, expected)
     assert found.value == pytest.approx(9.0 - a_W.mean())
     assert found.closed(a_W)[1][0] < 1 - 1e-6  # somewhere the other one was better
+
+
+def test_neighbouring_windows_are_drawn_together() -> None:
+    """Of a first-order process a block bootstrap sees most of what its mean varies by, single draws too little."""
+    random, windows, decay = np.random.default_rng(6), 512, 0.5
+    noise_W = random.normal(0, 1, windows)
+    values_W = np.zeros(windows)
+    for i in range(windows):
+        values_W[i] = decay * values_W[i - 1] + noise_W[i]
+    weights_BW = resamples(0, windows)
+    np.testing.assert_allclose(weights_BW.sum(1), 1.0)
+    truth = 1 / (1 - decay) / windows**0.5  # of the mean, for long series
+    alone = (1 / (1 - decay**2) / windows) ** 0.5
+    found = (weights_BW @ (values_W - values_W.mean())).std()
+    assert 0.8 * truth < found < 1.15 * truth and alone < 0.6 * truth
+    assert not np.array_equal(resampled_orders(0, 30), resamples(0, 30))  # no common stream
+
+
+def test_the_best_combination_is_chosen_anew_in_every_sample() -> None:
+    random = np.random.default_rng(8)
+    losses_CW = random.normal(1, 0.3, (5, 30))
+    weights_BW = resamples(3, 30)
+    gap = Gap.of(np.full(30, 3.0), [np.zeros(30)], weights_BW)
+    value, (low, high) = gap.closed_by_best(list(losses_CW))
+    shares = [max(3.0 - w @ loss_W for loss_W in losses_CW) / 3.0 for w in weights_BW]
+    assert value == pytest.approx((3.0 - losses_CW.mean(1).min()) / 3.0)
+    assert (low, high) == (pytest.approx(np.quantile(shares, 0.025)), pytest.approx(np.quantile(shares, 0.975)))
 
 
 def test_noise_is_no_gap() -> None:
@@ -224,27 +251,33 @@ def test_every_step_changes_one_thing_of_the_step_before() -> None:
         "tdmoe:whitening=none,allocation=published,decomposition=hosvd",
         "tdmoe:whitening=none,allocation=published_stored,decomposition=hosvd",
         "tdmoe:allocation=published_stored,decomposition=hosvd",
+        "tdmoe:decomposition=hosvd",
         "tdmoe:decomposition=hosvd,alignment=1",
         "tdmoe:alignment=1",
         "tdmoe:gate_up=joint,alignment=1",
         "tdmoe:gate_up=joint,refit=expert,alignment=1",
+        "tdmoe:whitening=none,objective=weight,gate_up=joint,refit=expert,alignment=1",
+        "tdmoe:ratio_of=model,whitening=none,objective=weight,gate_up=joint,refit=expert,across=global,"
+        "weigh=sensitivity,alignment=1",
         "tdmoe:ratio_of=model,gate_up=joint,refit=expert,across=global,weigh=sensitivity,alignment=1",
     ]
-    assert found[0].phrase == "as published" and {step.projections for step in found[:-1]} == {"gate,up"}
-    assert found[-1].projections == "gate,up,down" and found[-1].recipe is not None
-    assert found[-1].recipe.ratio == pytest.approx(0.4 * 0.62)
-    options = [methods.parse(step.recipe.method)[1] for step in found[:7] if step.recipe]
+    assert found[0].phrase == "as published" and {step.projections for step in found[:-2]} == {"gate,up"}
+    for step in found[-2:]:
+        assert step.projections == "gate,up,down" and step.recipe is not None
+        assert step.recipe.ratio == pytest.approx(0.4 * 0.62)
+    options = [methods.parse(step.recipe.method)[1] for step in found if step.recipe]
     for before, after in itertools.pairwise(options):
         different = {name for name, value in vars(after).items() if value != getattr(before, name)}
-        assert len(different - {"alignment"}) == 1
+        different -= {"objective"} if "whitening" in different else set()  # which says what whitening is for
+        assert len(different) == 1 or different == {"ratio_of", "across", "weigh"}
 
 
-@pytest.mark.parametrize(("projections", "count"), [("down", 5), ("gate", 5), ("gate,up,down", 6)])
+@pytest.mark.parametrize(("projections", "count"), [("down", 6), ("gate", 6), ("gate,up,down", 7)])
 def test_ladders_of_other_projections(projections: str, count: int) -> None:
     """No input factor is shared where there is no pair; down has no share to give where it has one already."""
-    assert len(switches(projections.split(","))) == count
+    assert len(switches(projections.split(","), 1)) == count == len(switches(projections.split(","), 8)) + 1
     found = [step for step in steps(frame(projections), FULL) if step.ladder == TDMOE]
-    assert len(found) == count + 2 and {step.projections for step in found} == {projections}
+    assert len(found) == count + 4 and {step.projections for step in found} == {projections}
     assert found[-1].recipe is not None and "ratio_of" not in found[-1].recipe.method
     assert found[-1].recipe.ratio == 0.4
 
@@ -260,10 +293,12 @@ def test_rows_of_mobe_and_of_the_quick_ladder() -> None:
 
 
 def test_coalitions_of_switches_are_specs_of_their_own() -> None:
-    """Exact ranks count what is stored anyway: the only two coalitions that are one model."""
+    """Exact ranks count what is stored anyway, and smaller steps are theirs: no others are one model."""
     found = {on: method(on, 1) for on in subsets(list(SWITCHES))}
-    assert len(found) == 64 and len(set(found.values())) == 48
+    assert len(found) == 128 and len(set(found.values())) == 64
     assert found[frozenset({"ranks"})] == found[frozenset({"ranks", "stored"})]
+    assert found[frozenset({"hooi"})] == found[frozenset({"hooi", "fine"})]
+    assert method({"ranks"}, 16) == method({"ranks", "fine"}, 16)  # no smaller step can be searched
     assert "objective=weight" in found[frozenset({"ranks"})]
     for text in set(found.values()):
         chosen, options = methods.parse(text)
@@ -289,8 +324,9 @@ def test_rank_correlations_of_planted_models() -> None:
     pairs = [(0.1, 0.3), (0.2, 0.1), (0.3, 0.5), (0.4, 0.4), (0.5, 0.9), (0.6, 0.7)]
     found = [model(error, loss, "tdmoe" if i % 2 else "mobe") for i, (error, loss) in enumerate(pairs)]
     unchanged, dense = model(0.0, 0.0, "beside"), model(0.0, 0.0, "beside", "")
-    everything = [*found, found[0], unchanged, dense]  # a model twice, and two that change nothing
-    rows = {row["error"]: row for row in predictors(everything, resamples(0, 3, 300), 0)}
+    again = model(0.1004, 0.35)  # the first one within a hundredth, as another method finds it
+    everything = [*found, found[0], again, unchanged, dense]
+    rows = {row["error"]: row for row in predictors(everything)}
     expected = spearmanr(*zip(*pairs, strict=True)).statistic
     for error in ("weight_error", "functional_error", "operator_error", "angle_deg"):
         row = rows[error]
@@ -302,16 +338,31 @@ def test_rank_correlations_of_planted_models() -> None:
 
 def test_what_a_row_leaves_alone_counts_as_no_error() -> None:
     """0.5 of one projection of three is less than 0.2 of all three."""
-    found = [
-        model(0.5, 0.1, projections="gate"),
-        model(0.2, 0.2, projections="gate,up,down"),
-        model(0.3, 0.3, "beside"),
-    ]
-    found[2] = model(0.3, 0.3, projections="gate,up,down")
-    row = predictors(found, resamples(0, 3, 50), 0)[0]
+    found = [model(0.5, 0.1, projections="gate")]
+    found += [model(0.1 * (i + 2), 0.1 * (i + 2), projections="gate,up,down") for i in range(4)]
+    row = predictors(found)[0]
     assert row["rank_correlation"] == pytest.approx(1.0)
-    alike = predictors([model(0.3, loss) for loss in (0.1, 0.2, 0.3)], resamples(0, 3, 50), 0)[0]
-    assert alike["status"] == "constant" and alike["rank_correlation"] is None
+    assert predictors(found[:4])[0]["status"] == "too_few"
+    alike = predictors([model(0.3, loss, projections=name) for loss, name in ((0.1, "gate"), (0.2, "up"))])[0]
+    assert alike["status"] == "too_few" and alike["runs"] == 2
+
+
+def test_a_perfect_order_of_few_models_is_no_certainty() -> None:
+    low, high = rank_interval(1.0, 9)
+    assert 0.85 < low < 0.9 and high == 1.0
+    assert rank_interval(-1.0, 9) == (-1.0, pytest.approx(-low))
+    assert rank_interval(1.0, 20)[0] > low
+
+
+def test_intervals_of_rank_correlations_hold_the_true_one() -> None:
+    """Normal pairs: of linear correlation r a rank correlation of 6 / pi arcsin(r / 2)."""
+    random, held = np.random.default_rng(5), 0
+    truth = 6 / np.pi * np.arcsin(0.8 / 2)
+    for _ in range(400):
+        x_R, y_R = random.multivariate_normal((0, 0), ((1, 0.8), (0.8, 1)), 20).T
+        low, high = rank_interval(float(spearmanr(x_R, y_R).statistic), 20)
+        held += low <= truth <= high
+    assert 0.91 <= held / 400 <= 0.99
 
 
 def test_errors_are_means_over_projections() -> None:

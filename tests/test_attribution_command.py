@@ -92,11 +92,11 @@ def test_tables(work: Path) -> None:
     for table, rows in found.items():
         assert tuple(rows[0]) == columns[table]
     rows = found["attribution"]
-    assert [row["ladder"] for row in rows] == ["tdmoe"] * 8 + ["mobe"] * 9 + ["beside"] * 9
+    assert [row["ladder"] for row in rows] == ["tdmoe"] * 11 + ["mobe"] * 10 + ["beside"] * 9
     assert rows[0]["step"] == "as published" and {row["status"] for row in rows} <= {"ok", "no_gap"}
     assert {row["tokens"] for row in rows} == {str(8 * 15)} and {row["windows"] for row in rows} == {"8"}
     for row in rows:
-        assert (row["change_nats"] != "") == (row["ladder"] != "beside" and row not in (rows[0], rows[8]))
+        assert (row["change_nats"] != "") == (row["ladder"] != "beside" and row not in (rows[0], rows[11]))
         assert (row["gap_closed"] == "") == (row["status"] == "no_gap")
         if row["method"].startswith("tdmoe"):
             errors = [float(row[f"mode_error_{mode}"]) for mode in ("expert", "output", "input")]
@@ -120,9 +120,9 @@ def test_tables(work: Path) -> None:
             assert float(row["change_nats"]) == pytest.approx(change, abs=1e-9)
         assert float(row["perplexity"]) == pytest.approx(np.exp(float(row["loss_nats"])))
     meeting = by_step["1 basis, phi identity (input-mode Tucker)"]
-    assert meeting["projections"] == "gate,up" and rows[7]["projections"] == "gate,up,down"
+    assert meeting["projections"] == "gate,up" and rows[10]["projections"] == "gate,up,down"
     runs = {row["error"]: int(row["runs"]) for row in found["attribution_predictors"]}
-    assert set(runs.values()) <= {20, 21, 22, 23, 24} and len(runs) == 5  # dense, identity and cast have no part
+    assert set(runs.values()) <= set(range(21, 28)) and len(runs) == 5  # dense, identity and cast have no part
 
 
 def test_shares_of_the_gap_and_shapley_values(work: Path) -> None:
@@ -136,13 +136,31 @@ def test_shares_of_the_gap_and_shapley_values(work: Path) -> None:
             assert float(rows[step]["gap_closed"]) == pytest.approx(expected)
             assert float(rows[step]["gap_low"]) <= expected <= float(rows[step]["gap_high"])
     values = rows_of(work / "out", "attribution_shapley")
-    assert [row["switch"] for row in values] == ["stored", "whitening", "ranks", "hooi", "joint", "refit"]
+    assert [row["switch"] for row in values] == ["stored", "whitening", "ranks", "fine", "hooi", "joint", "refit"]
     assert {row["orders"] for row in values} == {"1"} and all(row["nats"] for row in values)
     whole = loss["as published"] - loss["+ core refit"]
     assert sum(float(row["nats"]) for row in values) == pytest.approx(whole, abs=1e-12)
     for row in values:
         assert float(row["nats_low"]) <= float(row["nats"]) <= float(row["nats_high"])
         assert (row["gap_share"] != "") == (row["status"] == "ok")
+
+
+def test_the_best_combination_has_a_row(work: Path, here: pytest.MonkeyPatch) -> None:
+    """Of all coalitions of one stack's switches, by the losses that the run keeps of each model."""
+    asked = ("attribution", "--model", "pico", *SHORT, "--windows", 8, "--ladder", "quick", "--layers", 2)
+    asked = (*asked, "--projections", "down", "--shapley", "all", "--device", "cpu", "--quiet", "--out", "all")
+    assert command(here, *asked) == 0
+    *ladder, last = rows_of(work / "all")
+    models = [load_file(path) for path in (work / "all" / "results").glob("*tdmoe*.safetensors")]
+    least = min(float(model["losses"].mean()) for model in models)
+    listed = [row for row in ladder if row["ladder"] == "tdmoe"]
+    assert len(models) == 32  # 64 coalitions, and no step that is none of them
+    if last["ladder"] == "combination":
+        assert last["step"].startswith("best of 64 combinations: ") and last["change_nats"] == ""
+        assert float(last["loss_nats"]) == pytest.approx(least)
+        assert all(float(row["loss_nats"]) >= least for row in listed)
+    else:
+        assert min(float(row["loss_nats"]) for row in listed) == pytest.approx(least)
 
 
 def test_losses_are_those_of_quality_and_angles_those_of_drift(work: Path, here: pytest.MonkeyPatch) -> None:
@@ -229,7 +247,7 @@ def test_a_stopped_run_goes_on(work: Path, here: pytest.MonkeyPatch) -> None:
 
 
 def test_a_method_that_fails_leaves_the_others(work: Path, here: pytest.MonkeyPatch) -> None:
-    asked = ("attribution", "--model", "pico", *SHORT, "--windows", 4, "--ladder", "quick", "--layers", 2)
+    asked = ("attribution", "--model", "pico", *SHORT, "--windows", 8, "--ladder", "quick", "--layers", 2)
     asked = (*asked, "--device", "cpu", "--quiet", "--out", "part")
     real = MoBE.compress
 
@@ -256,7 +274,7 @@ def test_dry_run(work: Path, here: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     asked = ("attribution", "--model", "pico", *SHORT, "--windows", 8, "--dry-run", "--out", "nothing")
     assert command(here, *asked) == 0
     out = capsys.readouterr().out
-    assert "as published" in out and "64 coalitions of 6 switches" in out and "nothing was run" in out
+    assert "as published" in out and "128 coalitions of 7 switches" in out and "nothing was run" in out
     assert "8 windows of 16 tokens of a.txt" in out and not (work / "nothing").exists()
 
 
@@ -266,7 +284,7 @@ def test_dry_run(work: Path, here: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         (("--ratio", "1.2"), "--ratio 1.2: give a fraction"),
         (("--ladder", "long"), "--ladder long: give one of quick, full"),
         (("--shapley", "few"), "--shapley few: give all, none, or a number"),
-        (("--windows", "1"), "--windows 1: is one window"),
+        (("--windows", "7"), "--windows 7: are 7 of --text a.txt, intervals need 8"),
         (("--projections", "gate,side"), "'side' is none of gate, up, down"),
         (("--mobe-steps", "0"), "--mobe-steps 0: give at least 1"),
         (("--text", "b.txt"), "--text b.txt: is the calibration text"),

@@ -183,7 +183,7 @@ class Comparison(OpenModel):
         given = self.experiment
         wanted = [*given.methods, *(spec for step in self.steps for spec in getattr(step.settings, "methods", ()))]
         if given.attribution:
-            wanted.append(method_with(switches(given.projections.split(",")), 1))  # the neediest of its steps
+            wanted.append(method_with(switches(given.projections.split(","), 1), 1))  # the neediest of its steps
         found = calibrating.Settings(given.calibration.text, given.calibration.tokens)
         for text in dict.fromkeys(wanted):
             needs = _needs(text)

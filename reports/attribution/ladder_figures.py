@@ -6,7 +6,7 @@ from matplotlib.figure import Figure as Canvas
 
 from reports.attribution.ladders import DENSE, SAME_FORM, Attribution, Step
 from reports.attribution.names import SMALL
-from reports.attribution.waterfall import OTHER, Group, chain, draw, frame, whole
+from reports.attribution.waterfall import BETTER, OTHER, Group, chain, draw, frame, whole
 from reports.drawing import NULL_GREY, Figure, label, svg
 from reports.formats import fixed, listing
 
@@ -21,10 +21,12 @@ def ladder_figure(model: str, found: Attribution) -> Figure | None:
     mobe = found.presets
     others = [step for step in found.beside if step.method != DENSE and step not in mobe]
     groups = [Group("TD-MoE, one change after the other", chain(found.tdmoe, found.gap))]
+    both = [whole(step, BETTER, step.short) for step in found.combinations]
+    groups += [Group("TD-MoE, the same changes combined", both)] if both else []
     groups += [Group("MoBE", [whole(step, OTHER, step.preset) for step in mobe])] if mobe else []
     groups += [Group("Beside", [whole(step) for step in others])] if others else []
-    levels = [step.damage + step.stderr() for step in (*found.tdmoe, *mobe) if step.measured]
-    lowest = min([0.0, *(step.damage - step.stderr() for step in (*found.tdmoe, *mobe, *others) if step.measured)])
+    levels = [step.damage + step.stderr() for step in (*found.tensors, *mobe) if step.measured]
+    lowest = min([0.0, *(step.damage - step.stderr() for step in (*found.tensors, *mobe, *others) if step.measured)])
     highest = max(max(levels) * _CLEAR, 1e-6)
     figure, axes, height = frame(groups)
     draw(axes, groups, highest, lowest)
@@ -41,7 +43,7 @@ def ladder_figure(model: str, found: Attribution) -> Figure | None:
         name=LADDER,
         title="The ladder: what each change to TD-MoE takes away",
         alt=f"Waterfall of the loss above dense, in nats a token. {_said(found.tdmoe, found.gap)}."
-        + (f" Beside: {listing(_plain([*mobe, *others]))}." if mobe or others else ""),
+        + (f" Beside: {listing(_plain(beside))}." if (beside := [*found.combinations, *mobe, *others]) else ""),
         caption=_ladder_caption(found, [s for s in others if s.measured and s.damage > highest]),
         svg=svg(figure),
     )

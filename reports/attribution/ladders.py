@@ -13,7 +13,7 @@ from reports.formats import EMPTY, fixed
 from reports.run import MODES, Row, Run, given
 from reports.tables import status_of
 
-TDMOE, MOBE, BESIDE = "tdmoe", "mobe", "beside"
+TDMOE, COMBINATION, MOBE, BESIDE = "tdmoe", "combination", "mobe", "beside"
 DENSE = "dense"
 NO_GAP = "no_gap"
 SAME_FORM = (
@@ -33,6 +33,11 @@ class Step:
     @property
     def name(self) -> str:
         return str(self.row.get("step") or self.row.get("method") or "unnamed")
+
+    @property
+    def short(self) -> str:
+        """Without what a combination consists of."""
+        return self.name.partition(":")[0] if self.row.get("ladder") == COMBINATION else self.name
 
     @property
     def method(self) -> str:
@@ -97,6 +102,7 @@ class Attribution:
     """The whole run."""
 
     tdmoe: list[Step] = field(default_factory=list)
+    combinations: list[Step] = field(default_factory=list)  # the best one of TD-MoE's switches, where it is no step
     mobe: list[Step] = field(default_factory=list)
     beside: list[Step] = field(default_factory=list)
     switches: list[Row] = field(default_factory=list)
@@ -104,7 +110,12 @@ class Attribution:
 
     @property
     def everything(self) -> list[Step]:
-        return [*self.tdmoe, *self.mobe, *self.beside]
+        return [*self.tensors, *self.mobe, *self.beside]
+
+    @property
+    def tensors(self) -> list[Step]:
+        """TD-MoE's ladder, and what stands beside it of the same switches."""
+        return [*self.tdmoe, *self.combinations]
 
     @property
     def dense(self) -> Step | None:
@@ -117,8 +128,16 @@ class Attribution:
 
     @property
     def best(self) -> Step | None:
-        """The step of TD-MoE that adds least to the loss."""
-        return min((step for step in self.tdmoe if step.measured), key=lambda step: step.damage, default=None)
+        """The TD-MoE that adds least to the loss, of those of the reference's projections where there are any."""
+        measured = [step for step in self.tensors if step.measured]
+        alike = self.like(self.reference) if self.reference is not None else []
+        return min(alike or measured, key=lambda step: step.damage, default=None)
+
+    @property
+    def wider(self) -> Step | None:
+        """A TD-MoE of other projections than the reference's that adds less than the best of those."""
+        least = min((step for step in self.tensors if step.measured), key=lambda step: step.damage, default=None)
+        return None if least is self.best else least
 
     @property
     def reference(self) -> Step | None:
@@ -164,7 +183,7 @@ class Attribution:
 
     def like(self, other: Step) -> list[Step]:
         """Measured steps of TD-MoE of the same projections."""
-        return [s for s in self.tdmoe if s.measured and s.row.get("projections") == other.row.get("projections")]
+        return [s for s in self.tensors if s.measured and s.row.get("projections") == other.row.get("projections")]
 
 
 def attribution(run: Run) -> Attribution:
@@ -174,7 +193,7 @@ def attribution(run: Run) -> Attribution:
         switches=[_finite(row) for row in tables.get("attribution_shapley", [])],
         predictors=[_finite(row) for row in tables.get("attribution_predictors", [])],
     )
-    places = {TDMOE: found.tdmoe, MOBE: found.mobe}
+    places = {TDMOE: found.tdmoe, COMBINATION: found.combinations, MOBE: found.mobe}
     for row in tables.get("attribution", []):
         places.get(str(row.get("ladder")), found.beside).append(Step(_finite(row)))
     return found

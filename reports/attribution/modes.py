@@ -23,7 +23,7 @@ _MOBE = COLOURS[2]
 
 def with_floor(found: Attribution) -> list[Step]:
     """Steps of TD-MoE whose floor was measured."""
-    return [step for step in found.tdmoe if step.value("floor") is not None]
+    return [step for step in found.tensors if step.value("floor") is not None]
 
 
 def floor_figure(model: str, found: Attribution) -> Figure | None:
@@ -58,7 +58,7 @@ def floor_figure(model: str, found: Attribution) -> Figure | None:
         for number, (mode, value) in enumerate(cut.items()):
             shift = (number - (len(cut) - 1) / 2) * 1.15 * _THICK
             axes.barh(place + shift, value, height=_THICK, color=_TONES[mode], linewidth=0, zorder=2)
-        name(axes, step.name, place)
+        name(axes, step.short, place)
     axes.set_yticks([])
     axes.set(ylim=(len(steps) - 0.5, -0.5), xlabel="relative functional error")
     axes.set_xlim(left=0)
@@ -91,5 +91,5 @@ def _said(steps: Sequence[Step]) -> str:
         modes = mode_errors(step)
         said = ", ".join(f"{mode} {fixed(modes[mode], 3)}" for mode in MODES if mode in modes)
         own = fixed(step.value("functional_error"), 3)
-        parts.append(f"{label(step.name, 48)}: {own}, floor {fixed(step.value('floor'), 3)} ({said})")
+        parts.append(f"{label(step.short, 48)}: {own}, floor {fixed(step.value('floor'), 3)} ({said})")
     return "; ".join(parts)

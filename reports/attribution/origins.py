@@ -9,7 +9,7 @@ from reports.run import given
 def floor(found: Attribution) -> str:
     """Whether MoBE's functional error is in reach of any Tucker decomposition of the best step's ranks."""
     reference = found.reference
-    steps = [step for step in found.tdmoe if step.measured and step.value("floor") is not None]
+    steps = [step for step in found.tensors if step.measured and step.value("floor") is not None]
     if reference is not None:
         steps = [step for step in steps if step in found.like(reference)] or steps
     step = min(steps, key=lambda one: one.damage, default=None)
@@ -33,7 +33,7 @@ def floor(found: Attribution) -> str:
 
 def origin(found: Attribution) -> str:
     """MoBE's own ladder: more bases, the nonlinearity, the training."""
-    steps = [step for step in found.mobe if step.measured]
+    steps = [s for s in found.mobe if s.measured and s.row["projections"] == found.mobe[0].row["projections"]]
     if len(steps) < 2 or steps[0] is not found.mobe[0]:
         return ""
     start, meeting = steps[0], found.meeting

@@ -31,7 +31,7 @@ def attribution_section(run: Run, figures: Sequence[Figure]) -> Section:
             wide.append(Block(anchor, title, table, figure=drawn.get(figure), folded=True))
 
     beside = [step for step in found.beside if step.method != DENSE]
-    ours = [*found.tdmoe, *(step for step in found.presets if step not in beside), *beside]
+    ours = [*found.tensors, *(step for step in found.presets if step not in beside), *beside]
     add("ladder", "What each change to TD-MoE takes away", losses(ours, _CAPTION, ladder=TDMOE), LADDER)
     add("mobe", "Where MoBE's advantage comes from", losses(found.mobe, _CAPTION, ladder=MOBE), MEETING)
     add("shapley", "Each change, averaged over orders", shapley(found), SHAPLEY)

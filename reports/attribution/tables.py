@@ -94,7 +94,7 @@ def errors(found: Attribution) -> Table:
 def ranks(found: Attribution) -> Table:
     """Of TD-MoE's steps."""
     return table_of(
-        [step.row for step in found.tdmoe if mode_errors(step) or step.row.get("ranks")],
+        [step.row for step in found.tensors if mode_errors(step) or step.row.get("ranks")],
         (NAME, *RANKS),
         "Ranks (expert x output x input) and what they cost in functional error, means over stacks",
     )

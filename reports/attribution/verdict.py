@@ -74,13 +74,21 @@ def _left(found: Attribution, best: Step, reference: Step) -> list[str]:
             f"At most {said}, {fixed(-ahead, 3)} nats, is structural: an upper bound against this run of "
             "MoBE, since changes that were not tried may close more."
         )
-    alike = min(found.like(reference), key=lambda step: step.damage, default=None)
-    if alike is not None and alike is not best:
-        text += (
-            f" “{best.name}” compresses {_projections(best)}; over {_projections(reference)} alone, as MoBE does, the "
-            f"best step is “{alike.name}”, which closes {_share(alike)} and adds {alike.says()} nats."
-        )
-    return [text]
+    return [text, *_wider(found, reference)]
+
+
+def _wider(found: Attribution, reference: Step) -> list[str]:
+    """Where a budget shared with other projections does better, beside MoBE over the same ones."""
+    wider = found.wider
+    if wider is None:
+        return []
+    rivals = [s for s in found.mobe if s.measured and s.row.get("projections") == wider.row.get("projections")]
+    rival = min(rivals, key=lambda step: step.damage, default=None)
+    theirs = f"MoBE “{rival.name}” {rival.says()}" if rival is not None else "MoBE over these was not measured"
+    return [
+        f"All of this is over {_projections(reference)}. With as many bits saved over {_projections(wider)}, TD-MoE "
+        f"“{wider.name}” adds {wider.says()} nats, {theirs}."
+    ]
 
 
 def _projections(step: Step) -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diag.factors import Recipe
-from diag.probes.attribution.switches import SWITCHES, canonical, changed, method, switches
+from diag.probes.attribution.switches import STORED, SWITCHES, WHITENING, canonical, changed, method, switches
 from tdmoe import methods
 from tdmoe.families import PROJECTIONS
 from tdmoe.methods.tdmoe import TRIPLES
@@ -20,6 +20,7 @@ from tdmoe.rank_search import rank_grid
 from tdmoe.ranks import Shape
 
 TDMOE, MOBE, BESIDE = "tdmoe", "mobe", "beside"
+COMBINATION = "combination"  # of TD-MoE's switches, beside its ladder
 QUICK, FULL = "quick", "full"
 LADDERS = (QUICK, FULL)
 PUBLISHED = "as published"
@@ -37,6 +38,7 @@ class Row:
     preset: bool = False
 
 
+CORRECTED = "+ phi tanh: preset corrected"
 # With phi the identity one basis is the input factor of a Tucker decomposition of the other modes at full rank.
 MOBE_ROWS = (
     Row("1 basis, phi identity (input-mode Tucker)", "mobe:phi=identity,bases=1", quick=True),
@@ -45,7 +47,7 @@ MOBE_ROWS = (
     Row("8 bases, phi identity", "mobe:phi=identity,bases=8"),
     Row("+ number of bases searched", "mobe:phi=identity"),
     Row("+ phi silu", "mobe:phi=silu"),
-    Row("+ phi tanh: preset corrected", "mobe", quick=True, preset=True),
+    Row(CORRECTED, "mobe", quick=True, preset=True),
     Row("preset published, {steps} steps", "mobe:preset=published,steps={steps}", preset=True),
     Row("published training, free mixing", "mobe:preset=published,mixing=free,steps={steps}"),
     Row("+ in the metric of the inputs", "mobe:preset=published,mixing=free,whitening=input,steps={steps}"),
@@ -115,13 +117,17 @@ def _tdmoe(frame: Frame, full: bool) -> list[Step]:
     on: list[str] = []
     text = method(on, frame.alignment)
     found = [_step(Row(PUBLISHED, text), TDMOE, text, frame)]
-    for switch in switches(frame.names):
+    for switch in switches(frame.names, frame.alignment):
         on.append(switch)
         text = method(on, frame.alignment)
-        phrase = SWITCHES[switch] if switch == "stored" else f"+ {SWITCHES[switch]}"
+        phrase = SWITCHES[switch] if switch == STORED else f"+ {SWITCHES[switch]}"
         found.append(_step(Row(phrase, text), TDMOE, text, frame))
+    # The refit has each expert's own metric, and may have no use for a pooled one.
+    on.remove(WHITENING)
+    without = method(on, frame.alignment)
+    found.append(_step(Row("whitening off again", without), TDMOE, without, frame))
     if full:
-        found.append(_shared_budget(text, frame))
+        found += [_shared_budget(without, frame), replace(_shared_budget(text, frame), phrase="whitening on again")]
     return found
 
 
@@ -144,6 +150,9 @@ def _mobe(frame: Frame, full: bool) -> list[Step]:
         fits = all(bases <= s[0] and rank_within(s, frame.ratio, bases, 1) for s in frame.shapes if bases)
         if (row.quick or full) and fits:
             found.append(_step(row, MOBE, text, frame))
+        if full and row.phrase == CORRECTED and set(frame.names) == {"gate", "up"}:
+            recipe = Recipe(changed(text, ratio_of="model"), frame.ratio * frame.share)
+            found.append(Step("+ budget spread over gate, up and down", MOBE, recipe, ALL))
     return found
 
 

@@ -33,6 +33,7 @@ from tdmoe.ranks import Shape
 from tdmoe.unquantised import parameters
 
 EVERYTHING = 10**12  # tokens: the whole text
+LEAST_WINDOWS = 8  # of which percentiles of resamples say something
 Stacks = dict[tuple[int, str], Shape]
 
 
@@ -100,7 +101,7 @@ class Plan(OpenModel):
                 raise InputError(f"--mobe-steps {request.mobe_steps}: give at least 1")
             self.windows_WT = self._held_out()
             self.steps = steps(self.frame, request.ladder)
-            names = switches(chosen)
+            names = switches(chosen, self.frame.alignment)
             self.game: Game | None = game(names, request.shapley, request.ladder == FULL, request.seed)
             self.players = names
             self.sources = self._sources()
@@ -207,10 +208,10 @@ class Plan(OpenModel):
             raise InputError(f"--text {request.text}: is the calibration text; give another, as wikitext2 or enwik8")
         tokens = request.windows * window_of(self.checkpoint.config, request.window) or EVERYTHING
         windows_WT = self.windows("--text", request.text, tokens, request.window)
-        if len(windows_WT) < 2:
+        if len(windows_WT) < LEAST_WINDOWS:
             raise InputError(
-                f"--windows {request.windows}: is one window of --text {request.text}, intervals need two; give more, "
-                "or a smaller --window"
+                f"--windows {request.windows}: are {len(windows_WT)} of --text {request.text}, intervals need "
+                f"{LEAST_WINDOWS}; give more, or a smaller --window"
             )
         return windows_WT
 

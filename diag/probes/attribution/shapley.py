@@ -25,7 +25,7 @@ from diag.probes.attribution.gap import Vector
 Coalition = frozenset[str]
 Losses = Mapping[Coalition, NDArray[np.float64]]  # (W,) of each
 
-EXACT_SWITCHES = 6  # up to so many, all coalitions are measured by default
+EXACT_SWITCHES = 7  # up to so many, all coalitions are measured by default
 DRAWN_ORDERS = 16  # otherwise
 
 

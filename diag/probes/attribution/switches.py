@@ -3,6 +3,7 @@
 A coalition is a set of switches that are on; the empty one is TD-MoE as published. Where a combination leaves room:
 
 - exact ranks count what is stored anyway, so beside them `stored` changes nothing;
+- the step of ranks is that of exact ones: without these it changes nothing;
 - exact ranks without whitening minimise the weight error: nothing is known of the inputs yet;
 - the core refit uses each expert's own inputs, whatever metric the factors come from.
 """
@@ -15,25 +16,32 @@ from tdmoe import methods, spec
 from tdmoe.families import MEMBERS
 from tdmoe.ranks import ALIGNMENT
 
-STORED, WHITENING, RANKS, HOOI, JOINT, REFIT = "stored", "whitening", "ranks", "hooi", "joint", "refit"
+STORED, WHITENING, RANKS, FINE = "stored", "whitening", "ranks", "fine"
+HOOI, JOINT, REFIT = "hooi", "joint", "refit"
 SWITCHES = {  # in the order of the ladder
     STORED: "full modes store no factor",
     WHITENING: "correct whitening",
     RANKS: "exact ranks",
+    FINE: "ranks in smaller steps",
     HOOI: "HOOI",
     JOINT: "shared input factor",
     REFIT: "core refit",
 }
 
 
-def switches(projections: Collection[str]) -> list[str]:
-    """Those that these projections have: an input factor is shared only where gate and up are both there."""
-    both = set(MEMBERS["gate_up"]) <= set(projections)
-    return [name for name in SWITCHES if name != JOINT or both]
+def switches(projections: Collection[str], alignment: int) -> list[str]:
+    """Those that there are: an input factor is shared only where gate and up are both there.
+
+    `alignment` is the least step in which exact ranks can be searched; it may be no smaller than the published one.
+    """
+    missing = set() if set(MEMBERS["gate_up"]) <= set(projections) else {JOINT}
+    missing |= {FINE} if alignment >= ALIGNMENT else set()
+    return [name for name in SWITCHES if name not in missing]
 
 
 def method(on: Collection[str], alignment: int) -> str:
-    """The canonical spec of TD-MoE with these switches on; `alignment` is the step of exact ranks."""
+    """The canonical spec of TD-MoE with these switches on; `alignment` as above."""
+    step = alignment if FINE in on else max(alignment, ALIGNMENT)
     chosen = {
         "whitening": "input" if WHITENING in on else "none",
         "allocation": "exact" if RANKS in on else "published_stored" if STORED in on else "published",
@@ -41,7 +49,7 @@ def method(on: Collection[str], alignment: int) -> str:
         "decomposition": "hooi" if HOOI in on else "hosvd",
         "gate_up": "joint" if JOINT in on else "apart",
         "refit": "expert" if REFIT in on else "none",
-        "alignment": str(alignment if RANKS in on else ALIGNMENT),
+        "alignment": str(step if RANKS in on else ALIGNMENT),
     }
     return canonical("tdmoe:" + ",".join(f"{key}={value}" for key, value in chosen.items()))
 

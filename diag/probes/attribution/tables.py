@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from diag.probes.attribution import MEASURED, NAME, PREDICTORS, SHAPLEY
-from diag.probes.attribution.gap import Gap, Vector, resamples
-from diag.probes.attribution.ladder import PUBLISHED, Step
+from diag.probes.attribution.gap import Gap, Vector, resampled_orders, resamples
+from diag.probes.attribution.ladder import COMBINATION, PUBLISHED, Step
 from diag.probes.attribution.plan import Plan, Variant
 from diag.probes.attribution.predictors import Model, predictors
 from diag.probes.attribution.rows import NO_GAP, NOT_FINITE, NOT_MEASURED, Measurement, Row, attribution_rows
@@ -22,16 +22,20 @@ from diag.probes.injection.intervals import interval
 def tables(plan: Plan) -> dict[str, list[Row]]:
     """Of what is measured so far."""
     found = {variant: _measurement(plan, variant) for variant in plan.variants}
-    of_step = {step: found[plan.variant(step)] for step in plan.steps}
+    best = _best_combination(plan, found)
+    steps = [*plan.steps, *([] if best is None else [best])]
+    of_step = {step: found[plan.variant(step)] for step in steps}
     measured = {step: this for step, this in of_step.items() if this is not None}
-    failed = {s: plan.folder.outcomes[plan.parts[plan.variant(s)].key].state for s in plan.steps if s not in measured}
+    failed = {s: plan.folder.outcomes[plan.parts[plan.variant(s)].key].state for s in steps if s not in measured}
     weights_BW = resamples(plan.request.seed, len(plan.windows_WT))
     gap, dense = _gap(measured, weights_BW), found[Variant(None)]
     windows, length = plan.windows_WT.shape
     common = {"text": Path(plan.request.text).name, "windows": windows, "tokens": windows * (length - 1)}
     tails: Mapping[tuple[int, str], Any] = {place: plan.folder.arrays(part) for place, part in plan.modes.items()}
     known = {place: tail for place, tail in tails.items() if tail}
-    rows = attribution_rows(plan.steps, measured, failed, dense, gap, known, common)
+    rows = attribution_rows(steps, measured, failed, dense, gap, known, common)
+    if best is not None:
+        rows[-1] |= _chosen(plan, found, gap)
     return {
         NAME: rows,
         SHAPLEY: _shapley(plan, found, gap, weights_BW),
@@ -56,6 +60,36 @@ def _gap(measured: Mapping[Step, Measurement], weights_BW: Vector) -> Gap | None
     return Gap.of(published.losses_W, presets, weights_BW) if published is not None and presets else None
 
 
+def _best_combination(plan: Plan, found: Mapping[Variant, Measurement | None]) -> Step | None:
+    """The combination of switches that loses least; None where it is not known, or a step of the ladder."""
+    losses = _combinations(plan, found)
+    if not losses:
+        return None
+    best = min(losses, key=lambda on: losses[on].mean())  # the first, so the smallest, of equals
+    variant = plan.coalition(best)
+    if variant in map(plan.variant, plan.steps):
+        return None
+    phrase = f"best of {len(losses)} combinations: {', '.join(text for s, text in SWITCHES.items() if s in best)}"
+    return Step(phrase, COMBINATION, variant.recipe, variant.projections)
+
+
+def _combinations(plan: Plan, found: Mapping[Variant, Measurement | None]) -> dict[Coalition, Vector]:
+    """Losses by window, where all of a game's combinations were measured; those of drawn orders are no choice."""
+    if plan.game is None or plan.game.orders is not None:
+        return {}
+    known = {on: found[plan.coalition(on)] for on in plan.game.coalitions}
+    finite = {on: this.losses_W for on, this in known.items() if this is not None and this.finite}
+    return finite if len(finite) == len(known) else {}
+
+
+def _chosen(plan: Plan, found: Mapping[Variant, Measurement | None], gap: Gap | None) -> Row:
+    """The share of the gap that the best combination closes."""
+    if gap is None or not gap.clear:
+        return {}
+    value, (low, high) = gap.closed_by_best(list(_combinations(plan, found).values()))
+    return {"gap_closed": value, "gap_low": low, "gap_high": high}
+
+
 def _shapley(plan: Plan, found: Mapping[Variant, Measurement | None], gap: Gap | None, weights_BW: Vector) -> list[Row]:
     """A row a switch; none where they were not asked for."""
     game = plan.game
@@ -71,7 +105,7 @@ def _shapley(plan: Plan, found: Mapping[Variant, Measurement | None], gap: Gap |
     elif not all(this.finite for this in measured.values()):
         status = NOT_FINITE
     values = game.values(losses) if status == "ok" else {}
-    weights_BK = resamples(plan.request.seed, len(game.orders or [()]))
+    weights_BK = resampled_orders(plan.request.seed, len(game.orders or [()]))
     whole: Coalition = frozenset(game.switches)
     rows = []
     for name in game.switches:
@@ -108,5 +142,4 @@ def _predictors(
         for row, this in zip(rows, of_step.values(), strict=True)
         if this is not None and this.finite
     ]
-    seed, windows = plan.request.seed, len(plan.windows_WT)
-    return predictors(models, resamples(seed, windows, 1000), seed)
+    return predictors(models)
