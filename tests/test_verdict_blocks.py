@@ -14,7 +14,7 @@ from diag.probes.spectra import PAPER
 from reports.drawing import canvas
 from reports.sections import Block
 from reports.verdict import opening, opening_figures, paper
-from reports.verdict.compared import comparison
+from reports.verdict.comparing import comparison
 from reports.verdict.costs import costs_block
 from reports.verdict.geometry import geometry_block
 from reports.verdict.losses import Loss
@@ -129,6 +129,13 @@ def test_a_ladder_is_one_comparison_whatever_ratios_its_steps_have() -> None:
     runs = [planted.attribution(shared)]
     assert "TD-MoE, “+ budget shared with down” (gate, up and down)" in lines_of("verdict-comparison", *runs)
     assert "with step “+ budget shared with down”" in sentences(runs)[1]
+
+
+def test_the_best_combination_is_called_that_and_not_by_all_its_options() -> None:
+    name = "best of 64 combinations: exact ranks, core refit"
+    runs = [planted.attribution(step(name, "tdmoe:refit=expert,alignment=1", 0.2, "combination", gap_closed=0.889))]
+    assert "TD-MoE, “best of 64 combinations”" in lines_of("verdict-comparison", *runs)
+    assert "88.9\N{NO-BREAK SPACE}% (interval not measured), with the “best of 64 combinations”." in sentences(runs)[1]
 
 
 def test_the_front_is_what_nothing_dominates() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from reports.drawing import Figure
 from reports.run import Run
 from reports.sections import Block, Opening
-from reports.verdict.compared import comparison
+from reports.verdict.comparing import comparison
 from reports.verdict.costs import costs_block
 from reports.verdict.geometry import geometry_block
 from reports.verdict.paper_exponents import exponents_block

@@ -7,7 +7,8 @@ from reports.run import MODES, Run, given
 from reports.sections import Block
 from reports.tables import Cell, Table
 from reports.verdict.arenas import all_duels, removed
-from reports.verdict.compared import Compared, Comparison, comparison, settings
+from reports.verdict.compared import Compared, settings
+from reports.verdict.comparing import comparison
 from reports.verdict.kept import kept, mode_cells, sizes_of, span_of
 from reports.verdict.losses import MOBE, TDMOE
 from reports.verdict.subjects import Subject, subjects
@@ -60,7 +61,7 @@ BESIDE: Mapping[str, Callable[[Sequence[Run]], Block | None]] = {"spectra": spec
 
 def _models(subject: Subject) -> tuple[float | None, list[Compared]]:
     """Those of the comparison at the ratio that the verdict is about."""
-    found: Comparison = comparison(subject)
+    found = comparison(subject)
     duels = all_duels(subject)
     listed = list(settings(found))
     first = next((pair for pair in listed if duels and pair[0] == duels[0].ratio), listed[-1] if listed else None)

@@ -9,6 +9,7 @@ from reports.verdict.intervals import Estimate, Z, of
 from reports.verdict.subjects import plain
 
 TDMOE, MOBE, RTN = "tdmoe", "mobe", "rtn"
+COMBINATION = "combination"  # a ladder of attribution: TD-MoE's switches together as they lose least
 DENSE = "dense"
 CONTROLS = ("identity", "cast", "mean", "drop")
 PUBLISHED_RANKS = ("allocation=published", "allocation=published_every")
@@ -79,8 +80,8 @@ class Loss:
     @property
     def title(self) -> str:
         """The method's name, with the folder that a checkpoint was in; TD-MoE's ladder by its steps."""
-        if self.ladder == TDMOE and self.step and not self.is_published:
-            return f"TD-MoE, “{plain(self.step)}”"
+        if self.ladder in (TDMOE, COMBINATION) and self.step and not self.is_published:
+            return f"TD-MoE, “{self._called}”"
         folder = f" ({plain(self.checkpoint)})" if self.checkpoint not in ("", self.method) else ""
         return plain(self._published if self.is_published else method_name(self.method)) + folder
 
@@ -98,10 +99,15 @@ class Loss:
         return "TD-MoE as published" + (f" ({', '.join(extras)})" if extras else "")
 
     @property
+    def _called(self) -> str:
+        """Its step; a combination without what it is made of."""
+        return plain(self.step.partition(":")[0] if self.ladder == COMBINATION else self.step)
+
+    @property
     def how(self) -> str:
         """How TD-MoE was run, in few words: attribution's step, or the options."""
         if self.step:
-            return f"step “{plain(self.step)}”"
+            return f"{'the' if self.ladder == COMBINATION else 'step'} “{self._called}”"
         return plain(", ".join(self.options)) if self.options else "default options"
 
     @property
