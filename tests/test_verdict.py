@@ -132,7 +132,7 @@ def test_attribution_gives_share_change_and_remainder() -> None:
     without, with_values = (
         said(planted.attribution(**tables))[1] for tables in ({}, {"attribution_shapley": planted.shapley()})
     )
-    assert "77.8 % (95 % interval 74.0 to 81.0), with step “+ core refit”." in without
+    assert "77.8 % (95 % interval 74.0 to 81.0), with steps up to “+ core refit”." in without
     assert "Largest change on the ladder: “+ exact ranks”, 0.600 ± 0.020 nats." in without
     assert "Largest change by Shapley value: “exact ranks”, 0.550 (0.500 to 0.600) nats." in with_values
 
@@ -141,7 +141,7 @@ def test_attribution_is_told_before_quality_and_against_the_preset_that_the_gap_
     better = step("+ bases searched", "mobe:phi=identity", 0.05, "mobe", gap_closed=1.056)
     first, second, *_ = said(planted.quality(), planted.attribution(better))
     assert "and 0.200 (0.161 to 0.239) nats a token more on c4-eval, 40 % of gate and up of layers 0-3 rem" in first
-    assert "with step “+ core refit”" in second
+    assert "with steps up to “+ core refit”" in second
 
 
 @pytest.mark.parametrize(

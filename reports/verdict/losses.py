@@ -107,7 +107,8 @@ class Loss:
     def how(self) -> str:
         """How TD-MoE was run, in few words: attribution's step, or the options."""
         if self.step:
-            return f"{'the' if self.ladder == COMBINATION else 'step'} “{self._called}”"
+            lead = {TDMOE: "steps up to", COMBINATION: "the"}.get(self.ladder, "step")
+            return f"{lead} “{self._called}”"
         return plain(", ".join(self.options)) if self.options else "default options"
 
     @property
