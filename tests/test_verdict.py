@@ -122,7 +122,7 @@ def test_what_was_self_inflicted_without_attribution_is_a_quotient() -> None:
         "How TD-MoE was run accounts for most of that gap: 77.8 % (interval not measured), with default options."
     )
     assert "Which change did it: not measured (attribution does that)." in second
-    assert "What remains, 0.200 (0.161 to 0.239) nats, bounds what the structure costs against this run of" in second
+    assert "What remains, 0.200 (0.161 to 0.239) nats, bounds the structure's cost against this run of MoBE" in second
     assert said(planted.quality(1.0, 0.8, 0.1))[1].startswith(
         "How TD-MoE was run accounts for the lesser part of that gap: "
     )
@@ -241,8 +241,8 @@ def test_predictors_of_attribution_are_added_of_the_run_with_most_models() -> No
     ladder = planted.attribution(attribution_predictors=rows)
     start = "ver 14 runs of attribution the added loss has rank correlation 0.970 ("
     alone = (
-        f"Which error predicts the damage: o{start}95 % interval 0.900 to 0.990) with the functional error, next 0.950 "
-        "(0.850 to 1.000) with the angle of the residual stream; 1 of the other 2 cannot be told apart from the first."
+        f"Which error predicts the damage: o{start}95 % interval 0.900 to 0.990) with the functional error; 1 of the "
+        "other 2 cannot be told apart from it; next 0.950 (0.850 to 1.000) with the angle of the residual stream."
     )
     small = planted.attribution(attribution_predictors=[row | {"runs": 3, "rank_correlation": 1.0} for row in rows])
     assert said(ladder)[3] == said(small, ladder)[3] == said(ladder, small)[3] == alone

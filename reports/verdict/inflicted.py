@@ -62,7 +62,7 @@ def _remainder(duel: Duel) -> str:
     assert duel.best is not None and duel.mobe is not None, "asked before"
     left = difference(duel.best, duel.mobe)
     if left.above:
-        return f"What remains, {left.text()} nats, bounds what the structure costs against this run of MoBE."
+        return f"What remains, {left.text()} nats, bounds the structure's cost against this run of MoBE."
     if left.below:
         return f"Nothing remains for the structure: at its best TD-MoE loses {beside(left)} than MoBE."
     return f"What remains, {left.text(signed=True)} nats, cannot be told from nothing."

@@ -9,7 +9,6 @@ from reports.verdict.subjects import Subject, plain
 
 _NAMES = {
     **NAMES,
-    "functional_error_expert": "functional error under each expert's own inputs",
     "angle_deg": "angle of the residual stream",
 }
 
@@ -72,8 +71,8 @@ def _attributed(subject: Subject, *, alone: bool) -> str:
         return f"{said}."
     alike = sum(not _apart(first, row) for row in rest)
     which = "none of the others can" if alike == len(rest) else f"{alike} of the other {len(rest)} cannot"
-    tail = f"; {which} be told apart from the first" if alike else ""
-    return f"{said}, next {_with(rest[0])}{tail}."
+    tail = f"; {which} be told apart from it" if alike else ""
+    return f"{said}{tail}; next {_with(rest[0])}."
 
 
 def _runs(rows: list[Row]) -> int:
