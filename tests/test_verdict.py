@@ -178,16 +178,16 @@ def test_no_gap_is_taken_from_the_table() -> None:
 def test_spectra_and_the_expert_mode() -> None:
     third = said(planted.spectra((0.08, 0.12, 0.4), (0.06, 0.1, 0.3)), planted.experts(0.82, 0.78, 0.5))[2]
     assert third == (
-        "Spectra: the expert mode is flattest, exponent 0.070 (range 0.060 to 0.080) beside 0.050 of Gaussian weights; "
-        "the input mode steepest, 0.350 (0.300 to 0.400) beside 0.050. With 40 % removed the expert mode binds in 2 of "
-        "3 stacks (undecided in 1): cutting it raises the least error by 14.0 % (14.0 to 14.0)."
+        "Spectra: the expert mode is flattest, exponent 0.070 (range 0.060 to 0.080; Gaussian weights 0.050); the input "
+        "mode steepest, 0.350 (0.300 to 0.400; 0.050). With 40 % removed the expert mode binds in 2 of 3 stacks "
+        "(undecided in 1): cutting it raises the least error at equal storage by 14.0 % (14.0 to 14.0)."
     )
     saving = planted.experts(0.3, gain=0.05, gain_low=-0.01, gain_high=0.08)
     turned = said(planted.spectra((0.5, 0.06, 0.4)), saving)[2]
     assert turned == (
-        "Spectra: the output mode is flattest, exponent 0.060 beside 0.050 of Gaussian weights; the expert mode "
-        "steepest, 0.500 beside 0.050. With 40 % removed the expert mode does not bind: cutting it lowers the least "
-        "error by 5.0 % (95 % interval −1.0 to 8.0)."
+        "Spectra: the output mode is flattest, exponent 0.060 (Gaussian weights 0.050); the expert mode steepest, "
+        "0.500 (0.050). With 40 % removed the expert mode does not bind: cutting it lowers the least error at equal "
+        "storage by 5.0 % (95 % interval −1.0 to 8.0)."
     )
 
 

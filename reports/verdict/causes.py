@@ -22,19 +22,21 @@ def _exponents(subject: Subject) -> str:
         return "What the spectra say: not measured (spectra does that)."
     order = sorted(modes, key=lambda pair: _middle(pair[1], "alpha"))
     (flat, few), (steep, many) = order[0], order[-1]
-    said = f"Spectra: the {flat} mode is flattest, exponent {_exponent(few, 'range ')} of Gaussian weights"
+    said = f"Spectra: the {flat} mode is flattest, exponent {_exponent(few, 'range ', 'Gaussian weights ')}"
     return f"{said}; the {steep} mode steepest, {_exponent(many)}." if steep != flat else f"{said}."
 
 
-def _exponent(rows: Sequence[Row], word: str = "") -> str:
-    """`0.077 (range 0.052 to 0.190) beside 0.025`: medians over stacks; the second is the null's."""
-    return f"{_span([float(row['alpha']) for row in rows], 3, word=word)} beside {fixed(_middle(rows, 'alpha_null'))}"
+def _exponent(rows: Sequence[Row], word: str = "", null: str = "") -> str:
+    """`0.077 (range 0.052 to 0.190; Gaussian weights 0.025)`: medians over stacks; the last is the null's."""
+    values = [float(row["alpha"]) for row in rows]
+    ends = f"{word}{fixed(min(values))} to {fixed(max(values))}; " if len(values) > 1 else ""
+    return f"{fixed(median(values))} ({ends}{null}{fixed(_middle(rows, 'alpha_null'))})"
 
 
-def _span(values: Sequence[float], places: int, unit: str = "", word: str = "") -> str:
+def _span(values: Sequence[float], unit: str) -> str:
     """A median and the range."""
-    said = f"{fixed(median(values), places)}{unit}"
-    return said if len(values) == 1 else f"{said} ({word}{fixed(min(values), places)} to {fixed(max(values), places)})"
+    said = f"{fixed(median(values), 1)}{unit}"
+    return said if len(values) == 1 else f"{said} ({fixed(min(values), 1)} to {fixed(max(values), 1)})"
 
 
 def _middle(rows: Sequence[Row], column: str) -> float:
@@ -51,10 +53,10 @@ def _binding(subject: Subject, ratio: float | None) -> str:
     rows = _priced(stacks, chosen)
     changes = [-100 * float(row["gain"]) for row in rows]
     up = median(changes) > 0
-    size = _span(changes if up else [-change for change in changes], 1, "\N{NO-BREAK SPACE}%")
+    size = _span(changes if up else [-change for change in changes], "\N{NO-BREAK SPACE}%")
     return (
         f"With {percent(chosen, 0)} removed the expert mode {_verdict(rows)}: cutting it "
-        f"{'raises' if up else 'lowers'} the least error by {size}{_interval(rows, up=up)}."
+        f"{'raises' if up else 'lowers'} the least error at equal storage by {size}{_interval(rows, up=up)}."
     )
 
 
