@@ -39,6 +39,9 @@ def attribution(
         typer.Option("--shapley", help="all, none, or how many orders to draw (default: all with the full ladder)"),
     ] = None,
     mobe_steps: Annotated[int, typer.Option("--mobe-steps", help="of the published training of MoBE")] = 3000,
+    fit_steps: Annotated[
+        int, typer.Option("--fit-steps", min=0, help="of MoBE's own fit; 0 for what its spec says, 600")
+    ] = 0,
     text: Annotated[str, typer.Option("--text", help="held out: a built-in text or a UTF-8 file")] = "wikitext2",
     windows: Annotated[int, typer.Option("--windows", min=0, help="the first of the text; 0 for the whole")] = 64,
     window: WindowOption = None,
@@ -72,6 +75,7 @@ def attribution(
         ladder=ladder,
         shapley=shapley,
         mobe_steps=mobe_steps,
+        fit_steps=fit_steps,
         text=text,
         windows=windows,
         window=window,

@@ -122,7 +122,7 @@ class Experiment:
     """`schedule` compresses nested sets of layers from the middle outwards, in `quality` and `drift`.
 
     The other commands that compress then take the largest of these sets. `task_data` is a folder with the data of
-    tasks, or hub.
+    tasks, or hub. `engine` is where the jobs of commands run that look at every stack by itself.
     """
 
     model: str = ""
@@ -134,6 +134,7 @@ class Experiment:
     task_data: str = ""
     device: str = "auto"
     memory: str = "4GB"
+    engine: str = "inline"
     seed: int = 0
     revision: str = ""
     calibration: Calibration = field(default_factory=Calibration)

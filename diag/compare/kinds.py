@@ -64,7 +64,7 @@ class Context:
 
     @property
     def memory(self) -> int:
-        return parse.size("memory", self.experiment.memory)
+        return parse.size("--memory", self.experiment.memory)
 
     def recipes(self, settings: Any) -> list[Recipe]:
         """Those of a command, or else the experiment's."""
@@ -158,13 +158,13 @@ class InjectionPart(_Part):
 
 def _session(name: str, context: Context, settings: Any, out: Path, layers: str) -> StackPart:
     given = context.experiment
-    where = {**context.where(out), "layers": layers or None, "projections": given.projections}
+    where = {**context.where(out), "layers": layers or None, "projections": given.projections, "engine": given.engine}
     return StackPart(Session(Request(name, given.model, settings, fresh=context.fresh, **where)), context)
 
 
 def _spectra(settings: Spectra, context: Context, out: Path) -> Opened:
     asked = spectra_probe.Settings(
-        parse.fraction_range("fit_range", settings.fit_range), settings.jackknife, context.memory
+        parse.fraction_range("--fit-range", settings.fit_range), settings.jackknife, context.memory
     )
     return _session("spectra", context, asked, out, context.experiment.layers)
 
@@ -174,8 +174,8 @@ def _operator(settings: Operator, context: Context, out: Path) -> Opened:
     named = [canonical(text) for text in settings.methods] or list(_by_themselves(context.experiment.methods))
     ratios = settings.ratios or context.experiment.ratios
     asked = operator_probe.Settings(
-        tuple(parse.ratios("ranks", _numbers(settings.ranks))),
-        tuple(parse.ratios("ratios", _numbers(ratios))),
+        tuple(parse.ratios("--ranks", _numbers(settings.ranks))),
+        tuple(parse.ratios("--ratios", _numbers(ratios))),
         tuple(dict.fromkeys(named)),
         per_expert=settings.per_expert,
         memory=context.memory,
@@ -200,9 +200,7 @@ def _operator(settings: Operator, context: Context, out: Path) -> Opened:
 
 
 def _experts(settings: Experts, context: Context, out: Path) -> Opened:
-    ratios = tuple(parse.ratios("ratios", _numbers(settings.ratios or context.experiment.ratios)))
-    if settings.whitening not in ("none", "input"):
-        raise InputError(f"whitening {settings.whitening}: give none or input")
+    ratios = tuple(parse.ratios("--ratios", _numbers(settings.ratios or context.experiment.ratios)))
     asked = experts_probe.Settings(
         ratios, None, None, "none", settings.jackknife, settings.directions, settings.draws, context.memory
     )
@@ -255,7 +253,7 @@ def _quality(settings: Quality, context: Context, out: Path) -> Opened:
         schedule=given.schedule or None,
         projections=given.projections,
         calibration=context.collected,
-        dtype=_dtype(settings.dtype),
+        dtype=settings.dtype,
         memory=context.memory,
         fresh=context.fresh,
         **context.where(out),
@@ -271,12 +269,12 @@ def _drift(settings: Drift, context: Context, out: Path) -> Opened:
         tokens=settings.tokens,
         window=settings.window or None,
         recipes=context.recipes(settings),
-        scopes=parse.choices("scope", settings.scope, drift_probe.SCOPES),
+        scopes=parse.choices("--scope", settings.scope, drift_probe.SCOPES),
         layers=given.layers or None,
         schedule=given.schedule or None,
         projections=given.projections,
         calibration=context.collected,
-        dtype=_dtype(settings.dtype),
+        dtype=settings.dtype,
         memory=context.memory,
         fresh=context.fresh,
         **context.where(out),
@@ -299,7 +297,7 @@ def _attribution(settings: Attribution, context: Context, out: Path) -> Opened:
         window=settings.window or None,
         layers=context.layers,
         calibration=context.collected,
-        dtype=_dtype(settings.dtype),
+        dtype=settings.dtype,
         memory=context.memory,
         fresh=context.fresh,
         **context.where(out),
@@ -384,9 +382,3 @@ def _moments(context: Context) -> str:
 
 def _numbers(values: Sequence[float]) -> str:
     return ",".join(f"{value:.9g}" for value in values)
-
-
-def _dtype(name: str) -> str:
-    if name not in ("auto", "float32", "bfloat16"):
-        raise InputError(f"dtype {name}: give auto, float32 or bfloat16")
-    return name

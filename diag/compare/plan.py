@@ -23,6 +23,7 @@ from diag.factors import split_specs
 from diag.open_model import OpenModel
 from diag.probes.attribution.switches import method as method_with
 from diag.probes.attribution.switches import switches
+from diag.probes.quality import zero_shot
 from diag.run import Part, RunFolder, digest
 from tdmoe import methods
 from tdmoe.methods import Needs
@@ -71,7 +72,8 @@ class Comparison(OpenModel):
             self.steps = list(_steps(given))
             if not self.steps:
                 raise InputError(f"compare: no command runs; give a preset, or a table of {', '.join(commands())}")
-            parse.ratios("ratios", ",".join(f"{ratio:.9g}" for ratio in given.ratios))
+            parse.ratios("--ratios", ",".join(f"{ratio:.9g}" for ratio in given.ratios))
+            self._check_tasks()
             self.layers = self._compressed()
             self.collected = self._collected()
             self.folder = self._folder()
@@ -106,6 +108,14 @@ class Comparison(OpenModel):
             "or --task-data hub where there is a network"
         ]
 
+    def _check_tasks(self) -> None:
+        """InputError where a task is unknown, whether there is data of tasks or not."""
+        for step in self.steps:
+            try:
+                zero_shot.check_known(getattr(step.settings, "tasks", ()))
+            except InputError as error:
+                raise InputError(f"{step.name}: {error}") from error
+
     def without_run(self) -> list[dict[str, Any]]:
         """Parts that failed before they had a run folder, as jobs."""
         path = self.folder.path / "parts"
@@ -118,16 +128,18 @@ class Comparison(OpenModel):
     def calibration(self) -> Calibration:
         """Of all parts."""
         given = self.experiment
-        return Calibration(
-            calibrating.Request(
-                given.model,
-                self.collected,
-                self.layers,
-                self.device,
-                revision=given.revision or None,
-                command_line=self.request.command_line,
-            )
+        request = calibrating.Request(
+            given.model,
+            self.collected,
+            self.layers,
+            self.device,
+            revision=given.revision or None,
+            command_line=self.request.command_line,
         )
+        try:
+            return Calibration(request)
+        except InputError as error:
+            raise InputError(f"{CALIBRATION}: {error}") from error
 
     @contextmanager
     def opened(self, step: Step, statistics: Path | None = None) -> Iterator[Opened]:
@@ -193,7 +205,8 @@ class Comparison(OpenModel):
 
     def _folder(self) -> RunFolder[Part]:
         given, request = self.experiment, self.request
-        shared = {each.name: getattr(given, each.name) for each in fields(given) if each.name not in commands()}
+        apart = {*commands(), "engine"}  # the same numbers, wherever they are computed
+        shared = {each.name: getattr(given, each.name) for each in fields(given) if each.name not in apart}
         about = digest([VERSION, {name: _plain(value) for name, value in shared.items()}])
         asked = {Part(NAME, CALIBRATION): asdict(self.collected)} if self.calibrated else {}
         asked |= {step.part: asdict(step.settings) for step in self.steps}
