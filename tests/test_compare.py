@@ -279,7 +279,10 @@ def test_bad_input_is_found_before_anything_runs(
     [
         ("", "compare: which model\\? give --model, or a --config that says model"),
         ('model = "pico"', "--config bad.toml: compare: no command runs; give a preset, or a table of spectra, .*"),
-        ('model = "pico"\npreset = "quack"', "--config bad.toml: preset quack: is none of quick, paper, full; give one of these"),
+        (
+            'model = "pico"\npreset = "quack"',
+            "--config bad.toml: preset quack: is none of quick, paper, full; give one of these",
+        ),
         ('model = "pico"\npreset = 3', "--config bad.toml: preset is 3, text is needed"),
         ("model = pico", "--config bad.toml: is not TOML .*"),
     ],

@@ -95,7 +95,7 @@ def attribution(
         if dry_run:
             print_lines(plan.described())
             raise typer.Exit(0)
-        execute_attribution(plan, plan.folder.open(fresh=fresh), quiet=quiet)
+        execute_attribution(plan, quiet=quiet)
         page = write_page(plan.folder, TABLES)
     with output_may_close():
         _print_table(plan)

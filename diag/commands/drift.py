@@ -109,7 +109,7 @@ def drift(
         if dry_run:
             print_lines(plan.described())
             raise typer.Exit(0)
-        execute_drift(plan, plan.folder.open(fresh=fresh), quiet=quiet)
+        execute_drift(plan, quiet=quiet)
         page = write_page(plan.folder, TABLES)
     with output_may_close():
         _print_table(plan)

@@ -143,7 +143,7 @@ def quality(
         if dry_run:
             print_lines(plan.described())
             raise typer.Exit(0)
-        execute_quality(plan, plan.folder.open(fresh=fresh), quiet=quiet)
+        execute_quality(plan, quiet=quiet)
         page = write_page(plan.folder, TABLES)
     with output_may_close():
         _print_table(plan)

@@ -40,7 +40,7 @@ def run_probe(
         if dry_run:
             console.print_plan(session)
             raise typer.Exit(0)
-        notes = session.notes() + session.folder.open(fresh=request.fresh)
+        notes = session.folder.open(fresh=request.fresh, notes=session.notes())
         console.execute(session, notes, quiet=quiet)
         page = write_page(session.folder, session.probe.TABLES)
     with console.output_may_close():

@@ -7,11 +7,12 @@ projections and calibration, whatever method needed more of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from diag import calibrating, console, executing, parse
+from diag.afresh import Afresh
 from diag.compare.experiment import (
     Attribution,
     Drift,
@@ -61,6 +62,8 @@ class Context:
     command_line: str
     fresh: bool = False
     quiet: bool = False
+    afresh: Afresh = field(default_factory=lambda: Afresh(False))  # of all parts together
+    notes: Sequence[str] = ()  # of what the part shares with others, or goes without
 
     @property
     def memory(self) -> int:
@@ -74,7 +77,7 @@ class Context:
     def where(self, out: Path) -> dict[str, Any]:
         """What requests of the whole model have in common."""
         given = self.experiment
-        found: dict[str, Any] = {"device": given.device, "out": out, "seed": given.seed}
+        found: dict[str, Any] = {"device": given.device, "out": out, "seed": given.seed, "fresh": self.fresh}
         return found | {"revision": given.revision or None, "command_line": self.command_line}
 
 
@@ -124,42 +127,31 @@ class StackPart(_Part):
         console.print_plan(self.plan)
 
     def execute(self) -> None:
-        notes = self.plan.notes() + self.folder.open(fresh=self.context.fresh)
-        console.execute(self.plan, notes, quiet=self.context.quiet)
+        told = self.folder.open(fresh=self.context.fresh, notes=[*self.context.notes, *self.plan.notes()])
+        console.execute(self.plan, told, quiet=self.context.quiet)
 
 
-class QualityPart(_Part):
+class ModelPart(_Part):
+    """A probe of the whole model, by what carries it out under bars."""
+
+    def __init__(self, plan: Any, context: Context, carry_out: Callable[..., None]) -> None:
+        super().__init__(plan, context)
+        self._carry_out = carry_out
+
     def execute(self) -> None:
-        executing.execute_quality(self.plan, self.folder.open(fresh=self.context.fresh), quiet=self.context.quiet)
+        context = self.context
+        self._carry_out(self.plan, quiet=context.quiet, afresh=context.afresh, notes=context.notes)
 
 
-class DriftPart(_Part):
-    def execute(self) -> None:
-        executing.execute_drift(self.plan, self.folder.open(fresh=self.context.fresh), quiet=self.context.quiet)
-
-
-class SuperWeightsPart(_Part):
-    def execute(self) -> None:
-        executing.execute_superweights(self.plan, fresh=self.context.fresh, quiet=self.context.quiet)
-
-
-class AttributionPart(_Part):
-    def execute(self) -> None:
-        executing.execute_attribution(self.plan, self.folder.open(fresh=self.context.fresh), quiet=self.context.quiet)
-
-
-class InjectionPart(_Part):
+class InjectionPart(ModelPart):
     def describe(self) -> None:
         console.print_injection_plan(self.plan)
-
-    def execute(self) -> None:
-        console.execute_injection(self.plan, quiet=self.context.quiet)
 
 
 def _session(name: str, context: Context, settings: Any, out: Path, layers: str) -> StackPart:
     given = context.experiment
     where = {**context.where(out), "layers": layers or None, "projections": given.projections, "engine": given.engine}
-    return StackPart(Session(Request(name, given.model, settings, fresh=context.fresh, **where)), context)
+    return StackPart(Session(Request(name, given.model, settings, **where)), context)
 
 
 def _spectra(settings: Spectra, context: Context, out: Path) -> Opened:
@@ -231,7 +223,8 @@ def _superweights(settings: SuperWeights, context: Context, out: Path) -> Opened
         memory=context.memory,
     )
     where = context.where(out)
-    return SuperWeightsPart(SuperWeightsPlan(SuperWeightsRequest(given.model, asked, None, **where)), context)
+    plan = SuperWeightsPlan(SuperWeightsRequest(given.model, asked, **where))
+    return ModelPart(plan, context, executing.execute_superweights)
 
 
 def _quality(settings: Quality, context: Context, out: Path) -> Opened:
@@ -255,10 +248,9 @@ def _quality(settings: Quality, context: Context, out: Path) -> Opened:
         calibration=context.collected,
         dtype=settings.dtype,
         memory=context.memory,
-        fresh=context.fresh,
         **context.where(out),
     )
-    return QualityPart(QualityPlan(request), context)
+    return ModelPart(QualityPlan(request), context, executing.execute_quality)
 
 
 def _drift(settings: Drift, context: Context, out: Path) -> Opened:
@@ -276,10 +268,9 @@ def _drift(settings: Drift, context: Context, out: Path) -> Opened:
         calibration=context.collected,
         dtype=settings.dtype,
         memory=context.memory,
-        fresh=context.fresh,
         **context.where(out),
     )
-    return DriftPart(DriftPlan(request), context)
+    return ModelPart(DriftPlan(request), context, executing.execute_drift)
 
 
 def _attribution(settings: Attribution, context: Context, out: Path) -> Opened:
@@ -299,10 +290,9 @@ def _attribution(settings: Attribution, context: Context, out: Path) -> Opened:
         calibration=context.collected,
         dtype=settings.dtype,
         memory=context.memory,
-        fresh=context.fresh,
         **context.where(out),
     )
-    return AttributionPart(AttributionPlan(request), context)
+    return ModelPart(AttributionPlan(request), context, executing.execute_attribution)
 
 
 def _injection(settings: Injection, context: Context, out: Path) -> Opened:
@@ -325,10 +315,9 @@ def _injection(settings: Injection, context: Context, out: Path) -> Opened:
         tokens=settings.tokens,
         window=settings.window,
         memory=context.memory,
-        fresh=context.fresh,
         **context.where(out),
     )
-    return InjectionPart(InjectionPlan(request), context)
+    return InjectionPart(InjectionPlan(request), context, console.execute_injection)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diag import calibrating, parse
+from diag.afresh import Afresh
 from diag.calibrating import Calibration
 from diag.compare import NAME, VERSION
 from diag.compare.experiment import Experiment, commands
@@ -77,9 +78,11 @@ class Comparison(OpenModel):
             self.layers = self._compressed()
             self.collected = self._collected()
             self.folder = self._folder()
+            self.afresh = Afresh(request.fresh)
+            self._calibration_notes: list[str] = []
             if self.calibrated:
-                with self.calibration():
-                    pass
+                with self.calibration() as calibration:
+                    self._calibration_notes = [f"{CALIBRATION}: {note}" for note in calibration.notes()]
         except BaseException:
             self.checkpoint.close()
             raise
@@ -100,13 +103,26 @@ class Comparison(OpenModel):
 
     def notes(self) -> list[str]:
         """What is left out of what was asked."""
-        asked = {task for step in self.steps if step.command == "quality" for task in step.settings.tasks}
+        return list(dict.fromkeys(note for step in self.steps for note in self._left_out(step)))
+
+    def _left_out(self, step: Step) -> list[str]:
+        asked = getattr(step.settings, "tasks", ())
         if not asked or self.experiment.task_data:
             return []
         return [
-            f"{', '.join(sorted(asked))}: zero-shot tasks are not measured, they need data; give --task-data FOLDER, "
-            "or --task-data hub where there is a network"
+            f"{', '.join(asked)}: zero-shot tasks are not measured, they need data; give --task-data FOLDER, or "
+            "--task-data hub where there is a network"
         ]
+
+    def notes_of(self, step: Step) -> list[str]:
+        """What a part is told: that, and what is odd about the calibration that it shares."""
+        return [*self._left_out(step), *(self._calibration_notes if self._calibrates(step) else [])]
+
+    def take_up(self) -> None:
+        """Its run folder, whose jobs are all to be done: the parts' own folders tell what is done."""
+        self.folder.open(fresh=self.request.fresh, notes=[*self.notes(), *self._calibration_notes])
+        self.folder.forget(self.folder.jobs)
+        self.folder.begin()
 
     def _check_tasks(self) -> None:
         """InputError where a task is unknown, whether there is data of tasks or not."""
@@ -146,7 +162,15 @@ class Comparison(OpenModel):
         """A part, checked; InputError says which."""
         request = self.request
         context = Context(
-            self.experiment, self.layers, self.collected, statistics, request.command_line, request.fresh, request.quiet
+            self.experiment,
+            self.layers,
+            self.collected,
+            statistics,
+            request.command_line,
+            fresh=request.fresh,
+            quiet=request.quiet,
+            afresh=self.afresh,
+            notes=self.notes_of(step),
         )
         try:
             part = step.kind.open(self._settled(step.settings), context, self.folder.path / "parts" / step.name)

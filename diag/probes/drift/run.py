@@ -24,7 +24,7 @@ from torch import Tensor
 from diag import parse
 from diag.calibrating import Settings as CalibrationSettings
 from diag.compress_run import Compression
-from diag.factors import Factors, Recipe, Source, calibration_of
+from diag.factors import Factors, Recipe, Source, calibration_of, made_by
 from diag.hollow import Experts
 from diag.open_model import OpenModel
 from diag.probes.drift import ALL, CAST, COLUMNS, NAME, VERSION, Circumstances, Variant, rows, variants
@@ -245,7 +245,7 @@ class Drift(OpenModel):
 
     def _folder(self) -> RunFolder[Part]:
         request = self.request
-        made: list[Any] = [request.seed, parse.spans(self.sets[-1])]  # a budget may be shared among these layers
+        made: list[Any] = [request.seed, parse.spans(self.sets[-1]), made_by(request.recipes)]  # layers share a budget
         if (asked := self.calibration) is not None:
             made += [asdict(asked), digest(text_of("--calibration-text", asked.text))]
         shape, content = list(self.windows_WT.shape), digest(self.windows_WT.tolist())

@@ -17,7 +17,7 @@ from diag import compressing, parse
 from diag.calibrating import VERSION as CALIBRATION
 from diag.calibrating import Settings as CalibrationSettings
 from diag.compress_run import Compression
-from diag.factors import Recipe, Source, calibration_of
+from diag.factors import Recipe, Source, calibration_of, made_by
 from diag.open_model import OpenModel
 from diag.probes.quality import (
     DENSE,
@@ -128,6 +128,15 @@ class Plan(OpenModel):
         lines += [data.protocol for data in self.data]
         return [*lines, f"{len(self.parts)} parts, {self.steps:,} windows and documents; nothing was run"]
 
+    def notes(self) -> list[str]:
+        """What differs from what was asked."""
+        asked = self.request.windows
+        return [
+            f"--texts {data.name}: holds {len(ids_WT)} whole windows, fewer than --windows {asked}"
+            for data, ids_WT in self.texts.items()
+            if len(ids_WT) < asked
+        ]
+
     def is_due(self, subject: Subject, data: DataSet | None = None) -> bool:
         """Whether it is not measured yet: on this text or task, or on any."""
         found = self.data if data is None else [data]
@@ -182,6 +191,12 @@ class Plan(OpenModel):
         request = self.request
         if not request.tasks:
             return {}
+        tokenizer = self.tokenizer()
+        if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+            raise InputError(
+                f"--tasks {','.join(request.tasks)}: lm-eval needs a token that begins or ends a text, the tokenizer "
+                "has neither; give it one in tokenizer_config.json, or leave the tasks out"
+            )
         found = {}
         for task in zero_shot.load_tasks(request.tasks, request.task_data, request.limit):
             stated = f"{task.stated()}, {self.dtype} weights"
@@ -214,7 +229,7 @@ class Plan(OpenModel):
 
     def _folder(self) -> RunFolder[Part]:
         request = self.request
-        made: list[Any] = [request.seed, compressing.VERSION]
+        made: list[Any] = [request.seed, *made_by(request.recipes)]
         if (asked := self.calibration) is not None:
             made += [asdict(asked), digest(_known(asked.text)), CALIBRATION]
         weights = {found.subject: found.identity for found in self.on_disk}
