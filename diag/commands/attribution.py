@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diag.commands.running import command_line, report_failures, saved_whatever_happens, table_paths, write_page
+from diag.commands.running import (
+    command_line,
+    report_failures,
+    saved_whatever_happens,
+    table_paths,
+    with_error,
+    write_page,
+)
 from diag.options import (
     CalibrationTextOption,
     CalibrationTokensOption,
@@ -117,8 +124,8 @@ def _print_table(plan: Plan) -> None:
         table.add_row(
             row["step"],
             "" if row["bits_saved"] is None else f"{row['bits_saved']:.1%}",
-            _with_error(row, "loss_nats") or str(row["status"]),
-            _with_error(row, "change_nats", "+"),
+            with_error(row["loss_nats"], row["loss_nats_stderr"], 4) or str(row["status"]),
+            with_error(row["change_nats"], row["change_nats_stderr"], 4, "+"),
             _ranged(row, "gap_closed", "gap_low", "gap_high") or str(row["status"]),
         )
     windows, length = plan.windows_WT.shape
@@ -135,13 +142,6 @@ def _print_table(plan: Plan) -> None:
             table.add_row(row["text"], nats, share, alone, last)
         print(f"{plan.name}: Shapley values over {values[0]['orders']} orders")
         print_table(table)
-
-
-def _with_error(row: dict[str, Any], column: str, sign: str = "") -> str:
-    if row[column] is None:
-        return ""
-    stderr = row[f"{column}_stderr"]
-    return f"{row[column]:{sign}.4f}" + ("" if stderr is None else f" ± {stderr:.4f}")
 
 
 def _ranged(row: dict[str, Any], value: str, low: str, high: str) -> str:
