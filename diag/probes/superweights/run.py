@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from diag import parse
+from diag.asked import Asked
 from diag.calibrating import Settings as CalibrationSettings
 from diag.factors import Factors, Recipe, Source, calibration_of, recipes
 from diag.open_model import OpenModel
@@ -47,18 +48,11 @@ MakeFactors = Callable[[Sequence[Recipe], Source], list[Factors]]
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(Asked):
     """One command as typed."""
 
     model: str
     settings: Settings
-    layers: str | None = None
-    device: str = "auto"
-    out: Path | None = None
-    seed: int = 0
-    fresh: bool = False
-    revision: str | None = None
-    command_line: str = ""
 
 
 @dataclass(frozen=True)
