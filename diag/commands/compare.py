@@ -157,20 +157,22 @@ def _experiment(config: Path | None, named: str | None, flags: dict[str, Any]) -
     from diag.compare.model import about
 
     entries = {} if config is None else toml.read(config)
+    names = ("preset", "model", "revision")
+    said = {name: None if config is None else toml.text_of(entries, name, config) for name in names}
     if config is not None:
-        named = named or toml.preset_of(entries, config)
+        named = named or said["preset"]
     elif named is None:
         named = "quick"
     given = {name: value for name, value in flags.items() if value is not None}
-    model = given.get("model") or entries.get("model")
-    if not isinstance(model, str) or not model:
+    model = given.get("model") or said["model"]
+    if not model:
         raise InputError("compare: which model? give --model, or a --config that says model")
     base = Experiment()
     if named is not None:
-        revision = given.get("revision") or entries.get("revision")
+        revision = given.get("revision") or said["revision"]
         with _naming(config, flags):
             presets.known(named)
-            base = presets.preset(named, about(model, revision if isinstance(revision, str) else None))
+            base = presets.preset(named, about(model, revision))
     experiment = base if config is None else toml.filled(base, entries, config, _needed())
     if "layers" in given and "schedule" not in given:
         given["schedule"] = ""

@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 from diag import calibrating, console, executing, parse
 from diag.afresh import Afresh
 from diag.compare.experiment import (
+    MIDDLE,
     Attribution,
     Drift,
     Experiment,
@@ -214,7 +215,7 @@ def _superweights(settings: SuperWeights, context: Context, out: Path) -> Opened
         most=settings.most,
         entries=settings.entries,
         ranks=settings.ranks,
-        control_layer=None if settings.control_layer < 0 else settings.control_layer,
+        control_layer=None if settings.control_layer == MIDDLE else settings.control_layer,
         methods=",".join(named),
         ratios=_numbers(ratios),
         evaluation=settings.eval_text,

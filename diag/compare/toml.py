@@ -39,11 +39,11 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"--config {path}: is not TOML ({error}); see the README for what it may say") from error
 
 
-def preset_of(entries: Mapping[str, Any], path: Path) -> str | None:
-    """The preset that a file begins from, if it names one."""
-    found = entries.get("preset")
+def text_of(entries: Mapping[str, Any], name: str, path: Path) -> str | None:
+    """What a file says of this, as `preset` or `model`, if anything; InputError where it is no text."""
+    found = entries.get(name)
     if found is not None and not isinstance(found, str):
-        raise InputError(f"--config {path}: preset is {_said(found)}, text is needed")
+        raise _wrong(f"--config {path}", name, found, NAMES[str])
     return found
 
 

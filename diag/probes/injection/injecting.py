@@ -136,7 +136,7 @@ class Injection(OpenModel):
                 f"--alone {request.alone}: says which layers scope one takes; give --scopes one or all,one"
             )
         middle = str(self.layers[len(self.layers) // 2])
-        alone = parse.layers(request.alone or middle, self.layers) if "one" in scopes else []
+        alone = parse.layers(request.alone or middle, self.layers, option="--alone") if "one" in scopes else []
         together = [tuple(self.layers)] if "all" in scopes else []
         chosen = [tuple(self.projections)]
         if request.apart and len(self.projections) > 1:
