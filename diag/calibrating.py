@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from diag import parse
+from diag.afresh import Afresh
 from diag.open_model import OpenModel
 from diag.run import Job, RunFolder, digest
 from diag.texts import load_text
@@ -63,7 +64,6 @@ class Request:
     layers: str | None = None
     device: str = "auto"
     out: Path | None = None
-    fresh: bool = False
     revision: str | None = None
     command_line: str = ""
 
@@ -88,6 +88,14 @@ class Calibration(OpenModel):
     def __exit__(self, *_: object) -> None:
         self.folder.close()
         super().__exit__()
+
+    def opened(self, afresh: Afresh) -> list[str]:
+        """The run folder taken up, or begun anew; notes for a person."""
+        fresh = afresh.first(self.folder.path)
+        notes = self.folder.open(fresh=fresh, notes=self.notes())
+        if fresh:
+            (self.folder.path / PARTIAL).unlink(missing_ok=True)
+        return notes
 
     def notes(self) -> list[str]:
         """What differs from what was asked."""
@@ -170,7 +178,7 @@ class Calibration(OpenModel):
     def _partial(self) -> Moments:
         """Sums of an earlier run that was stopped, if they are of the same thing."""
         path = self.folder.path / PARTIAL
-        if not path.is_file() or self.request.fresh:
+        if not path.is_file():
             return Moments()
         with safe_open(path, "pt", device=self.device) as file:
             about = file.metadata() or {}

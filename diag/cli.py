@@ -61,7 +61,9 @@ def main() -> None:
 
 def _as_given(message: str, command: list[str]) -> str:
     """Specs of methods are given by --method to `compress`, by --methods to all others."""
-    return message if command == ["compress"] else re.sub(r"^(\w[\w-]*: )?--method ", r"\1--methods ", message)
+    if command == ["compress"]:
+        return message
+    return re.sub(r"^((?:--config .*?: )?(?:\w[\w-]*: )?)--method ", r"\1--methods ", message)
 
 
 if __name__ == "__main__":

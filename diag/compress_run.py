@@ -51,6 +51,10 @@ class Command:
     where: dict[str, Any]  # layers, projections, device, out, revision
     how: dict[str, Any]  # seed, engine, fresh, command_line
 
+    def afresh(self) -> Command:
+        """The same with --fresh."""
+        return replace(self, how={**self.how, "fresh": True})
+
 
 class Compression:
     """A checked plan. Use as a context manager; `session` is the run of the stacks themselves."""

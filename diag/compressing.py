@@ -96,8 +96,10 @@ class Settings(ProbeSettings):
         return [JOINT, *(name for name in projections if name not in MEMBERS[JOINT])]
 
     def of(self, key: str) -> dict[str, Any]:
-        """Its share of the budget."""
-        return {} if self.allotted is None else {"allotted": json.loads(json.dumps(self.allotted[key]))}
+        """Its share of the budget, and the version of a method of one's own."""
+        versions = methods.versions([self.method])
+        own: dict[str, Any] = {"methods": versions} if versions else {}
+        return own if self.allotted is None else own | {"allotted": json.loads(json.dumps(self.allotted[key]))}
 
     def allotment(self, stack: Stack) -> methods.Allotment:
         """What the stack may keep."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,10 @@ from rich.progress import (
 from rich.table import Table
 
 from diag import describe, parse
+from diag.afresh import Afresh
 from diag.catalog import HUB_IDS
 from diag.progress import COUNTED, bars
-from diag.run import Job, Outcome, Row
+from diag.run import Job, Outcome, Row, RunFolder
 from diag.session import Session
 from tdmoe.families import PROJECTIONS
 from tdmoe.gram import MODES
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from diag.factors import Factors, Recipe, Source
     from diag.probes.injection.injecting import Injection
 
+KEPT = Afresh(False)  # what is there already is used
 MIN_WIDTH = 100  # of a table when stdout is a pipe
 
 
@@ -112,18 +114,18 @@ def _download_note(session: Session) -> str:
     return f" {len(missing)} shards to download first, {_bytes(sum(missing.values()))};" if missing else ""
 
 
-def execute_before_compression(compression: Compression, *, quiet: bool) -> list[tuple[str, str]]:
+def execute_before_compression(compression: Compression, afresh: Afresh, *, quiet: bool) -> list[tuple[str, str]]:
     """Calibrate and find the frontiers, where asked for; what failed of it."""
     calibration, frontiers = compression.calibration, compression.frontiers
     if calibration is not None:
-        execute_calibration(calibration, calibration.notes() + calibration.folder.open(), quiet=quiet)
+        execute_calibration(calibration, calibration.opened(afresh), quiet=quiet)
     if frontiers is None:
         return []
-    execute(frontiers, frontiers.folder.open(fresh=frontiers.request.fresh), quiet=quiet)
+    execute(frontiers, _opened(frontiers.folder, afresh, frontiers.notes()), quiet=quiet)
     if (failed := frontiers.folder.failures()) or compression.sensitivity is None:
         return failed
     sensitivity = compression.sensitivity
-    notes = sensitivity.folder.open(fresh=frontiers.request.fresh)
+    notes = _opened(sensitivity.folder, afresh)
     with bars(*COUNTED, quiet=quiet) as shown:
         bar = shown.bar
         for note in notes:
@@ -133,40 +135,57 @@ def execute_before_compression(compression: Compression, *, quiet: bool) -> list
     return []
 
 
-def execute_compression(compression: Compression, *, quiet: bool) -> list[tuple[str, str]]:
+def _opened(folder: RunFolder[Any], afresh: Afresh, notes: Sequence[str] = ()) -> list[str]:
+    """Taken up, or anew; notes for a person."""
+    return folder.open(fresh=afresh.first(folder.path), notes=notes)
+
+
+def execute_compression(compression: Compression, afresh: Afresh, *, quiet: bool) -> list[tuple[str, str]]:
     """Everything up to the factors of every stack; what failed of it."""
     from diag.compressing import begin
 
-    if failed := execute_before_compression(compression, quiet=quiet):
+    if failed := execute_before_compression(compression, afresh, quiet=quiet):
         return failed
     compression.settle()
     session = compression.session
-    notes = session.notes() + session.folder.open(fresh=session.request.fresh)
+    notes = session.folder.open(fresh=session.request.fresh, notes=session.notes())
     begin(session)
     execute(session, notes, quiet=quiet)
     return session.folder.failures()
 
 
-def make_factors(recipes: Sequence[Recipe], source: Source, *, quiet: bool) -> list[Factors]:
-    """Of every recipe, what is not there yet made; InputError where one cannot be."""
+def make_factors(
+    recipes: Sequence[Recipe],
+    source: Source,
+    *,
+    quiet: bool,
+    afresh: Afresh = KEPT,
+    on_notes: Callable[[Sequence[str]], None] = lambda notes: None,
+) -> list[Factors]:
+    """Of every recipe, what is not there yet made; InputError where one cannot be. `on_notes`: of their calibration."""
     from diag.compress_run import Compression
     from diag.factors import Factors
 
     made = []
     for command in source.commands(recipes):
-        with Compression(command) as compression:
-            if failed := execute_compression(compression, quiet=quiet):
+        with Compression(command.afresh() if afresh.first(command.to) else command) as compression:
+            if failed := execute_compression(compression, afresh, quiet=quiet):
                 raise InputError(f"--methods {command.method}: {failed[0][0]}: {failed[0][1]}")
+            if compression.calibration is not None:
+                on_notes([f"calibration: {note}" for note in compression.calibration.notes()])
             made.append(Factors.of(compression))
     return made
 
 
-def execute_injection(injection: Injection, *, quiet: bool) -> None:
-    """Calibrate where that is asked for, then measure under a bar of parts."""
-    calibration = injection.calibration
+def execute_injection(
+    injection: Injection, *, quiet: bool, afresh: Afresh | None = None, notes: Sequence[str] = ()
+) -> None:
+    """Calibrate where that is asked for, then measure under a bar of parts; `notes` are kept with its own."""
+    calibration, fresh = injection.calibration, injection.request.fresh
     if calibration is not None:
-        execute_calibration(calibration, calibration.notes() + calibration.folder.open(), quiet=quiet)
-    notes = injection.notes() + injection.folder.open(fresh=injection.request.fresh)
+        execute_calibration(calibration, calibration.opened(afresh or Afresh(fresh)), quiet=quiet)
+        notes = [*notes, *(f"calibration: {note}" for note in calibration.notes())]
+    notes = injection.folder.open(fresh=fresh, notes=list(dict.fromkeys([*notes, *injection.notes()])))
     with bars(*COUNTED, quiet=quiet) as shown:
         bar = shown.bar
         for note in notes:

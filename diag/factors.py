@@ -14,7 +14,7 @@ from typing import Any
 from diag import parse
 from diag.calibrating import Settings as CalibrationSettings
 from diag.compress_run import Command, Compression, own_inputs
-from diag.compressing import bits, calibration_said, stored_dense_bits
+from diag.compressing import VERSION, bits, calibration_said, stored_dense_bits
 from diag.open_model import OpenModel
 from diag.run import SCHEMA, Row, digest
 from tdmoe import methods, spec
@@ -73,6 +73,11 @@ def calibration_of(recipes: Iterable[Recipe], asked: CalibrationSettings) -> Cal
     return asked if any(map(needs_calibration, recipes)) else None
 
 
+def made_by(recipes: Iterable[Recipe]) -> list[Any]:
+    """Versions of what makes the factors of these: ours, and those of methods of one's own."""
+    return [VERSION, *methods.versions(recipe.method for recipe in recipes).items()]
+
+
 @dataclass(frozen=True)
 class Source:
     """Where factors come from: model, layers, projections, calibration; None for no calibration."""
@@ -102,7 +107,8 @@ class Source:
     def _command(self, recipe: Recipe, options: Any, collected: CalibrationSettings | None) -> Command:
         calibrated = None if collected is None else asdict(collected)
         asked = [recipe.method, recipe.ratio, list(self.layers), self.projections, calibrated, self.seed]
-        short = digest([SCHEMA, *asked, self.opened.identity, self.opened.device.partition(":")[0]])[:8]
+        weights = [self.opened.identity, self.opened.device.partition(":")[0]]
+        short = digest([SCHEMA, *asked, *weights, *made_by([recipe])])[:8]
         home = Path("runs") / f"{self.opened.name}-factors-{short}"
         where: dict[str, Any] = {"layers": parse.spans(self.layers), "projections": self.projections}
         where |= {"device": self.opened.device, "out": home / "run", "revision": self.revision}

@@ -12,7 +12,12 @@ from diag.run import PART, SCHEMA, Row
 from tdmoe.problems import InputError
 
 COMPARE = "compare"  # its folder holds the run of its job compare-NAME in parts/NAME
-NEEDED = ("schema", "command", "model", "command_line", "config", "seed", "versions", "device", "fingerprint")
+NEEDED: dict[str, type] = {
+    **{"command": str, "model": str, "command_line": str, "config": dict, "seed": int, "versions": dict},
+    **{"device": str, "fingerprint": str, "started": str, "jobs": list},
+}
+ADDED: dict[str, tuple[Any, type]] = {"notes": ([], list), "peak_memory_bytes": (None, int)}  # absent in earlier runs
+JSON_NAMES = {str: "a text", dict: "an object", int: "a whole number", list: "a list"}
 PAGELESS = {
     "calibrate": "its statistics are for --statistics of other commands",
     "compress": "its table is tables/compression.csv; measure what it wrote with quality or drift --compressed",
@@ -22,9 +27,10 @@ PAGELESS = {
 
 @dataclass(frozen=True)
 class Found:
-    """Runs as `diag.run.RunFolder.data` gives them, and jobs of comparisons that left no run folder."""
+    """Runs as `diag.run.RunFolder.data` gives them, where they lie, and jobs of comparisons that left no run folder."""
 
     runs: list[Row]
+    folders: list[Path]
     missing: list[Row]
 
 
@@ -32,28 +38,55 @@ def load(paths: Iterable[Path]) -> Found:
     """The runs of these folders; a compare folder stands for its parts, in its order. One named twice is read once.
 
     Jobs that did not finish are kept with their state, and have no rows. InputError for what is no run folder, was
-    written by another version, has no page, or lacks a result that it says is there.
+    written by another version, has no page, or lacks a result that it says is there: a line for each such folder.
     """
-    folders: dict[Path, tuple[Path, Row]] = {}
+    folders: dict[Path, Path] = {}
+    runs: list[Row] = []
     missing: list[Row] = []
+    wrong: list[str] = []
     for path in paths:
-        manifest = _manifest(path)
-        if manifest["command"] != COMPARE:
-            folders.setdefault(path.resolve(), (path, manifest))
+        try:
+            manifest = _manifest(path)
+            parts = [path]
+            if manifest["command"] == COMPARE:
+                parts, unfinished = _parts(path, manifest)
+                missing += unfinished
+        except InputError as error:
+            wrong.append(str(error))
             continue
-        parts = [(path / "parts" / job["key"].removeprefix(f"{COMPARE}-"), job) for job in manifest["jobs"]]
-        there = [part for part, job in parts if PART.fullmatch(part.name) and (part / "run.json").is_file()]
-        missing += [_job(job) for part, job in parts if job["state"] != "done" and part not in there]
-        if not there:
-            raise InputError(f"{path}: this comparison has measured nothing yet; run the same compare command again")
-        for part in there:
-            folders.setdefault(part.resolve(), (part, _manifest(part)))
-    return Found([_run(path, manifest) for path, manifest in folders.values()], missing)
+        for part in parts:
+            if part.resolve() in folders:
+                continue
+            folders[part.resolve()] = part
+            try:
+                runs.append(_run(part, manifest if part is path else _manifest(part)))
+            except InputError as error:
+                wrong.append(str(error))
+    if wrong:
+        raise InputError("\n".join(wrong))
+    return Found(runs, list(folders.values()), missing)
+
+
+def _parts(path: Path, manifest: Row) -> tuple[list[Path], list[Row]]:
+    """Folders of a comparison's parts, and its jobs that left none."""
+    home = path / "parts"
+    parts = [(home / job["key"].removeprefix(f"{COMPARE}-"), job) for job in manifest["jobs"]]
+    there = [part for part, _ in parts if part.parent == home and PART.fullmatch(part.name) and _holds_run(part)]
+    if not there:
+        raise InputError(f"{path}: this comparison has measured nothing yet; run the same compare command again")
+    return there, [_job(job) for part, job in parts if job["state"] != "done" and part not in there]
+
+
+def _holds_run(path: Path) -> bool:
+    try:
+        return (path / "run.json").is_file()
+    except OSError as error:  # no right to look, or no name for a file
+        raise InputError(f"{path}: cannot be read ({_reason(error)}); give a folder that can be") from error
 
 
 def _manifest(path: Path) -> Row:
     file = path / "run.json"
-    if not file.is_file():
+    if not _holds_run(path):
         what = "holds no run.json" if path.is_dir() else "is a file" if path.exists() else "does not exist"
         raise InputError(f"{path}: {what}; give the folder of a finished run, which a command prints when it ends")
     try:
@@ -61,10 +94,8 @@ def _manifest(path: Path) -> Row:
         schema = manifest["schema"]
         later = schema > SCHEMA
         if schema == SCHEMA:
-            missing = [key for key in (*NEEDED, "started", "jobs") if key not in manifest]
-            shape = all(isinstance(job["key"], str) and isinstance(job["state"], str) for job in manifest["jobs"])
-            if missing or not shape or not isinstance(manifest["command"], str):
-                raise KeyError(", ".join(missing) or "jobs")
+            manifest = {name: default for name, (default, _) in ADDED.items()} | manifest
+            _check_shape(manifest)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{file}: is not one of ours or is damaged ({_reason(error)}); give another folder") from error
     if schema != SCHEMA:
@@ -73,6 +104,30 @@ def _manifest(path: Path) -> Row:
             f"{file}: was written by {age} version of this tool (layout {schema}, this one reads {SCHEMA}); {remedy}"
         )
     return dict(manifest)
+
+
+def _check_shape(manifest: Row) -> None:
+    """KeyError or ValueError where something that reports read is missing or of another kind."""
+    if missing := [key for key in NEEDED if key not in manifest]:
+        raise KeyError(", ".join(missing))
+    for key, kind in NEEDED.items():
+        _check_kind(key, manifest[key], kind)
+    for key, (default, kind) in ADDED.items():
+        if manifest[key] != default:
+            _check_kind(key, manifest[key], kind)
+    for note in manifest["notes"]:
+        _check_kind("a note", note, str)
+    for job in manifest["jobs"]:
+        _check_kind("a job", job, dict)
+        for key in ("key", "state"):
+            _check_kind(f"{key} of a job", job[key], str)
+        if job.get("message") is not None:
+            _check_kind("message of a job", job["message"], str)
+
+
+def _check_kind(name: str, value: Any, kind: type) -> None:
+    if type(value) is not kind:
+        raise ValueError(f"{name} is {str(value)[:40]!r}, {JSON_NAMES[kind]} is needed")
 
 
 def _run(path: Path, manifest: Row) -> Row:
@@ -106,8 +161,16 @@ def _result(path: Path, key: str) -> Row:
         if file.parent != path / "results" or "\\" in key:
             raise ValueError("its name is none of a job")
         result: Row = json.loads(file.read_text(encoding="utf-8"))
-        if result["job"] != key or not isinstance(result["tables"], dict) or not isinstance(result["arrays"], list):
+        if result["job"] != key:
             raise ValueError("it is of another job")
+        _check_kind("tables", result["tables"], dict)
+        _check_kind("arrays", result["arrays"], list)
+        for name, rows in result["tables"].items():
+            _check_kind(f"table {name}", rows, list)
+            for row in rows:
+                _check_kind(f"a row of table {name}", row, dict)
+        for name in result["arrays"]:
+            _check_kind("name of an array", name, str)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _missing(file, error) from error
     return result

@@ -12,7 +12,9 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
-def layers(text: str | None, available: Sequence[int], kind: str = "Mixture-of-Experts layer") -> list[int]:
+def layers(
+    text: str | None, available: Sequence[int], kind: str = "Mixture-of-Experts layer", option: str = "--layers"
+) -> list[int]:
     """`0,12,24-30` as sorted layer numbers, all of them such layers of the model; None means all."""
     if text is None:
         return list(available)
@@ -21,12 +23,12 @@ def layers(text: str | None, available: Sequence[int], kind: str = "Mixture-of-E
         match = re.fullmatch(r"\s*(\d{1,6})(?:\s*-\s*(\d{1,6}))?\s*", part)
         if not match or (match[2] and int(match[2]) < int(match[1])):
             raise InputError(
-                f"--layers {text}: {part.strip()!r} is neither a layer nor a range; write for instance 0,12,24-30"
+                f"{option} {text}: {part.strip()!r} is neither a layer nor a range; write for instance 0,12,24-30"
             )
         chosen.update(range(int(match[1]), int(match[2] or match[1]) + 1))
     if missing := sorted(chosen - set(available)):
         raise InputError(
-            f"--layers {text}: layer {missing[0]} is not a {kind} of this model; it has {spans(available)}"
+            f"{option} {text}: layer {missing[0]} is not a {kind} of this model; it has {spans(available)}"
         )
     return sorted(chosen)
 

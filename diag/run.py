@@ -1,6 +1,7 @@
 """A run folder: manifest, one result per finished job, tables. Kill it anywhere and nothing finished is lost.
 
-run.json              what was asked, of which model, with which versions, and the state of every job
+run.json              what was asked, of which model, with which versions, and the state of every job; `notes` say what
+                      was odd or other than asked, `peak_memory_bytes` is null where it is not known
 results/JOB.json      rows of a finished job by table, written after its arrays in results/JOB.safetensors
 tables/NAME.csv       all rows of that table, written when the run ends
 errors/JOB.txt        traceback of a failed job
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diag.files import lock, write_json, write_text
+from diag.peak_memory import PeakMemory, measuring
 from tdmoe.atomic import write_bytes
 from tdmoe.problems import InputError
 
@@ -105,14 +107,17 @@ class RunFolder(Generic[Unit]):
 
     def __init__(self, path: Path, manifest: Row, identities: Mapping[Unit, Row]) -> None:
         self.path = path
-        self.manifest = manifest
+        self.manifest = {**manifest, "notes": [], "peak_memory_bytes": None}
         self.jobs = list(identities)
         self.identities = identities
         self.outcomes = {job.key: Outcome() for job in self.jobs}
         self._lock: BinaryIO | None = None
+        self._memory: PeakMemory | None = None
+        self._peak_before: int | None = None  # of earlier processes whose results are used
+        self._peak_known = True
 
-    def open(self, *, fresh: bool = False) -> list[str]:
-        """Create or take up the folder; returns notes on results that cannot be used again.
+    def open(self, *, fresh: bool = False, notes: Sequence[str] = ()) -> list[str]:
+        """Create or take up the folder; returns `notes`, which are kept, and notes on results not to be used again.
 
         InputError when the folder holds something else: it is never overwritten, and `fresh` deletes only what a
         run wrote.
@@ -127,13 +132,20 @@ class RunFolder(Generic[Unit]):
             if self._lock is None:
                 raise InputError(f"--out {self.path}: another process writes to it; wait for it or give another folder")
             self._remove(*(RESULTS if fresh else ()), TEMPORARY, f"*/{TEMPORARY}")
-            notes = [note for job in self.jobs if (note := self._take_up(job))] + self._account()
-            self._save_manifest()
+            told = [note for job in self.jobs if (note := self._take_up(job))] + self._account()
+            self._take_up_manifest()
+            self._memory = measuring(str(self.manifest.get("device")), str(self.manifest.get("engine", "inline")))
+            self.note(notes)
             (self.path / "results").mkdir(exist_ok=True)
         except OSError as error:
             reason = error.strerror or str(error)
             raise InputError(f"--out {self.path}: cannot be written ({reason}); give another folder") from error
-        return notes
+        return [*notes, *told]
+
+    def note(self, notes: Iterable[str]) -> None:
+        """Keep these in run.json, each once."""
+        self.manifest["notes"] = list(dict.fromkeys([*self.manifest["notes"], *notes]))
+        self._save_manifest()
 
     def forget(self, jobs: Sequence[Unit]) -> None:
         """Do these again, whatever was found of them."""
@@ -150,6 +162,9 @@ class RunFolder(Generic[Unit]):
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+        if self._memory is not None:
+            self._memory.end()
+            self._memory = None
 
     def pending(self) -> list[Unit]:
         """Jobs without a usable result, in order."""
@@ -249,6 +264,20 @@ class RunFolder(Generic[Unit]):
             reason = f"the result cannot be read ({error})"
         return f"{job.key}: measured again, {reason}"
 
+    def _take_up_manifest(self) -> None:
+        """Notes and peak memory of the runs before, where a result of theirs is used."""
+        path = self.path / "run.json"
+        if len(self.pending()) == len(self.jobs) or not path.is_file():
+            return
+        try:
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+            notes, peak = earlier.get("notes"), earlier.get("peak_memory_bytes")
+        except (ValueError, AttributeError, RecursionError):
+            notes = peak = None
+        self.manifest["notes"] = [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+        self._peak_known = type(peak) is int
+        self._peak_before = peak if self._peak_known else None
+
     def _account(self) -> list[str]:
         """What is there already: results that are used again, and results that are not asked for."""
         taken = len(self.jobs) - len(self.pending())
@@ -292,6 +321,9 @@ class RunFolder(Generic[Unit]):
             {"key": key, "state": o.state, "message": o.message, "seconds": o.seconds}
             for key, o in self.outcomes.items()
         ]
+        found = None if self._memory is None else self._memory.bytes()
+        peaks = [peak for peak in (self._peak_before, found) if peak is not None]
+        self.manifest["peak_memory_bytes"] = max(peaks) if peaks and self._peak_known else None
         write_json(self.path / "run.json", {**self.manifest, "jobs": states})
 
 

@@ -51,6 +51,13 @@ def integer(value: float | None) -> str:
     return fixed(value, 0)
 
 
+def size(count: int | None) -> str:
+    """Bytes in GB of 10^9, or in MB below a tenth of one."""
+    if count is None:
+        return EMPTY
+    return f"{count / 1e9:.1f} GB" if count >= 10**8 else f"{count / 1e6:.0f} MB"
+
+
 def range_of(first: float | None, last: float | None) -> str:
     """An index range: '1–128'."""
     return EMPTY if first is None or last is None else f"{integer(first)}–{integer(last)}"

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.chapters import Chapter, setting
-from reports.formats import EMPTY
+from reports.formats import EMPTY, display, size
 from reports.run import Run
 from reports.tables import Cell, Table, pairs
 
 Job = Mapping[str, object]
+MEMORY_OF = {False: "of the process", True: "of the GPU, as torch allocated it"}
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,22 @@ class Making:
 
     @property
     def runs(self) -> Table:
-        """One line a run."""
+        """One line a run; what was odd or other than asked stands in a column of its own where there is any."""
         columns = {"model": "model", "model fingerprint": "fingerprint", "device": "device", "seed": "seed"}
         lines = [
-            [Cell(c.name), *(Cell(setting(c.run[key])) for key in columns.values()), Cell(_when(c.run)), Cell(c.done)]
+            [
+                Cell(c.name),
+                *(Cell(setting(c.run[key])) for key in columns.values()),
+                *(Cell(_when(c.run)), _peak(c.run), Cell(c.done)),
+            ]
             for c in self.chapters
         ]
-        return Table("The runs of this page", ["run", *columns, "started", "jobs"], lines)
+        headings = ["run", *columns, "started", "peak memory", "jobs"]
+        notes = [_notes(c.run) for c in self.chapters]
+        if any(notes):
+            headings.append("notes")
+            lines = [[*line, Cell("; ".join(found) or EMPTY)] for line, found in zip(lines, notes, strict=True)]
+        return Table("The runs of this page", headings, lines)
 
     @property
     def versions(self) -> Table:
@@ -94,8 +104,26 @@ class Making:
         run = chapter.run
         facts = {"model": run["model"], "model fingerprint": run["fingerprint"], "device": run["device"]}
         facts |= {"seed": run["seed"], "started": run["started"], "layout of the run": f"version {run['schema']}"}
+        peak = _peak(run)
+        facts |= {f"peak memory {MEMORY_OF[_on_cuda(run)]}": peak.note or peak.text}
+        notes = _notes(run)
+        facts |= {"note" if len(notes) == 1 else f"note {n}": note for n, note in enumerate(notes, 1)}
         versions = {f"version of {name}": version for name, version in sorted(run["versions"].items())}
         return pairs("Circumstances", ("what", "value"), _as_text(facts) | _as_text(versions))
+
+
+def _on_cuda(run: Run) -> bool:
+    return str(run["device"]).startswith("cuda")
+
+
+def _peak(run: Run) -> Cell:
+    """Of the device that a run computed on, or of its process."""
+    found = size(run.get("peak_memory_bytes"))
+    return Cell(found, "not known" if found == EMPTY else "")
+
+
+def _notes(run: Run) -> list[str]:
+    return [str(display(note)) for note in run.get("notes") or ()]
 
 
 def _when(run: Run) -> str:

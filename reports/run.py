@@ -1,6 +1,7 @@
 """The shape of a run as reports see it: a plain dict, put in one order so that the same run gives the same bytes.
 
-Keys: schema, model, command, command_line, config, seed, versions, device, fingerprint, started, jobs, tables, arrays.
+Keys: schema, model, command, command_line, config, seed, versions, device, fingerprint, started, jobs, tables, arrays;
+and, where the run says so, notes (lines on what was odd or other than asked) and peak_memory_bytes (None: not known).
 Rows may arrive in any order and jobs may have failed, so the page asks for `stacks`: every (layer, projection) that
 was asked for, measured or not. That is what keeps a partial table from looking complete.
 """

@@ -257,9 +257,12 @@ def test_weights_alone_need_no_calibration(home: Path, compare: Callable[..., Re
         (("--projections", "gate,dawn"), "spectra: --projections gate,dawn: 'dawn' is none of gate, up, down; .*"),
         (("--layers", "1"), "--layers 1: layer 1 is not a Mixture-of-Experts layer of this model; it has 0,2"),
         (("--schedule", "middle-out:9"), "--schedule: 9 layers; middle-out takes 1 to 1 of 2; give fewer"),
-        (("--memory", "much"), "spectra: memory much: not a size; .*"),
-        (("--calibration-text", "b.txt"), "quality: --texts b.txt: is a calibration text; .*"),
-        (("--calibration-tokens", 3), "--tokens 3: a window takes 64 tokens; give at least that"),
+        (("--memory", "much"), "spectra: --memory much: not a size; .*"),
+        (
+            ("--calibration-text", "b.txt"),
+            "--config experiment.toml: quality: --texts b.txt: is a calibration text; .*",
+        ),
+        (("--calibration-tokens", 3), "calibration: --tokens 3: a window takes 64 tokens; give at least that"),
         (("--model", "pica"), "--model pica: neither a built-in model .*"),
     ],
 )
@@ -275,8 +278,11 @@ def test_bad_input_is_found_before_anything_runs(
     ("text", "message"),
     [
         ("", "compare: which model\\? give --model, or a --config that says model"),
-        ('model = "pico"', "compare: no command runs; give a preset, or a table of spectra, .*"),
-        ('model = "pico"\npreset = "quack"', "preset quack: is none of quick, paper, full; give one of these"),
+        ('model = "pico"', "--config bad.toml: compare: no command runs; give a preset, or a table of spectra, .*"),
+        (
+            'model = "pico"\npreset = "quack"',
+            "--config bad.toml: preset quack: is none of quick, paper, full; give one of these",
+        ),
         ('model = "pico"\npreset = 3', "--config bad.toml: preset is 3, text is needed"),
         ("model = pico", "--config bad.toml: is not TOML .*"),
     ],

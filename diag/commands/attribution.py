@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diag.commands.running import command_line, report_failures, saved_whatever_happens, table_paths, write_page
+from diag.commands.running import (
+    command_line,
+    report_failures,
+    saved_whatever_happens,
+    table_paths,
+    with_error,
+    write_page,
+)
 from diag.options import (
     CalibrationTextOption,
     CalibrationTokensOption,
@@ -39,6 +46,9 @@ def attribution(
         typer.Option("--shapley", help="all, none, or how many orders to draw (default: all with the full ladder)"),
     ] = None,
     mobe_steps: Annotated[int, typer.Option("--mobe-steps", help="of the published training of MoBE")] = 3000,
+    fit_steps: Annotated[
+        int, typer.Option("--fit-steps", min=0, help="of MoBE's own fit; 0 for what its spec says, 600")
+    ] = 0,
     text: Annotated[str, typer.Option("--text", help="held out: a built-in text or a UTF-8 file")] = "wikitext2",
     windows: Annotated[int, typer.Option("--windows", min=0, help="the first of the text; 0 for the whole")] = 64,
     window: WindowOption = None,
@@ -72,6 +82,7 @@ def attribution(
         ladder=ladder,
         shapley=shapley,
         mobe_steps=mobe_steps,
+        fit_steps=fit_steps,
         text=text,
         windows=windows,
         window=window,
@@ -91,7 +102,7 @@ def attribution(
         if dry_run:
             print_lines(plan.described())
             raise typer.Exit(0)
-        execute_attribution(plan, plan.folder.open(fresh=fresh), quiet=quiet)
+        execute_attribution(plan, quiet=quiet)
         page = write_page(plan.folder, TABLES)
     with output_may_close():
         _print_table(plan)
@@ -113,8 +124,8 @@ def _print_table(plan: Plan) -> None:
         table.add_row(
             row["step"],
             "" if row["bits_saved"] is None else f"{row['bits_saved']:.1%}",
-            _with_error(row, "loss_nats") or str(row["status"]),
-            _with_error(row, "change_nats", "+"),
+            with_error(row["loss_nats"], row["loss_nats_stderr"], 4) or str(row["status"]),
+            with_error(row["change_nats"], row["change_nats_stderr"], 4, "+"),
             _ranged(row, "gap_closed", "gap_low", "gap_high") or str(row["status"]),
         )
     windows, length = plan.windows_WT.shape
@@ -131,13 +142,6 @@ def _print_table(plan: Plan) -> None:
             table.add_row(row["text"], nats, share, alone, last)
         print(f"{plan.name}: Shapley values over {values[0]['orders']} orders")
         print_table(table)
-
-
-def _with_error(row: dict[str, Any], column: str, sign: str = "") -> str:
-    if row[column] is None:
-        return ""
-    stderr = row[f"{column}_stderr"]
-    return f"{row[column]:{sign}.4f}" + ("" if stderr is None else f" ± {stderr:.4f}")
 
 
 def _ranged(row: dict[str, Any], value: str, low: str, high: str) -> str:

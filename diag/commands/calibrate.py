@@ -44,18 +44,18 @@ def calibrate(
 ) -> None:
     """Second moments of what the experts are given, from routed tokens: the metric of activation-aware compression."""
     from diag import console
+    from diag.afresh import Afresh
     from diag.calibrating import Calibration, Request, Settings
 
     settings = Settings(text, tokens, window, weighting.value, per_expert.value, outputs)
     line = command_line()
-    request = Request(model, settings, layers, device, out, fresh, revision, line)
+    request = Request(model, settings, layers, device, out, revision, line)
     with saved_whatever_happens() as saved, Calibration(request) as calibration:
         saved.path = calibration.folder.path
         if dry_run:
             console.print_calibration_plan(calibration)
             raise typer.Exit(0)
-        notes = calibration.notes() + calibration.folder.open(fresh=fresh)
-        console.execute_calibration(calibration, notes, quiet=quiet)
+        console.execute_calibration(calibration, calibration.opened(Afresh(fresh)), quiet=quiet)
     with console.output_may_close():
         console.print_calibration(calibration)
         console.print_lines([str(calibration.folder.path)])

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from diag.commands.limits import Limits
 from diag.commands.running import Pages, command_line, report_failures, saved_whatever_happens
-from diag.options import DryRunOption, FreshOption, OutOption, QuietOption
+from diag.options import DryRunOption, Engine, FreshOption, OutOption, QuietOption
+from tdmoe.problems import InputError
 
 if TYPE_CHECKING:
     from diag.compare.experiment import Experiment
+    from diag.compare.toml import Needed
     from diag.run import RunFolder
 
 
@@ -58,6 +64,10 @@ def compare(
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:1")] = None,
     memory: Annotated[str | None, typer.Option("--memory", help="weights held in memory at once")] = None,
+    engine: Annotated[
+        Engine | None,
+        typer.Option("--engine", help="where jobs of spectra, operator and experts run (default: inline)"),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="of every random draw")] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="branch, tag or commit on the hub")] = None,
     out: OutOption = None,
@@ -78,6 +88,7 @@ def compare(
         "ratios": None if ratios is None else tuple(parse.ratios("--ratios", ratios)),
         **{"projections": projections, "layers": layers, "schedule": schedule, "task_data": task_data},
         **{"device": device, "memory": memory, "seed": seed, "revision": revision},
+        "engine": None if engine is None else engine.value,
     }
     experiment = _experiment(config, None if preset is None else preset.value, flags)
     text, tokens = calibration_text, calibration_tokens
@@ -86,14 +97,17 @@ def compare(
     experiment = replace(experiment, calibration=calibrated)
     request = Request(experiment, out, fresh, quiet, command_line())
     pages = Pages()
-    with saved_whatever_happens() as saved, Comparison(request) as plan:
+    given = flags | {"calibration_text": text, "calibration_tokens": tokens}
+    with saved_whatever_happens() as saved, ExitStack() as opened:
+        with _naming(config, given):
+            plan = opened.enter_context(Comparison(request))
+            plan.check()
         saved.path = plan.folder.path
         if dry_run:
             for note in plan.notes():
                 typer.echo(note, err=True)
             plan.describe()
             raise typer.Exit(0)
-        plan.check()
 
         def on_part(folder: RunFolder[Any], tables: Sequence[str]) -> None:
             pages.add(folder, tables)
@@ -106,28 +120,60 @@ def compare(
     report_failures(plan.folder.failures())
 
 
+@contextmanager
+def _naming(config: Path | None, flags: Mapping[str, Any]) -> Iterator[None]:
+    """An InputError about what no flag says names the file of the experiment too."""
+    try:
+        yield
+    except InputError as error:
+        about = re.match(r"(?:([a-z]+)(?:-\d+)?: )?--([a-z-]+)", str(error))
+        key = "" if about is None else about[2].replace("-", "_")
+        name = {"method": "methods"}.get(key, f"{about[1]}_{key}" if about and about[1] == "calibration" else key)
+        if config is None or flags.get(name) is not None:
+            raise
+        raise InputError(f"--config {config}: {error}") from error
+
+
+def _needed() -> Needed:
+    """What the flags of each command would refuse, of the settings that are named as they are."""
+    from diag.compare.experiment import Calibration, Experiment, commands
+
+    limits = {kind: Limits(getattr(import_module(f"diag.commands.{name}"), name)) for name, kind in commands().items()}
+    own = Limits(compare)
+
+    def needed(kind: type[Any], name: str, value: Any) -> str | None:
+        flag = name.replace("_", "-")
+        if kind is Calibration:
+            return own.needed(f"--calibration-{flag}", value)
+        return (own if kind is Experiment else limits[kind]).needed(f"--{flag}", value)
+
+    return needed
+
+
 def _experiment(config: Path | None, named: str | None, flags: dict[str, Any]) -> Experiment:
     """What preset, file and flags say together: each wins over the one before."""
     from diag.compare import presets, toml
     from diag.compare.experiment import Experiment
     from diag.compare.model import about
-    from tdmoe.problems import InputError
 
     entries = {} if config is None else toml.read(config)
+    names = ("preset", "model", "revision")
+    said = {name: None if config is None else toml.text_of(entries, name, config) for name in names}
     if config is not None:
-        named = named or toml.preset_of(entries, config)
+        named = named or said["preset"]
     elif named is None:
         named = "quick"
     given = {name: value for name, value in flags.items() if value is not None}
-    model = given.get("model") or entries.get("model")
-    if not isinstance(model, str) or not model:
+    model = given.get("model") or said["model"]
+    if not model:
         raise InputError("compare: which model? give --model, or a --config that says model")
     base = Experiment()
     if named is not None:
-        presets.known(named)
-        revision = given.get("revision") or entries.get("revision")
-        base = presets.preset(named, about(model, revision if isinstance(revision, str) else None))
-    experiment = base if config is None else toml.filled(base, entries, config)
+        revision = given.get("revision") or said["revision"]
+        with _naming(config, flags):
+            presets.known(named)
+            base = presets.preset(named, about(model, revision))
+    experiment = base if config is None else toml.filled(base, entries, config, _needed())
     if "layers" in given and "schedule" not in given:
         given["schedule"] = ""
     if "schedule" in given and "layers" not in given:

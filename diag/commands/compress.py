@@ -115,6 +115,7 @@ def compress(
 ) -> None:
     """A smaller checkpoint that transformers loads and runs in factor form, after `import tdmoe.hub`."""
     from diag import calibrating, console, parse
+    from diag.afresh import Afresh
     from diag.compress_run import Command, Compression, own_inputs
     from diag.compressing import check_writable
     from tdmoe import methods, spec
@@ -165,7 +166,7 @@ def compress(
                 console.print_compression_plan(compression)
                 raise typer.Exit(0)
             check_writable(to)
-            failed = console.execute_compression(compression, quiet=quiet)
+            failed = console.execute_compression(compression, Afresh(fresh), quiet=quiet)
             session = compression.session
             saved.path = session.folder.path
             bits = None if failed else console.finish_compression(session, dense=dense, quiet=quiet)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diag.commands.running import command_line, report_failures, saved_whatever_happens, table_paths, write_page
+from diag.commands.running import (
+    command_line,
+    report_failures,
+    saved_whatever_happens,
+    table_paths,
+    with_error,
+    write_page,
+)
 from diag.options import (
     CalibrationTextOption,
     CalibrationTokensOption,
@@ -109,7 +116,7 @@ def drift(
         if dry_run:
             print_lines(plan.described())
             raise typer.Exit(0)
-        execute_drift(plan, plan.folder.open(fresh=fresh), quiet=quiet)
+        execute_drift(plan, quiet=quiet)
         page = write_page(plan.folder, TABLES)
     with output_may_close():
         _print_table(plan)
@@ -130,15 +137,11 @@ def _print_table(plan: Drift) -> None:
         if row["after_last"]:
             ratio = "" if row["ratio"] is None else f" at {row['ratio']:g}"
             names = [f"{row['method']}{ratio}", row["scope"], row["compressed_layers"], str(row["layer"])]
-            angle = "" if row["angle_deg"] is None else _with_error(row["angle_deg"], row["angle_stderr"])
+            angle = with_error(row["angle_deg"], row["angle_stderr"], 3)
             columns = ("norm_ratio", "routing_agreement", "routing_js")
             table.add_row(*names, angle or str(row["status"]), *(_number(row[column]) for column in columns))
     print(f"{plan.name}: after the last compressed layer; mean over tokens, ± standard error over windows")
     print_table(table)
-
-
-def _with_error(value: float, stderr: float | None) -> str:
-    return f"{value:.3f}" + ("" if stderr is None else f" ± {stderr:.3f}")
 
 
 def _number(value: float | None) -> str:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diag.commands.running import command_line, report_failures, saved_whatever_happens, table_paths, write_page
+from diag.commands.running import (
+    command_line,
+    report_failures,
+    saved_whatever_happens,
+    table_paths,
+    with_error,
+    write_page,
+)
 from diag.options import (
     CalibrationTextOption,
     CalibrationTokensOption,
@@ -143,7 +150,7 @@ def quality(
         if dry_run:
             print_lines(plan.described())
             raise typer.Exit(0)
-        execute_quality(plan, plan.folder.open(fresh=fresh), quiet=quiet)
+        execute_quality(plan, quiet=quiet)
         page = write_page(plan.folder, TABLES)
     with output_may_close():
         _print_table(plan)
@@ -174,14 +181,8 @@ def _print_table(plan: Plan) -> None:
             row["compressed_layers"],
             f"{row['bits_saved']:.1%}",
             row["dataset"],
-            _with_error(row["value"], row["stderr"], 2 if text else 3) or str(row["status"]),
-            _with_error(row[column], row[f"{column}_stderr"], 4, sign="+"),
+            with_error(row["value"], row["stderr"], 2 if text else 3) or str(row["status"]),
+            with_error(row[column], row[f"{column}_stderr"], 4, sign="+"),
         )
     print(f"{plan.name}: perplexity (difference in nats a token) and accuracy, ± standard errors")
     print_table(table)
-
-
-def _with_error(value: float | None, stderr: float | None, places: int, sign: str = "") -> str:
-    if value is None:
-        return ""
-    return f"{value:{sign}.{places}f}" + ("" if stderr is None else f" ± {stderr:.{places}f}")

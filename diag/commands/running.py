@@ -40,7 +40,7 @@ def run_probe(
         if dry_run:
             console.print_plan(session)
             raise typer.Exit(0)
-        notes = session.notes() + session.folder.open(fresh=request.fresh)
+        notes = session.folder.open(fresh=request.fresh, notes=session.notes())
         console.execute(session, notes, quiet=quiet)
         page = write_page(session.folder, session.probe.TABLES)
     with console.output_may_close():
@@ -52,6 +52,13 @@ def run_probe(
 def table_paths(folder: RunFolder[Any], tables: Iterable[str]) -> list[str]:
     """Where the tables lie, for stdout."""
     return [str(folder.path / "tables" / f"{table}.csv") for table in tables]
+
+
+def with_error(value: float | None, stderr: float | None, places: int, sign: str = "") -> str:
+    """A value with its standard error, for a terminal; empty where there is none."""
+    if value is None:
+        return ""
+    return f"{value:{sign}.{places}f}" + ("" if stderr is None else f" ± {stderr:.{places}f}")
 
 
 def command_line() -> str:
@@ -138,7 +145,10 @@ def _written(out: Path, runs: Sequence[Run], figures: Sequence[Sequence[Figure]]
 
 
 def write_report(found: Found, page: Path) -> None:
-    """The page of runs that were read back from disk, and nothing else; InputError where one of them has none."""
+    """The page of runs that were read back from disk, and nothing else; InputError where one of them has none.
+
+    A result may be damaged in ways that only show when it is drawn: a run that cannot be shown alone is named.
+    """
     from diag.files import write_text
     from reports.figures import figures_of
     from reports.page import SECTIONS, render
@@ -148,4 +158,28 @@ def write_report(found: Found, page: Path) -> None:
         if run["command"] not in SECTIONS:
             known = ", ".join(sorted(SECTIONS))
             raise InputError(f"{run['model']}: a run of '{run['command']}' has no page; there is one for: {known}")
-    write_text(page, render(found.runs, figures_of(found.runs), found.missing))
+    try:
+        text = render(found.runs, figures_of(found.runs), found.missing)
+    except Exception as error:
+        wrong = [
+            f"{folder}: {reason}"
+            for folder, run in zip(found.folders, found.runs, strict=True)
+            if (reason := _unshowable(run))
+        ]
+        if not wrong:
+            raise
+        raise InputError("\n".join(wrong)) from error
+    write_text(page, text)
+
+
+def _unshowable(run: Run) -> str:
+    """Why a run has no page by itself; nothing where it has one."""
+    from reports.figures import figures_of
+    from reports.page import render
+
+    try:
+        render([run], figures_of([run]))
+    except Exception as error:
+        remedy = "its results are damaged, or of another version; run its command again with --fresh, or leave it out"
+        return f"cannot be shown ({type(error).__name__}: {error}); {remedy}"
+    return ""

@@ -74,13 +74,23 @@ def superweights(
         *(prompt, text, tokens, window, threshold, most, entries, ranks, control_layer, methods, ratios),
         *(evaluation, windows, draws, parse.size("--memory", memory)),
     )
-    request = Request(model, settings, layers, device, out, seed, revision, command_line())
+    request = Request(
+        model,
+        settings,
+        layers=layers,
+        device=device,
+        out=out,
+        seed=seed,
+        fresh=fresh,
+        revision=revision,
+        command_line=command_line(),
+    )
     with saved_whatever_happens() as saved, SuperWeights(request) as work:
         saved.path = work.folder.path
         if dry_run:
             console.print_lines(work.described())
             raise typer.Exit(0)
-        execute_superweights(work, fresh=fresh, quiet=quiet)
+        execute_superweights(work, quiet=quiet)
         page = write_page(work.folder, TABLES)
     with console.output_may_close():
         console.print_lines([*_told(work), *table_paths(work.folder, TABLES), str(page)])

@@ -12,6 +12,8 @@ from typing import Any, get_args, get_type_hints
 
 _BITS = tuple(f"rtn:bits={bits}" for bits in (2, 3, 4, 6, 8))
 
+MIDDLE = -1  # layer
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -45,7 +47,7 @@ class SuperWeights:
     most: int = 20
     entries: int = 128
     ranks: int = 128
-    control_layer: int = -1  # the middle one
+    control_layer: int = MIDDLE
     methods: tuple[str, ...] = ("tdmoe:whitening=none", "mobe:whitening=none,steps=60", *_BITS)
     ratios: tuple[float, ...] = (0.2, 0.4, 0.6)
     eval_text: str = "wikitext2"
@@ -122,7 +124,7 @@ class Experiment:
     """`schedule` compresses nested sets of layers from the middle outwards, in `quality` and `drift`.
 
     The other commands that compress then take the largest of these sets. `task_data` is a folder with the data of
-    tasks, or hub.
+    tasks, or hub. `engine` is where the jobs of commands run that look at every stack by itself.
     """
 
     model: str = ""
@@ -134,6 +136,7 @@ class Experiment:
     task_data: str = ""
     device: str = "auto"
     memory: str = "4GB"
+    engine: str = "inline"
     seed: int = 0
     revision: str = ""
     calibration: Calibration = field(default_factory=Calibration)

@@ -7,12 +7,14 @@ projections and calibration, whatever method needed more of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from diag import calibrating, console, executing, parse
+from diag.afresh import Afresh
 from diag.compare.experiment import (
+    MIDDLE,
     Attribution,
     Drift,
     Experiment,
@@ -61,10 +63,12 @@ class Context:
     command_line: str
     fresh: bool = False
     quiet: bool = False
+    afresh: Afresh = field(default_factory=lambda: Afresh(False))  # of all parts together
+    notes: Sequence[str] = ()  # of what the part shares with others, or goes without
 
     @property
     def memory(self) -> int:
-        return parse.size("memory", self.experiment.memory)
+        return parse.size("--memory", self.experiment.memory)
 
     def recipes(self, settings: Any) -> list[Recipe]:
         """Those of a command, or else the experiment's."""
@@ -74,7 +78,7 @@ class Context:
     def where(self, out: Path) -> dict[str, Any]:
         """What requests of the whole model have in common."""
         given = self.experiment
-        found: dict[str, Any] = {"device": given.device, "out": out, "seed": given.seed}
+        found: dict[str, Any] = {"device": given.device, "out": out, "seed": given.seed, "fresh": self.fresh}
         return found | {"revision": given.revision or None, "command_line": self.command_line}
 
 
@@ -124,47 +128,36 @@ class StackPart(_Part):
         console.print_plan(self.plan)
 
     def execute(self) -> None:
-        notes = self.plan.notes() + self.folder.open(fresh=self.context.fresh)
-        console.execute(self.plan, notes, quiet=self.context.quiet)
+        told = self.folder.open(fresh=self.context.fresh, notes=[*self.context.notes, *self.plan.notes()])
+        console.execute(self.plan, told, quiet=self.context.quiet)
 
 
-class QualityPart(_Part):
+class ModelPart(_Part):
+    """A probe of the whole model, by what carries it out under bars."""
+
+    def __init__(self, plan: Any, context: Context, carry_out: Callable[..., None]) -> None:
+        super().__init__(plan, context)
+        self._carry_out = carry_out
+
     def execute(self) -> None:
-        executing.execute_quality(self.plan, self.folder.open(fresh=self.context.fresh), quiet=self.context.quiet)
+        context = self.context
+        self._carry_out(self.plan, quiet=context.quiet, afresh=context.afresh, notes=context.notes)
 
 
-class DriftPart(_Part):
-    def execute(self) -> None:
-        executing.execute_drift(self.plan, self.folder.open(fresh=self.context.fresh), quiet=self.context.quiet)
-
-
-class SuperWeightsPart(_Part):
-    def execute(self) -> None:
-        executing.execute_superweights(self.plan, fresh=self.context.fresh, quiet=self.context.quiet)
-
-
-class AttributionPart(_Part):
-    def execute(self) -> None:
-        executing.execute_attribution(self.plan, self.folder.open(fresh=self.context.fresh), quiet=self.context.quiet)
-
-
-class InjectionPart(_Part):
+class InjectionPart(ModelPart):
     def describe(self) -> None:
         console.print_injection_plan(self.plan)
-
-    def execute(self) -> None:
-        console.execute_injection(self.plan, quiet=self.context.quiet)
 
 
 def _session(name: str, context: Context, settings: Any, out: Path, layers: str) -> StackPart:
     given = context.experiment
-    where = {**context.where(out), "layers": layers or None, "projections": given.projections}
-    return StackPart(Session(Request(name, given.model, settings, fresh=context.fresh, **where)), context)
+    where = {**context.where(out), "layers": layers or None, "projections": given.projections, "engine": given.engine}
+    return StackPart(Session(Request(name, given.model, settings, **where)), context)
 
 
 def _spectra(settings: Spectra, context: Context, out: Path) -> Opened:
     asked = spectra_probe.Settings(
-        parse.fraction_range("fit_range", settings.fit_range), settings.jackknife, context.memory
+        parse.fraction_range("--fit-range", settings.fit_range), settings.jackknife, context.memory
     )
     return _session("spectra", context, asked, out, context.experiment.layers)
 
@@ -174,8 +167,8 @@ def _operator(settings: Operator, context: Context, out: Path) -> Opened:
     named = [canonical(text) for text in settings.methods] or list(_by_themselves(context.experiment.methods))
     ratios = settings.ratios or context.experiment.ratios
     asked = operator_probe.Settings(
-        tuple(parse.ratios("ranks", _numbers(settings.ranks))),
-        tuple(parse.ratios("ratios", _numbers(ratios))),
+        tuple(parse.ratios("--ranks", _numbers(settings.ranks))),
+        tuple(parse.ratios("--ratios", _numbers(ratios))),
         tuple(dict.fromkeys(named)),
         per_expert=settings.per_expert,
         memory=context.memory,
@@ -200,9 +193,7 @@ def _operator(settings: Operator, context: Context, out: Path) -> Opened:
 
 
 def _experts(settings: Experts, context: Context, out: Path) -> Opened:
-    ratios = tuple(parse.ratios("ratios", _numbers(settings.ratios or context.experiment.ratios)))
-    if settings.whitening not in ("none", "input"):
-        raise InputError(f"whitening {settings.whitening}: give none or input")
+    ratios = tuple(parse.ratios("--ratios", _numbers(settings.ratios or context.experiment.ratios)))
     asked = experts_probe.Settings(
         ratios, None, None, "none", settings.jackknife, settings.directions, settings.draws, context.memory
     )
@@ -224,7 +215,7 @@ def _superweights(settings: SuperWeights, context: Context, out: Path) -> Opened
         most=settings.most,
         entries=settings.entries,
         ranks=settings.ranks,
-        control_layer=None if settings.control_layer < 0 else settings.control_layer,
+        control_layer=None if settings.control_layer == MIDDLE else settings.control_layer,
         methods=",".join(named),
         ratios=_numbers(ratios),
         evaluation=settings.eval_text,
@@ -233,7 +224,8 @@ def _superweights(settings: SuperWeights, context: Context, out: Path) -> Opened
         memory=context.memory,
     )
     where = context.where(out)
-    return SuperWeightsPart(SuperWeightsPlan(SuperWeightsRequest(given.model, asked, None, **where)), context)
+    plan = SuperWeightsPlan(SuperWeightsRequest(given.model, asked, **where))
+    return ModelPart(plan, context, executing.execute_superweights)
 
 
 def _quality(settings: Quality, context: Context, out: Path) -> Opened:
@@ -255,12 +247,11 @@ def _quality(settings: Quality, context: Context, out: Path) -> Opened:
         schedule=given.schedule or None,
         projections=given.projections,
         calibration=context.collected,
-        dtype=_dtype(settings.dtype),
+        dtype=settings.dtype,
         memory=context.memory,
-        fresh=context.fresh,
         **context.where(out),
     )
-    return QualityPart(QualityPlan(request), context)
+    return ModelPart(QualityPlan(request), context, executing.execute_quality)
 
 
 def _drift(settings: Drift, context: Context, out: Path) -> Opened:
@@ -271,17 +262,16 @@ def _drift(settings: Drift, context: Context, out: Path) -> Opened:
         tokens=settings.tokens,
         window=settings.window or None,
         recipes=context.recipes(settings),
-        scopes=parse.choices("scope", settings.scope, drift_probe.SCOPES),
+        scopes=parse.choices("--scope", settings.scope, drift_probe.SCOPES),
         layers=given.layers or None,
         schedule=given.schedule or None,
         projections=given.projections,
         calibration=context.collected,
-        dtype=_dtype(settings.dtype),
+        dtype=settings.dtype,
         memory=context.memory,
-        fresh=context.fresh,
         **context.where(out),
     )
-    return DriftPart(DriftPlan(request), context)
+    return ModelPart(DriftPlan(request), context, executing.execute_drift)
 
 
 def _attribution(settings: Attribution, context: Context, out: Path) -> Opened:
@@ -299,12 +289,11 @@ def _attribution(settings: Attribution, context: Context, out: Path) -> Opened:
         window=settings.window or None,
         layers=context.layers,
         calibration=context.collected,
-        dtype=_dtype(settings.dtype),
+        dtype=settings.dtype,
         memory=context.memory,
-        fresh=context.fresh,
         **context.where(out),
     )
-    return AttributionPart(AttributionPlan(request), context)
+    return ModelPart(AttributionPlan(request), context, executing.execute_attribution)
 
 
 def _injection(settings: Injection, context: Context, out: Path) -> Opened:
@@ -327,10 +316,9 @@ def _injection(settings: Injection, context: Context, out: Path) -> Opened:
         tokens=settings.tokens,
         window=settings.window,
         memory=context.memory,
-        fresh=context.fresh,
         **context.where(out),
     )
-    return InjectionPart(InjectionPlan(request), context)
+    return InjectionPart(InjectionPlan(request), context, console.execute_injection)
 
 
 @dataclass(frozen=True)
@@ -384,9 +372,3 @@ def _moments(context: Context) -> str:
 
 def _numbers(values: Sequence[float]) -> str:
     return ",".join(f"{value:.9g}" for value in values)
-
-
-def _dtype(name: str) -> str:
-    if name not in ("auto", "float32", "bfloat16"):
-        raise InputError(f"dtype {name}: give auto, float32 or bfloat16")
-    return name

@@ -14,4 +14,5 @@ def about(model: str, revision: str | None = None) -> About:
         positions = language_config(opened.checkpoint.config).get("max_position_embeddings") or WINDOW
         tokenizer = opened.tokenizer()
         first = tokenizer("a", verbose=False)["input_ids"][:1]
-        return About(len(opened.arch.layers), int(positions), first == [tokenizer.bos_token_id])
+        arch, begins = opened.arch, first == [tokenizer.bos_token_id]
+        return About(len(arch.layers), int(positions), arch.experts, begins)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diag import calibrating, parse
+from diag.afresh import Afresh
 from diag.calibrating import Calibration
 from diag.compare import NAME, VERSION
 from diag.compare.experiment import Experiment, commands
@@ -23,6 +24,7 @@ from diag.factors import split_specs
 from diag.open_model import OpenModel
 from diag.probes.attribution.switches import method as method_with
 from diag.probes.attribution.switches import switches
+from diag.probes.quality import zero_shot
 from diag.run import Part, RunFolder, digest
 from tdmoe import methods
 from tdmoe.methods import Needs
@@ -71,13 +73,16 @@ class Comparison(OpenModel):
             self.steps = list(_steps(given))
             if not self.steps:
                 raise InputError(f"compare: no command runs; give a preset, or a table of {', '.join(commands())}")
-            parse.ratios("ratios", ",".join(f"{ratio:.9g}" for ratio in given.ratios))
+            parse.ratios("--ratios", ",".join(f"{ratio:.9g}" for ratio in given.ratios))
+            self._check_tasks()
             self.layers = self._compressed()
             self.collected = self._collected()
             self.folder = self._folder()
+            self.afresh = Afresh(request.fresh)
+            self._calibration_notes: list[str] = []
             if self.calibrated:
-                with self.calibration():
-                    pass
+                with self.calibration() as calibration:
+                    self._calibration_notes = [f"{CALIBRATION}: {note}" for note in calibration.notes()]
         except BaseException:
             self.checkpoint.close()
             raise
@@ -98,13 +103,34 @@ class Comparison(OpenModel):
 
     def notes(self) -> list[str]:
         """What is left out of what was asked."""
-        asked = {task for step in self.steps if step.command == "quality" for task in step.settings.tasks}
+        return list(dict.fromkeys(note for step in self.steps for note in self._left_out(step)))
+
+    def _left_out(self, step: Step) -> list[str]:
+        asked = getattr(step.settings, "tasks", ())
         if not asked or self.experiment.task_data:
             return []
         return [
-            f"{', '.join(sorted(asked))}: zero-shot tasks are not measured, they need data; give --task-data FOLDER, "
-            "or --task-data hub where there is a network"
+            f"{', '.join(asked)}: zero-shot tasks are not measured, they need data; give --task-data FOLDER, or "
+            "--task-data hub where there is a network"
         ]
+
+    def notes_of(self, step: Step) -> list[str]:
+        """What a part is told: that, and what is odd about the calibration that it shares."""
+        return [*self._left_out(step), *(self._calibration_notes if self._calibrates(step) else [])]
+
+    def take_up(self) -> None:
+        """Its run folder, whose jobs are all to be done: the parts' own folders tell what is done."""
+        self.folder.open(fresh=self.request.fresh, notes=[*self.notes(), *self._calibration_notes])
+        self.folder.forget(self.folder.jobs)
+        self.folder.begin()
+
+    def _check_tasks(self) -> None:
+        """InputError where a task is unknown, whether there is data of tasks or not."""
+        for step in self.steps:
+            try:
+                zero_shot.check_known(getattr(step.settings, "tasks", ()))
+            except InputError as error:
+                raise InputError(f"{step.name}: {error}") from error
 
     def without_run(self) -> list[dict[str, Any]]:
         """Parts that failed before they had a run folder, as jobs."""
@@ -118,23 +144,33 @@ class Comparison(OpenModel):
     def calibration(self) -> Calibration:
         """Of all parts."""
         given = self.experiment
-        return Calibration(
-            calibrating.Request(
-                given.model,
-                self.collected,
-                self.layers,
-                self.device,
-                revision=given.revision or None,
-                command_line=self.request.command_line,
-            )
+        request = calibrating.Request(
+            given.model,
+            self.collected,
+            self.layers,
+            self.device,
+            revision=given.revision or None,
+            command_line=self.request.command_line,
         )
+        try:
+            return Calibration(request)
+        except InputError as error:
+            raise InputError(f"{CALIBRATION}: {error}") from error
 
     @contextmanager
     def opened(self, step: Step, statistics: Path | None = None) -> Iterator[Opened]:
         """A part, checked; InputError says which."""
         request = self.request
         context = Context(
-            self.experiment, self.layers, self.collected, statistics, request.command_line, request.fresh, request.quiet
+            self.experiment,
+            self.layers,
+            self.collected,
+            statistics,
+            request.command_line,
+            fresh=request.fresh,
+            quiet=request.quiet,
+            afresh=self.afresh,
+            notes=self.notes_of(step),
         )
         try:
             part = step.kind.open(self._settled(step.settings), context, self.folder.path / "parts" / step.name)
@@ -193,7 +229,8 @@ class Comparison(OpenModel):
 
     def _folder(self) -> RunFolder[Part]:
         given, request = self.experiment, self.request
-        shared = {each.name: getattr(given, each.name) for each in fields(given) if each.name not in commands()}
+        apart = {*commands(), "engine"}  # the same numbers, wherever they are computed
+        shared = {each.name: getattr(given, each.name) for each in fields(given) if each.name not in apart}
         about = digest([VERSION, {name: _plain(value) for name, value in shared.items()}])
         asked = {Part(NAME, CALIBRATION): asdict(self.collected)} if self.calibrated else {}
         asked |= {step.part: asdict(step.settings) for step in self.steps}

@@ -37,10 +37,11 @@ QUICK_STEPS = 120  # of MoBE's fit; on mini 80 more gain 2 % of its error
 
 @dataclass(frozen=True)
 class About:
-    """What a preset has to know of a model: its MoE layers, and the tokens that it sees at once."""
+    """What a preset has to know of a model: MoE layers, tokens that it sees at once, experts of a layer."""
 
     layers: int
     positions: int
+    experts: int = 128
     begins: bool = False  # its tokenizer puts a beginning-of-sequence token before a text
 
     def window(self, tokens: int) -> int:
@@ -99,7 +100,7 @@ def _full(about: About) -> Experiment:
             *("d2_moe", "rtn:bits=8", "rtn", "rtn:bits=4,scale=tensor", "rtn:bits=3"),
             *("identity", "cast", "mean", "drop"),
         ),
-        spectra=(Spectra(jackknife=8),),
+        spectra=(Spectra(jackknife=min(8, about.experts)),),
         operator=(Operator(methods=(*shared, "svd_llm", "rtn")),),
         superweights=(SuperWeights(),),
         experts=(Experts(),),

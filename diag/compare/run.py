@@ -26,9 +26,7 @@ def execute(plan: Comparison, on_part: OnPart) -> None:
     A part that is done is opened, found done, and told all the same.
     """
     folder = plan.folder
-    folder.open(fresh=plan.request.fresh)
-    folder.forget(folder.jobs)  # their own folders tell what is done
-    folder.begin()
+    plan.take_up()
     write_text(folder.path / "experiment.toml", toml.written(plan.experiment))
     statistics: list[Path] = []
     work: dict[Part, Callable[[], str]] = {}
@@ -64,8 +62,7 @@ def _attempt(folder: RunFolder[Part], part: Part, work: Callable[[], str]) -> No
 
 def _calibrate(plan: Comparison, statistics: list[Path]) -> str:
     with plan.calibration() as calibration:
-        notes = calibration.notes() + calibration.folder.open()
-        execute_calibration(calibration, notes, quiet=plan.request.quiet)
+        execute_calibration(calibration, calibration.opened(plan.afresh), quiet=plan.request.quiet)
         statistics.append(calibration.folder.path.absolute())
         return _failed(calibration.folder.failures())
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -24,6 +24,8 @@ from diag.compare.experiment import Experiment
 from tdmoe.problems import InputError
 
 T = TypeVar("T")
+Needed = Callable[[type[Any], str, Any], str | None]  # settings, entry and value; what is needed instead, or None
+LARGEST = 2**63 - 1  # of a whole number in TOML
 NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -37,18 +39,23 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"--config {path}: is not TOML ({error}); see the README for what it may say") from error
 
 
-def preset_of(entries: Mapping[str, Any], path: Path) -> str | None:
-    """The preset that a file begins from, if it names one."""
-    found = entries.get("preset")
+def text_of(entries: Mapping[str, Any], name: str, path: Path) -> str | None:
+    """What a file says of this, as `preset` or `model`, if anything; InputError where it is no text."""
+    found = entries.get(name)
     if found is not None and not isinstance(found, str):
-        raise InputError(f"--config {path}: preset is {_said(found)}, text is needed")
+        raise _wrong(f"--config {path}", name, found, NAMES[str])
     return found
 
 
-def filled(base: Experiment, entries: Mapping[str, Any], path: Path) -> Experiment:
-    """`base` with what the file says; InputError names field, value, and what is needed or known."""
+def filled(
+    base: Experiment, entries: Mapping[str, Any], path: Path, needed: Needed = lambda kind, name, value: None
+) -> Experiment:
+    """`base` with what the file says; InputError names field, value, and what is needed or known.
+
+    `needed` tells what the commands' own flags would refuse. What is as by default stands for "not given" too.
+    """
     said = {name: value for name, value in entries.items() if name != "preset"}
-    return _changed(base, said, f"--config {path}", "", ("preset",))
+    return _Filling(f"--config {path}", needed).changed(base, said, "", ("preset",))
 
 
 def written(experiment: Experiment) -> str:
@@ -68,41 +75,55 @@ def written(experiment: Experiment) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _changed(base: T, said: Mapping[str, Any], where: str, inside: str, also: tuple[str, ...] = ()) -> T:
-    hints = get_type_hints(type(base))
-    names = [each.name for each in fields(base)]  # type: ignore[arg-type]
-    found = {}
-    for name, value in said.items():
-        if name not in names:
-            near = get_close_matches(name, names, 1)
-            meant = f"; {near[0]} is meant?" if near else ""
-            raise InputError(f"{where}: has no entry {inside}{name}; known are {', '.join([*also, *names])}{meant}")
-        found[name] = _value(hints[name], value, getattr(base, name), where, inside + name)
-    return replace(base, **found)  # type: ignore[type-var]
+@dataclass(frozen=True)
+class _Filling:
+    """`where` begins every message."""
 
+    where: str
+    needed: Needed
 
-def _value(kind: Any, value: Any, base: Any, where: str, name: str) -> Any:
-    if is_dataclass(kind):
-        return _changed(base, _table(value, where, name), where, f"{name}.")
-    if get_origin(kind) is tuple:
-        (each, _) = get_args(kind)
-        if is_dataclass(each):
-            return _runs(each, value, base, where, name)
-        if not isinstance(value, list):
-            raise _wrong(where, name, value, f"a list, each of it {NAMES[each]},")
-        return tuple(_plain(each, one, where, f"{name}[{i}]") for i, one in enumerate(value))
-    return _plain(kind, value, where, name)
+    def changed(self, base: T, said: Mapping[str, Any], inside: str, also: tuple[str, ...] = ()) -> T:
+        """`base` with these entries, whose names begin with `inside` in messages."""
+        kind = type(base)
+        hints, defaults = get_type_hints(kind), kind()
+        names = [each.name for each in fields(base)]  # type: ignore[arg-type]
+        found = {}
+        for name, value in said.items():
+            if name not in names:
+                near = get_close_matches(name, names, 1)
+                meant = f"; {near[0]} is meant?" if near else ""
+                known = ", ".join([*also, *names])
+                raise InputError(f"{self.where}: has no entry {inside}{name}; known are {known}{meant}")
+            whole = inside + name
+            found[name] = self._value(hints[name], value, getattr(base, name), whole)
+            if found[name] == getattr(defaults, name) or isinstance(value, dict | list):
+                continue
+            if (needed := self.needed(kind, name, found[name])) is not None:
+                raise _wrong(self.where, whole, value, needed)
+        return replace(base, **found)  # type: ignore[type-var]
 
+    def _value(self, kind: Any, value: Any, base: Any, name: str) -> Any:
+        if is_dataclass(kind):
+            return self.changed(base, _table(value, self.where, name), f"{name}.")
+        if get_origin(kind) is tuple:
+            (each, _) = get_args(kind)
+            if is_dataclass(each):
+                return self._runs(each, value, base, name)
+            if not isinstance(value, list):
+                raise _wrong(self.where, name, value, f"a list, each of it {NAMES[each]},")
+            return tuple(_plain(each, one, self.where, f"{name}[{i}]") for i, one in enumerate(value))
+        return _plain(kind, value, self.where, name)
 
-def _runs(kind: Any, value: Any, base: tuple[Any, ...], where: str, name: str) -> tuple[Any, ...]:
-    """A table changes the one run that there is; a list of tables is what runs."""
-    if isinstance(value, list):
-        tables = [_table(one, where, f"{name}[{i}]") for i, one in enumerate(value)]
-        return tuple(_changed(kind(), one, where, f"{name}[{i}].") for i, one in enumerate(tables))
-    table = _table(value, where, name)
-    if len(base) > 1:
-        raise InputError(f"{where}: {name} runs {len(base)} times in this preset; write [[{name}]] for each of them")
-    return (_changed(base[0] if base else kind(), table, where, f"{name}."),)
+    def _runs(self, kind: Any, value: Any, base: tuple[Any, ...], name: str) -> tuple[Any, ...]:
+        """A table changes the one run that there is; a list of tables is what runs."""
+        if isinstance(value, list):
+            tables = [_table(one, self.where, f"{name}[{i}]") for i, one in enumerate(value)]
+            return tuple(self.changed(kind(), one, f"{name}[{i}].") for i, one in enumerate(tables))
+        table = _table(value, self.where, name)
+        if len(base) > 1:
+            times = f"{name} runs {len(base)} times in this preset; write [[{name}]] for each of them"
+            raise InputError(f"{self.where}: {times}")
+        return (self.changed(base[0] if base else kind(), table, f"{name}."),)
 
 
 def _table(value: Any, where: str, name: str) -> dict[str, Any]:
@@ -112,6 +133,8 @@ def _table(value: Any, where: str, name: str) -> dict[str, Any]:
 
 
 def _plain(kind: type[Any], value: Any, where: str, name: str) -> Any:
+    if type(value) is int and not -LARGEST <= value <= LARGEST:
+        raise _wrong(where, name, value, "a number of 64 bits")
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any
@@ -12,7 +12,18 @@ from tdmoe import spec
 from tdmoe.methods.base import Allotment, Method, Needs, StackStatistics
 from tdmoe.problems import InputError
 
-__all__ = ["METHODS", "Allotment", "Method", "Needs", "StackStatistics", "method", "parse", "register", "registered"]
+__all__ = [
+    "METHODS",
+    "Allotment",
+    "Method",
+    "Needs",
+    "StackStatistics",
+    "method",
+    "parse",
+    "register",
+    "registered",
+    "versions",
+]
 
 METHODS = {
     "tdmoe": "tdmoe.methods.tdmoe",
@@ -33,7 +44,7 @@ _REGISTERED: dict[str, Method] = {}
 def register(added: Method) -> None:
     """Offer a method of your own wherever a spec is read, until this process ends; it replaces an earlier one so named.
 
-    What `compress` made with that earlier one is used again all the same: give a changed method another NAME, or
+    What was made with that earlier one is used again unless its VERSION differs: give a changed method another one, or
     --fresh. InputError where the name is none for a spec, or a method of this package has it.
     """
     if not isinstance(added, Method):
@@ -45,6 +56,10 @@ def register(added: Method) -> None:
         raise InputError(f"register: NAME is {name!r}, which is a method of this package; give another one")
     if not (isinstance(options, type) and is_dataclass(options)):
         raise InputError(f"register: OPTIONS of {name} is {options!r}; a dataclass of what its spec may say is needed")
+    if not isinstance(added.VERSION, str | int | None):
+        raise InputError(
+            f"register: VERSION of {name} is {added.VERSION!r}; a text or a whole number is needed, or none"
+        )
     _REGISTERED[name] = added
 
 
@@ -61,6 +76,13 @@ def method(name: str) -> Method:
         raise InputError(f"--method {name}: is no method; give one of {', '.join([*METHODS, *_REGISTERED])}")
     offered: tuple[Method, ...] = import_module(METHODS[name]).OFFERED
     return next(found for found in offered if name == found.NAME)
+
+
+def versions(specs: Iterable[str]) -> dict[str, str | int]:
+    """Of the registered methods among these that have one, by their names; no others have one of their own."""
+    found = {spec.split(text)[0] for text in specs} & set(_REGISTERED)
+    own = {name: _REGISTERED[name].VERSION for name in sorted(found)}
+    return {name: version for name, version in own.items() if version is not None}
 
 
 def parse(text: str, flags: Mapping[str, str | None] | None = None) -> tuple[Method, Any]:

@@ -81,11 +81,16 @@ class Budgeted:
 
 
 class Method(ABC):
-    """A way to compress stacks; the defaults are those of a method with nothing to check and no frontier."""
+    """A way to compress stacks; the defaults are those of a method with nothing to check and no frontier.
+
+    A registered method gives `VERSION`, and another one whenever what it makes changes, so that what it made before is
+    not used again; those of this package share one.
+    """
 
     NAME: ClassVar[str]
     DISPLAY: ClassVar[str]
     OPTIONS: ClassVar[type[Any]] = Budgeted
+    VERSION: ClassVar[str | int | None] = None
 
     def needs(self, options: Any) -> Needs:
         """What has to be collected for them."""

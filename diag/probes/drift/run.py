@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from safetensors.numpy import save as serialized
 from torch import Tensor
 
 from diag import parse
-from diag.calibrating import Settings as CalibrationSettings
+from diag.asked import AskedVariants
 from diag.compress_run import Compression
-from diag.factors import Factors, Recipe, Source, calibration_of
+from diag.factors import Factors, Recipe, Source, calibration_of, made_by
 from diag.hollow import Experts
 from diag.open_model import OpenModel
 from diag.probes.drift import ALL, CAST, COLUMNS, NAME, VERSION, Circumstances, Variant, rows, variants
@@ -52,28 +52,15 @@ OnSteps = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(AskedVariants):
     """One command as typed."""
 
     model: str
     text: str = "wikitext2"
     tokens: int = 16_384
     window: int | None = None
-    recipes: Sequence[Recipe] = ()
     scopes: Sequence[str] = (ALL,)
-    layers: str | None = None
-    schedule: str | None = None
-    projections: str = "gate,up,down"
-    compressed: Sequence[Path] = ()
-    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     dtype: str = "float32"
-    memory: int = 4_000_000_000
-    device: str = "auto"
-    out: Path | None = None
-    seed: int = 0
-    fresh: bool = False
-    revision: str | None = None
-    command_line: str = ""
 
 
 class Drift(OpenModel):
@@ -86,7 +73,7 @@ class Drift(OpenModel):
         self._opened = ExitStack()
         self._opened.callback(self.checkpoint.close)
         try:
-            self.sets = self._layer_sets()
+            self.sets = request.layer_sets(self.arch.layers)
             self.companions: dict[Variant, Companion] = {}
             for path in request.compressed:
                 self._add_companion(path)
@@ -94,7 +81,7 @@ class Drift(OpenModel):
             self.windows_WT = self._held_out()
             self.variants = [*variants(request.recipes, self.sets, request.scopes, request.projections)]
             self.variants += [*self.companions, *self._casts()]
-            self.source = self._source()
+            self.source = request.source(self, request.model, self.sets[-1], self.calibration)
             for command in self.source.commands(request.recipes):
                 with Compression(command):
                     pass
@@ -179,15 +166,6 @@ class Drift(OpenModel):
 
     # what is asked
 
-    def _layer_sets(self) -> list[list[int]]:
-        """The sets of layers that are compressed, each holding the one before where they are a schedule's."""
-        layers, schedule = self.request.layers, self.request.schedule
-        if schedule is None:
-            return [parse.layers(layers, self.arch.layers)]
-        if layers is not None:
-            raise InputError(f"--schedule {schedule}: chooses the layers; give it or --layers, not both")
-        return [parse.layers(text, self.arch.layers) for text in parse.nested(schedule, self.arch.layers)]
-
     def _add_companion(self, path: Path) -> None:
         found = open_companion(path, self.checkpoint)
         self._opened.callback(found.checkpoint.close)
@@ -229,23 +207,9 @@ class Drift(OpenModel):
     def _casts(self) -> list[Variant]:
         return [] if self._other_dtype == self._dtype else [Variant(CAST + self._other_dtype)]
 
-    def _source(self) -> Source:
-        request = self.request
-        return Source(
-            self,
-            request.model,
-            self.sets[-1],
-            request.projections,
-            self.calibration,
-            request.memory,
-            request.seed,
-            request.revision,
-            request.command_line,
-        )
-
     def _folder(self) -> RunFolder[Part]:
         request = self.request
-        made: list[Any] = [request.seed, parse.spans(self.sets[-1])]  # a budget may be shared among these layers
+        made: list[Any] = [request.seed, parse.spans(self.sets[-1]), made_by(request.recipes)]  # layers share a budget
         if (asked := self.calibration) is not None:
             made += [asdict(asked), digest(text_of("--calibration-text", asked.text))]
         shape, content = list(self.windows_WT.shape), digest(self.windows_WT.tolist())

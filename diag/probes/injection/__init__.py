@@ -231,7 +231,12 @@ def check_method(text: str, ratio: float, stacks: Sequence[joint.Stack]) -> meth
 
 def identity(site: Site, source: Source, settings: Settings) -> Row:
     """What a part's result depends on."""
-    return {"probe_version": VERSION, "settings": digest([asdict(site), asdict(source), asdict(settings)])}
+    found: dict[str, Any] = {
+        "probe_version": VERSION,
+        "settings": digest([asdict(site), asdict(source), asdict(settings)]),
+    }
+    versions = methods.versions([source.family] if source.seed is None else [])
+    return found | ({"methods": versions} if versions else {})
 
 
 def run_part(bench: Bench, folder: RunFolder[Part], job: Part, site: Site, source: Source, settings: Settings) -> None:

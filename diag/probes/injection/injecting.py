@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diag import calibrating, compressing, parse
+from diag.asked import Asked
 from diag.calibrating import Calibration
 from diag.factors import split_specs
 from diag.open_model import OpenModel
@@ -28,13 +29,12 @@ SCOPES = ("all", "one")
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(Asked):
     """One command as typed; `calibration` is that to be made, None where `statistics` are given."""
 
     model: str
     calibration: calibrating.Settings | None
     statistics: Path | None = None
-    layers: str | None = None
     projections: str = ",".join(PROJECTIONS)
     apart: bool = False
     scopes: str = ",".join(SCOPES)
@@ -48,13 +48,7 @@ class Request:
     text: str = "c4-eval"
     tokens: int = 2048
     window: int = 256
-    device: str = "auto"
     memory: int = 4_000_000_000
-    out: Path | None = None
-    seed: int = 0
-    fresh: bool = False
-    revision: str | None = None
-    command_line: str = ""
 
 
 class Injection(OpenModel):
@@ -142,7 +136,7 @@ class Injection(OpenModel):
                 f"--alone {request.alone}: says which layers scope one takes; give --scopes one or all,one"
             )
         middle = str(self.layers[len(self.layers) // 2])
-        alone = parse.layers(request.alone or middle, self.layers) if "one" in scopes else []
+        alone = parse.layers(request.alone or middle, self.layers, option="--alone") if "one" in scopes else []
         together = [tuple(self.layers)] if "all" in scopes else []
         chosen = [tuple(self.projections)]
         if request.apart and len(self.projections) > 1:

@@ -70,6 +70,10 @@ class Settings(probes.Settings):
     per_expert: bool = False
     memory: int = 4_000_000_000
 
+    def of(self, key: str) -> dict[str, Any]:
+        """Versions of methods of one's own."""
+        return {"methods": versions} if (versions := methods.versions(self.methods)) else {}
+
 
 def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
     """What the job will take; InputError where a method, a ratio, the statistics and the stack do not fit."""

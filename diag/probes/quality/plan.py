@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from diag import compressing, parse
+from diag.asked import AskedVariants
 from diag.calibrating import VERSION as CALIBRATION
-from diag.calibrating import Settings as CalibrationSettings
 from diag.compress_run import Compression
-from diag.factors import Recipe, Source, calibration_of
+from diag.factors import Recipe, calibration_of, made_by
 from diag.open_model import OpenModel
 from diag.probes.quality import (
     DENSE,
@@ -44,7 +44,7 @@ CALIBRATION_TEXT = "c4-calibration"
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(AskedVariants):
     """One command as typed. `window` and `stride` are None for the model's own, and for windows without overlap."""
 
     model: str
@@ -57,20 +57,7 @@ class Request:
     tasks: Sequence[str] = ()
     task_data: Path | None = None
     limit: int | None = None
-    recipes: Sequence[Recipe] = ()
-    layers: str | None = None
-    schedule: str | None = None
-    projections: str = "gate,up,down"
-    compressed: Sequence[Path] = ()
-    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     dtype: str = "auto"
-    memory: int = 4_000_000_000
-    device: str = "auto"
-    out: Path | None = None
-    seed: int = 0
-    fresh: bool = False
-    revision: str | None = None
-    command_line: str = ""
 
 
 class Plan(OpenModel):
@@ -81,7 +68,7 @@ class Plan(OpenModel):
         super().__init__(request.model, request.device, request.revision)
         self.request = request
         try:
-            self.sets = self._layer_sets()
+            self.sets = request.layer_sets(self.arch.layers)
             window = window_of(self.checkpoint.config, request.window)
             stride = window if request.stride is None else request.stride
             self.protocol = Protocol(window, stride, request.windows, request.join, request.bos)
@@ -91,7 +78,7 @@ class Plan(OpenModel):
             self.dtype = self.run_dtype(request.dtype)
             self.texts = self._texts()
             self.tasks = self._tasks()
-            self.source = self._source()
+            self.source = request.source(self, request.model, self.sets[-1], self.calibration)
             for command in self.source.commands(request.recipes):
                 with Compression(command):
                     pass
@@ -128,6 +115,15 @@ class Plan(OpenModel):
         lines += [data.protocol for data in self.data]
         return [*lines, f"{len(self.parts)} parts, {self.steps:,} windows and documents; nothing was run"]
 
+    def notes(self) -> list[str]:
+        """What differs from what was asked."""
+        asked = self.request.windows
+        return [
+            f"--texts {data.name}: holds {len(ids_WT)} whole windows, fewer than --windows {asked}"
+            for data, ids_WT in self.texts.items()
+            if len(ids_WT) < asked
+        ]
+
     def is_due(self, subject: Subject, data: DataSet | None = None) -> bool:
         """Whether it is not measured yet: on this text or task, or on any."""
         found = self.data if data is None else [data]
@@ -137,18 +133,6 @@ class Plan(OpenModel):
         """The same against the bits of the model in bf16."""
         bf16 = 16 * parameters(self.checkpoint, embeddings=False)
         return Saved(bits_saved, 1 - compressing.bits(self.checkpoint) * (1 - bits_saved) / bf16)
-
-    def _layer_sets(self) -> list[list[int]]:
-        """The sets of layers that are compressed, each holding the one before where they are a schedule's."""
-        layers, schedule = self.request.layers, self.request.schedule
-        if schedule is None:
-            return [parse.layers(layers, self.arch.layers)]
-        if layers is not None:
-            raise InputError(f"--schedule {schedule}: chooses the layers; give it or --layers, not both")
-        parse.schedule(schedule, self.arch.layers)
-        name, _, count = schedule.strip().rpartition(":")
-        nested = [parse.schedule(f"{name}:{n}", self.arch.layers) for n in range(1, int(count) + 1)]
-        return [parse.layers(text, self.arch.layers) for text in nested]
 
     def _variants(self) -> dict[Subject, tuple[Recipe, list[int]]]:
         projections = self.request.projections
@@ -182,25 +166,17 @@ class Plan(OpenModel):
         request = self.request
         if not request.tasks:
             return {}
+        tokenizer = self.tokenizer()
+        if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+            raise InputError(
+                f"--tasks {','.join(request.tasks)}: lm-eval needs a token that begins or ends a text, the tokenizer "
+                "has neither; give it one in tokenizer_config.json, or leave the tasks out"
+            )
         found = {}
         for task in zero_shot.load_tasks(request.tasks, request.task_data, request.limit):
             stated = f"{task.stated()}, {self.dtype} weights"
             found[DataSet(task.name, METRIC, stated, f"{stated} {task.identity}")] = task
         return found
-
-    def _source(self) -> Source:
-        request = self.request
-        return Source(
-            self,
-            request.model,
-            self.sets[-1],
-            request.projections,
-            self.calibration,
-            request.memory,
-            request.seed,
-            request.revision,
-            request.command_line,
-        )
 
     def _parts(self) -> dict[tuple[Subject, DataSet], Part]:
         """Dense first; the macro average after a model's tasks."""
@@ -214,7 +190,7 @@ class Plan(OpenModel):
 
     def _folder(self) -> RunFolder[Part]:
         request = self.request
-        made: list[Any] = [request.seed, compressing.VERSION]
+        made: list[Any] = [request.seed, *made_by(request.recipes)]
         if (asked := self.calibration) is not None:
             made += [asdict(asked), digest(_known(asked.text)), CALIBRATION]
         weights = {found.subject: found.identity for found in self.on_disk}

@@ -103,6 +103,19 @@ def load_tasks(names: Sequence[str], folder: Path | None, limit: int | None) -> 
         return [_from_hub(name, limit) if folder is None else _from_folder(name, folder, limit) for name in names]
 
 
+def check_known(names: Sequence[str]) -> None:
+    """InputError where lm-eval has no such task; it is not asked of those that can be had from a folder."""
+    if not (others := [name for name in names if name not in LOCAL]):
+        return
+    check_installed()
+    from lm_eval.tasks import TaskManager
+
+    known = set(TaskManager().all_subtasks)
+    for name in others:
+        if name not in known:
+            raise InputError(f"--tasks {name}: lm-eval has no such task; give names like {', '.join(DEFAULT)}")
+
+
 class Evaluator:
     """lm-eval's wrapper of one loaded model, whose experts may be exchanged between runs."""
 
@@ -187,11 +200,9 @@ def _from_folder(name: str, folder: Path, limit: int | None) -> Task:
 def _from_hub(name: str, limit: int | None) -> Task:
     import lm_eval.tasks
 
-    manager = lm_eval.tasks.TaskManager()
-    if name not in manager.all_subtasks:
-        raise InputError(f"--tasks {name}: lm-eval has no such task; give names like {', '.join(DEFAULT)}")
+    check_known([name])
     try:
-        task = manager.load([name])["tasks"][name]
+        task = lm_eval.tasks.TaskManager().load([name])["tasks"][name]
     except Exception as error:  # of the hub, the network or the data set's own loader
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise InputError(

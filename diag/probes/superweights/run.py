@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from diag import parse
+from diag.asked import Asked
 from diag.calibrating import Settings as CalibrationSettings
 from diag.factors import Factors, Recipe, Source, calibration_of, recipes
 from diag.open_model import OpenModel
@@ -47,17 +48,11 @@ MakeFactors = Callable[[Sequence[Recipe], Source], list[Factors]]
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(Asked):
     """One command as typed."""
 
     model: str
     settings: Settings
-    layers: str | None = None
-    device: str = "auto"
-    out: Path | None = None
-    seed: int = 0
-    revision: str | None = None
-    command_line: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,9 +126,20 @@ class SuperWeights:
             f"{self.opened.checkpoint.nbytes() / 1e9:.2f} GB to read and to hold, the loaded model; nothing was run",
         ]
 
-    def discover(self, on_window: Callable[[int], None], *, fresh: bool = False) -> list[str]:
+    def notes(self) -> list[str]:
+        """What differs from what was asked."""
+        given, length = self.settings, self.windows_WT.shape[1]
+        notes = []
+        if given.tokens - (found := self.windows_WT.numel()) >= length:
+            notes.append(f"--text {given.text}: holds {found:,} tokens in whole windows, fewer than {given.tokens:,}")
+        if (windows := len(self.evaluation_WT)) < given.windows:
+            notes.append(f"--eval-text {given.evaluation}: holds {windows} whole windows, fewer than {given.windows}")
+        return notes
+
+    def discover(self, on_window: Callable[[int], None], notes: Sequence[str] = ()) -> list[str]:
         """Find super weights, unless that is done, and open the run folder for all that follows; its notes."""
-        self.folder.open(fresh=fresh)
+        notes = [*notes, *self.notes()]
+        self.folder.open(fresh=self.request.fresh, notes=notes)
         (part,) = self.folder.jobs
         if self.folder.pending():
             self.folder.begin()
@@ -151,7 +157,7 @@ class SuperWeights:
         path = self.folder.path
         self.folder.close()
         self.folder = self._folder(list(parts), path)
-        return self.folder.open()
+        return self.folder.open(notes=notes)
 
     def make(self, make: MakeFactors) -> None:
         """Factors of the methods whose part is pending: made, or found, by the jobs of `compress`."""
@@ -347,6 +353,8 @@ class SuperWeights:
         texts = digest([self.windows_WT.tolist(), self.evaluation_WT.tolist(), self.prompt_T.tolist()])
         known = {name: value for name, value in config.items() if name != "memory"}
         identity = {"settings": digest([known, texts, self.request.seed]), "probe_version": VERSION}
+        if (versions := methods.versions(recipe.method for recipe in self.recipes)) and len(parts) > 1:
+            identity["methods"] = digest(versions)
         found = {"found": digest(self.found)} if len(parts) > 1 else {}
         return self.opened.run_folder(
             NAME,

@@ -1,0 +1,20 @@
+"""--fresh of a command whose parts share what they are made of: all of it is made anew, and once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class Afresh:
+    """Of one command; `asked` tells whether it was given --fresh."""
+
+    def __init__(self, asked: bool) -> None:
+        self._asked = asked
+        self._begun: set[Path] = set()
+
+    def first(self, folder: Path) -> bool:
+        """Whether earlier results in this run folder are to be discarded: asked for, and not done in this command."""
+        if not self._asked or folder.resolve() in self._begun:
+            return False
+        self._begun.add(folder.resolve())
+        return True

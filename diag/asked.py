@@ -1,0 +1,53 @@
+"""What requests of commands that run the whole model have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from diag import parse
+from diag.calibrating import Settings as CalibrationSettings
+from diag.factors import Recipe, Source
+from diag.open_model import OpenModel
+from tdmoe.problems import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Where a command runs, and where its results go."""
+
+    layers: str | None = None
+    device: str = "auto"
+    out: Path | None = None
+    seed: int = 0
+    fresh: bool = False
+    revision: str | None = None
+    command_line: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedVariants(Asked):
+    """Models that a command measures beside the dense one: of recipes, and compressed checkpoints."""
+
+    recipes: Sequence[Recipe] = ()
+    schedule: str | None = None
+    projections: str = "gate,up,down"
+    compressed: Sequence[Path] = ()
+    calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    memory: int = 4_000_000_000
+
+    def layer_sets(self, available: Sequence[int]) -> list[list[int]]:
+        """The sets of layers that are compressed, each holding the one before where they are a schedule's."""
+        if self.schedule is None:
+            return [parse.layers(self.layers, available)]
+        if self.layers is not None:
+            raise InputError(f"--schedule {self.schedule}: chooses the layers; give it or --layers, not both")
+        return [parse.layers(text, available) for text in parse.nested(self.schedule, available)]
+
+    def source(
+        self, opened: OpenModel, model: str, layers: Sequence[int], calibration: CalibrationSettings | None
+    ) -> Source:
+        """Where the factors of the recipes come from."""
+        how = (self.memory, self.seed, self.revision, self.command_line)
+        return Source(opened, model, layers, self.projections, calibration, *how)
