@@ -162,9 +162,7 @@ def test_what_no_flag_takes_no_file_says(
     tool: Callable[..., Result], home: Path, monkeypatch: pytest.MonkeyPatch, table: str, key: str, value: Any
 ) -> None:
     monkeypatch.chdir(home)
-    monkeypatch.setattr(
-        "lm_eval.tasks.TaskManager", lambda: SimpleNamespace(all_subtasks=["piqa"])
-    )
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", lambda: SimpleNamespace(all_subtasks=["piqa"]))
     (home / "bad.toml").write_text(written(table, key, value))
     before = set(home.rglob("*"))
     result = tool("compare", "--config", "bad.toml")

@@ -41,7 +41,8 @@ class Arena:
 class Duel:
     """TD-MoE against MoBE at one ratio of one arena: as published, at its best at no more bits, and MoBE's best.
 
-    `others` is everything measured in the arena at that ratio, or at a storage that it fixes itself.
+    TD-MoE's best is over MoBE's projections where it can be; `wider` is a TD-MoE that does better over other ones, and
+    MoBE over these. `others` is everything measured in the arena at that ratio, or at a storage that it fixes itself.
     """
 
     arena: Arena
@@ -50,6 +51,7 @@ class Duel:
     best: Loss | None
     mobe: Loss | None
     others: Sequence[Loss]
+    wider: Sequence[Loss] = ()
 
     @property
     def tdmoe(self) -> Loss | None:
@@ -170,12 +172,21 @@ def _duel(arena: Arena, ratio: float | None, losses: Sequence[Loss]) -> Duel:
     known = [loss for loss in losses if loss.measured]
     published = next((loss for loss in known if loss.is_published), None)
     tensors = [loss for loss in known if loss.family == TDMOE]
-    best = _least([loss for loss in tensors if stores_no_more(loss, published)])
-    limit = published or best
+    able = [loss for loss in tensors if stores_no_more(loss, published)]
+    limit = published or _least(able)
     matrices = [loss for loss in known if loss.family == MOBE]
     mobe = next((loss for loss in matrices if _closes_all(loss)), None)  # that the shares of the gap refer to
     mobe = mobe or _least([loss for loss in matrices if stores_no_more(loss, limit)]) or _least(matrices)
-    return Duel(arena, ratio, published, best, mobe, known)
+    alike = [x for x in able if mobe is not None and x.row.get("projections") == mobe.row.get("projections")]
+    best, least = _least(alike or able), _least(able)
+    wider = [] if least is None or least is best else [least, *_over_the_same(least, matrices)]
+    return Duel(arena, ratio, published, best, mobe, known, wider)
+
+
+def _over_the_same(loss: Loss, others: Sequence[Loss]) -> list[Loss]:
+    """The least loss of others over the same projections, if there is one."""
+    found = _least([x for x in others if x.row.get("projections") == loss.row.get("projections")])
+    return [] if found is None else [found]
 
 
 def _closes_all(loss: Loss) -> bool:

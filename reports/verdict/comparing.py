@@ -32,7 +32,9 @@ def comparison(subject: Subject) -> Comparison:
             else:
                 _put(found, subject, arena, column, loss)
         for duel in duels(arena):
-            found.leading |= {id(loss) for loss in (duel.published, duel.best, duel.mobe) if loss is not None}
+            found.leading |= {
+                id(loss) for loss in (duel.published, duel.best, duel.mobe, *duel.wider) if loss is not None
+            }
     for number, rows in subject.tables("drift"):
         _drifted(found, subject, number, rows)
     for number, rows in subject.tables("operator"):
