@@ -178,8 +178,8 @@ def test_no_gap_is_taken_from_the_table() -> None:
 def test_spectra_and_the_expert_mode() -> None:
     third = said(planted.spectra((0.08, 0.12, 0.4), (0.06, 0.1, 0.3)), planted.experts(0.82, 0.78, 0.5))[2]
     assert third == (
-        "Spectra: the expert mode is flattest, exponent 0.070 (range 0.060 to 0.080; Gaussian weights 0.050); the input "
-        "mode steepest, 0.350 (0.300 to 0.400; 0.050). With 40 % removed the expert mode binds in 2 of 3 stacks "
+        "Spectra: the expert mode is flattest, exponent 0.070 (range 0.060 to 0.080; Gaussian weights 0.050); the "
+        "input mode steepest, 0.350 (0.300 to 0.400; 0.050). With 40 % removed the expert mode binds in 2 of 3 stacks "
         "(undecided in 1): cutting it raises the least error at equal storage by 14.0 % (14.0 to 14.0)."
     )
     saving = planted.experts(0.3, gain=0.05, gain_low=-0.01, gain_high=0.08)
