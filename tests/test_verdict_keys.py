@@ -83,6 +83,7 @@ def ladder(**config: Any) -> Run:
         ([quality(), quality(protocol=f"wikitext2: {SAID.format('bfloat16').replace('511', '256')}, stride 256")],
          ["wikitext2 (511 of each scored)", "wikitext2 (256 of each scored, stride 256)"]),
         ([quality(), quality("enwik8", samples=32)], ["wikitext2", "enwik8"]),
+        ([quality(), quality(loss_nats=2.1)], ["wikitext2", "wikitext2 (quality, run 2)"]),
         ([ladder(), ladder()], ["wikitext2 (attribution, run 1)", "wikitext2 (attribution, run 2)"]),
     ],
 )  # fmt: skip

@@ -5,6 +5,7 @@ when they were read by one protocol (`reports.verdict.protocol`).
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from reports.drift.variants import ALL, variants
@@ -17,13 +18,15 @@ from reports.verdict.losses import DENSE, Loss
 from reports.verdict.protocol import Column, column_of
 from reports.verdict.subjects import Subject
 
+_SAME_TEXT = 0.005  # nats that the dense model's loss may differ by from device to device
+
 
 def comparison(subject: Subject) -> Comparison:
     """From every table that names methods."""
     found = Comparison([], {}, [])
     listed = sorted(arenas(subject), key=lambda arena: arena.attributed)  # what names its layers comes first
     for arena in listed:
-        column = column_of(subject, arena)
+        column = _column(found, subject, arena)
         if column not in found.columns and any(loss.measured for loss in arena.losses):
             found.columns.append(column)
         for loss in arena.losses:
@@ -41,6 +44,16 @@ def comparison(subject: Subject) -> Comparison:
         _operators(found, subject, number, rows)
     _tell_apart(found.models)
     return found
+
+
+def _column(found: Comparison, subject: Subject, arena: Arena) -> Column:
+    """One of its own where the dense model has another loss: then the texts share no more than their name."""
+    column = column_of(subject, arena)
+    losses = [loss.row.get("loss_nats") for loss in (found.dense.get(column), arena.dense) if loss is not None]
+    known = [float(value) for value in losses if value is not None]
+    if len(known) == 2 and abs(known[0] - known[1]) > _SAME_TEXT:
+        return replace(column, run=subject.called(arena.run))
+    return column
 
 
 def _put(found: Comparison, subject: Subject, arena: Arena, column: Column, loss: Loss) -> None:
