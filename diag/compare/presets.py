@@ -69,7 +69,7 @@ def _quick(about: About) -> Experiment:
         experts=(Experts(),),
         quality=(Quality(texts=("wikitext2", "enwik8"), windows=32),),
         drift=(Drift(tokens=8192, scope="all"),),
-        attribution=(Attribution(ladder="quick", fit_steps=QUICK_STEPS, windows=32),),
+        attribution=(Attribution(ladder="quick", fit_steps=QUICK_STEPS, windows=32, dtype="auto"),),
     )
 
 
@@ -106,7 +106,7 @@ def _full(about: About) -> Experiment:
         experts=(Experts(),),
         quality=(Quality(texts=("wikitext2", "enwik8", "c4-eval"), tasks=TASKS),),
         drift=(Drift(),),
-        attribution=(Attribution(),),
+        attribution=(Attribution(dtype="auto"),),
         injection=(Injection(),),
     )
 
