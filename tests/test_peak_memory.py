@@ -87,8 +87,9 @@ def test_the_largest_of_all_processes_is_kept(
     assert saved(tmp_path / "run") == expected
     again.close()
     fresh = folder(tmp_path / "run")
-    marks[0] = now + 1
     fresh.open(fresh=True)
+    marks[0] = now + 1
+    fresh.finish(ONE, {}, {}, 0.0)
     assert saved(tmp_path / "run") == now + 1
 
 
