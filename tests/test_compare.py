@@ -375,7 +375,7 @@ def test_notes_are_in_the_run_and_on_the_page_and_stay(
         assert notes["drift"] == [calibrated, drifted]
         for page in ("noted/report.html", "noted/parts/quality/report.html"):
             shown = words((home / page).read_text())
-            assert all(note in shown for note in notes["quality"]) and "peak memory" in shown
+            assert all(f"the whole run: {note}" in shown for note in notes["quality"]) and "peak memory" in shown
     (home / "noted" / "report.html").unlink()
     assert tool("report", "noted").code == 0
     assert drifted in words((home / "noted" / "report.html").read_text())
