@@ -1,4 +1,4 @@
-"""--fresh of a command whose parts share what they are made of: all of it is made anew, and once."""
+"""--fresh of a command whose parts share what they are made of: all but the calibration is made anew, and once."""
 
 from __future__ import annotations
 

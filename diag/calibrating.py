@@ -21,7 +21,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from diag import parse
-from diag.afresh import Afresh
 from diag.open_model import OpenModel
 from diag.run import Job, RunFolder, digest
 from diag.texts import load_text
@@ -89,9 +88,8 @@ class Calibration(OpenModel):
         self.folder.close()
         super().__exit__()
 
-    def opened(self, afresh: Afresh) -> list[str]:
+    def opened(self, *, fresh: bool = False) -> list[str]:
         """The run folder taken up, or begun anew; notes for a person."""
-        fresh = afresh.first(self.folder.path)
         notes = self.folder.open(fresh=fresh, notes=self.notes())
         if fresh:
             (self.folder.path / PARTIAL).unlink(missing_ok=True)

@@ -118,7 +118,7 @@ def execute_before_compression(compression: Compression, afresh: Afresh, *, quie
     """Calibrate and find the frontiers, where asked for; what failed of it."""
     calibration, frontiers = compression.calibration, compression.frontiers
     if calibration is not None:
-        execute_calibration(calibration, calibration.opened(afresh), quiet=quiet)
+        execute_calibration(calibration, calibration.opened(), quiet=quiet)
     if frontiers is None:
         return []
     execute(frontiers, _opened(frontiers.folder, afresh, frontiers.notes()), quiet=quiet)
@@ -177,15 +177,13 @@ def make_factors(
     return made
 
 
-def execute_injection(
-    injection: Injection, *, quiet: bool, afresh: Afresh | None = None, notes: Sequence[str] = ()
-) -> None:
+def execute_injection(injection: Injection, *, quiet: bool, notes: Sequence[str] = ()) -> None:
     """Calibrate where that is asked for, then measure under a bar of parts; `notes` are kept with its own."""
-    calibration, fresh = injection.calibration, injection.request.fresh
+    calibration = injection.calibration
     if calibration is not None:
-        execute_calibration(calibration, calibration.opened(afresh or Afresh(fresh)), quiet=quiet)
+        execute_calibration(calibration, calibration.opened(), quiet=quiet)
         notes = [*notes, *(f"calibration: {note}" for note in calibration.notes())]
-    notes = injection.folder.open(fresh=fresh, notes=list(dict.fromkeys([*notes, *injection.notes()])))
+    notes = injection.folder.open(fresh=injection.request.fresh, notes=[*notes, *injection.notes()])
     with bars(*COUNTED, quiet=quiet) as shown:
         bar = shown.bar
         for note in notes:

@@ -140,7 +140,7 @@ class RunFolder(Generic[Unit]):
         except OSError as error:
             reason = error.strerror or str(error)
             raise InputError(f"--out {self.path}: cannot be written ({reason}); give another folder") from error
-        return [*notes, *told]
+        return list(dict.fromkeys([*notes, *told]))
 
     def note(self, notes: Iterable[str]) -> None:
         """Keep these in run.json, each once."""

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.chapters import Chapter, setting
-from reports.formats import EMPTY, display, size
+from reports.formats import EMPTY, size
 from reports.run import Run
 from reports.tables import Cell, Table, pairs
 
 Job = Mapping[str, object]
+WHOLE = "the whole run"
 MEMORY_OF = {False: "of the process", True: "of the GPU, as torch allocated it"}
 
 
@@ -48,8 +49,14 @@ class Making:
 
     @property
     def remarks(self) -> list[tuple[str, Job]]:
-        """Finished jobs that left a word, likewise."""
-        return [pair for pair in self._named() if pair[1]["state"] == "done" and pair[1].get("message")]
+        """What was odd or other than asked of whole runs, and finished jobs that left a word, likewise."""
+        alone = len(self.chapters) == 1
+        notes: list[tuple[str, Job]] = [
+            ("" if alone else chapter.name, {"key": WHOLE, "message": note})
+            for chapter in self.chapters
+            for note in chapter.run.get("notes") or ()
+        ]
+        return notes + [pair for pair in self._named() if pair[1]["state"] == "done" and pair[1].get("message")]
 
     def _named(self) -> list[tuple[str, Job]]:
         alone = len(self.chapters) == 1
@@ -57,7 +64,7 @@ class Making:
 
     @property
     def runs(self) -> Table:
-        """One line a run; what was odd or other than asked stands in a column of its own where there is any."""
+        """One line a run."""
         columns = {"model": "model", "model fingerprint": "fingerprint", "device": "device", "seed": "seed"}
         lines = [
             [
@@ -67,12 +74,7 @@ class Making:
             ]
             for c in self.chapters
         ]
-        headings = ["run", *columns, "started", "peak memory", "jobs"]
-        notes = [_notes(c.run) for c in self.chapters]
-        if any(notes):
-            headings.append("notes")
-            lines = [[*line, Cell("; ".join(found) or EMPTY)] for line, found in zip(lines, notes, strict=True)]
-        return Table("The runs of this page", headings, lines)
+        return Table("The runs of this page", ["run", *columns, "started", "peak memory", "jobs"], lines)
 
     @property
     def versions(self) -> Table:
@@ -106,8 +108,6 @@ class Making:
         facts |= {"seed": run["seed"], "started": run["started"], "layout of the run": f"version {run['schema']}"}
         peak = _peak(run)
         facts |= {f"peak memory {MEMORY_OF[_on_cuda(run)]}": peak.note or peak.text}
-        notes = _notes(run)
-        facts |= {"note" if len(notes) == 1 else f"note {n}": note for n, note in enumerate(notes, 1)}
         versions = {f"version of {name}": version for name, version in sorted(run["versions"].items())}
         return pairs("Circumstances", ("what", "value"), _as_text(facts) | _as_text(versions))
 
@@ -120,10 +120,6 @@ def _peak(run: Run) -> Cell:
     """Of the device that a run computed on, or of its process."""
     found = size(run.get("peak_memory_bytes"))
     return Cell(found, "not known" if found == EMPTY else "")
-
-
-def _notes(run: Run) -> list[str]:
-    return [str(display(note)) for note in run.get("notes") or ()]
 
 
 def _when(run: Run) -> str:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ import pytest
 import torch
 import zoo
 from damage import REMEDY, Result
+from test_page import words
 from test_superweights import TEXT, write_tokenizer
 from tiny import single_thread
 
-from diag import cli
+from diag import cli, compressing
+from diag.calibrating import Calibration
 from diag.compare import presets, toml
 from diag.compare.experiment import Drift, Experiment, Quality, commands
 from diag.compare.run import union
+from diag.engine import Inline
 from diag.probes.drift.run import Drift as DriftPlan
 from tdmoe.problems import InputError
 
@@ -303,3 +307,94 @@ def test_tables_of_one_kind_with_other_columns(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('x,y\n1,"a, ""b"""\n')
     (tmp_path / "b.csv").write_text("y,z\nc,3\n")
     assert union([tmp_path / "a.csv", tmp_path / "b.csv"]) == 'x,y,z\n1,"a, ""b""",\n,c,3\n'
+
+
+# what parts share
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many stacks were compressed by which method, and how often something was calibrated."""
+    found: Counter[str] = Counter()
+    compress, collect = compressing.run, Calibration._collect
+
+    def counted(stack: Any, settings: Any, **how: Any) -> Any:
+        found[settings.method] += 1
+        return compress(stack, settings, **how)
+
+    def collected(*given: Any) -> Any:
+        found["calibration"] += 1
+        return collect(*given)
+
+    monkeypatch.setattr(compressing, "run", counted)
+    monkeypatch.setattr(Calibration, "_collect", collected)
+    return found
+
+
+def test_fresh_makes_everything_anew_and_what_is_shared_once(
+    home: Path, compare: Callable[..., Result], made: Counter[str]
+) -> None:
+    out = Path(shutil.copytree(home / "out", home / "renewed"))
+    assert compare("--config", "experiment.toml", "--out", out).code == 0 and not made
+    result = compare("--config", "experiment.toml", "--out", out, "--fresh")
+    assert result.code == 0, result.err
+    assert made == {"calibration": 1} | dict.fromkeys(["svd", "svd_llm", "rtn:bits=3"], 4)  # 2 layers, gate and up
+    before, after = (rows_of(path / "tables" / "drift.csv") for path in (home / "out", out))
+    assert before == after
+
+
+def test_fresh_of_a_command_reaches_its_factors(
+    home: Path, tool: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, made: Counter[str]
+) -> None:
+    monkeypatch.chdir(home)
+    asked = ("--calibration-text", "a.txt", "--calibration-tokens", 256, "--text", "b.txt", "--window", 32, "--quiet")
+    asked += ("--ladder", "quick", "--windows", 3, "--fit-steps", 2, "--mobe-steps", 2, "--out", "attributed")
+    assert tool("attribution", "--model", "pico", *asked).code == 0
+    first = made.copy()
+    assert first["calibration"] == 1 and first.total() > 9
+    assert tool("attribution", "--model", "pico", *asked).code == 0 and made == first
+    assert tool("attribution", "--model", "pico", *asked, "--fresh").code == 0
+    assert made == {name: count if name == "calibration" else 2 * count for name, count in first.items()}
+
+
+def test_notes_are_in_the_run_and_on_the_page_and_stay(
+    home: Path, compare: Callable[..., Result], tool: Callable[..., Result]
+) -> None:
+    text = EXPERIMENT.replace("tokens = 96", "tokens = 9999").replace("tokens = 512", "tokens = 5120")
+    (home / "notes.toml").write_text(text.replace("windows = 3\n", "windows = 99\ntasks = ['piqa']\n"))
+    for _ in range(2):
+        result = compare("--config", "notes.toml", "--methods", "svd_llm", "--out", "noted", "--quiet")
+        assert result.code == 0, result.err
+        notes = {path.parent.name: json.loads(path.read_text())["notes"] for path in (home / "noted").rglob("run.json")}
+        calibrated = "calibration: --text a.txt: holds 704 tokens in whole windows, fewer than --tokens 5,120"
+        windows = "--texts b.txt: holds 22 whole windows, fewer than --windows 99"
+        drifted = "--text b.txt: holds 704 tokens in whole windows, fewer than --tokens 9,999"
+        (tasks,) = [note for note in notes["noted"] if note.startswith("piqa: zero-shot tasks are not measured")]
+        assert notes["noted"] == [tasks, calibrated] and notes["spectra"] == []
+        assert notes["quality"] == [tasks, calibrated, windows] and notes["quality-2"] == [calibrated]
+        assert notes["drift"] == [calibrated, drifted]
+        for page in ("noted/report.html", "noted/parts/quality/report.html"):
+            shown = words((home / page).read_text())
+            assert all(f"the whole run: {note}" in shown for note in notes["quality"]) and "peak memory" in shown
+    (home / "noted" / "report.html").unlink()
+    assert tool("report", "noted").code == 0
+    assert drifted in words((home / "noted" / "report.html").read_text())
+
+
+def test_jobs_of_stacks_run_where_the_experiment_says(
+    home: Path, compare: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def engine(name: str) -> Inline:
+        asked.append(name)
+        return Inline()
+
+    monkeypatch.setattr("diag.session.engine", engine)
+    (home / "ray.toml").write_text("engine = 'ray'\n" + EXPERIMENT.partition("[[quality]]")[0])
+    assert compare("--config", "ray.toml", "--out", "elsewhere", "--quiet").code == 0
+    run = json.loads((home / "elsewhere/parts/spectra/run.json").read_text())
+    assert run["engine"] == "ray" and run["peak_memory_bytes"] is None and "ray" in asked
+    asked.clear()
+    assert compare("--config", "ray.toml", "--engine", "inline", "--out", "elsewhere", "--dry-run").code == 0
+    assert set(asked) == {"inline"}

@@ -14,6 +14,9 @@ from damage import Result
 from tiny import read_tensors
 
 from diag import probes
+from diag.console import make_factors
+from diag.factors import Source, recipes
+from diag.open_model import OpenModel
 from diag.run import Job
 from diag.session import Request, Session
 from tdmoe import methods
@@ -43,6 +46,7 @@ class First(methods.Method):
     """W^ = W on the first inputs, and 0 on the others: an error that anyone can work out."""
 
     NAME, DISPLAY, OPTIONS = "first", "First inputs", FirstOptions
+    calls = 0
 
     def fixes_storage(self, options: FirstOptions) -> bool:
         return True
@@ -52,6 +56,7 @@ class First(methods.Method):
             raise InputError(f"--method first: inputs is {options.inputs}; give 1 to {shape[2] - 1}")
 
     def compress(self, reader: Any, options: FirstOptions, *_: object, device: str) -> Factored:
+        First.calls += 1
         first_IQ = torch.eye(reader.stack.shape[2], options.inputs)
         return TuckerExperts(mode_products(reader, None, None, first_IQ, device=device), input_IQ=first_IQ)
 
@@ -216,3 +221,29 @@ def test_workers_of_ray_know_nothing_of_a_method(tool: Callable[..., Result], go
     result = tool("compress", "--model", good, "--method", "first", "--to", "to", "--tokens", 0, "--engine", "ray")
     assert result.code == 2 and "--engine ray: the method first was registered in this process" in result.err
     assert not Path("to").exists()
+
+
+def test_what_another_version_of_a_method_made_is_not_used(tool: Callable[..., Result], good: Path) -> None:
+    def made(version: str | int | None) -> int:
+        method = First()
+        method.VERSION = version  # type: ignore[misc]
+        methods.register(method)
+        before = First.calls
+        with OpenModel(str(good), "cpu") as opened:
+            source = Source(opened, str(good), [1, 2], "gate", None)
+            make_factors(recipes("first:inputs=4", "0.4"), source, quiet=True)
+        return First.calls - before
+
+    assert [made(version) for version in (None, None, 1, 1, "b", 1)] == [2, 0, 2, 0, 2, 0]
+    command = ("compress", "--model", good, "--method", "first:inputs=4", "--to", "to", "--tokens", 0, "--quiet")
+    assert tool(*command).code == 0
+    made(3)
+    assert "made from other weights or with other settings" in tool(*command).err
+    assert tool(*command, "--fresh").code == 0
+
+
+def test_a_version_is_text_or_a_number() -> None:
+    method = First()
+    method.VERSION = [1]  # type: ignore
+    with pytest.raises(InputError, match=r"register: VERSION of first is \[1\]; a text or a whole number is needed"):
+        methods.register(method)

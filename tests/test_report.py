@@ -142,6 +142,16 @@ def edit(**changes: Any) -> Callable[[Path], None]:
     return change
 
 
+def result(**changes: Any) -> Callable[[Path], None]:
+    """The result of the only job."""
+
+    def change(folder: Path) -> None:
+        file = folder / "results" / "spectra-rows.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
 def cut(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-9])
 
@@ -169,6 +179,13 @@ def without(name: str) -> Callable[[Path], None]:
         (without("results/spectra-rows.safetensors"), "spectra-rows.safetensors: a finished job's result cannot be"),
         (cut("results/spectra-rows.safetensors"), "spectra-rows.safetensors: a finished job's result cannot be"),
         (edit(jobs=[{"key": "../run", "state": "done"}]), r"its name is none of a job\)"),
+        (edit(config=[1]), r"run.json: is not one of ours .*\(config is '\[1\]', an object is needed\); give"),
+        (edit(versions=None), r"\(versions is 'None', an object is needed\)"),
+        (edit(jobs={"key": 1}), r"\(jobs is .*, a list is needed\)"),
+        (edit(jobs=["rows"]), r"\(a job is 'rows', an object is needed\)"),
+        (edit(notes=[3]), r"\(a note is '3', a text is needed\)"),
+        (result(tables={"spectra": [3]}), r"rows.json: .*\(a row of table spectra is '3', an object is needed\)"),
+        (result(tables={"spectra": [{"layer": 0}]}), r"run: cannot be shown \(KeyError: .*run its command again"),
     ],
 )  # fmt: skip
 def test_a_folder_that_is_none_says_why(tool: Tool, home: Path, damage: Callable[[Path], object], message: str) -> None:
@@ -187,3 +204,60 @@ def test_a_page_that_cannot_be_written_says_why(tool: Tool, home: Path) -> None:
         result = tool("report", "run", "--out", out)
         assert (result.code, result.out) == (2, "") and f"--out {out}: {said}" in result.err
     assert tool("report").code == 2
+
+
+def test_every_folder_is_checked_and_each_says_what_is_wrong(tool: Tool, home: Path) -> None:
+    for name in ("a", "b", "c"):
+        written(home / name, synthetic_run((0,), ("gate",)))
+    (home / "a" / "run.json").write_text("[")
+    without("results/spectra-rows.json")(home / "c")
+    result = tool("report", "a", "b", "c", "d")
+    said = result.err.splitlines()
+    assert (result.code, result.out, len(said)) == (2, "", 3)
+    for line, name in zip(said, ("a/run.json: is not", "c/results/spectra-rows.json: a", "d: does not"), strict=True):
+        assert name in line and re.search(r"; (give|run)", line)
+
+
+def mangled(content: bytes, generator: np.random.Generator) -> bytes:
+    """Cut, emptied, replaced by noise, or with some bytes changed."""
+    kind = int(generator.integers(4))
+    if kind == 0:
+        return content[: int(generator.integers(len(content)))]
+    if kind == 1:
+        return generator.bytes(int(generator.integers(200)))
+    changed = bytearray(content)
+    for place in generator.integers(len(content), size=1 if kind == 2 else 30):
+        changed[place] = int(generator.integers(256))
+    return bytes(changed)
+
+
+def test_whatever_is_damaged_no_traceback(tool: Tool, home: Path, tmp_path: Path) -> None:
+    """`tool` lets no exception through but that of its exit."""
+    written(tmp_path / "whole", synthetic_run((0,), ("gate",)), failed="too large")
+    files = sorted(p.relative_to(tmp_path / "whole") for p in (tmp_path / "whole").rglob("*") if p.is_file())
+    generator, codes = np.random.default_rng(5), []
+    for name in files:
+        for number in range(1 if name.suffix in (".csv", ".txt") or name.name == ".lock" else 9):
+            shutil.rmtree(home / "run", ignore_errors=True)
+            shutil.copytree(tmp_path / "whole", home / "run")
+            if number == 0:
+                (home / "run" / name).unlink()
+            else:
+                (home / "run" / name).write_bytes(mangled((tmp_path / "whole" / name).read_bytes(), generator))
+            result = tool("report", "run")
+            codes.append(result.code)
+            assert result.code in (0, 2) and bool(result.err) == (result.code == 2), result.err
+            assert result.code == 0 or re.search(r"\brun\b.*\b(give|run its|run the|update)\b", result.err)
+    assert codes.count(2) > 15
+
+
+def test_values_of_another_kind_in_run_json(tool: Tool, home: Path) -> None:
+    written(home / "run", synthetic_run((0,), ("gate",)))
+    file = home / "run" / "run.json"
+    manifest = json.loads(file.read_text())
+    for key in manifest:
+        for value in (None, [[]], -1):
+            file.write_text(json.dumps(manifest | {key: value}))
+            result = tool("report", "run")
+            assert result.code in (0, 2), (key, value)
+            assert result.code == 0 or "run" in result.err

@@ -44,7 +44,6 @@ def calibrate(
 ) -> None:
     """Second moments of what the experts are given, from routed tokens: the metric of activation-aware compression."""
     from diag import console
-    from diag.afresh import Afresh
     from diag.calibrating import Calibration, Request, Settings
 
     settings = Settings(text, tokens, window, weighting.value, per_expert.value, outputs)
@@ -55,7 +54,7 @@ def calibrate(
         if dry_run:
             console.print_calibration_plan(calibration)
             raise typer.Exit(0)
-        console.execute_calibration(calibration, calibration.opened(Afresh(fresh)), quiet=quiet)
+        console.execute_calibration(calibration, calibration.opened(fresh=fresh), quiet=quiet)
     with console.output_may_close():
         console.print_calibration(calibration)
         console.print_lines([str(calibration.folder.path)])

@@ -144,9 +144,14 @@ class ModelPart(_Part):
         self._carry_out(self.plan, quiet=context.quiet, afresh=context.afresh, notes=context.notes)
 
 
-class InjectionPart(ModelPart):
+class InjectionPart(_Part):
+    """It makes no factors that others could share."""
+
     def describe(self) -> None:
         console.print_injection_plan(self.plan)
+
+    def execute(self) -> None:
+        console.execute_injection(self.plan, quiet=self.context.quiet, notes=self.context.notes)
 
 
 def _session(name: str, context: Context, settings: Any, out: Path, layers: str) -> StackPart:
@@ -318,7 +323,7 @@ def _injection(settings: Injection, context: Context, out: Path) -> Opened:
         memory=context.memory,
         **context.where(out),
     )
-    return InjectionPart(InjectionPlan(request), context, console.execute_injection)
+    return InjectionPart(InjectionPlan(request), context)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def _attempt(folder: RunFolder[Part], part: Part, work: Callable[[], str]) -> No
 
 def _calibrate(plan: Comparison, statistics: list[Path]) -> str:
     with plan.calibration() as calibration:
-        execute_calibration(calibration, calibration.opened(plan.afresh), quiet=plan.request.quiet)
+        execute_calibration(calibration, calibration.opened(fresh=plan.request.fresh), quiet=plan.request.quiet)
         statistics.append(calibration.folder.path.absolute())
         return _failed(calibration.folder.failures())
 
