@@ -25,7 +25,7 @@ SMALL = {
     "superweights": "text = 'a.txt'\neval_text = 'b.txt'\nwindow = 32\ntokens = 96\n",
     "quality": "texts = ['b.txt']\nwindow = 32\n",
     "drift": "text = 'b.txt'\nwindow = 32\ntokens = 96\n",
-    "attribution": "text = 'b.txt'\nwindow = 32\nwindows = 3\n",
+    "attribution": "text = 'b.txt'\nwindow = 16\nwindows = 8\n",
     "injection": "text = 'b.txt'\nwindow = 32\ntokens = 96\n",
 }
 # Of every key what no flag takes; a pair is a value and what else has to be said with it.

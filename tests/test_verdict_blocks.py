@@ -179,6 +179,15 @@ def test_figures_are_the_blocks_and_well_formed(whole: dict[str, Block]) -> None
     assert "TD-MoE as published keeps fewest at layer 3, 70.0 %" in routing
 
 
+def test_peak_memory_is_the_largest_of_each_command() -> None:
+    runs = [planted.attribution() | {"peak_memory_bytes": peak} for peak in (2_340_000_000, 1_100_000_000)]
+    costs = next(block for block in opening(runs).blocks if block.anchor.startswith("verdict-costs"))
+    assert "Peak memory of commands, model and all: attribution 2.34 GB; by method: not measured." in costs.text
+    unknown = [planted.attribution() | {"peak_memory_bytes": None}]
+    costs = next(block for block in opening(unknown).blocks if block.anchor.startswith("verdict-costs"))
+    assert "model and all: not measured; by method" in costs.text
+
+
 def test_routing_without_mobe_says_so_and_costs_are_sorted() -> None:
     alone = planted.run_of("drift", drift=planted.drifted("tdmoe", 0.4, 20.0, 0.8))
     assert block_of("verdict-routing", alone).text == "MoBE: not measured."

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable
 
-from reports.formats import EMPTY, fixed, percent
+from reports.formats import EMPTY, fixed, listing, percent
 from reports.run import Row, given
 from reports.sections import Block
 from reports.tables import Cell, Table
 from reports.verdict.compared import Compared, Comparison
 from reports.verdict.subjects import Subject
 
-_TEXT = "Stored bits are also what the weights take in memory. Peak memory while compressing: not measured."
+_TEXT = "Stored bits are also what the weights take in memory."
+_GB = 1e9
 
 
 def costs_block(subject: Subject, found: Comparison) -> Block | None:
@@ -31,8 +32,17 @@ def costs_block(subject: Subject, found: Comparison) -> Block | None:
     )
     headings = ("method", "seconds", "times the fastest", "stored, of the dense bits")
     return Block(
-        subject.anchor("costs"), subject.title("Costs"), Table(caption, headings, lines), text=_TEXT, folded=True
-    )
+        subject.anchor("costs"), subject.title("Costs"), Table(caption, headings, lines), folded=True,
+        text=f"{_TEXT} {_peaks(subject)}",
+    )  # fmt: skip
+
+
+def _peaks(subject: Subject) -> str:
+    """Of whole commands: a process holds many methods, and a peak is not told apart by them."""
+    known = [(str(r["command"]), float(r["peak_memory_bytes"])) for r in subject.runs if given(r, "peak_memory_bytes")]
+    found = dict(sorted(known, key=lambda pair: pair[1]))  # the largest of each command
+    said = listing([f"{command} {fixed(peak / _GB, 2)} GB" for command, peak in found.items()])
+    return f"Peak memory of commands, model and all: {said or 'not measured'}; by method: not measured."
 
 
 def _timed(found: Comparison, compression: Iterable[Row]) -> list[tuple[Compared, float]]:
