@@ -286,9 +286,12 @@ def test_rows_of_mobe_and_of_the_quick_ladder() -> None:
     whole, quick = (steps(frame("gate,up"), kind) for kind in (FULL, QUICK))
     assert set(quick) < set(whole)
     assert [s.recipe.method for s in whole if s.preset and s.recipe] == ["mobe", "mobe:preset=published,steps=3000"]
+    spread = next(step for step in whole if step.ladder == MOBE and step.projections == "gate,up,down")
+    assert spread.recipe is not None and spread.recipe.method == "mobe:ratio_of=model,refit=expert"
+    assert spread.recipe.ratio == pytest.approx(0.4 * 0.62)
     few = Frame(0.4, "gate", [(3, 20, 24)], 0.5, 5, 1)
     bases = [methods.parse(s.recipe.method)[1].bases for s in steps(few, FULL) if s.ladder == MOBE and s.recipe]
-    assert bases == [1, 2, 0, 0, 0, 0, 0, 0]  # no more bases than experts; 0 are searched
+    assert bases == [1, 2, *(0,) * 7]  # no more bases than experts; 0 are searched
     assert sum(step.recipe is None for step in whole) == 1
 
 

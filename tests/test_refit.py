@@ -1,4 +1,4 @@
-"""The core solved again under each expert's own metric: against plain least squares, and never above before."""
+"""Core and left factors solved again under each expert's own metric: as plain least squares, never above before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from torch import Tensor
 
 import tdmoe.blocks
 from tdmoe.blocks import BlockReader
+from tdmoe.forms.bases import BasisExperts
 from tdmoe.forms.tucker import TuckerExperts
+from tdmoe.mobe.refit import refit_left
 from tdmoe.modes import mode_bases
 from tdmoe.ranks import Ranks
 from tdmoe.refit import refit_core, solve
@@ -112,3 +114,28 @@ def test_solve_gives_the_least_norm_solution_of_a_singular_system() -> None:
     K, b = B @ B.T, torch.randn(6, 3, generator=torch.Generator().manual_seed(3), dtype=DOUBLE)
     expected = torch.from_numpy(np.linalg.pinv(K.numpy(), rcond=1e-12)) @ b
     torch.testing.assert_close(solve(K - 1e-16 * torch.eye(6), b), expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_left_factors_of_bases_are_the_best_ones_for_each_expert(groups: int, W_EOI: Tensor) -> None:
+    """Against numpy's least squares of W_e C_e^(1/2) on M_e C_e^(1/2), and never above before."""
+    generator = torch.Generator().manual_seed(3)
+    basis = torch.randn(2 * groups, 4, SHAPE[2], generator=generator)
+    left, mixing = (
+        torch.randn(SHAPE[0], SHAPE[1], 4, generator=generator),
+        torch.randn(SHAPE[0], 2, generator=generator),
+    )
+    made = BasisExperts(left, basis, mixing, "tanh", groups)
+    C_EII = moments()
+    found = refit_left(W_EOI.float(), made, lambda e: C_EII[e])
+    assert found.basis_NKI is basis and found.mixing_EM is mixing
+    for e in range(SHAPE[0]):
+        own = basis[2 * (e * groups // SHAPE[0]) :][:2]
+        M_KI = torch.tanh((mixing[e, :, None, None] * own).sum(0)).double()
+        L_II = torch.linalg.cholesky(C_EII[e])
+        expected = np.linalg.lstsq((M_KI @ L_II).T.numpy(), (W_EOI[e] @ L_II).T.numpy(), rcond=None)[0].T
+        np.testing.assert_allclose(found.left_EOK[e].numpy(), expected, rtol=1e-4, atol=1e-5)
+    again = refit_left(W_EOI.float(), found, lambda e: C_EII[e])
+    torch.testing.assert_close(again.left_EOK, found.left_EOK, rtol=1e-5, atol=1e-6)
+    empty = refit_left(W_EOI.float(), made, lambda e: torch.zeros_like(C_EII[e]))
+    assert torch.equal(empty.left_EOK, left)  # nothing is known of the inputs

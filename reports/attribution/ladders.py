@@ -152,6 +152,13 @@ class Attribution:
         return [step for step in (*self.mobe, *self.beside) if step.is_preset]
 
     @property
+    def refitted(self) -> Step | None:
+        """MoBE with the refit that TD-MoE has, over the reference's projections."""
+        found = [step for step in self.mobe if step.measured and step.options.get("refit") == "expert"]
+        alike = [s for s in found if self.reference and s.row["projections"] == self.reference.row["projections"]]
+        return min(alike, key=lambda step: step.damage, default=None)
+
+    @property
     def gap(self) -> float | None:
         """Nats between TD-MoE as published and MoBE; None where either is missing or the gap is not clear."""
         if self.published is None or self.reference is None or self.without_gap:

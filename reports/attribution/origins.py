@@ -38,7 +38,8 @@ def origin(found: Attribution) -> str:
         return ""
     start, meeting = steps[0], found.meeting
     linear = [step for step in steps[1:] if step.options.get("phi") == "identity"]
-    bent = [s for s in steps[1:] if s.options.get("phi") != "identity" and s.options.get("preset") != "published"]
+    whole = [s for s in steps[1:] if s.options.get("phi") != "identity" and s.options.get("preset") != "published"]
+    bent = [step for step in whole if "refit" not in step.options]
     trained = [step for step in steps[1:] if step.options.get("preset") == "published"]
     said = f"Where MoBE's advantage comes from: “{start.name}” adds {start.says()} nats"
     if found.meets_in_form:
@@ -61,6 +62,8 @@ def origin(found: Attribution) -> str:
             before = best.damage
     if parts:
         said += f". From there {listing(parts)}"
+    if found.refitted is not None:
+        said += f". With its left factors refitted it adds {found.refitted.says()}"
     published = [step for step in trained if not {"mixing", "whitening"} & set(step.options)]
     if published:
         said += f". Trained as published it adds {_least(published).says()} (“{_least(published).name}”)"

@@ -74,7 +74,19 @@ def _left(found: Attribution, best: Step, reference: Step) -> list[str]:
             f"At most {said}, {fixed(-ahead, 3)} nats, is structural: an upper bound against this run of "
             "MoBE, since changes that were not tried may close more."
         )
-    return [text, *_wider(found, reference)]
+    return [text, *_refitted(found, best), *_wider(found, reference)]
+
+
+def _refitted(found: Attribution, best: Step) -> list[str]:
+    """Where TD-MoE's best step has a refit, MoBE with the same one."""
+    rival = found.refitted
+    if rival is None or best.options.get("refit") != "expert":
+        return []
+    left = best.damage - rival.damage
+    return [
+        f"With the same refit MoBE adds {rival.says()} nats, {fixed(abs(left), 3)} "
+        f"{'less' if left >= 0 else 'more'} than TD-MoE."
+    ]
 
 
 def _wider(found: Attribution, reference: Step) -> list[str]:

@@ -4,6 +4,7 @@ W_e ~ A_e phi(sum_j a_ej B_j)
 
 published   tdmoe/mobe/published.py: sizes (K = O), start, loss, learning rate and snapshots of the authors' code
 corrected   tdmoe/mobe/fit.py: bases and rank searched jointly, A_e in closed form, L-BFGS with curvature
+refit       tdmoe/mobe/refit.py: of either, the A_e again under each expert's own metric
 
 Sizes, phi, mixing and metric can be set alike in both (free mixing: `mixing=free`; the metric of the inputs:
 `whitening=input`), so that what is left between them is the training.
@@ -20,6 +21,7 @@ from torch import Tensor
 from tdmoe.forms.bases import BasisExperts, Fit, group_of
 from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, whole_stack
 from tdmoe.mobe import fit, published, sizes
+from tdmoe.mobe.refit import refit_left
 from tdmoe.mobe.sizes import Sizes
 from tdmoe.problems import InputError
 from tdmoe.ranks import Shape, budget, check_alignment
@@ -37,6 +39,7 @@ class Options(Budgeted):
     `alignment`: ranks of the budget are multiples of it. `groups`: consecutive parts of the experts with bases of
     their own, as the authors do for Kimi-K2 (2); the sizes are searched on the first.
     `steps`: of Adam where published, 0 for 30 000; evaluations of the loss where corrected, 0 for 600.
+    `refit` expert solves the A_e again under each expert's own metric, as TD-MoE's does the core.
     """
 
     preset: Literal["corrected", "published"] = "corrected"
@@ -48,6 +51,7 @@ class Options(Budgeted):
     alignment: int = 1
     groups: int = 1
     steps: int = 0
+    refit: Literal["none", "expert"] = "none"
     damping: float = DAMPING
 
 
@@ -59,8 +63,9 @@ class MoBE(Method):
     OPTIONS = Options
 
     def needs(self, options: Options) -> Needs:
-        """Second moments, where they are in the loss."""
-        return Needs(_metric(options))
+        """Second moments, where they are in the loss, and each expert's own for the refit."""
+        own = options.refit == "expert"
+        return Needs(_metric(options) or own, own=own)
 
     def fixes_storage(self, options: Options) -> bool:
         """Where both sizes are given."""
@@ -123,7 +128,11 @@ class MoBE(Method):
         fits = [part.fit for part in made if part.fit is not None]
         left = torch.cat([part.left_EOK for part in made])
         basis, mixing = torch.cat([part.basis_NKI for part in made]), torch.cat([part.mixing_EM for part in made])
-        return BasisExperts(left, basis, mixing, made[0].activation, options.groups, _together(fits))
+        whole = BasisExperts(left, basis, mixing, made[0].activation, options.groups, _together(fits))
+        if options.refit == "none":
+            return whole
+        assert statistics is not None and statistics.own is not None, "checked before"
+        return refit_left(W_EOI, whole, statistics.own)
 
 
 def _metric(options: Options) -> bool:

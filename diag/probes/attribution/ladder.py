@@ -38,7 +38,7 @@ class Row:
     preset: bool = False
 
 
-CORRECTED = "+ phi tanh: preset corrected"
+REFITTED = "+ left factors refitted"
 # With phi the identity one basis is the input factor of a Tucker decomposition of the other modes at full rank.
 MOBE_ROWS = (
     Row("1 basis, phi identity (input-mode Tucker)", "mobe:phi=identity,bases=1", quick=True),
@@ -47,7 +47,8 @@ MOBE_ROWS = (
     Row("8 bases, phi identity", "mobe:phi=identity,bases=8"),
     Row("+ number of bases searched", "mobe:phi=identity"),
     Row("+ phi silu", "mobe:phi=silu"),
-    Row(CORRECTED, "mobe", quick=True, preset=True),
+    Row("+ phi tanh: preset corrected", "mobe", quick=True, preset=True),
+    Row(REFITTED, "mobe:refit=expert", quick=True),  # as TD-MoE's core is
     Row("preset published, {steps} steps", "mobe:preset=published,steps={steps}", preset=True),
     Row("published training, free mixing", "mobe:preset=published,mixing=free,steps={steps}"),
     Row("+ in the metric of the inputs", "mobe:preset=published,mixing=free,whitening=input,steps={steps}"),
@@ -150,7 +151,7 @@ def _mobe(frame: Frame, full: bool) -> list[Step]:
         fits = all(bases <= s[0] and rank_within(s, frame.ratio, bases, 1) for s in frame.shapes if bases)
         if (row.quick or full) and fits:
             found.append(_step(row, MOBE, text, frame))
-        if full and row.phrase == CORRECTED and set(frame.names) == {"gate", "up"}:
+        if full and row.phrase == REFITTED and set(frame.names) == {"gate", "up"}:
             recipe = Recipe(changed(text, ratio_of="model"), frame.ratio * frame.share)
             found.append(Step("+ budget spread over gate, up and down", MOBE, recipe, ALL))
     return found
