@@ -144,6 +144,25 @@ def test_attribution_is_told_before_quality_and_against_the_preset_that_the_gap_
     assert "with steps up to “+ core refit”" in second
 
 
+def test_without_a_gap_a_ladders_mobe_is_a_preset_and_no_rung_below_it() -> None:
+    """One basis and no nonlinearity is input-mode Tucker: TD-MoE under another name."""
+    rungs = [
+        step("1 basis, phi identity", "mobe:bases=1,phi=identity,steps=9", 0.02, "mobe"),
+        step("+ phi tanh: preset corrected", "mobe:steps=9,groups=2", 0.11, "mobe"),
+        step("preset published", "mobe:preset=published", 0.15, "mobe"),
+        step("+ core refit", "mobe:refit=expert", 0.03, "mobe"),
+    ]
+    tensor = step("default", "tdmoe", 0.3, "beside")
+    (first, *_) = said(planted.run_of("attribution", attribution=[tensor, *rungs]))
+    assert first.startswith("TD-MoE with step “default” loses to MoBE: 0.190 (")
+    assert "than MoBE steps=9, groups=2 on" in first
+    only_rungs = planted.run_of("attribution", attribution=[tensor, rungs[0], rungs[3]])
+    assert ": 0.280 (" in said(only_rungs)[0], "without any preset another one"
+    no_gap = [row | {"gap_closed": None, "status": "no_gap"} for row in planted.attribution()["tables"]["attribution"]]
+    run = planted.run_of("attribution", attribution=[*no_gap, rungs[0]])
+    assert said(run)[0].startswith("TD-MoE as published loses to MoBE, and still does at its best: 0.900 (")
+
+
 @pytest.mark.parametrize(
     ("published", "best", "mobe", "told"),
     [

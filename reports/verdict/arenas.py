@@ -175,12 +175,22 @@ def _duel(arena: Arena, ratio: float | None, losses: Sequence[Loss]) -> Duel:
     able = [loss for loss in tensors if stores_no_more(loss, published)]
     limit = published or _least(able)
     matrices = [loss for loss in known if loss.family == MOBE]
-    mobe = next((loss for loss in matrices if _closes_all(loss)), None)  # that the shares of the gap refer to
-    mobe = mobe or _least([loss for loss in matrices if stores_no_more(loss, limit)]) or _least(matrices)
+    mobe = _reference(arena, matrices, limit)
     alike = [x for x in able if mobe is not None and x.row.get("projections") == mobe.row.get("projections")]
     best, least = _least(alike or able), _least(able)
     wider = [] if least is None or least is best else [least, *_over_the_same(least, matrices)]
     return Duel(arena, ratio, published, best, mobe, known, wider)
+
+
+def _reference(arena: Arena, matrices: Sequence[Loss], limit: Loss | None) -> Loss | None:
+    """The MoBE that TD-MoE is held to: the end of attribution's gap, otherwise the least loss at no more bits.
+
+    A ladder's rungs below MoBE as a whole are TD-MoE under another name: of a ladder it is a preset where one is there.
+    """
+    presets = [loss for loss in matrices if loss.is_preset] if arena.attributed else []
+    able = presets or matrices
+    exact = next((loss for loss in able if _closes_all(loss)), None)  # that the shares of the gap refer to
+    return exact or _least([loss for loss in able if stores_no_more(loss, limit)]) or _least(able)
 
 
 def _over_the_same(loss: Loss, others: Sequence[Loss]) -> list[Loss]:

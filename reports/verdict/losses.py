@@ -14,6 +14,7 @@ DENSE = "dense"
 CONTROLS = ("identity", "cast", "mean", "drop")
 PUBLISHED_RANKS = ("allocation=published", "allocation=published_every")
 _AS_PUBLISHED = ("whitening=none", "allocation=published", "decomposition=hosvd")
+_OF_A_PRESET = {"preset", "steps", "groups", "alignment", "damping"}  # options that leave it one
 TOLERANCE = 0.005  # of the stored bits, within which storage counts as equal
 
 
@@ -49,6 +50,11 @@ class Loss:
         if self.family != TDMOE:
             return False
         return "whitening=none" in self.options and any(option in PUBLISHED_RANKS for option in self.options)
+
+    @property
+    def is_preset(self) -> bool:
+        """MoBE as a whole: its sizes, nonlinearity and mixing are those of its preset."""
+        return self.family == MOBE and {option.partition("=")[0] for option in self.options} <= _OF_A_PRESET
 
     @property
     def is_control(self) -> bool:
