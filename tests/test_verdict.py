@@ -144,6 +144,52 @@ def test_attribution_is_told_before_quality_and_against_the_preset_that_the_gap_
     assert "with steps up to “+ core refit”" in second
 
 
+def paired_run(rtn: float, tdmoe: float, reach: float = 0.004, **closed: float) -> Run:
+    """Standard errors of 0.01 beside the dense model, of differences to MoBE much less."""
+    return planted.run_of(
+        "attribution",
+        attribution=[
+            step("as published", planted.PUBLISHED, 1.0, gap_closed=0.0, **planted.paired(0.9)),
+            step("+ core refit", "tdmoe:refit=expert", tdmoe, **planted.paired(tdmoe - 0.1, reach), **closed),
+            step("preset corrected", "mobe", 0.1, "mobe", gap_closed=1.0, **planted.paired(0.0, 0.0)),
+            step("RTN, 4 bits", "rtn", rtn, "beside", ratio=None, bits_saved=0.45, **planted.paired(rtn - 0.1)),
+        ],
+    )
+
+
+def test_differences_to_the_reference_are_those_that_attribution_paired_by_window() -> None:
+    closed = {"gap_closed": 0.978, "gap_low": 0.973, "gap_high": 0.982}
+    first, second, *_, fifth = said(paired_run(0.09, 0.12, **closed))
+    assert first.startswith(
+        "TD-MoE as published loses to MoBE, and still does at its best: 0.9000 (95 % interval 0.8960 to 0.9040) and "
+        "0.0200 (0.0160 to 0.0240) nats a token more on c4-eval"
+    )
+    assert "97.8 % (95 % interval 97.3 to 98.2)" in second
+    assert "What remains, 0.0200 nats, bounds the structure's cost" in second, "its interval is that of the share"
+    assert "; of decompositions MoBE, +0.100 ± 0.010" in fifth and "cannot be told apart" not in fifth, "−0.014 to −0.006"
+    turned = said(paired_run(0.11, 0.12, **closed))[4]
+    assert turned.startswith("What to do instead: MoBE") and "RTN" not in turned, "turned for the other order"
+    tied = said(paired_run(0.102, 0.12))[4]
+    assert tied.startswith("What to do instead: MoBE") and " RTN cannot be told apart from it." in tied
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (0.990, 0.999, "What remains, 0.0050 nats, bounds"),
+        (0.985, 1.002, "What remains, +0.0050 nats, cannot be told from nothing."),
+    ],
+)
+def test_a_remainder_has_one_interval_that_of_the_share(low: float, high: float, told: str) -> None:
+    """Whatever the interval of the difference holds."""
+    closed = {"gap_closed": 0.9944, "gap_low": low, "gap_high": high}
+    assert told in said(paired_run(0.5, 0.105, **closed))[1]
+    ahead = {"gap_closed": 1.02, "gap_low": 1.01, "gap_high": 1.03}
+    assert said(paired_run(0.5, 0.08, **ahead))[1].endswith(
+        "Nothing remains for the structure: at its best TD-MoE loses 0.0200 nats a token less than MoBE."
+    )
+
+
 def test_without_a_gap_a_ladders_mobe_is_a_preset_and_no_rung_below_it() -> None:
     """One basis and no nonlinearity is input-mode Tucker: TD-MoE under another name."""
     rungs = [

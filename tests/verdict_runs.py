@@ -57,6 +57,11 @@ def step(name: str, method: str, added: float, ladder: str = "tdmoe", **changes:
     } | changes
 
 
+def paired(nats: float, reach: float = 0.004) -> Row:
+    """The loss beyond the reference MoBE's, paired by window: its columns, and the interval to each side."""
+    return {"mobe_difference_nats": nats, "mobe_difference_low": nats - reach, "mobe_difference_high": nats + reach}
+
+
 def attribution(*more: Row, **changes: Any) -> Row:
     """Published 1.0, exact ranks 0.4, refit 0.3, MoBE 0.1."""
     closed = {"gap_closed": 0.778, "gap_low": 0.74, "gap_high": 0.81}

@@ -189,7 +189,7 @@ def _reference(arena: Arena, matrices: Sequence[Loss], limit: Loss | None) -> Lo
     """
     presets = [loss for loss in matrices if loss.is_preset] if arena.attributed else []
     able = presets or matrices
-    exact = next((loss for loss in able if _closes_all(loss)), None)  # that the shares of the gap refer to
+    exact = next((loss for loss in able if loss.is_reference or _closes_all(loss)), None)  # that the shares of the gap refer to
     return exact or _least([loss for loss in able if stores_no_more(loss, limit)]) or _least(able)
 
 

@@ -5,9 +5,10 @@ What no Tucker decomposition of its ranks can be below is in attribution's secti
 
 from collections.abc import Sequence
 
+from reports.formats import fixed
 from reports.run import Row, given
 from reports.verdict.arenas import Duel
-from reports.verdict.intervals import Estimate, between, with_error
+from reports.verdict.intervals import Estimate, bare, between, with_error
 from reports.verdict.loses import beside
 from reports.verdict.losses import TDMOE, difference
 from reports.verdict.subjects import Subject, plain
@@ -41,7 +42,7 @@ def inflicted(subject: Subject, found: Sequence[Duel]) -> str:
     known = share.share(worded=True) if share.known else f"{share.share()} (interval not measured)"
     return (
         f"How TD-MoE was run accounts for {size} of that gap: {known}, with {duel.best.how}."
-        f"{_largest(subject, duel)} {_remainder(duel)}"
+        f"{_largest(subject, duel)} {_remainder(duel, share)}"
     )
 
 
@@ -58,14 +59,21 @@ def _share(duel: Duel, gap: Estimate) -> Estimate:
     return Estimate((duel.published.damage - duel.best.damage) / gap.value)
 
 
-def _remainder(duel: Duel) -> str:
+def _remainder(duel: Duel, share: Estimate) -> str:
+    """Judged by the interval of the share where there is one, which is then the only one that is given of it."""
     assert duel.best is not None and duel.mobe is not None, "asked before"
     left = difference(duel.best, duel.mobe)
-    if left.above:
-        return f"What remains, {left.text()} nats, bounds the structure's cost against this run of MoBE."
-    if left.below:
-        return f"Nothing remains for the structure: at its best TD-MoE loses {beside(left)} than MoBE."
-    return f"What remains, {left.text(signed=True)} nats, cannot be told from nothing."
+    if share.low is not None and share.high is not None:
+        above, below = share.high < 1, share.low > 1
+        said = fixed(left.value, left.places, signed=not above)
+    else:
+        above, below = left.above, left.below
+        said = bare(left, signed=not above)
+    if above:
+        return f"What remains, {said} nats, bounds the structure's cost against this run of MoBE."
+    if below:
+        return f"Nothing remains for the structure: at its best TD-MoE loses {beside(left if not share.known else Estimate(left.value))} than MoBE."
+    return f"What remains, {said} nats, cannot be told from nothing."
 
 
 def _largest(subject: Subject, duel: Duel) -> str:

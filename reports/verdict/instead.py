@@ -56,9 +56,11 @@ def _next(best: Loss, rest: Sequence[Loss]) -> str:
 
 
 def _ties(best: Loss, rest: Sequence[Loss]) -> str:
-    """Others whose difference to the best holds 0."""
+    """Others whose difference to the best holds 0, unless one between the two is clearly worse and clearly better."""
     second = _second(best, rest)
     able = [loss for loss in rest if loss is not second and difference(loss, best).open]
+    if second is not None and difference(second, best).above:
+        able = [loss for loss in able if not difference(loss, second).above]
     alike = list(dict.fromkeys(_name(loss) for loss in able))
     told = alike[:_MOST] + ([f"{len(alike) - _MOST} more"] if len(alike) > _MOST else [])
     return f" {listing(told)} cannot be told apart from it." if alike else ""

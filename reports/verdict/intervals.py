@@ -3,7 +3,8 @@
     d_1 - d_2,  half-width z (s_1 + s_2)
 
 for two losses that are each paired with the dense model's on the same windows: |s_1 - s_2| <= s <= s_1 + s_2 whatever
-their correlation, so the interval is never too narrow.
+their correlation, so the interval is never too narrow, and often far too wide. Where a table has the interval of two
+losses paired with each other, that is taken (`reports.verdict.losses.difference`).
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from reports.formats import fixed, percent, significant
 
 Z = 1.96  # of a normal distribution's central 95 %
 _MOST_PLACES = 4
+_SMALL = 0.1  # below it a value without an interval has so many
 _INTERVAL = "95\N{NO-BREAK SPACE}% interval "
 
 
@@ -39,8 +41,8 @@ class Estimate:
 
     @property
     def open(self) -> bool:
-        """It holds 0, or is not known."""
-        return not (self.above or self.below)
+        """It holds 0; one that is not known says nothing."""
+        return self.known and not (self.above or self.below)
 
     @property
     def turned(self) -> "Estimate":
@@ -50,7 +52,7 @@ class Estimate:
 
     def text(self, *, signed: bool = False, worded: bool = False) -> str:
         """`0.266 (0.210 to 0.322)`; `worded` says what the brackets hold."""
-        places = self._places()
+        places = self.places
         said = fixed(self.value, places, signed=signed)
         if self.low is None or self.high is None:
             return f"{said} (interval not measured)"
@@ -64,9 +66,11 @@ class Estimate:
         ends = f"{fixed(100 * self.low, 1)} to {fixed(100 * self.high, 1)}"
         return f"{percent(self.value)} ({_INTERVAL if worded else ''}{ends})"
 
-    def _places(self) -> int:
+    @property
+    def places(self) -> int:
+        """Decimals that it is written with."""
         if self.low is None or self.high is None or self.high <= self.low:
-            return 3
+            return 3 if abs(self.value) >= _SMALL else _MOST_PLACES
         return places_of((self.high - self.low) / 2)
 
 
@@ -85,12 +89,17 @@ def between(low: float | None, value: float, high: float | None) -> Estimate:
     return Estimate(value) if low is None or high is None else Estimate(value, low, high)
 
 
+def bare(one: Estimate, *, signed: bool = False, worded: bool = False) -> str:
+    """Its text, the value alone where no interval is known."""
+    return one.text(signed=signed, worded=worded) if one.known else fixed(one.value, one.places, signed=signed)
+
+
 def with_error(value: float, stderr: float | None, *, signed: bool = False, most: int = _MOST_PLACES) -> str:
-    """`0.266 ± 0.012`, two digits of the error within `most` decimals."""
+    """`0.266 ± 0.012`, two digits of the error within `most` decimals; 0 where neither shows there."""
     if stderr is None:
-        return significant(value, 4)
-    if value == 0 and stderr == 0:
-        return "0"
+        return f"{'+' if signed and value > 0 else ''}{significant(value, 4)}"
     places = min(most, places_of(stderr))
+    if round(value, most) == 0 == round(stderr, most):
+        return "0"
     signed = signed and round(value, places) != 0
     return f"{fixed(value, places, signed=signed)} ± {fixed(stderr, places)}"

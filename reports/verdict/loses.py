@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from reports.formats import listing, percent
 from reports.verdict.arenas import Duel, again, agreement, words_of
-from reports.verdict.intervals import Estimate, with_error
+from reports.verdict.intervals import Estimate, bare, with_error
 from reports.verdict.losses import TOLERANCE, Loss, difference
 from reports.verdict.subjects import plain
 
@@ -29,7 +29,7 @@ def beside(*found: Estimate) -> str:
     """`0.27 (95 % interval 0.21 to 0.32) nats a token more`; what lies below 0 is told as less."""
     unit, words = " nats a token", ["more" if one.value >= 0 else "less" for one in found]
     sizes = [one if one.value >= 0 else one.turned for one in found]
-    told = [one.text(worded=number == 0) for number, one in enumerate(sizes)]
+    told = [bare(one, worded=number == 0) for number, one in enumerate(sizes)]
     if len(set(words)) == 1:
         return f"{listing(told)}{unit} {words[0]}"
     told[0] += unit

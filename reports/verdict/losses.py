@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from reports.methods import method_name
 from reports.run import Row, given
 from reports.tables import status_of
-from reports.verdict.intervals import Estimate, Z, of
+from reports.verdict.intervals import Estimate, Z, between, of
 from reports.verdict.subjects import plain
 
 TDMOE, MOBE, RTN = "tdmoe", "mobe", "rtn"
@@ -79,6 +79,17 @@ class Loss:
         return of(self.damage, self.stderr)
 
     @property
+    def beyond_reference(self) -> Estimate | None:
+        """Its loss less that of attribution's reference MoBE, paired by window; None where the table has it not."""
+        ends = [f"mobe_difference_{name}" for name in ("low", "nats", "high")]
+        return between(*(float(self.row[end]) for end in ends)) if given(self.row, *ends) else None
+
+    @property
+    def is_reference(self) -> bool:
+        """The MoBE that these are of: it differs from itself by nothing, with certainty."""
+        return self.family == MOBE and self.beyond_reference == Estimate(0.0, 0.0, 0.0)
+
+    @property
     def stored(self) -> float | None:
         """Share of the dense model's bits."""
         return None if self.bits_saved is None else 1 - self.bits_saved
@@ -124,7 +135,14 @@ class Loss:
 
 
 def difference(one: Loss, other: Loss) -> Estimate:
-    """Of two losses of an arena, nats a token; the interval holds whatever their correlation."""
+    """Of two losses of an arena, nats a token: attribution's own where one of them is its reference MoBE.
+
+    Elsewhere the interval holds whatever their correlation.
+    """
+    if other.is_reference and (found := one.beyond_reference) is not None:
+        return found
+    if one.is_reference and (found := other.beyond_reference) is not None:
+        return found.turned
     value = one.damage - other.damage
     if one.stderr is None or other.stderr is None:
         return Estimate(value)

@@ -18,8 +18,9 @@ from reports.verdict.subjects import Subject, plain
 
 TEXT = (
     "Small type beside a perplexity: the difference in mean loss to the dense model on the same windows, nats a token "
-    "± its paired standard error, in brackets within two of 0. The verdict's intervals between two methods add their "
-    "paired standard errors, which bounds the error whatever their correlation. RTN and the controls are yardsticks, "
+    "± its paired standard error, in brackets within two of 0. The verdict's intervals against "
+    "attribution's MoBE are a bootstrap of the two losses paired by window; between other methods they add the two "
+    "standard errors, which bounds the error whatever their correlation. RTN and the controls are yardsticks, "
     "at bits of their own. Errors of weights are attribution's, or means over operator's stacks; angles are drift's, "
     "or attribution's, each on its own windows. “Same methods elsewhere”, in the verdict: on other texts, at other "
     "ratios or of other layers."
