@@ -78,6 +78,18 @@ def test_a_line_holds_what_every_command_found_of_a_method() -> None:
     assert found["dense"]["perplexity, wikitext2"] == "7.39 ± 0.50"
 
 
+def test_a_loss_without_an_error_says_so_and_one_that_changes_nothing_is_0() -> None:
+    none = evaluated("identity", None, 0.0, -3.5e-9, loss_difference_nats_stderr=3.5e-9)
+    lone = evaluated("svd_llm", 0.4, 0.25, 0.11237, loss_difference_nats_stderr=None, stderr=None)
+    found = lines_of("verdict-comparison", planted.quality(1.0, 0.3, 0.1, none, lone))
+    assert found["identity"]["perplexity, wikitext2"] == "7.39 ± 0.50 0"
+    assert found["SVD-LLM"]["perplexity, wikitext2"] == "8.268 +0.1124, no error known"
+    runs = [planted.run_of("drift", drift=planted.drifted(name, 0.4, 5.0, 0.9, windows=count))
+            for name, count in (("mobe", 1), ("tdmoe", 2))]  # fmt: skip
+    text = str(lines_of("verdict-comparison", *runs)) + block_of("verdict-comparison", *runs).table.caption
+    assert "wikitext2, 1 window" in text and "1 windows" not in text
+
+
 def test_attribution_that_names_no_layers_is_matched_by_its_bits() -> None:
     ladder = planted.attribution() | {"config": {}}
     assert lines_of("verdict-comparison", planted.quality(), ladder)["MoBE"]["weight error"] == "0.400"

@@ -9,7 +9,7 @@ from reports.run import Row, given
 from reports.verdict.identity import Identity
 from reports.verdict.losses import COMBINATION, MOBE, TDMOE, Loss
 from reports.verdict.protocol import Column, column_names
-from reports.verdict.subjects import plain
+from reports.verdict.subjects import counted, plain
 
 ERRORS = ("weight_error", "functional_error", "operator_error")
 
@@ -74,7 +74,7 @@ class Compared:
         row = self.end or {}
         if not given(row, "angle_deg"):
             return ""
-        parts = [str(row.get("text") or ""), f"{row['windows']} windows" if given(row, "windows") else ""]
+        parts = [str(row.get("text") or ""), counted(int(row["windows"]), "window") if given(row, "windows") else ""]
         return plain(", ".join(part for part in parts if part))
 
 

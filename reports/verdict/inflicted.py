@@ -25,6 +25,8 @@ def inflicted(subject: Subject, found: Sequence[Duel]) -> str:
         lacking = "MoBE" if duel is not None and duel.published is not None else "TD-MoE as published"
         return f"{_OPEN}: not measured, for want of {lacking} (attribution measures both)."
     gap = difference(duel.published, duel.mobe)
+    if not gap.known and not _told_without_gap(duel):
+        return _without_error(subject, duel, gap)
     if gap.below:
         return f"{_OPEN}: there is no gap to divide, as TD-MoE is the better one as published."
     if gap.open or _told_without_gap(duel):
@@ -44,6 +46,17 @@ def inflicted(subject: Subject, found: Sequence[Duel]) -> str:
         f"How TD-MoE was run accounts for {size} of that gap: {known}, with {duel.best.how}."
         f"{_largest(subject, duel)} {_remainder(duel, share)}"
     )
+
+
+def _without_error(subject: Subject, duel: Duel, gap: Estimate) -> str:
+    """The same quotients, which nothing is claimed by."""
+    if gap.value <= 0:
+        return f"{_OPEN}: there is no gap to divide, as TD-MoE adds no more to the loss as published (no error known)."
+    start = f"{_OPEN}: cannot be told without an error of the gap of {bare(gap)} nats"
+    if duel.best is None or duel.best is duel.published:
+        return f"{start}, and for want of a TD-MoE that was run otherwise and loses less."
+    share = _share(duel, gap)
+    return f"{start}; with {duel.best.how} TD-MoE closes {share.share(worded=True)} of it.{_largest(subject, duel)}"
 
 
 def _told_without_gap(duel: Duel) -> bool:

@@ -25,7 +25,7 @@ def instead(found: Sequence[Duel]) -> str:
     return (
         f"What to do instead: {what}. Of {len(able)} runs saving at least {percent(duel.tdmoe.bits_saved)} of bits "
         f"{_name(best) if best.family == TDMOE else 'it'} adds least to the loss on {plain(duel.arena.text)}, "
-        f"{_adds(best, ' nats a token')}{_next(best, rest)}.{_ties(best, rest)}{_elsewhere(found, duel, able)}"
+        f"{_adds(best, ' nats a token')}{_next(best, rest)}.{_ties(best, rest) or _unknown(best, rest)}{_elsewhere(found, duel, able)}"
     )
 
 
@@ -66,13 +66,18 @@ def _ties(best: Loss, rest: Sequence[Loss]) -> str:
     return f" {listing(told)} cannot be told apart from it." if alike else ""
 
 
+def _unknown(best: Loss, rest: Sequence[Loss]) -> str:
+    """Where no difference to the best has an error."""
+    return "" if any(difference(loss, best).known for loss in rest) else " No error of these is known."
+
+
 def _elsewhere(found: Sequence[Duel], first: Duel, able: Sequence[Loss]) -> str:
-    """Whether it is the best elsewhere too, among the methods that were measured in both places."""
+    """Whether it is the best elsewhere too, among the methods that were measured in both places with errors."""
     best, same, seen = able[0], [], {tuple(id(loss) for loss in able)}
     for duel in found:
-        if duel is first:
+        if duel is first or best.stderr is None:
             continue
-        shared = [there for loss in able if (there := again(duel, loss)) is not None]
+        shared = [there for loss in able if (there := again(duel, loss)) is not None and there.stderr is not None]
         if best.stands_for in {loss.stands_for for loss in shared} and len(_families(shared)) > 1:
             key = tuple(id(loss) for loss in shared)
             if key not in seen:

@@ -42,13 +42,16 @@ def saved(loss: Loss) -> str:
 
 
 def _headline(duel: Duel) -> str:
-    """By the signs of the differences whose intervals leave out 0."""
+    """By the signs of the differences whose intervals leave out 0; nothing is claimed where no error is known."""
     over, least = _over(duel), _best_over(duel)
+    if not over.known:
+        return f"Whether TD-MoE loses to MoBE, {_who(duel)}, cannot be told without an error"
     if duel.published is None:
-        assert duel.tdmoe is not None, "complete"
-        return _verdict(f"TD-MoE with {duel.tdmoe.how}", over)
+        return _verdict(f"TD-MoE {_who(duel)}", over)
     if least is None:
         return _verdict("TD-MoE as published", over)
+    if not least.known:
+        return f"{_verdict('TD-MoE as published', over)}, at its best without a known error"
     if over.above:
         tail = "and still does at its best" if least.above else "and beats it at its best" if least.below else ""
         tail = tail or "but at its best they cannot be told apart"
@@ -58,6 +61,14 @@ def _headline(duel: Duel) -> str:
     if least.below:
         return "TD-MoE as published and MoBE cannot be told apart, and at its best TD-MoE beats it"
     return "TD-MoE and MoBE cannot be told apart, as published and at its best"
+
+
+def _who(duel: Duel) -> str:
+    """Which runs of TD-MoE the numbers are of."""
+    if duel.published is None:
+        assert duel.tdmoe is not None, "complete"
+        return f"with {duel.tdmoe.how}"
+    return "as published" + ("" if _best_over(duel) is None else " and at its best")
 
 
 def _verdict(who: str, over: Estimate) -> str:
@@ -83,7 +94,8 @@ def _numbers(duel: Duel) -> str:
     assert ours is not None and mobe is not None, "complete"
     than = "" if mobe.title == "MoBE" else f" than {mobe.title}"
     said = beside(_over(duel), *([] if least is None else [least]))
-    return f"{said}{than} on {plain(duel.arena.text)}, {words_of(duel)}, {_bits(duel)}"
+    alone = " (1 window)" if duel.arena.windows == 1 else ""
+    return f"{said}{than} on {plain(duel.arena.text)}{alone}, {words_of(duel)}, {_bits(duel)}"
 
 
 def _bits(duel: Duel) -> str:
@@ -108,16 +120,18 @@ def _more_stored(loss: Loss | None, mobe: Loss | None) -> float | None:
 
 
 def _elsewhere(found: Sequence[Duel]) -> str:
-    """Whether the same two stand alike in other comparisons."""
+    """Whether the same two stand alike in other comparisons, as far as errors are known."""
     first = found[0]
     assert first.tdmoe is not None and first.mobe is not None, "complete"
+    if not _over(first).known:
+        return ""
     pairs = {
         (id(ours), id(theirs)): difference(ours, theirs)
         for duel in found[1:]
         if (ours := again(duel, first.tdmoe)) is not None and (theirs := again(duel, first.mobe)) is not None
     }
     pairs.pop((id(first.tdmoe), id(first.mobe)), None)
-    return agreement([_sign(over) == _sign(_over(first)) for over in pairs.values()])
+    return agreement([_sign(over) == _sign(_over(first)) for over in pairs.values() if over.known])
 
 
 def _sign(over: Estimate) -> int:

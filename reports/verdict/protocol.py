@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reports.verdict.arenas import Arena
-from reports.verdict.subjects import Subject, plain
+from reports.verdict.subjects import Subject, counted, plain
 
 _WEIGHTS = " weights"  # what the part of a protocol that names their type ends with
 
@@ -53,7 +53,7 @@ def _attribution(subject: Subject, arena: Arena) -> tuple[str, ...]:
 def _name(column: Column, alike: Sequence[Column]) -> str:
     told = []
     if len({c.windows for c in alike}) > 1:
-        told.append("windows unknown" if column.windows is None else f"{column.windows} windows")
+        told.append("windows unknown" if column.windows is None else counted(column.windows, "window"))
     common = set(column.protocol).intersection(*(c.protocol for c in alike if c.protocol))
     told += [part.removesuffix(_WEIGHTS) for part in column.protocol if part not in common]
     told += [column.run] if column.run and len(alike) > 1 else []

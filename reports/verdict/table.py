@@ -151,8 +151,9 @@ def _perplexity(column: Column, model: Compared) -> Cell:
     if not loss.measured:
         return Cell(_value(loss), loss.reason)
     note = with_error(loss.damage, loss.stderr, signed=True)
-    clear = loss.stderr is not None and abs(loss.damage) > 2 * loss.stderr
-    return Cell(_value(loss), note if clear else f"({note})")
+    if loss.stderr is None:
+        return Cell(_value(loss), f"{note}, no error known")
+    return Cell(_value(loss), f"({note})" if note != "0" and abs(loss.damage) <= 2 * loss.stderr else note)
 
 
 def _value(loss: Loss) -> str:
