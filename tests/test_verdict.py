@@ -11,6 +11,7 @@ import verdict_runs as planted
 from test_figures import HOSTILE
 from verdict_runs import evaluated, step
 
+from reports.page import render
 from reports.verdict import opening
 from reports.verdict.sentences import sentences
 
@@ -116,58 +117,6 @@ def test_only_the_same_methods_can_agree() -> None:
     assert "elsewhere" not in said(first, planted.run_of("quality", quality=[other[0], *apart]))[0]
 
 
-NO_ERROR = {"loss_difference_nats_stderr": None, "stderr": None, "samples": 1}
-
-
-def without_errors(run: Run, **changes: Any) -> Run:
-    """As one window leaves it."""
-    (table, rows), *_ = run["tables"].items()
-    return run | {"tables": {table: [row | NO_ERROR | {"windows": 1} | changes for row in rows]}}
-
-
-def test_without_an_error_nothing_is_claimed_and_nothing_agrees() -> None:
-    rtn = evaluated("rtn", None, 0.45, 0.005)
-    run = without_errors(planted.quality(1.0, 0.3, 0.1, rtn))
-    first, second, *_, fifth = said(run)
-    assert first == (
-        "Whether TD-MoE loses to MoBE, as published and at its best, cannot be told without an error: 0.900 and 0.200 "
-        "nats a token more on wikitext2 (1 window), 40 % of gate and up of layers 0-3 removed, 25.0 % of bits saved."
-    )
-    assert second == (
-        "How much of it is how TD-MoE was run: cannot be told without an error of the gap of 0.900 nats; with default "
-        "options TD-MoE closes 77.8 % of it. Which change did it: not measured (attribution does that)."
-    )
-    assert fifth.endswith(
-        "on wikitext2, +0.005 nats a token at 45.0 %; of decompositions MoBE, +0.1 at 25.0 %. No error of these is known."
-    )
-    known = planted.quality(1.0, 0.3, 0.1, rtn)
-    elsewhere = without_errors(planted.quality(1.0, 0.3, 0.1, rtn), dataset="enwik8")
-    assert not any("elsewhere" in sentence for sentence in said(known, elsewhere))
-    assert not any("elsewhere" in sentence for sentence in said(elsewhere, run))
-
-
-@pytest.mark.parametrize(
-    ("published", "best", "mobe", "second"),
-    [
-        (0.1, 0.05, 0.5, "there is no gap to divide, as TD-MoE adds no more to the loss as published (no error known)."),
-        (1.0, None, 0.1, "cannot be told without an error of the gap of 0.900 nats, and for want of a TD-MoE that was"),
-        (0.12, 0.11, 0.1, "cannot be told without an error of the gap of 0.0200 nats; with default options TD-MoE"),
-    ],
-)
-def test_gaps_without_an_error(published: float, best: float | None, mobe: float, second: str) -> None:
-    found = said(without_errors(planted.quality(published, best, mobe)))
-    assert second in found[1] and "cannot be told apart" not in "".join(found)
-
-
-def test_a_best_run_without_an_error_is_told() -> None:
-    run = planted.quality()
-    rows = [row | (NO_ERROR if row["method"] == "tdmoe" else {}) for row in run["tables"]["quality"]]
-    assert said(run | {"tables": {"quality": rows}})[0].startswith(
-        "TD-MoE as published loses to MoBE, at its best without a known error: 0.900 (95 % interval 0.861 to 0.939) "
-        "and 0.200 nats a token more"
-    )
-
-
 def test_what_was_self_inflicted_without_attribution_is_a_quotient() -> None:
     second = said(planted.quality())[1]
     assert second.startswith(
@@ -184,8 +133,8 @@ def test_attribution_gives_share_change_and_remainder() -> None:
     without, with_values = (
         said(planted.attribution(**tables))[1] for tables in ({}, {"attribution_shapley": planted.shapley()})
     )
-    assert "77.8 % (95 % interval 74.0 to 81.0), with steps up to “+ core refit”." in without
-    assert "Largest change on the ladder: “+ exact ranks”, 0.600 ± 0.020 nats." in without
+    assert "77.8 % (95 % interval 74.0 to 81.0), with steps up to “core refit”." in without
+    assert "Largest change on the ladder: “exact ranks”, 0.600 ± 0.020 nats." in without
     assert "Largest change by Shapley value: “exact ranks”, 0.550 (0.500 to 0.600) nats." in with_values
 
 
@@ -193,53 +142,7 @@ def test_attribution_is_told_before_quality_and_against_the_preset_that_the_gap_
     better = step("+ bases searched", "mobe:phi=identity", 0.05, "mobe", gap_closed=1.056)
     first, second, *_ = said(planted.quality(), planted.attribution(better))
     assert "and 0.200 (0.161 to 0.239) nats a token more on c4-eval, 40 % of gate and up of layers 0-3 rem" in first
-    assert "with steps up to “+ core refit”" in second
-
-
-def paired_run(rtn: float, tdmoe: float, reach: float = 0.004, **closed: float) -> Run:
-    """Standard errors of 0.01 beside the dense model, of differences to MoBE much less."""
-    return planted.run_of(
-        "attribution",
-        attribution=[
-            step("as published", planted.PUBLISHED, 1.0, gap_closed=0.0, **planted.paired(0.9)),
-            step("+ core refit", "tdmoe:refit=expert", tdmoe, **planted.paired(tdmoe - 0.1, reach), **closed),
-            step("preset corrected", "mobe", 0.1, "mobe", gap_closed=1.0, **planted.paired(0.0, 0.0)),
-            step("RTN, 4 bits", "rtn", rtn, "beside", ratio=None, bits_saved=0.45, **planted.paired(rtn - 0.1)),
-        ],
-    )
-
-
-def test_differences_to_the_reference_are_those_that_attribution_paired_by_window() -> None:
-    closed = {"gap_closed": 0.978, "gap_low": 0.973, "gap_high": 0.982}
-    first, second, *_, fifth = said(paired_run(0.09, 0.12, **closed))
-    assert first.startswith(
-        "TD-MoE as published loses to MoBE, and still does at its best: 0.9000 (95 % interval 0.8960 to 0.9040) and "
-        "0.0200 (0.0160 to 0.0240) nats a token more on c4-eval"
-    )
-    assert "97.8 % (95 % interval 97.3 to 98.2)" in second
-    assert "What remains, 0.0200 nats, bounds the structure's cost" in second, "its interval is that of the share"
-    assert "; of decompositions MoBE, +0.100 ± 0.010" in fifth and "cannot be told apart" not in fifth, "−0.014 to −0.006"
-    turned = said(paired_run(0.11, 0.12, **closed))[4]
-    assert turned.startswith("What to do instead: MoBE") and "RTN" not in turned, "turned for the other order"
-    tied = said(paired_run(0.102, 0.12))[4]
-    assert tied.startswith("What to do instead: MoBE") and " RTN cannot be told apart from it." in tied
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "told"),
-    [
-        (0.990, 0.999, "What remains, 0.0050 nats, bounds"),
-        (0.985, 1.002, "What remains, +0.0050 nats, cannot be told from nothing."),
-    ],
-)
-def test_a_remainder_has_one_interval_that_of_the_share(low: float, high: float, told: str) -> None:
-    """Whatever the interval of the difference holds."""
-    closed = {"gap_closed": 0.9944, "gap_low": low, "gap_high": high}
-    assert told in said(paired_run(0.5, 0.105, **closed))[1]
-    ahead = {"gap_closed": 1.02, "gap_low": 1.01, "gap_high": 1.03}
-    assert said(paired_run(0.5, 0.08, **ahead))[1].endswith(
-        "Nothing remains for the structure: at its best TD-MoE loses 0.0200 nats a token less than MoBE."
-    )
+    assert "with steps up to “core refit”" in second
 
 
 def test_without_a_gap_a_ladders_mobe_is_a_preset_and_no_rung_below_it() -> None:
@@ -373,11 +276,12 @@ def test_what_to_do_instead_is_the_least_loss_at_no_more_bits() -> None:
     rtn, generous = evaluated("rtn", None, 0.45, 0.005), evaluated("svd_llm", 0.4, 0.1, 0.0)
     fifth = said(planted.quality(1.0, 0.3, 0.1, rtn, generous))[4]
     assert fifth == (
-        "What to do instead: RTN. Of 4 runs saving at least 25.0 % of bits it adds least to the loss on wikitext2, "
-        "+0.005 ± 0.010 nats a token at 45.0 %; of decompositions MoBE, +0.100 ± 0.010 at 25.0 %."
+        "What to do instead: rounding to 4 bits (RTN). Of 4 models saving at least 25.0 % of bits it adds least to the "
+        "loss on wikitext2, +0.005 ± 0.010 nats a token at 45.0 %; of decompositions MoBE, +0.100 ± 0.010 at 25.0 %."
     )
     tied = said(planted.quality(1.0, 0.3, 0.01, rtn, evaluated("svd_llm", 0.4, 0.25, 0.02)))[4]
-    assert "; of decompositions MoBE, +0.010 ± 0.010 at 25.0 %, which cannot be told apart. SVD-LLM cannot be" in tied
+    assert "; of decompositions MoBE, +0.010 ± 0.010 at 25.0 %, which cannot be told apart. Cannot be told" in tied
+    assert tied.endswith(" Cannot be told apart from it: SVD-LLM.")
     matrix = said(planted.quality(1.0, 0.3, 0.1, evaluated("rtn", None, 0.45, 0.9)))[4]
     assert matrix.startswith("What to do instead: MoBE.") and "of decompositions" not in matrix
     assert matrix.endswith("nats a token at 25.0 %; TD-MoE (default options), +0.300 ± 0.010 at 25.0 %.")
@@ -424,12 +328,40 @@ def test_several_models_have_sentences_anchors_and_figures_of_their_own() -> Non
     few = [EVERYTHING[0], EVERYTHING[4]]
     other, twin = ([run | change for run in few] for change in ({"model": "other"}, {"fingerprint": "ffff0000"}))
     found = opening([*few, *other, *twin])
-    starts = [sentence.partition(": ")[0] for sentence in found.sentences]
+    starts = [sentence.partition(" — ")[0] for sentence in found.sentences]
     assert starts == ["pico-moe (0123abcd)"] * 5 + ["other"] * 5 + ["pico-moe (ffff0000)"] * 5
     anchors = [block.anchor for block in found.blocks]
     assert len(set(anchors)) == len(anchors)
     names = [block.figure.name for block in found.blocks if block.figure]
     assert names == ["verdict-pareto-1", "verdict-pareto-2", "verdict-pareto-3"]
+
+
+LONG = "an-organisation-with-a-long-name/A-Model-Of-Many-Experts-235B-A22B-Instruct-"
+
+
+@pytest.mark.parametrize("names", [("mini", "other"), (LONG + "2507", LONG + "2512"),
+                                   ("a: b. c (", HOSTILE), (HOSTILE + " x: (", f"1. {HOSTILE}")])  # fmt: skip
+def test_a_claim_is_told_in_bold_whatever_the_models_are_called(names: tuple[str, str]) -> None:
+    runs = [planted.quality() | {"model": name} for name in names]
+    heads = [re.findall(r"<strong>([^<]*)</strong>", item) for item in answer_of(runs)]
+    claims = ["TD-MoE as published loses to MoBE, and still does at its best:",
+              "How TD-MoE was run accounts for most of that gap:", "What to do instead:"]  # fmt: skip
+    for claim in claims:
+        found = [head[0] for head in heads if head and head[0].endswith(claim)]
+        assert len(set(found)) == 2, (claim, heads)
+
+
+def answer_of(runs: list[Run]) -> list[str]:
+    """Of the verdict on the page, item by item."""
+    page = render(runs, [[] for _ in runs])
+    return re.findall(r"<li>.*?</li>", page[page.index('id="verdict"') : page.index('id="comparison"')], re.DOTALL)
+
+
+def test_a_headline_about_options_is_told_in_bold() -> None:
+    spec = f"tdmoe:{','.join(f'option{n}=value. {n}: (' for n in range(9))}"
+    run = planted.quality(None, None, 0.1, evaluated(spec, 0.4, 0.25, 0.3))
+    (first, *_) = answer_of([run, planted.drift()])
+    assert re.search(r"<strong>TD-MoE with option0=value.*… ?.* loses to MoBE:</strong>", first), first
 
 
 def test_hostile_names_stay_text_on_one_line() -> None:

@@ -144,11 +144,45 @@ def test_a_ladder_is_one_comparison_whatever_ratios_its_steps_have() -> None:
     assert "budget shared with down" not in second and "with steps up to “" in second
 
 
+def test_what_to_do_instead_keeps_to_the_projections_of_the_duel() -> None:
+    """A wider TD-MoE beats MoBE, and is told apart from the comparison over the same projections."""
+    wide = {"projections": "gate,up,down"}
+    shared = step("+ budget shared with down", "tdmoe:across=global", 0.05, ratio=0.27, **wide)
+    fifth = sentences([planted.attribution(shared)])[4].replace("\N{NO-BREAK SPACE}", " ")
+    assert fifth == (
+        "What to do instead: MoBE. Of 5 models saving at least 25.0 % of bits it adds least to the loss on c4-eval, "
+        "+0.100 ± 0.010 nats a token at 25.0 %; TD-MoE, “core refit”, +0.300 ± 0.010 at 25.0 %; over gate, up and down "
+        "TD-MoE, “budget shared with down”, +0.050 ± 0.010 at 25.0 %."
+    )
+    rounded = step("RTN, 4 bits", "rtn:bits=3,scale=tensor", 0.06, "beside", ratio=None, bits_saved=0.45)
+    other = step("RTN, 4 bits", "rtn", 0.01, "beside", ratio=None, bits_saved=0.45, **wide)
+    fifth = sentences([planted.attribution(shared, rounded, other)])[4].replace("\N{NO-BREAK SPACE}", " ")
+    assert fifth.startswith("What to do instead: rounding to 3 bits (RTN, scale=tensor). Of 6 models"), "on these alone"
+    assert "; of decompositions MoBE, +0.100 ± 0.010 at 25.0 %; over" in fifth
+    assert "; over gate, up and down TD-MoE, “budget shared with down”, +0.050" in fifth
+    mobe = step("preset corrected", "mobe", 0.02, "beside", **wide)
+    fifth = sentences([planted.attribution(shared, mobe)])[4]
+    assert "; over gate, up and down MoBE, +0.020" in fifth
+    worse = step("+ budget shared with down", "tdmoe:across=global", 0.15, ratio=0.27, **wide)
+    assert "over gate, up and down" not in sentences([planted.attribution(worse)])[4]
+
+
 def test_the_best_combination_is_called_that_and_not_by_all_its_options() -> None:
-    name = "best of 64 combinations: exact ranks, core refit"
-    runs = [planted.attribution(step(name, "tdmoe:refit=expert,alignment=1", 0.2, "combination", gap_closed=0.889))]
+    switches = "full modes store no factor, exact ranks, ranks in smaller steps, HOOI, shared input factor, core refit"
+    name = f"best of 64 combinations: {switches}"
+    best = step(name, "tdmoe:refit=expert,alignment=1", 0.2, "combination", gap_closed=0.889)
+    runs = [planted.attribution(best)]
     assert "TD-MoE, “best of 64 combinations”" in lines_of("verdict-comparison", *runs)
-    assert "88.9\N{NO-BREAK SPACE}% (interval not measured), with the “best of 64 combinations”." in sentences(runs)[1]
+    assert (
+        f"88.9\N{NO-BREAK SPACE}% (interval not measured), with the “best of 64 combinations” ({switches})."
+        in sentences(runs)[1]
+    )
+    winning = [planted.attribution(best | {"loss_difference_nats": 0.01})]
+    assert f"TD-MoE, “best of 64 combinations” ({switches}) adds least" in sentences(winning)[4]
+    alone = [planted.run_of("attribution", attribution=[best, step("preset corrected", "mobe", 0.1, "mobe")])]
+    first = sentences(alone)[0]
+    assert first.startswith("TD-MoE with the “best of 64 combinations” loses to MoBE: ")
+    assert first.endswith(f" TD-MoE's switches: {switches}.")
 
 
 def test_the_front_is_what_nothing_dominates() -> None:

@@ -7,8 +7,9 @@ is paired with the dense model's. Only within an arena are two methods compared.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from reports.formats import listing
 from reports.quality.answer import count_layers
-from reports.run import Row, given
+from reports.run import Row, given, projection_order
 from reports.verdict.losses import DENSE, MOBE, TDMOE, Loss, stores_no_more
 from reports.verdict.subjects import Subject, plain
 
@@ -87,12 +88,16 @@ def all_duels(subject: Subject) -> list[Duel]:
 def words_of(duel: Duel) -> str:
     """`40 % of gate and up of layers 0-3 removed`."""
     chosen = duel.tdmoe or duel.mobe
-    projections = str((chosen.row.get("projections") if chosen else None) or "").split(",")
-    what = " and ".join(part for part in projections if part) or "the compressed projections"
+    what = (projections_in_words(chosen) if chosen else "") or "the compressed projections"
     where = layers_in_words(duel.arena.layers)
     if duel.ratio is None:
-        return f"{plain(what)}{where} compressed"
-    return f"{removed(duel.ratio)} of {plain(what)}{where} removed"
+        return f"{what}{where} compressed"
+    return f"{removed(duel.ratio)} of {what}{where} removed"
+
+
+def projections_in_words(loss: Loss) -> str:
+    """`gate, up and down`; nothing where they are not known."""
+    return plain(listing(sorted(loss.projections, key=projection_order)))
 
 
 def removed(ratio: float) -> str:
@@ -189,7 +194,7 @@ def _reference(arena: Arena, matrices: Sequence[Loss], limit: Loss | None) -> Lo
     """
     presets = [loss for loss in matrices if loss.is_preset] if arena.attributed else []
     able = presets or matrices
-    exact = next((loss for loss in able if loss.is_reference or _closes_all(loss)), None)  # that the shares of the gap refer to
+    exact = next((loss for loss in able if loss.is_reference or _closes_all(loss)), None)
     return exact or _least([loss for loss in able if stores_no_more(loss, limit)]) or _least(able)
 
 

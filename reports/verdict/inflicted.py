@@ -10,8 +10,8 @@ from reports.run import Row, given
 from reports.verdict.arenas import Duel
 from reports.verdict.intervals import Estimate, bare, between, with_error
 from reports.verdict.loses import beside
-from reports.verdict.losses import TDMOE, difference
-from reports.verdict.subjects import Subject, plain
+from reports.verdict.losses import TDMOE, difference, step_name
+from reports.verdict.subjects import Subject
 
 NO_GAP = "no_gap"
 _MOST = 0.5  # of the gap, from which on a share is most of it
@@ -43,7 +43,7 @@ def inflicted(subject: Subject, found: Sequence[Duel]) -> str:
     size = "all" if share.value >= 1 else "most" if share.value >= _MOST else "the lesser part"
     known = share.share(worded=True) if share.known else f"{share.share()} (interval not measured)"
     return (
-        f"How TD-MoE was run accounts for {size} of that gap: {known}, with {duel.best.how}."
+        f"How TD-MoE was run accounts for {size} of that gap: {known}, with {duel.best.how}{duel.best.consists}."
         f"{_largest(subject, duel)} {_remainder(duel, share)}"
     )
 
@@ -55,8 +55,9 @@ def _without_error(subject: Subject, duel: Duel, gap: Estimate) -> str:
     start = f"{_OPEN}: cannot be told without an error of the gap of {bare(gap)} nats"
     if duel.best is None or duel.best is duel.published:
         return f"{start}, and for want of a TD-MoE that was run otherwise and loses less."
-    share = _share(duel, gap)
-    return f"{start}; with {duel.best.how} TD-MoE closes {share.share(worded=True)} of it.{_largest(subject, duel)}"
+    closed = _share(duel, gap).share(worded=True)
+    run = f"{duel.best.how}{duel.best.consists}"
+    return f"{start}; with {run} TD-MoE closes {closed} of it.{_largest(subject, duel)}"
 
 
 def _told_without_gap(duel: Duel) -> bool:
@@ -78,14 +79,14 @@ def _remainder(duel: Duel, share: Estimate) -> str:
     left = difference(duel.best, duel.mobe)
     if share.low is not None and share.high is not None:
         above, below = share.high < 1, share.low > 1
-        said = fixed(left.value, left.places, signed=not above)
+        said, left = fixed(left.value, left.places, signed=not above), Estimate(left.value)
     else:
         above, below = left.above, left.below
         said = bare(left, signed=not above)
     if above:
         return f"What remains, {said} nats, bounds the structure's cost against this run of MoBE."
     if below:
-        return f"Nothing remains for the structure: at its best TD-MoE loses {beside(left if not share.known else Estimate(left.value))} than MoBE."
+        return f"Nothing remains for the structure: at its best TD-MoE loses {beside(left)} than MoBE."
     return f"What remains, {said} nats, cannot be told from nothing."
 
 
@@ -103,10 +104,10 @@ def _largest(subject: Subject, duel: Duel) -> str:
         return ""
     change, loss = max(changes, key=lambda pair: pair[0])
     nats = with_error(change, loss.row.get("change_nats_stderr"))
-    return f" Largest change on the ladder: “{plain(loss.step)}”, {nats} nats."
+    return f" Largest change on the ladder: “{step_name(loss.step)}”, {nats} nats."
 
 
 def _by_shapley(row: Row) -> str:
     nats = between(row.get("nats_low"), float(row["nats"]), row.get("nats_high")).text()
-    name = plain(row.get("text") or row["switch"])
+    name = step_name(str(row.get("text") or row["switch"]))
     return f" Largest change by Shapley value: “{name}”, {nats} nats."

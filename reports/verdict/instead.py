@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from reports.formats import listing, percent
-from reports.verdict.arenas import Duel, again, agreement
+from reports.verdict.arenas import Duel, again, agreement, projections_in_words
 from reports.verdict.intervals import with_error
 from reports.verdict.losses import RTN, TDMOE, Loss, difference, stores_no_more
 from reports.verdict.subjects import plain
@@ -21,17 +21,23 @@ def instead(found: Sequence[Duel]) -> str:
         return "What to do instead: not measured; no other method was evaluated at as few bits as TD-MoE stores."
     able = _able(duel)
     best, *rest = able
-    what = "nothing that was measured does better than TD-MoE" if best.family == TDMOE else best.title
+    what, who = best.spoken, "it"
+    if best.family == TDMOE:
+        what, who = "nothing that was measured does better than TD-MoE", f"{_name(best)}{best.consists}"
+    told = f"{_next(best, rest)}{_wider(duel, best, rest)}.{_ties(best, rest) or _unknown(best, rest)}"
     return (
-        f"What to do instead: {what}. Of {len(able)} runs saving at least {percent(duel.tdmoe.bits_saved)} of bits "
-        f"{_name(best) if best.family == TDMOE else 'it'} adds least to the loss on {plain(duel.arena.text)}, "
-        f"{_adds(best, ' nats a token')}{_next(best, rest)}.{_ties(best, rest) or _unknown(best, rest)}{_elsewhere(found, duel, able)}"
+        f"What to do instead: {what}. Of {len(able)} models saving at least {percent(duel.tdmoe.bits_saved)} of bits "
+        f"{who} adds least to the loss on {plain(duel.arena.text)}, {_adds(best, ' nats a token')}{told}"
+        f"{_elsewhere(found, duel, able)}"
     )
 
 
 def _able(duel: Duel) -> list[Loss]:
-    """That store no more than TD-MoE does, the least loss first."""
-    found = [x for x in duel.others if x.bits_saved is not None and stores_no_more(x, duel.tdmoe)]
+    """Over the same projections and storing no more than TD-MoE does, the least loss first."""
+    assert duel.tdmoe is not None, "asked before"
+    own = duel.tdmoe.projections
+    able = [x for x in duel.others if not own or x.projections in (own, frozenset())]
+    found = [x for x in able if x.bits_saved is not None and stores_no_more(x, duel.tdmoe)]
     return sorted(found, key=lambda loss: loss.damage)
 
 
@@ -55,6 +61,17 @@ def _next(best: Loss, rest: Sequence[Loss]) -> str:
     return f"; {who}{_name(found)}, {_adds(found)}{alike}"
 
 
+def _wider(duel: Duel, best: Loss, rest: Sequence[Loss]) -> str:
+    """What does better than the best decomposition over other projections."""
+    ours = min((x for x in (best, *rest) if x.family != RTN and not x.is_control), key=lambda x: x.damage, default=best)
+    able = [loss for loss in duel.wider if loss.bits_saved is not None and loss.damage < ours.damage]
+    if not able:
+        return ""
+    found = min(able, key=lambda loss: loss.damage)
+    where = projections_in_words(found) or "other projections"
+    return f"; over {where} {_name(found)}, {_adds(found)}"
+
+
 def _ties(best: Loss, rest: Sequence[Loss]) -> str:
     """Others whose difference to the best holds 0, unless one between the two is clearly worse and clearly better."""
     second = _second(best, rest)
@@ -63,7 +80,7 @@ def _ties(best: Loss, rest: Sequence[Loss]) -> str:
         able = [loss for loss in able if not difference(loss, second).above]
     alike = list(dict.fromkeys(_name(loss) for loss in able))
     told = alike[:_MOST] + ([f"{len(alike) - _MOST} more"] if len(alike) > _MOST else [])
-    return f" {listing(told)} cannot be told apart from it." if alike else ""
+    return f" Cannot be told apart from it: {listing(told)}." if alike else ""
 
 
 def _unknown(best: Loss, rest: Sequence[Loss]) -> str:
@@ -88,7 +105,7 @@ def _elsewhere(found: Sequence[Duel], first: Duel, able: Sequence[Loss]) -> str:
 
 def _name(loss: Loss) -> str:
     ours = loss.family == TDMOE and not (loss.is_published or loss.step)
-    return f"TD-MoE ({loss.how})" if ours else loss.title
+    return f"TD-MoE ({loss.how})" if ours else loss.spoken
 
 
 def _adds(loss: Loss, unit: str = "") -> str:

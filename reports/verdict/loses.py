@@ -6,7 +6,9 @@ from reports.formats import listing, percent
 from reports.verdict.arenas import Duel, again, agreement, words_of
 from reports.verdict.intervals import Estimate, bare, with_error
 from reports.verdict.losses import TOLERANCE, Loss, difference
-from reports.verdict.subjects import plain
+from reports.verdict.subjects import clause, plain
+
+_MOST_SAID = 50  # characters of a headline about how TD-MoE was run
 
 
 def loses(found: Sequence[Duel]) -> str:
@@ -22,7 +24,7 @@ def loses(found: Sequence[Duel]) -> str:
             f"{with_error(there.damage, there.stderr, signed=True)} nats a token to the loss on "
             f"{plain(duel.arena.text)}, {words_of(duel)}, {saved(there)} of bits saved."
         )
-    return f"{_headline(duel)}: {_numbers(duel)}.{_elsewhere(found)}"
+    return f"{_headline(duel)}: {_numbers(duel)}.{_elsewhere(found)}{_switches(duel)}"
 
 
 def beside(*found: Estimate) -> str:
@@ -63,11 +65,17 @@ def _headline(duel: Duel) -> str:
     return "TD-MoE and MoBE cannot be told apart, as published and at its best"
 
 
+def _switches(duel: Duel) -> str:
+    """Of a combination that the headline names, which no other sentence does."""
+    found = duel.tdmoe.consists if duel.tdmoe is not None and duel.published is None else ""
+    return f" TD-MoE's switches: {found.strip(' ()')}." if found else ""
+
+
 def _who(duel: Duel) -> str:
     """Which runs of TD-MoE the numbers are of."""
     if duel.published is None:
         assert duel.tdmoe is not None, "complete"
-        return f"with {duel.tdmoe.how}"
+        return clause(f"with {duel.tdmoe.how}", _MOST_SAID)
     return "as published" + ("" if _best_over(duel) is None else " and at its best")
 
 

@@ -15,6 +15,8 @@ CONTROLS = ("identity", "cast", "mean", "drop")
 PUBLISHED_RANKS = ("allocation=published", "allocation=published_every")
 _AS_PUBLISHED = ("whitening=none", "allocation=published", "decomposition=hosvd")
 _OF_A_PRESET = {"preset", "steps", "groups", "alignment", "damping"}  # options that leave it one
+_USUAL_BITS = "4"  # of RTN
+_MOST_SWITCHES = 160  # characters; all of them take 115
 TOLERANCE = 0.005  # of the stored bits, within which storage counts as equal
 
 
@@ -103,9 +105,24 @@ class Loss:
         return plain(self._published if self.is_published else method_name(self.method)) + folder
 
     @property
+    def spoken(self) -> str:
+        """The title as a sentence has it: steps without their sign, rounding with its bits."""
+        if self.family == RTN:
+            bits = next((part[5:] for part in self.options if part.startswith("bits=")), _USUAL_BITS)
+            rest = ", ".join(["RTN", *(part for part in self.options if not part.startswith("bits="))])
+            folder = f", {self.checkpoint}" if self.checkpoint not in ("", self.method) else ""
+            return plain(f"rounding to {bits} bits ({rest}{folder})")
+        return self.title.replace("“+ ", "“")
+
+    @property
+    def projections(self) -> frozenset[str]:
+        """That were compressed; none where they are not known."""
+        return frozenset(part for part in str(self.row.get("projections") or "").split(",") if part)
+
+    @property
     def stands_for(self) -> tuple[str, str, frozenset[str]]:
         """What is compared when it is measured elsewhere."""
-        return self.method, self.checkpoint, frozenset(str(self.row.get("projections") or "").split(","))
+        return self.method, self.checkpoint, self.projections
 
     @property
     def _published(self) -> str:
@@ -125,13 +142,24 @@ class Loss:
         """How TD-MoE was run, in few words: attribution's step, or the options."""
         if self.step:
             lead = {TDMOE: "steps up to", COMBINATION: "the"}.get(self.ladder, "step")
-            return f"{lead} “{self._called}”"
+            return f"{lead} “{step_name(self._called)}”"
         return plain(", ".join(self.options)) if self.options else "default options"
+
+    @property
+    def consists(self) -> str:
+        """` (exact ranks, core refit)`: the switches of a combination, all of them; of any other run nothing."""
+        found = self.step.partition(":")[2].strip() if self.ladder == COMBINATION else ""
+        return f" ({plain(found, _MOST_SWITCHES)})" if found else ""
 
     @property
     def reason(self) -> str:
         """Why it has no loss."""
         return status_of(self.row) or "not measured"
+
+
+def step_name(step: str) -> str:
+    """Without the sign of what adds to the step before it."""
+    return plain(step).removeprefix("+ ")
 
 
 def difference(one: Loss, other: Loss) -> Estimate:

@@ -1,6 +1,7 @@
 """The runs by model: every table of one model in one place, whichever of its runs wrote it."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from reports.formats import visible, without_folders
 from reports.run import Row, Run
 
 _LONGEST = 60  # characters of a name inside a sentence
+_IN_A_LEAD = 50  # and before a claim
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,8 @@ class Subject:
 
     @property
     def lead(self) -> str:
-        """What its sentences begin with: its name where there are several models."""
-        return f"{self.name}: " if self.among > 1 else ""
+        """What its sentences begin with: its name where there are several models, and no colon before the claim's."""
+        return f"{clause(self.name, _IN_A_LEAD)} — " if self.among > 1 else ""
 
     def anchor(self, word: str) -> str:
         """Unique on the page, and a file name."""
@@ -78,7 +80,7 @@ def subjects(runs: Sequence[Run]) -> list[Subject]:
     models = [model for model, _ in grouped]
     found = []
     for place, ((model, fingerprint), ours) in enumerate(grouped.items()):
-        name = plain(model) + (f" ({plain(fingerprint)[:8]})" if models.count(model) > 1 else "")
+        name = _short(model, _LONGEST) + (f" ({plain(fingerprint)[:8]})" if models.count(model) > 1 else "")
         found.append(Subject(place, name, ours, len(grouped)))
     return found
 
@@ -95,7 +97,20 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}" + ("" if count == 1 else "s")
 
 
-def plain(text: object) -> str:
+def plain(text: object, most: int = _LONGEST) -> str:
     """Text from outside as one line inside a sentence."""
     line = " ".join(visible(without_folders(str(text))).split())
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def _short(text: str, most: int) -> str:
+    """One line, cut in its middle: names of models differ at their ends too."""
+    line = plain(text, len(text) * 12)
+    half = most // 2
+    return line if len(line) <= most else f"{line[: most - half]}…{line[1 - half :]}"
+
+
+def clause(text: str, most: int) -> str:
+    """Text from outside inside a claim: without what would end the claim before its colon (`reports.formats.lead`)."""
+    line = re.sub(r"[:.]+(?= )", "", _short(text, most)).rstrip(":.")
+    return line if line.count("(") == line.count(")") else re.sub(r"[()]", "", line)
