@@ -198,16 +198,16 @@ def test_no_gap_is_taken_from_the_table() -> None:
 def test_spectra_and_the_expert_mode() -> None:
     third = said(planted.spectra((0.08, 0.12, 0.4), (0.06, 0.1, 0.3)), planted.experts(0.82, 0.78, 0.5))[2]
     assert third == (
-        "Spectra: the expert mode is flattest, exponent 0.070 (range 0.060 to 0.080; Gaussian weights 0.050); the "
-        "input mode steepest, 0.350 (0.300 to 0.400; 0.050). With 40 % removed the expert mode binds in 2 of 3 stacks "
+        "Spectra: exponents, expert mode 0.070 (null 0.050; range 0.060 to 0.080), output 0.110 (0.050; 0.100 to "
+        "0.120), input 0.350 (0.050; 0.300 to 0.400). With 40 % removed the expert mode binds in 2 of 3 stacks "
         "(undecided in 1): cutting it raises the least error at equal storage by 14.0 % (14.0 to 14.0)."
     )
     saving = planted.experts(0.3, gain=0.05, gain_low=-0.01, gain_high=0.08)
     turned = said(planted.spectra((0.5, 0.06, 0.4)), saving)[2]
     assert turned == (
-        "Spectra: the output mode is flattest, exponent 0.060 (Gaussian weights 0.050); the expert mode steepest, "
-        "0.500 (0.050). With 40 % removed the expert mode does not bind: cutting it lowers the least error at equal "
-        "storage by 5.0 % (95 % interval −1.0 to 8.0)."
+        "Spectra: exponents, expert mode 0.500 (null 0.050), output 0.060 (0.050), input 0.400 (0.050). With 40 % "
+        "removed the expert mode does not bind: cutting it lowers the least error at equal storage by "
+        "5.0 % (95 % interval −1.0 to 8.0)."
     )
 
 
@@ -259,13 +259,19 @@ def test_predictors_of_attribution_are_added_of_the_run_with_most_models() -> No
         )
     ]  # fmt: skip
     ladder = planted.attribution(attribution_predictors=rows)
-    start = "ver 14 runs of attribution the added loss has rank correlation 0.970 ("
+    start = "ver 14 models of attribution the added loss has rank correlation 0.970 ("
     alone = (
-        f"Which error predicts the damage: o{start}95 % interval 0.900 to 0.990) with the functional error; 1 of the "
-        "other 2 cannot be told apart from it; next 0.950 (0.850 to 1.000) with the angle of the residual stream."
+        f"Which error predicts the damage: o{start}95 % interval 0.900 to 0.990, were they independent) with the "
+        "functional error; next 0.950 (0.850 to 1.000) with the angle of the residual stream."
     )
     small = planted.attribution(attribution_predictors=[row | {"runs": 3, "rank_correlation": 1.0} for row in rows])
     assert said(ladder)[3] == said(small, ladder)[3] == said(ladder, small)[3] == alone
+    tied = [row | ({"rank_correlation": 0.9698} if row["error"] == "angle_deg" else {}) for row in rows]
+    fourth = said(planted.attribution(attribution_predictors=tied))[3]
+    assert fourth.endswith(
+        "were they independent) with the functional error and the angle of the residual stream; next 0.500 (0.200 to "
+        "0.700) with the operator error."
+    )
     injected = planted.injection({"weight_error": 0.7, "functional_error": 0.98}, (0.02, -0.1, 0.14))
     assert said(injected, ladder)[3].endswith(
         f"(95 % interval 23.0 to 33.0). O{start}0.900 to 0.990) with the functional error."

@@ -11,7 +11,7 @@ from reports.verdict.subjects import Subject, finite
 
 
 def causes(subject: Subject, ratio: float | None) -> str:
-    """The flattest and the steepest mode beside their null; then the expert mode at that ratio."""
+    """The exponent of every mode beside its null; then the expert mode at that ratio."""
     return f"{_exponents(subject)} {_binding(subject, ratio)}"
 
 
@@ -20,17 +20,16 @@ def _exponents(subject: Subject) -> str:
     modes = [(mode, chosen) for mode in MODES if (chosen := [row for row in rows if row["mode"] == mode])]
     if not modes:
         return "What the spectra say: not measured (spectra does that)."
-    order = sorted(modes, key=lambda pair: _middle(pair[1], "alpha"))
-    (flat, few), (steep, many) = order[0], order[-1]
-    said = f"Spectra: the {flat} mode is flattest, exponent {_exponent(few, 'range ', 'Gaussian weights ')}"
-    return f"{said}; the {steep} mode steepest, {_exponent(many)}." if steep != flat else f"{said}."
+    (mode, rows), *rest = modes
+    told = [f"{mode} mode {_exponent(rows, 'null ', 'range ')}", *(f"{mode} {_exponent(rows)}" for mode, rows in rest)]
+    return f"Spectra: exponents, {', '.join(told)}."
 
 
-def _exponent(rows: Sequence[Row], word: str = "", null: str = "") -> str:
-    """`0.077 (range 0.052 to 0.190; Gaussian weights 0.025)`: medians over stacks; the last is the null's."""
+def _exponent(rows: Sequence[Row], null: str = "", word: str = "") -> str:
+    """`0.077 (null 0.025; range 0.052 to 0.190)`: medians over stacks; an exponent means little without its null."""
     values = [float(row["alpha"]) for row in rows]
-    ends = f"{word}{fixed(min(values))} to {fixed(max(values))}; " if len(values) > 1 else ""
-    return f"{fixed(median(values))} ({ends}{null}{fixed(_middle(rows, 'alpha_null'))})"
+    ends = f"; {word}{fixed(min(values))} to {fixed(max(values))}" if len(values) > 1 else ""
+    return f"{fixed(median(values))} ({null}{fixed(_middle(rows, 'alpha_null'))}{ends})"
 
 
 def _span(values: Sequence[float], unit: str) -> str:

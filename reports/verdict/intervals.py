@@ -15,7 +15,7 @@ from reports.formats import fixed, percent, significant
 Z = 1.96  # of a normal distribution's central 95 %
 _MOST_PLACES = 4
 _SMALL = 0.1  # below it a value without an interval has so many
-_INTERVAL = "95\N{NO-BREAK SPACE}% interval "
+INTERVAL = "95\N{NO-BREAK SPACE}% interval "
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class Estimate:
         if self.low is None or self.high is None:
             return f"{said} (interval not measured)"
         ends = f"{fixed(self.low, places, signed=signed)} to {fixed(self.high, places, signed=signed)}"
-        return f"{said} ({_INTERVAL if worded else ''}{ends})"
+        return f"{said} ({INTERVAL if worded else ''}{ends})"
 
     def share(self, *, worded: bool = False) -> str:
         """Of a fraction, in per cent."""
         if self.low is None or self.high is None:
             return percent(self.value)
         ends = f"{fixed(100 * self.low, 1)} to {fixed(100 * self.high, 1)}"
-        return f"{percent(self.value)} ({_INTERVAL if worded else ''}{ends})"
+        return f"{percent(self.value)} ({INTERVAL if worded else ''}{ends})"
 
     @property
     def places(self) -> int:

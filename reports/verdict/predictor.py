@@ -1,10 +1,12 @@
-"""The fourth sentence: which error predicts the damage, of injected residuals and of the runs of `attribution`."""
+"""The fourth sentence: which error predicts the damage, of injected residuals and of the models of `attribution`."""
+
+from collections.abc import Sequence
 
 from reports.formats import fixed, listing, percent
 from reports.injection.best import compared, difference, enough, is_less, laws
 from reports.injection.sites import NAMES, Site, sites
 from reports.run import Row, given
-from reports.verdict.intervals import between
+from reports.verdict.intervals import INTERVAL, between
 from reports.verdict.subjects import Subject, plain
 
 _NAMES = {
@@ -14,7 +16,7 @@ _NAMES = {
 
 
 def predictor(subject: Subject) -> str:
-    """Injected residuals tell causes apart, runs of methods only go along with them: in that order."""
+    """Injected residuals tell causes apart, models only go along with them: in that order."""
     injected = _injected(subject)
     found = [part for part in (injected, _attributed(subject, alone=not injected)) if part]
     if not found:
@@ -64,28 +66,31 @@ def _attributed(subject: Subject, *, alone: bool) -> str:
     rows = max(tables, key=_runs, default=[])
     if not rows:
         return ""
-    first, *rest = sorted(rows, key=lambda row: -float(row["rank_correlation"]))
+    best, *rest = _ties(rows)
     start = "Which error predicts the damage: over" if alone else "Over"
-    said = f"{start} {first['runs']} runs of attribution the added loss has rank correlation {_with(first, alone)}"
-    if not rest or not alone:
-        return f"{said}."
-    alike = sum(not _apart(first, row) for row in rest)
-    which = "none of the others can" if alike == len(rest) else f"{alike} of the other {len(rest)} cannot"
-    tail = f"; {which} be told apart from it" if alike else ""
-    return f"{said}{tail}; next {_with(rest[0])}."
+    many = f"{start} {best[0]['runs']} models of attribution the added loss has rank correlation"
+    said = f"{many} {_with(best, ', were they independent' if alone else '')}"
+    return f"{said}; next {_with(rest[0])}." if rest and alone else f"{said}."
+
+
+def _ties(rows: Sequence[Row]) -> list[list[Row]]:
+    """The strongest first; those that are written alike together."""
+    found: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: -float(row["rank_correlation"])):
+        found.setdefault(fixed(row["rank_correlation"]), []).append(row)
+    return list(found.values())
 
 
 def _runs(rows: list[Row]) -> int:
     return max((int(row["runs"]) for row in rows), default=0)
 
 
-def _with(row: Row, worded: bool = False) -> str:
-    found = between(row.get("low"), float(row["rank_correlation"]), row.get("high")).text(worded=worded)
-    return f"{found} with the {_NAMES.get(str(row['error']), plain(row['error']))}"
-
-
-def _apart(one: Row, other: Row) -> bool:
-    """Their intervals do not overlap."""
-    if not (given(one, "low", "high") and given(other, "low", "high")):
-        return False
-    return bool(one["low"] > other["high"] or other["low"] > one["high"])
+def _with(tied: Sequence[Row], remark: str = "") -> str:
+    """`0.97 (0.90 to 0.99) with the functional error`; steps of one ladder are not independent, as `remark` says."""
+    first = tied[0]
+    found = between(first.get("low"), float(first["rank_correlation"]), first.get("high"))
+    interval = ""
+    if found.low is not None and found.high is not None:
+        interval = f" ({INTERVAL if remark else ''}{fixed(found.low)} to {fixed(found.high)}{remark})"
+    names = [f"the {_NAMES.get(str(row['error']), plain(row['error']))}" for row in tied]
+    return f"{fixed(found.value)}{interval} with {listing(names)}"
