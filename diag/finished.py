@@ -12,6 +12,7 @@ from diag.run import PART, SCHEMA, Row
 from tdmoe.problems import InputError
 
 COMPARE = "compare"  # its folder holds the run of its job compare-NAME in parts/NAME
+CALIBRATION = "calibration"  # the one job of it whose run lies elsewhere
 NEEDED: dict[str, type] = {
     **{"command": str, "model": str, "command_line": str, "config": dict, "seed": int, "versions": dict},
     **{"device": str, "fingerprint": str, "started": str, "jobs": list},
@@ -68,10 +69,18 @@ def load(paths: Iterable[Path]) -> Found:
 
 
 def _parts(path: Path, manifest: Row) -> tuple[list[Path], list[Row]]:
-    """Folders of a comparison's parts, and its jobs that left none."""
+    """Folders of a comparison's parts, and its jobs that left none. InputError where one that is done has gone."""
     home = path / "parts"
     parts = [(home / job["key"].removeprefix(f"{COMPARE}-"), job) for job in manifest["jobs"]]
     there = [part for part, _ in parts if part.parent == home and PART.fullmatch(part.name) and _holds_run(part)]
+    gone = [
+        f"{part}: a finished part of this comparison, holds no run.json; run the same compare command again"
+        for part, job in parts
+        if job["state"] == "done" and part not in there and job["key"].startswith(f"{COMPARE}-")
+        if job["key"] != f"{COMPARE}-{CALIBRATION}"
+    ]
+    if gone:
+        raise InputError("\n".join(gone))
     if not there:
         raise InputError(f"{path}: this comparison has measured nothing yet; run the same compare command again")
     return there, [_job(job) for part, job in parts if job["state"] != "done" and part not in there]

@@ -134,6 +134,24 @@ def test_a_comparison_stands_for_its_parts_and_names_those_that_left_nothing(too
     assert "Incomplete: 1 of 4 jobs did not finish" in text and "compare-drift failed: <b>no memory</b>" in text
 
 
+def test_finished_parts_that_have_gone_are_named(tool: Tool, home: Path) -> None:
+    for name, run in (("quality", run_of(ratios())), ("spectra", synthetic_run()), ("drift", a_run(5.0))):
+        written(home / "all" / "parts" / name, run)
+    jobs = [(name, "done", None) for name in ("calibration", "spectra", "quality", "drift")]
+    comparison(home / "all", *jobs, ("operator", "failed", "no memory"))
+    assert tool("report", "all").code == 0, "a failed one may have left nothing, calibration lies elsewhere"
+    shutil.rmtree(home / "all" / "parts" / "drift")
+    (home / "all" / "parts" / "quality" / "run.json").unlink()
+    (home / "all" / "report.html").unlink()
+    result = tool("report", "all")
+    said = result.err.splitlines()
+    assert (result.code, result.out, len(said)) == (2, "", 2)
+    for line, name in zip(said, ("quality", "drift"), strict=True):
+        assert f"{Path('all') / 'parts' / name}: a finished part of this comparison, holds no run.json; run the" in line
+    shutil.rmtree(home / "all" / "parts")
+    assert len(tool("report", "all").err.splitlines()) == 3
+
+
 def edit(**changes: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         manifest = json.loads((folder / "run.json").read_text())
