@@ -33,13 +33,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A caption, headings, and lines whose first cell is the heading of its line; `raw` are the rows they show."""
+    """A caption, headings, and lines whose first cell is the heading of its line; `raw` are the rows they show.
+
+    `narrow` has notes below their values and headings in short lines, so that many columns fit side by side.
+    """
 
     caption: str
     headings: Sequence[str]
     lines: Sequence[Sequence[Cell]]
     groups: Sequence[tuple[str, int]] = ()
     raw: Sequence[Row] = ()
+    narrow: bool = False
 
     @property
     def wordy(self) -> list[bool]:

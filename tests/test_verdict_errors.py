@@ -57,6 +57,27 @@ def test_gaps_without_an_error(published: float, best: float | None, mobe: float
     assert second in found[1] and "cannot be told apart" not in "".join(found)
 
 
+def test_too_few_windows_for_an_interval_leave_the_difference_without_one() -> None:
+    run = paired_run(0.09, 0.12)
+    rows = [row | {"mobe_difference_low": None, "mobe_difference_high": None} for row in run["tables"]["attribution"]]
+    first, *_, fifth = said(run | {"tables": {"attribution": rows}})
+    assert first.startswith(
+        "Whether TD-MoE loses to MoBE, as published and at its best, cannot be told without an error: 0.900 and 0.0200"
+    )
+    assert "cannot be told apart" not in fifth.partition(" Cannot")[0]
+
+
+def test_what_remains_of_a_chosen_combination_is_told_on_windows_that_it_was_not_chosen_on() -> None:
+    """Its own loss is too low: the share is of other windows, and so is what remains of 0.9 nats."""
+    closed = {"gap_closed": 0.9, "gap_low": 0.88, "gap_high": 0.92}
+    best = step("best of 4 combinations: exact ranks", "tdmoe:alignment=1", 0.11, "combination", **closed)
+    run = paired_run(0.09, 0.12)
+    run["tables"]["attribution"].append(best | planted.paired(0.01))
+    second = said(run)[1]
+    assert "90.0 % (95 % interval 88.0 to 92.0), with the “best of 4 combinations” (exact ranks)." in second
+    assert "What remains, 0.0900 nats on windows that it was not chosen on, bounds" in second
+
+
 def test_a_best_run_without_an_error_is_told() -> None:
     run = planted.quality()
     rows = [row | (NO_ERROR if row["method"] == "tdmoe" else {}) for row in run["tables"]["quality"]]

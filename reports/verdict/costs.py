@@ -18,19 +18,18 @@ def costs_block(subject: Subject, found: Comparison) -> Block | None:
     timed = _timed(found, subject.rows("compression"))
     if not timed:
         return None
-    fastest = min((seconds for _, seconds in timed if seconds > 0), default=None)
     lines = []
     for model, seconds in sorted(timed, key=lambda pair: (pair[1], pair[0].title)):
         stored = model.loss.stored
-        times = fixed(seconds / fastest, 1) if fastest else EMPTY
         memory = Cell(EMPTY, "not measured") if stored is None else Cell(percent(stored))
-        lines.append([Cell(model.name), Cell(fixed(seconds, 1)), Cell(times), memory])
+        lines.append([Cell(model.name), Cell(fixed(seconds, 1)), memory])
     devices = sorted({str(run["device"]) for run in subject.runs if run["tables"].get("attribution")})
     where = f" on {', '.join(devices)}" if devices else ""
     caption = (
-        f"Seconds that compressing took{where}, calibration apart, and stored bits of all but the input embeddings"
+        f"Seconds that compressing took{where}, calibration, frontiers and measured sensitivities apart, and stored "
+        "bits of all but the input embeddings"
     )
-    headings = ("method", "seconds", "times the fastest", "stored, of the dense bits")
+    headings = ("method", "seconds", "stored, of the dense bits")
     return Block(
         subject.anchor("costs"), subject.title("Costs"), Table(caption, headings, lines), folded=True,
         text=f"{_TEXT} {_peaks(subject)}",

@@ -10,7 +10,7 @@ from reports.run import Row, given
 from reports.verdict.arenas import Duel
 from reports.verdict.intervals import Estimate, bare, between, with_error
 from reports.verdict.loses import beside
-from reports.verdict.losses import TDMOE, difference, step_name
+from reports.verdict.losses import COMBINATION, TDMOE, difference, step_name
 from reports.verdict.subjects import Subject
 
 NO_GAP = "no_gap"
@@ -44,7 +44,7 @@ def inflicted(subject: Subject, found: Sequence[Duel]) -> str:
     known = share.share(worded=True) if share.known else f"{share.share()} (interval not measured)"
     return (
         f"How TD-MoE was run accounts for {size} of that gap: {known}, with {duel.best.how}{duel.best.consists}."
-        f"{_largest(subject, duel)} {_remainder(duel, share)}"
+        f"{_largest(subject, duel)} {_remainder(duel, gap, share)}"
     )
 
 
@@ -73,21 +73,24 @@ def _share(duel: Duel, gap: Estimate) -> Estimate:
     return Estimate((duel.published.damage - duel.best.damage) / gap.value)
 
 
-def _remainder(duel: Duel, share: Estimate) -> str:
-    """Judged by the interval of the share where there is one, which is then the only one that is given of it."""
+def _remainder(duel: Duel, gap: Estimate, share: Estimate) -> str:
+    """Of the share where that has an interval, which is then the only one that is given of it."""
     assert duel.best is not None and duel.mobe is not None, "asked before"
     left = difference(duel.best, duel.mobe)
+    chosen = duel.best.ladder == COMBINATION and share.known  # the share is of other windows than its loss
     if share.low is not None and share.high is not None:
         above, below = share.high < 1, share.low > 1
-        said, left = fixed(left.value, left.places, signed=not above), Estimate(left.value)
+        left = Estimate((1 - share.value) * gap.value if chosen else left.value)
+        said = fixed(left.value, left.places, signed=not above)
     else:
         above, below = left.above, left.below
         said = bare(left, signed=not above)
+    where = " on windows that it was not chosen on" if chosen else ""
     if above:
-        return f"What remains, {said} nats, bounds the structure's cost against this run of MoBE."
+        return f"What remains, {said} nats{where}, bounds the structure's cost against this run of MoBE."
     if below:
         return f"Nothing remains for the structure: at its best TD-MoE loses {beside(left)} than MoBE."
-    return f"What remains, {said} nats, cannot be told from nothing."
+    return f"What remains, {said} nats{where}, cannot be told from nothing."
 
 
 def _largest(subject: Subject, duel: Duel) -> str:

@@ -82,14 +82,20 @@ class Loss:
 
     @property
     def beyond_reference(self) -> Estimate | None:
-        """Its loss less that of attribution's reference MoBE, paired by window; None where the table has it not."""
-        ends = [f"mobe_difference_{name}" for name in ("low", "nats", "high")]
-        return between(*(float(self.row[end]) for end in ends)) if given(self.row, *ends) else None
+        """Its loss less that of attribution's reference MoBE, paired by window; None where the table has it not.
+
+        Too few windows leave it without an interval.
+        """
+        if not given(self.row, "mobe_difference_nats"):
+            return None
+        low, high = (self.row.get(f"mobe_difference_{end}") for end in ("low", "high"))
+        return between(low, float(self.row["mobe_difference_nats"]), high)
 
     @property
     def is_reference(self) -> bool:
-        """The MoBE that these are of: it differs from itself by nothing, with certainty."""
-        return self.family == MOBE and self.beyond_reference == Estimate(0.0, 0.0, 0.0)
+        """The MoBE that these are of: it differs from itself by nothing."""
+        found = self.beyond_reference
+        return self.family == MOBE and found in (Estimate(0.0, 0.0, 0.0), Estimate(0.0))
 
     @property
     def stored(self) -> float | None:

@@ -11,6 +11,7 @@ from reports.verdict.subjects import Subject, plain
 
 _NAMES = {
     **NAMES,
+    "functional_error_expert": "functional error (own inputs)",
     "angle_deg": "angle of the residual stream",
 }
 

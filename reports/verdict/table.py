@@ -17,7 +17,7 @@ from reports.verdict.protocol import Column
 from reports.verdict.subjects import Subject, plain
 
 TEXT = (
-    "Small type beside a perplexity: the difference in mean loss to the dense model on the same windows, nats a token "
+    "Small type below a perplexity: the difference in mean loss to the dense model on the same windows, nats a token "
     "± its paired standard error, in brackets within two of 0. The verdict's intervals against "
     "attribution's MoBE are a bootstrap of the two losses paired by window; between other methods they add the two "
     "standard errors, which bounds the error whatever their correlation. RTN and the controls are yardsticks, "
@@ -73,9 +73,11 @@ def _table(found: Comparison, ours: Sequence[Compared], ratio: float | None, lay
     )
     if middle is not None:
         caption += f"; bits that differ by more than {100 * TOLERANCE:g} % from the methods' median are marked"
+    if any(cell.text == EMPTY for line in lines for cell in line):
+        caption += f"; {EMPTY} is not measured"
     if lacking := [name for name, _ in fields if name not in dict(known)]:
         caption += f"; not measured: {listing(lacking)}"
-    return Table(caption, ["method", *(name for name, _ in known)], lines)
+    return Table(caption, ["method", *(name for name, _ in known)], lines, narrow=True)
 
 
 def _removed(ours: Sequence[Compared], ratio: float | None, layers: str) -> str:
@@ -93,7 +95,7 @@ def _fields(found: Comparison, columns: Sequence[Column], middle: float | None, 
         ("angle, °", partial(_angle, usual)),
         ("norm ratio", _norm),
         ("same experts, least", _routed),
-        ("seconds", lambda m: Cell(EMPTY, "not measured") if m.seconds is None else Cell(fixed(m.seconds, 1))),
+        ("seconds", lambda m: Cell(EMPTY) if m.seconds is None else Cell(fixed(m.seconds, 1))),
     ]
 
 
@@ -115,8 +117,8 @@ def _dense(found: Comparison, columns: Sequence[Column], name: str) -> Cell:
     for column in columns:
         if name == f"perplexity, {found.names[column]}":
             loss = found.dense.get(column)
-            return Cell(_value(loss)) if loss else Cell(EMPTY, "not measured")
-    known = {"bits saved": percent(0.0), "norm ratio": "1", "same experts, least": percent(1.0), "seconds": EMPTY}
+            return Cell(_value(loss)) if loss else Cell(EMPTY)
+    known = {"bits saved": percent(0.0), "norm ratio": "1", "same experts, least": percent(1.0)}
     return Cell(known.get(name, "0"))
 
 
@@ -132,22 +134,22 @@ def _usual(ours: Sequence[Compared]) -> str:
 def _bits(model: Compared, middle: float | None) -> Cell:
     stored = model.loss.stored
     if model.loss.bits_saved is None or stored is None:
-        return Cell(EMPTY, "not measured")
+        return Cell(EMPTY)
     note = ""
     if middle and model.ratio is not None and abs(stored / middle - 1) > TOLERANCE:
-        note = f"{percent(abs(stored / middle - 1))} {'more' if stored > middle else 'fewer'} bits"
+        note = f"{percent(abs(stored / middle - 1))} {'more' if stored > middle else 'fewer'}"
     return Cell(percent(model.loss.bits_saved), note)
 
 
 def _error(name: str, model: Compared) -> Cell:
     value = model.errors.get(name)
-    return Cell(EMPTY, "not measured") if value is None else Cell(fixed(value))
+    return Cell(EMPTY) if value is None else Cell(fixed(value))
 
 
 def _perplexity(column: Column, model: Compared) -> Cell:
     loss = model.losses.get(column)
     if loss is None:
-        return Cell(EMPTY, "not measured")
+        return Cell(EMPTY)
     if not loss.measured:
         return Cell(_value(loss), loss.reason)
     note = with_error(loss.damage, loss.stderr, signed=True)
@@ -165,21 +167,22 @@ def _value(loss: Loss) -> str:
 def _angle(usual: str, model: Compared) -> Cell:
     end = model.end
     if end is None or not given(end, "angle_deg"):
-        return Cell(EMPTY, "not measured")
+        return Cell(EMPTY)
     angle = with_error(float(end["angle_deg"]), end.get("angle_stderr"), most=2)
-    return Cell(angle, model.angle_on if model.angle_on != usual else "")
+    parts = [part for part in model.angle_on.split(", ") if part not in usual.split(", ")]
+    return Cell(angle, ", ".join(parts))
 
 
 def _norm(model: Compared) -> Cell:
     end = model.end
     if end is None or not given(end, "norm_ratio"):
-        return Cell(EMPTY, "not measured")
+        return Cell(EMPTY)
     return Cell(fixed(end["norm_ratio"]))
 
 
 def _routed(model: Compared) -> Cell:
     """At the layer where fewest of a token's experts stay the same."""
     if model.routed is None:
-        return Cell(EMPTY, "not measured")
+        return Cell(EMPTY)
     layer, share = model.routed
     return Cell(percent(share), f"layer {layer}" if share < 1 else "")
