@@ -113,6 +113,16 @@ def test_differences_within_two_standard_errors_are_in_brackets() -> None:
     assert cells == ["(+0.0100 ± 0.0100)", "+0.1000 ± 0.0100"]
 
 
+def test_differences_without_an_error_or_that_are_nothing() -> None:
+    alone = {"loss_difference_nats_stderr": None, "stderr": None, "samples": 1}
+    rows = [row | alone if row["metric"] == "perplexity" else row for row in ratios()]
+    text = words(page_of(run_of(rows)))
+    assert "no error known" in text and "± —" not in text and "(1 window, " in text
+    nothing = {"loss_difference_nats": -3e-9, "loss_difference_nats_stderr": 3e-9}
+    none = [row | nothing if row["metric"] == "perplexity" and row["method"] != "dense" else row for row in ratios()]
+    assert "0.0000" not in words(page_of(run_of(none)))
+
+
 def test_figures_have_a_panel_a_data_set_and_a_line_a_series() -> None:
     drawn = {figure.name: figure for figure in figures_for(run_of(ratios()))}
     assert list(drawn) == ["quality-perplexity", "quality-accuracy"]

@@ -12,6 +12,7 @@ from reports.quality.models import (
     difference,
     with_error,
 )
+from reports.run import Row
 
 _MOST = 6  # variants of one ratio in a sentence
 READING = (
@@ -38,9 +39,13 @@ def answer(listed: list[Measured]) -> list[str]:
     return [sentence for sentence in said if sentence]
 
 
+def _windows(row: Row) -> str:
+    return "window" if row["samples"] == 1 else "windows"
+
+
 def _dense(dense: Measured, texts: list[str]) -> str:
     parts = [
-        f"{with_error(row)} on {text} ({row['samples']} windows, {row['tokens']} scored tokens)"
+        f"{with_error(row)} on {text} ({row['samples']} {_windows(row)}, {row['tokens']} scored tokens)"
         for text in texts
         if (row := dense.rows.get(text)) is not None and row.get("value") is not None
     ]

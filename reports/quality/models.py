@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from reports.formats import EMPTY, fixed, significant
+from reports.formats import fixed, significant
 from reports.methods import method_name
 from reports.run import Row, Run, given
 
@@ -48,8 +48,17 @@ class Difference:
         return self.stderr is not None and abs(self.value) > 2 * self.stderr
 
     def text(self, places: int, scale: float = 1.0) -> str:
-        stderr = EMPTY if self.stderr is None else fixed(scale * self.stderr, places)
-        return f"{fixed(scale * self.value, places, signed=True)} ± {stderr}"
+        """`+0.1124 ± 0.0020`; 0 where neither shows."""
+        value = fixed(scale * self.value, places, signed=True)
+        if self.stderr is None:
+            return f"{value}, no error known"
+        nothing = round(scale * self.value, places) == 0 == round(scale * self.stderr, places)
+        return "0" if nothing else f"{value} ± {fixed(scale * self.stderr, places)}"
+
+    def note(self, places: int, scale: float = 1.0) -> str:
+        """In brackets where it may be nothing."""
+        said = self.text(places, scale)
+        return said if self.clear or self.stderr is None or said == "0" else f"({said})"
 
     def points(self) -> str:
         """Of an accuracy."""

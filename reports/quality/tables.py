@@ -55,10 +55,10 @@ def _cell(row: Row | None, text: Callable[[Row], str]) -> Cell:
     if row.get("value") is None:
         return Cell(EMPTY, status_of(row))
     found = difference(row)
-    note = "" if found is None else found.text(4) if row["metric"] == PERPLEXITY else found.points()
-    return Cell(text(row), note if found is None or found.clear else f"({note})")
+    places, scale = (4, 1.0) if row["metric"] == PERPLEXITY else (1, 100.0)
+    return Cell(text(row), "" if found is None else found.note(places, scale))
 
 
 def _accuracy(row: Row) -> str:
     stderr = row.get("stderr")
-    return f"{percent(row['value'])} ± {EMPTY if stderr is None else fixed(100 * stderr, 1)}"
+    return percent(row["value"]) + ("" if stderr is None else f" ± {fixed(100 * stderr, 1)}")
