@@ -74,7 +74,7 @@ def test_the_verdict_is_the_share_of_the_gap_and_what_is_left_of_it(page: str) -
         "± 0.012 nats a token to the dense model's loss, MoBE (corrected) 0.049 ± 0.002, a gap of 1.403 nats (bits "
         "saved: 24.8 % and 25.1 %); with “+ core refit” it adds 0.136 ± 0.003."
     ) in text
-    assert "At most 6.2 % of the gap (5.6 to 6.8), 0.087 nats, is structural: an upper bound" in text
+    assert "What is left, 6.2 % of the gap (5.6 to 6.8), 0.087 nats, bounds from above what is structural" in text
     wider = (
         "All of this is over gate and up. With as many bits saved over gate, up and down, TD-MoE “+ budget shared with "
         "down by measured sensitivity” adds 0.069 ± 0.002 nats, MoBE "
