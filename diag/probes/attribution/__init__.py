@@ -21,7 +21,7 @@ SHAPLEY = "attribution_shapley"
 PREDICTORS = "attribution_predictors"
 MEASURED = "measured"  # of a part: what the tables are computed from
 VERSION = 2
-STATISTICS_VERSION = 2  # of what is computed from the parts
+STATISTICS_VERSION = 3  # of what is computed from the parts
 COLUMNS = (
     *("step", "method", "ratio", "bits_saved", "weight_error", "functional_error", "operator_error", "angle_deg"),
     *("perplexity", "perplexity_stderr", "gap_closed", "gap_low", "gap_high", "status"),

@@ -66,8 +66,9 @@ def _best_combination(plan: Plan, found: Mapping[Variant, Measurement | None]) -
         return None
     best = min(losses, key=lambda on: losses[on].mean())  # the first, so the smallest, of equals
     variant = plan.coalition(best)
-    if variant in map(plan.variant, plan.steps):
-        return None
+    of_steps = (found[plan.variant(step)] for step in plan.steps)
+    if any(this is not None and np.array_equal(this.losses_W, losses[best]) for this in of_steps):
+        return None  # with a switch that changes nothing, perhaps
     models = len({plan.coalition(on) for on in losses})
     phrase = f"best of {models} combinations: {', '.join(text for s, text in SWITCHES.items() if s in best)}"
     return Step(phrase, COMBINATION, variant.recipe, variant.projections)
