@@ -158,8 +158,8 @@ def test_where_mobe_is_better_from_is_told_by_its_own_ladder() -> None:
         "alone, and adds 0.319 ± 0.005 nats (the step of TD-MoE with the nearest errors, “+ exact ranks”: 0.316 ± "
         "0.005). From there more bases take away 0.207 nats (“+ number of bases searched”: 0.112 ± 0.004) and the "
         "nonlinearity takes away 0.063 nats (“+ phi tanh: preset corrected”: 0.049 ± 0.002). With its left factors "
-        "refitted it adds 0.048 ± 0.002. Trained as published it adds 0.067 ± 0.003 (“preset published, 3,000 steps”), and by the same optimiser 0.071 ± 0.003 (“published "
-        "training, free mixing”)."
+        "refitted it adds 0.048 ± 0.002. Trained as published it adds 0.067 ± 0.003 (“preset published, 3,000 steps”), "
+        "and by the same optimiser 0.071 ± 0.003 (“published training, free mixing”)."
     ) in text
     worse = changed("+ phi tanh: preset corrected", loss_difference_nats=0.12)
     worse = [row | {"loss_difference_nats": 0.13} if row["step"] == "+ phi silu" else row for row in worse]
