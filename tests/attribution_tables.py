@@ -44,6 +44,8 @@ LADDER_OF_MOBE = (
      0.112, 0.0036, 0.0016, 0.251, 0.339, 0.169, 0.150, 0.262, *_NO_MODES),
     ("+ phi silu", "mobe:phi=silu", 0.058, 0.0025, 0.0019, 0.251, 0.310, 0.151, 0.133, 0.231, *_NO_MODES),
     ("+ phi tanh: preset corrected", "mobe", MOBE, 0.0022, 0.0011, 0.251, 0.304, 0.145, 0.127, 0.228, *_NO_MODES),
+    ("+ left factors refitted", "mobe:refit=expert",
+     0.048, 0.0021, 0.0004, 0.251, 0.331, 0.169, 0.101, 0.251, *_NO_MODES),
     ("preset published, 3,000 steps", "mobe:preset=published,steps=3000",
      0.067, 0.0026, 0.0013, 0.264, 0.290, 0.179, 0.158, 0.210, *_NO_MODES),
     ("published training, free mixing", "mobe:preset=published,mixing=free,steps=3000",

@@ -347,8 +347,8 @@ def test_fresh_of_a_command_reaches_its_factors(
     home: Path, tool: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, made: Counter[str]
 ) -> None:
     monkeypatch.chdir(home)
-    asked = ("--calibration-text", "a.txt", "--calibration-tokens", 256, "--text", "b.txt", "--window", 32, "--quiet")
-    asked += ("--ladder", "quick", "--windows", 3, "--fit-steps", 2, "--mobe-steps", 2, "--out", "attributed")
+    asked = ("--calibration-text", "a.txt", "--calibration-tokens", 256, "--text", "b.txt", "--window", 16, "--quiet")
+    asked += ("--ladder", "quick", "--windows", 8, "--fit-steps", 2, "--mobe-steps", 2, "--out", "attributed")
     assert tool("attribution", "--model", "pico", *asked).code == 0
     first = made.copy()
     assert first["calibration"] == 1 and first.total() > 9

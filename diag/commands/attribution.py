@@ -67,7 +67,7 @@ def attribution(
     fresh: FreshOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Which change to TD-MoE closes how much of its gap to MoBE, at equal stored bits."""
+    """Which change to TD-MoE closes how much of its gap to MoBE, at matched stored bits."""
     from diag import parse
     from diag.calibrating import Settings
     from diag.console import output_may_close, print_lines

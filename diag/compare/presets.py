@@ -88,6 +88,7 @@ def _paper(about: About) -> Experiment:
             Quality(texts=("c4-eval",), windows=0, window=window, tasks=TASKS),
         ),
         drift=(Drift(tokens=102_400, window=about.window(1024), scope="all", dtype="auto"),),
+        attribution=(Attribution(ladder="quick", dtype="auto"),),  # which the paper has not: what its gap is made of
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure as Canvas
 
-from reports.attribution.ladders import DENSE, SAME_FORM, Attribution, Step
+from reports.attribution.ladders import DENSE, MOBE, SAME_FORM, Attribution, Step
 from reports.attribution.names import SMALL
 from reports.attribution.waterfall import BETTER, OTHER, Group, chain, draw, frame, whole
 from reports.drawing import NULL_GREY, Figure, label, svg
@@ -18,12 +18,13 @@ def ladder_figure(model: str, found: Attribution) -> Figure | None:
     """How much each change takes away, between TD-MoE as published and MoBE; None without a measured step."""
     if not any(step.measured for step in found.tdmoe):
         return None
-    mobe = found.presets
+    refitted = [] if found.refitted is None else [found.refitted]
+    mobe = [*found.presets, *refitted]
     others = [step for step in found.beside if step.method != DENSE and step not in mobe]
     groups = [Group("TD-MoE, one change after the other", chain(found.tdmoe, found.gap))]
     both = [whole(step, BETTER, step.short) for step in found.combinations]
     groups += [Group("TD-MoE, the same changes combined", both)] if both else []
-    groups += [Group("MoBE", [whole(step, OTHER, step.preset) for step in mobe])] if mobe else []
+    groups += [Group("MoBE", [whole(step, OTHER, _preset(step)) for step in mobe])] if mobe else []
     groups += [Group("Beside", [whole(step) for step in others])] if others else []
     levels = [step.damage + step.stderr() for step in (*found.tensors, *mobe) if step.measured]
     lowest = min([0.0, *(step.damage - step.stderr() for step in (*found.tensors, *mobe, *others) if step.measured)])
@@ -119,10 +120,14 @@ def _said(steps: Sequence[Step], gap: float | None) -> str:
 def _plain(steps: Sequence[Step]) -> list[str]:
     """Names and levels."""
     return [
-        f"{f'MoBE {s.preset}' if s.is_preset else label(s.name, 48)} "
+        f"{f'MoBE {_preset(s)}' if s.family == MOBE else label(s.name, 48)} "
         f"{fixed(s.damage, 3) if s.measured else label(s.reason, 60)}"
         for s in steps
     ]
+
+
+def _preset(step: Step) -> str:
+    return step.preset + (", refitted" if "refit" in step.options else "")
 
 
 def _heading(figure: Canvas, height: float, title: str, model: str) -> None:

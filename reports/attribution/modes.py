@@ -78,7 +78,8 @@ def floor_figure(model: str, found: Attribution) -> Figure | None:
         caption=(
             "Relative functional error (pooled inputs) of each step of TD-MoE, and of cutting each mode alone to the "
             "step's ranks. The largest of the three is a floor: no Tucker decomposition of these ranks lies below it. "
-            "Between floor and step is what the other modes, the metric and the solver cost. Where MoBE lies below a "
+            "Between floor and step is what the other modes, the metric and the solver cost, or that another error was "
+            "made least (the core refit lowers that of each expert's own inputs). Where MoBE lies below a "
             "floor, only other ranks could reach it."
         ),
         svg=svg(figure),

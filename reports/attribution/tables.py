@@ -9,6 +9,7 @@ from reports.run import MODES, Row
 from reports.tables import Column, Table, table_of
 
 _MOST = 4  # ranks in a cell
+TOLERANCE = 0.005  # of stored bits, within which they are matched
 
 
 def _step(text: Callable[[Step], str]) -> Callable[[Row], str]:
@@ -29,6 +30,14 @@ def _unmeasured(row: Row) -> str:
     return "" if step.measured or step.method == "dense" else step.reason
 
 
+def _bits(row: Row) -> str:
+    """Saved, and what more or fewer are stored than `beside` where that is more than the tolerance."""
+    saved, beside = row.get("bits_saved"), row.get("beside")
+    if saved is None or not beside or row.get("ratio") is None or abs(more := (1 - saved) / beside - 1) <= TOLERANCE:
+        return percent(saved)
+    return f"{percent(saved)} ({percent(abs(more))} {'more' if more > 0 else 'fewer'} stored)"
+
+
 def _few(ranks: str) -> str:
     """Those of the first stacks, and how many others there are."""
     parts = ranks.split()
@@ -40,7 +49,7 @@ LOSS = (
     Column("above dense, nats", _step(lambda step: step.says()), reason=_unmeasured),
     Column("change, nats", _step(lambda step: step.says("change_nats")), reason=_no_reason),
     Column("gap closed (95 %)", _step(lambda step: step.closed())),
-    Column("bits saved", lambda row: percent(row.get("bits_saved")), reason=_no_reason),
+    Column("bits saved", lambda row: _bits(row), reason=_no_reason),
     Column(
         "perplexity",
         lambda row: with_error(row.get("perplexity"), row.get("perplexity_stderr"), least=2),
@@ -76,10 +85,12 @@ SPECS = (
 
 def losses(steps: Sequence[Step], caption: str, *, ladder: str = "") -> Table:
     """What each step adds to the loss. In the table of a ladder the presets of MoBE stand for the whole of it."""
+    saved = next((step.value("bits_saved") for step in steps if step.value("bits_saved") is not None), None)
+    usual = {"beside": None if saved is None else 1 - saved}
     rows = [
-        {**step.row, "step": f"MoBE, {step.preset}", "change_nats": None}
+        {**step.row, **usual, "step": f"MoBE, {step.preset}", "change_nats": None}
         if step.is_preset and step.row.get("ladder") != ladder
-        else step.row
+        else {**step.row, **usual}
         for step in steps
     ]
     return table_of(rows, (NAME, *LOSS), caption)

@@ -71,8 +71,8 @@ def _left(found: Attribution, best: Step, reference: Step) -> list[str]:
         text = f"Nothing is left of the gap: TD-MoE is ahead of MoBE by {fixed(ahead, 3)} nats."
     else:
         text = (
-            f"At most {said}, {fixed(-ahead, 3)} nats, is structural: an upper bound against this run of "
-            "MoBE, since changes that were not tried may close more."
+            f"What is left, {said}, {fixed(-ahead, 3)} nats, bounds from above what is structural, against this run of "
+            "MoBE: changes that were not tried may close more."
         )
     return [text, *_refitted(found, best), *_wider(found, reference)]
 

@@ -5,9 +5,10 @@
 L are means over the same windows. A bootstrap sample draws windows with replacement, the same ones for all models, and
 computes everything anew, the better preset too. Windows follow one another in a text and are not independent, so they
 are drawn in blocks of neighbours, about W^(1/3) long (circular block bootstrap: Politis and Romano 1992). Intervals are
-percentiles (95 %). Where that of the denominator holds 0 there is no gap, and no share of it.
+percentiles (95 %), further out the fewer blocks there are, as Student's quantiles are (expanded percentiles: Hesterberg
+2015, The American Statistician 69). Where that of the denominator holds 0 there is no gap, and no share of it.
 
-Legend: W windows, B bootstrap samples, M presets, C combinations, K orders.
+Legend: W windows, B bootstrap samples, N blocks, M presets, C models to choose from, K orders.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
+from scipy.stats import t as student
 
-from diag.probes.injection.intervals import interval
-
-SAMPLES = 2000
+SAMPLES = 10_000
+LEVEL = 0.95
 
 Vector = NDArray[np.float64]
 Interval = tuple[float | None, float | None]
@@ -28,13 +30,31 @@ Interval = tuple[float | None, float | None]
 
 def resamples(seed: int, windows: int, samples: int = SAMPLES) -> Vector:
     """(B, W): how often each window was drawn, over W; in blocks on the circle of windows, the last one cut."""
-    length = round(windows ** (1 / 3))
+    length = _block(windows)
     random = np.random.default_rng([seed, windows])
     starts_BN = random.integers(0, windows, (samples, -(-windows // length)))
     picks_BW = (starts_BN[:, :, None] + np.arange(length)).reshape(samples, -1)[:, :windows] % windows
-    counts_BW = np.zeros((samples, windows))
-    np.add.at(counts_BW, (np.arange(samples)[:, None], picks_BW), 1.0)
+    places_BW = picks_BW + windows * np.arange(samples)[:, None]
+    counts_BW = np.bincount(places_BW.ravel(), minlength=samples * windows).reshape(samples, windows)
     return counts_BW / windows
+
+
+def _block(windows: int) -> int:
+    return int(np.rint(windows ** (1 / 3)))
+
+
+def interval(values_B: Vector, windows: int) -> Interval:
+    """Expanded percentiles of what was computed from `resamples` of so many windows.
+
+    None where a twentieth or more of the samples have no value.
+    """
+    finite = values_B[np.isfinite(values_B)]
+    if len(finite) <= LEVEL * len(values_B):
+        return None, None
+    blocks = windows / _block(windows)
+    reach = (blocks / (blocks - 1)) ** 0.5 * student.ppf((1 + LEVEL) / 2, blocks - 1)
+    low, high = np.quantile(finite, [norm.cdf(-reach), norm.cdf(reach)])
+    return float(low), float(high)
 
 
 def resampled_orders(seed: int, orders: int, samples: int = SAMPLES) -> Vector:
@@ -48,6 +68,7 @@ class Gap:
     """L_published - L_MoBE, in nats: of all windows, and of every bootstrap sample."""
 
     published_W: Vector
+    mobe_W: Vector
     value: float
     value_B: Vector
     weights_BW: Vector
@@ -58,25 +79,40 @@ class Gap:
         mobe_MW = np.stack(presets_MW)
         value = float(published_W.mean() - mobe_MW.mean(1).min())
         value_B = weights_BW @ published_W - (mobe_MW @ weights_BW.T).min(0)
-        return Gap(published_W, value, value_B, weights_BW)
+        return Gap(published_W, mobe_MW[mobe_MW.mean(1).argmin()], value, value_B, weights_BW)
 
     @property
     def clear(self) -> bool:
         """Whether its interval leaves out 0."""
-        low, high = interval(self.value_B.tolist())
+        low, high = self._interval(self.value_B)
         return low is not None and high is not None and not low <= 0.0 <= high
 
     def share(self, gained: float, gained_B: Vector) -> tuple[float, Interval]:
         """Of the gap, that so many nats make up, in each sample too (positive is gained); ask `clear` first."""
         with np.errstate(divide="ignore", invalid="ignore"):
             share_B = gained_B / self.value_B
-        return gained / self.value, interval(share_B.tolist())
+        return gained / self.value, self._interval(share_B)
 
     def closed(self, step_W: Vector) -> tuple[float, Interval]:
         """By a model with these losses. The better preset itself is at 1 by definition, the published run at 0."""
-        return self.closed_by_best([step_W])
+        gained_W = self.published_W - step_W
+        return self.share(float(gained_W.mean()), self.weights_BW @ gained_W)
 
-    def closed_by_best(self, losses_CW: Sequence[Vector]) -> tuple[float, Interval]:
-        """By the best of several models, which is chosen anew in each sample: the choice is part of the error."""
-        gained_CW = self.published_W - np.stack(losses_CW)
-        return self.share(float(gained_CW.mean(1).max()), (gained_CW @ self.weights_BW.T).max(0))
+    def over_mobe(self, step_W: Vector) -> tuple[float, Interval]:
+        """L_step - L_MoBE in nats, paired by window; MoBE the preset that is better over all windows."""
+        more_W = step_W - self.mobe_W
+        return float(more_W.mean()), self._interval(self.weights_BW @ more_W)
+
+    def _interval(self, values_B: Vector) -> Interval:
+        return interval(values_B, len(self.published_W))
+
+
+def crossed(losses_CW: Sequence[Vector]) -> Vector:
+    """(W,) losses of the best of several models, chosen on the one half of the windows and told on the other.
+
+    The least mean of many is too low a mean of the model that has it; so chosen it is not.
+    """
+    found_CW = np.stack(losses_CW)
+    half = found_CW.shape[1] // 2
+    first, second = (int(part_CW.mean(1).argmin()) for part_CW in (found_CW[:, :half], found_CW[:, half:]))
+    return np.concatenate([found_CW[second, :half], found_CW[first, half:]])

@@ -30,12 +30,16 @@ ALL = ",".join(PROJECTIONS)
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table below. `quick`: also in the quick ladder; `preset`: one of those that the gap is to."""
+    """A line of a table below. `quick`: also in the quick ladder; `preset`: one of those that the gap is to.
+
+    `apart`: no single change from the line before.
+    """
 
     phrase: str
     spec: str
     quick: bool = False
     preset: bool = False
+    apart: bool = False
 
 
 REFITTED = "+ left factors refitted"
@@ -49,7 +53,7 @@ MOBE_ROWS = (
     Row("+ phi silu", "mobe:phi=silu"),
     Row("+ phi tanh: preset corrected", "mobe", quick=True, preset=True),
     Row(REFITTED, "mobe:refit=expert", quick=True),  # as TD-MoE's core is
-    Row("preset published, {steps} steps", "mobe:preset=published,steps={steps}", preset=True),
+    Row("preset published, {steps} steps", "mobe:preset=published,steps={steps}", preset=True, apart=True),
     Row("published training, free mixing", "mobe:preset=published,mixing=free,steps={steps}"),
     Row("+ in the metric of the inputs", "mobe:preset=published,mixing=free,whitening=input,steps={steps}"),
 )
@@ -75,6 +79,7 @@ class Step:
     recipe: Recipe | None
     projections: str
     preset: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ def _mobe(frame: Frame, full: bool) -> list[Step]:
             found.append(_step(row, MOBE, text, frame))
         if full and row.phrase == REFITTED and set(frame.names) == {"gate", "up"}:
             recipe = Recipe(changed(text, ratio_of="model"), frame.ratio * frame.share)
-            found.append(Step("+ budget spread over gate, up and down", MOBE, recipe, ALL))
+            found.append(Step("+ budget spread evenly over gate, up and down", MOBE, recipe, ALL))
     return found
 
 
@@ -161,7 +166,7 @@ def _step(row: Row, ladder: str, text: str, frame: Frame) -> Step:
     found, options = methods.parse(text)
     ratio = None if found.fixes_storage(options) else frame.ratio
     phrase = row.phrase.format(steps=f"{frame.mobe_steps:,}")
-    return Step(phrase, ladder, Recipe(canonical(text), ratio), frame.projections, row.preset)
+    return Step(phrase, ladder, Recipe(canonical(text), ratio), frame.projections, row.preset, row.apart)
 
 
 def check_kind(kind: str) -> str:

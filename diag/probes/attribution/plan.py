@@ -282,7 +282,12 @@ class Plan(OpenModel):
         config = {
             **{"ratio": request.ratio, "projections": self.projections, "layers": layers},
             **{"ladder": request.ladder, "shapley": "none" if self.game is None else self.game.orders_said},
-            **{"mobe steps": request.mobe_steps, "alignment": self.frame.alignment, "bootstrap samples": SAMPLES},
+            **{
+                "mobe steps": request.mobe_steps,
+                "fit steps": request.fit_steps,
+                "alignment": self.frame.alignment,
+                "bootstrap samples": SAMPLES,
+            },
             **{
                 "text": Path(request.text).name,
                 "windows": shape[0],

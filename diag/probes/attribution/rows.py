@@ -81,8 +81,10 @@ def attribution_rows(
         row |= {"projections": step.projections, "status": failed.get(step)}
         this = measured.get(step)
         if this is not None:
-            row |= _losses(this, dense, None if step.ladder == BESIDE else before.get(step.ladder))
+            row |= _losses(this, dense, None if step.ladder == BESIDE or step.apart else before.get(step.ladder))
             row |= _geometry(this, tails)
+            if gap is not None and this.finite:
+                row |= _over_mobe(this, gap)
             if row["status"] is None:
                 row |= _closed(this, gap)
         before[step.ladder] = this
@@ -119,6 +121,11 @@ def _geometry(this: Measurement, tails: Mapping[tuple[int, str], Tails]) -> Row:
         row |= {ERRORS_BY_MODE[mode]: error for mode, error in errors.items()}
         row["floor"] = max(errors.values())
     return row
+
+
+def _over_mobe(this: Measurement, gap: Gap) -> Row:
+    value, (low, high) = gap.over_mobe(this.losses_W)
+    return {"mobe_difference_nats": value, "mobe_difference_low": low, "mobe_difference_high": high}
 
 
 def _closed(this: Measurement, gap: Gap | None) -> Row:

@@ -22,7 +22,7 @@ SWITCHES = {  # in the order of the ladder
     STORED: "full modes store no factor",
     WHITENING: "correct whitening",
     RANKS: "exact ranks",
-    FINE: "ranks in smaller steps",
+    FINE: "ranks in smaller steps, budget spent",
     HOOI: "HOOI",
     JOINT: "shared input factor",
     REFIT: "core refit",

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from diag.probes.attribution import MEASURED, NAME, PREDICTORS, SHAPLEY
-from diag.probes.attribution.gap import Gap, Vector, resampled_orders, resamples
+from diag.probes.attribution.gap import Gap, Vector, crossed, interval, resampled_orders, resamples
 from diag.probes.attribution.ladder import COMBINATION, PUBLISHED, Step
 from diag.probes.attribution.plan import Plan, Variant
 from diag.probes.attribution.predictors import Model, predictors
 from diag.probes.attribution.rows import NO_GAP, NOT_FINITE, NOT_MEASURED, Measurement, Row, attribution_rows
 from diag.probes.attribution.shapley import Coalition, sampled
 from diag.probes.attribution.switches import SWITCHES
-from diag.probes.injection.intervals import interval
 
 
 def tables(plan: Plan) -> dict[str, list[Row]]:
@@ -67,9 +66,11 @@ def _best_combination(plan: Plan, found: Mapping[Variant, Measurement | None]) -
         return None
     best = min(losses, key=lambda on: losses[on].mean())  # the first, so the smallest, of equals
     variant = plan.coalition(best)
-    if variant in map(plan.variant, plan.steps):
-        return None
-    phrase = f"best of {len(losses)} combinations: {', '.join(text for s, text in SWITCHES.items() if s in best)}"
+    of_steps = (found[plan.variant(step)] for step in plan.steps)
+    if any(this is not None and np.array_equal(this.losses_W, losses[best]) for this in of_steps):
+        return None  # with a switch that changes nothing, perhaps
+    models = len({plan.coalition(on) for on in losses})
+    phrase = f"best of {models} combinations: {', '.join(text for s, text in SWITCHES.items() if s in best)}"
     return Step(phrase, COMBINATION, variant.recipe, variant.projections)
 
 
@@ -83,10 +84,10 @@ def _combinations(plan: Plan, found: Mapping[Variant, Measurement | None]) -> di
 
 
 def _chosen(plan: Plan, found: Mapping[Variant, Measurement | None], gap: Gap | None) -> Row:
-    """The share of the gap that the best combination closes."""
+    """The share of the gap that the best combination closes, told on windows that it was not chosen on."""
     if gap is None or not gap.clear:
         return {}
-    value, (low, high) = gap.closed_by_best(list(_combinations(plan, found).values()))
+    value, (low, high) = gap.closed(crossed(list(_combinations(plan, found).values())))
     return {"gap_closed": value, "gap_low": low, "gap_high": high}
 
 
@@ -115,7 +116,7 @@ def _shapley(plan: Plan, found: Mapping[Variant, Measurement | None], gap: Gap |
         row |= {"last_nats": _difference(losses, whole - {name}, whole)}
         if name in values:
             gained, gained_B = float(values[name].mean()), sampled(values[name], weights_BK, weights_BW)
-            row["nats"], (row["nats_low"], row["nats_high"]) = gained, interval(gained_B.tolist())
+            row["nats"], (row["nats_low"], row["nats_high"]) = gained, interval(gained_B, len(plan.windows_WT))
             if gap is not None and gap.clear:
                 row["gap_share"], (row["gap_share_low"], row["gap_share_high"]) = gap.share(gained, gained_B)
             else:
