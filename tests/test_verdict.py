@@ -355,6 +355,7 @@ def test_a_claim_is_told_in_bold_whatever_the_models_are_called(names: tuple[str
     for claim in claims:
         found = [head[0] for head in heads if head and head[0].endswith(claim)]
         assert len(set(found)) == 2, (claim, heads)
+        assert not any("  " in head for head in found)
 
 
 def answer_of(runs: list[Run]) -> list[str]:

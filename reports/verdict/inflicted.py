@@ -82,6 +82,8 @@ def _remainder(duel: Duel, gap: Estimate, share: Estimate) -> str:
         above, below = share.high < 1, share.low > 1
         left = Estimate((1 - share.value) * gap.value if chosen else left.value)
         said = fixed(left.value, left.places, signed=not above)
+    elif not left.known:
+        return f"What remains, {bare(left)} nats, has no known error."
     else:
         above, below = left.above, left.below
         said = bare(left, signed=not above)

@@ -57,7 +57,10 @@ def _next(best: Loss, rest: Sequence[Loss]) -> str:
     if found is None:
         return ""
     who = {RTN: "of decompositions ", TDMOE: "of the others "}.get(best.family, "")
-    alike = ", which cannot be told apart" if difference(found, best).open else ""
+    over = difference(found, best)
+    alike = ", which cannot be told apart" if over.open else ""
+    if not over.known and best.stderr is not None:
+        alike = ", no error known"
     return f"; {who}{_name(found)}, {_adds(found)}{alike}"
 
 

@@ -113,4 +113,5 @@ def _short(text: str, most: int) -> str:
 def clause(text: str, most: int) -> str:
     """Text from outside inside a claim: without what would end the claim before its colon (`reports.formats.lead`)."""
     line = re.sub(r"[:.]+(?= )", "", _short(text, most)).rstrip(":.")
-    return line if line.count("(") == line.count(")") else re.sub(r"[()]", "", line)
+    line = line if line.count("(") == line.count(")") else re.sub(r"[()]", "", line)
+    return " ".join(line.split())
