@@ -221,7 +221,9 @@ def places_of(stderr: float | None, least: int = 3) -> int:
 
 
 def with_error(value: float | None, stderr: float | None, *, signed: bool = False, least: int = 3) -> str:
-    """`0.316 ± 0.004`."""
+    """`0.316 ± 0.004`; 0 where it is known to be that."""
+    if value == 0 and stderr == 0:
+        return "0"
     places = places_of(stderr, least)
     text = fixed(value, places, signed=signed)
     return text if value is None or stderr is None else f"{text} ± {fixed(stderr, places)}"
