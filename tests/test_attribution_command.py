@@ -143,7 +143,7 @@ def test_shares_of_the_gap_and_shapley_values(work: Path) -> None:
     whole = loss["as published"] - loss["+ core refit"]
     assert sum(float(row["nats"]) for row in values) == pytest.approx(whole, abs=1e-12)
     for row in values:
-        assert float(row["nats_low"]) <= float(row["nats"]) <= float(row["nats_high"])
+        assert row["nats_low"] == row["nats_high"] == row["gap_share_low"] == ""  # one order has no spread
         assert (row["gap_share"] != "") == (row["status"] == "ok")
 
 

@@ -80,7 +80,7 @@ def test_the_verdict_is_the_share_of_the_gap_and_what_is_left_of_it(page: str) -
         "down by measured sensitivity” adds 0.069 ± 0.002 nats, MoBE "
     )
     assert f"{wider}over these was not measured." in text
-    assert "With the same refit MoBE adds 0.048 ± 0.002 nats, 0.088 less than TD-MoE." in text
+    assert "With the same refit MoBE adds 0.048 ± 0.002 nats, 0.088 less than TD-MoE (interval not measured)." in text
     assert pytest.approx((PUBLISHED - 0.136) / GAP, abs=5e-4) == 0.938  # the planted tables say so themselves
     rows = attribution_rows()
     spread = {"step": "+ budget spread", "projections": "gate,up,down", "loss_difference_nats": 0.04}
@@ -88,6 +88,34 @@ def test_the_verdict_is_the_share_of_the_gap_and_what_is_left_of_it(page: str) -
     assert f"{wider}“+ budget spread” 0.040 ± 0.003." in said(run_of([*rows, found]))
     alone = [row for row in rows if row["projections"] != "gate,up,down"]
     assert "All of this is over" not in said(run_of([*alone, found]))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        ((0.08, 0.1), (-0.002, 0.0), "0.088 (0.080 to 0.102) less than TD-MoE."),
+        ((-0.01, 0.2), (-0.002, 0.0), "which cannot be told apart from TD-MoE (it adds 0.010 less to 0.202 more)."),
+    ],
+)
+def test_mobe_with_the_same_refit_stands_beside_with_its_interval(
+    ours: tuple[float, float], theirs: tuple[float, float], expected: str
+) -> None:
+    rows = attribution_rows()
+    for row in rows:
+        for name, (low, high) in (("+ core refit", ours), ("+ left factors refitted", theirs)):
+            if row["step"] == name:
+                row |= {"mobe_difference_low": low, "mobe_difference_high": high}
+    assert f"With the same refit MoBE adds 0.048 ± 0.002 nats, {expected}" in said(run_of(rows))
+
+
+def test_a_combination_that_a_step_beats_where_it_was_not_chosen_is_not_the_best() -> None:
+    rows = attribution_rows()
+    chosen = next(row for row in rows if row["step"] == "+ core refit")
+    lucky = chosen | {"step": "best of 64 combinations: x", "ladder": "combination", "loss_difference_nats": 0.1}
+    found = attribution(run_of([*rows, lucky | {"gap_closed": 0.9}]))
+    assert found.best is not None and found.best.name == "+ core refit"
+    found = attribution(run_of([*rows, lucky | {"gap_closed": 0.95}]))
+    assert found.best is not None and found.best.name == "best of 64 combinations: x"
 
 
 def test_the_best_combination_is_the_best_of_tdmoe() -> None:
@@ -184,7 +212,7 @@ def test_no_gap_is_said_and_no_share_of_it_is_given() -> None:
     run = run_of(without_gap())
     text = said(run)
     assert text.startswith(
-        "There is no gap to MoBE to explain: TD-MoE as published it adds 1.452 ± 0.012 nats a token to the dense "
+        "There is no gap to MoBE to explain: as published TD-MoE adds 1.452 ± 0.012 nats a token to the dense "
         "model's loss, MoBE (corrected) 0.049 ± 0.002, a difference that cannot be told from 0"
     )
     assert "of the gap" not in text.split("Averaged over")[0] and "structural" not in text

@@ -152,7 +152,8 @@ def test_what_to_do_instead_keeps_to_the_projections_of_the_duel() -> None:
     shared = step("+ budget shared with down", "tdmoe:across=global", 0.05, ratio=0.27, **wide)
     fifth = sentences([planted.attribution(shared)])[4].replace("\N{NO-BREAK SPACE}", " ")
     assert fifth == (
-        "What to do instead: MoBE. Of 5 models saving at least 25.0 % of bits it adds least to the loss on c4-eval, "
+        "What to do instead: MoBE. Of 5 models storing no more bits than TD-MoE (within 0.5 %) it adds "
+        "least to the loss on c4-eval, "
         "+0.100 ± 0.010 nats a token at 25.0 %; TD-MoE, “core refit”, +0.300 ± 0.010 at 25.0 %; over gate, up and down "
         "TD-MoE, “budget shared with down”, +0.050 ± 0.010 at 25.0 %."
     )

@@ -136,7 +136,7 @@ def _print_table(plan: Plan) -> None:
         for heading in ("switch", "nats removed", "of the gap", "alone", "last"):
             table.add_column(heading, justify="left" if heading == "switch" else "right")
         for row in values:
-            nats = "" if row["nats"] is None else f"{row['nats']:.4f} ({row['nats_low']:.4f} to {row['nats_high']:.4f})"
+            nats = _ranged(row, "nats", "nats_low", "nats_high", ".4f")
             share = _ranged(row, "gap_share", "gap_share_low", "gap_share_high") or str(row["status"])
             alone, last = ("" if row[n] is None else f"{row[n]:.4f}" for n in ("alone_nats", "last_nats"))
             table.add_row(row["text"], nats, share, alone, last)
@@ -144,8 +144,8 @@ def _print_table(plan: Plan) -> None:
         print_table(table)
 
 
-def _ranged(row: dict[str, Any], value: str, low: str, high: str) -> str:
+def _ranged(row: dict[str, Any], value: str, low: str, high: str, form: str = ".1%") -> str:
     if row[value] is None:
         return ""
-    bounds = "" if row[low] is None else f" ({row[low]:.1%} to {row[high]:.1%})"
-    return f"{row[value]:.1%}{bounds}"
+    bounds = "" if row[low] is None else f" ({row[low]:{form}} to {row[high]:{form}})"
+    return f"{row[value]:{form}}{bounds}"

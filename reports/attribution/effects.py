@@ -17,7 +17,7 @@ def effects(found: Attribution) -> list[str]:
 def _shapley(found: Attribution) -> str:
     rows = by_strength(found.switches, "nats")
     helps = [row for row in rows if _end(row, "nats_low") > 0][:_FEW]
-    harms = [row for row in rows if _end(row, "nats_high") < 0]
+    harms = [row for row in rows if given(row, "nats_high") and row["nats_high"] < 0]
     idle = [row for row in rows if given(row, "nats_low", "nats_high") and row["nats_low"] <= 0 <= row["nats_high"]]
     if not rows:
         return ""

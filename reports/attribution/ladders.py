@@ -131,12 +131,12 @@ class Attribution:
         """The TD-MoE that adds least to the loss, of those of the reference's projections where there are any."""
         measured = [step for step in self.tensors if step.measured]
         alike = self.like(self.reference) if self.reference is not None else []
-        return min(alike or measured, key=lambda step: step.damage, default=None)
+        return _least(alike or measured)
 
     @property
     def wider(self) -> Step | None:
         """A TD-MoE of other projections than the reference's that adds less than the best of those."""
-        least = min((step for step in self.tensors if step.measured), key=lambda step: step.damage, default=None)
+        least = _least([step for step in self.tensors if step.measured])
         return None if least is self.best else least
 
     @property
@@ -191,6 +191,14 @@ class Attribution:
     def like(self, other: Step) -> list[Step]:
         """Measured steps of TD-MoE of the same projections."""
         return [s for s in self.tensors if s.measured and s.row.get("projections") == other.row.get("projections")]
+
+
+def _least(steps: Sequence[Step]) -> Step | None:
+    """That adds least; a combination only where it closes most on the windows that it was not chosen on."""
+    closed = [(step.value("gap_closed") or 0.0, step.row.get("ladder") == COMBINATION) for step in steps]
+    fixed_ = max((share for share, chosen in closed if not chosen), default=-math.inf)
+    able = [s for s, (share, chosen) in zip(steps, closed, strict=True) if not chosen or share > fixed_]
+    return min(able, key=lambda step: step.damage, default=None)
 
 
 def attribution(run: Run) -> Attribution:

@@ -24,7 +24,7 @@ def verdict(found: Attribution) -> list[str]:
     against = f"{start}, MoBE ({reference.preset}) {reference.says()}"
     if found.gap is None:
         return [
-            f"There is no gap to MoBE to explain: TD-MoE {against}, a difference that "
+            f"There is no gap to MoBE to explain: {against.replace('it adds', 'TD-MoE adds', 1)}, a difference that "
             f"{'cannot be told from 0' if found.without_gap else 'has no interval'}{_end(published, best)}."
         ]
     closed = f"{_share(best)} of TD-MoE's gap to MoBE is how TD-MoE was run"
@@ -83,10 +83,20 @@ def _refitted(found: Attribution, best: Step) -> list[str]:
     if rival is None or best.options.get("refit") != "expert":
         return []
     left = best.damage - rival.damage
-    return [
-        f"With the same refit MoBE adds {rival.says()} nats, {fixed(abs(left), 3)} "
-        f"{'less' if left >= 0 else 'more'} than TD-MoE."
-    ]
+    return [f"With the same refit MoBE adds {rival.says()} nats, {_beside(left, best, rival)}."]
+
+
+def _beside(left: float, best: Step, rival: Step) -> str:
+    """TD-MoE's loss less MoBE's; its interval is between the ends of both to one reference, so no narrower."""
+    lows, highs = ([step.value(f"mobe_difference_{end}") for step in (best, rival)] for end in ("low", "high"))
+    than = f"{'less' if left >= 0 else 'more'} than TD-MoE"
+    if None in (*lows, *highs):
+        return f"{fixed(abs(left), 3)} {than} (interval not measured)"
+    low, high = float(lows[0] or 0.0) - float(highs[1] or 0.0), float(highs[0] or 0.0) - float(lows[1] or 0.0)
+    if low <= 0 <= high:
+        return f"which cannot be told apart from TD-MoE (it adds {fixed(-low, 3)} less to {fixed(high, 3)} more)"
+    near, far = sorted((abs(low), abs(high)))
+    return f"{fixed(abs(left), 3)} ({fixed(near, 3)} to {fixed(far, 3)}) {than}"
 
 
 def _wider(found: Attribution, reference: Step) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from reports.formats import listing
 from reports.quality.answer import count_layers
 from reports.run import Row, given, projection_order
-from reports.verdict.losses import DENSE, MOBE, TDMOE, Loss, stores_no_more
+from reports.verdict.losses import COMBINATION, DENSE, MOBE, TDMOE, Loss, stores_no_more
 from reports.verdict.subjects import Subject, plain
 
 _EXACTLY = 1e-9  # a share that is 1 by definition
@@ -177,7 +177,7 @@ def _duel(arena: Arena, ratio: float | None, losses: Sequence[Loss]) -> Duel:
     known = [loss for loss in losses if loss.measured]
     published = next((loss for loss in known if loss.is_published), None)
     tensors = [loss for loss in known if loss.family == TDMOE]
-    able = [loss for loss in tensors if stores_no_more(loss, published)]
+    able = _confirmed([loss for loss in tensors if stores_no_more(loss, published)])
     limit = published or _least(able)
     matrices = [loss for loss in known if loss.family == MOBE]
     mobe = _reference(arena, matrices, limit)
@@ -185,6 +185,13 @@ def _duel(arena: Arena, ratio: float | None, losses: Sequence[Loss]) -> Duel:
     best, least = _least(alike or able), _least(able)
     wider = [] if least is None or least is best else [least, *_over_the_same(least, matrices)]
     return Duel(arena, ratio, published, best, mobe, known, wider)
+
+
+def _confirmed(losses: Sequence[Loss]) -> list[Loss]:
+    """Without a combination that closes no more than a step does on the windows that it was not chosen on."""
+    closed = [float(x.row["gap_closed"]) for x in losses if x.ladder != COMBINATION and given(x.row, "gap_closed")]
+    most = max(closed, default=float("-inf"))
+    return [x for x in losses if x.ladder != COMBINATION or float(x.row.get("gap_closed") or 0.0) > most]
 
 
 def _reference(arena: Arena, matrices: Sequence[Loss], limit: Loss | None) -> Loss | None:
@@ -210,6 +217,11 @@ def _closes_all(loss: Loss) -> bool:
 
 def _least(losses: Sequence[Loss]) -> Loss | None:
     return min(losses, key=lambda loss: loss.damage, default=None)
+
+
+def same_comparison(one: Duel, other: Duel) -> bool:
+    """The same text, ratio and layers, which a second command has measured again."""
+    return (one.arena.text, one.ratio, one.arena.layers) == (other.arena.text, other.ratio, other.arena.layers)
 
 
 def again(duel: Duel, loss: Loss) -> Loss | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from reports.formats import listing, percent
-from reports.verdict.arenas import Duel, again, agreement, projections_in_words
+from reports.verdict.arenas import Duel, again, agreement, projections_in_words, same_comparison
 from reports.verdict.intervals import with_error
 from reports.verdict.losses import RTN, TDMOE, Loss, difference, stores_no_more
 from reports.verdict.subjects import plain
@@ -26,10 +26,15 @@ def instead(found: Sequence[Duel]) -> str:
         what, who = "nothing that was measured does better than TD-MoE", f"{_name(best)}{best.consists}"
     told = f"{_next(best, rest)}{_wider(duel, best, rest)}.{_ties(best, rest) or _unknown(best, rest)}"
     return (
-        f"What to do instead: {what}. Of {len(able)} models saving at least {percent(duel.tdmoe.bits_saved)} of bits "
+        f"What to do instead: {what}. Of {_different(able)} models storing no more bits than TD-MoE (within 0.5 %) "
         f"{who} adds least to the loss on {plain(duel.arena.text)}, {_adds(best, ' nats a token')}{told}"
         f"{_elsewhere(found, duel, able)}"
     )
+
+
+def _different(losses: Sequence[Loss]) -> int:
+    """How many are not the same under two names."""
+    return len({(loss.damage, loss.bits_saved) for loss in losses})
 
 
 def _able(duel: Duel) -> list[Loss]:
@@ -95,7 +100,7 @@ def _elsewhere(found: Sequence[Duel], first: Duel, able: Sequence[Loss]) -> str:
     """Whether it is the best elsewhere too, among the methods that were measured in both places with errors."""
     best, same, seen = able[0], [], {tuple(id(loss) for loss in able)}
     for duel in found:
-        if duel is first or best.stderr is None:
+        if same_comparison(duel, first) or best.stderr is None:
             continue
         shared = [there for loss in able if (there := again(duel, loss)) is not None and there.stderr is not None]
         if best.stands_for in {loss.stands_for for loss in shared} and len(_families(shared)) > 1:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from reports.formats import listing, percent
-from reports.verdict.arenas import Duel, again, agreement, words_of
+from reports.verdict.arenas import Duel, again, agreement, same_comparison, words_of
 from reports.verdict.intervals import Estimate, bare, with_error
 from reports.verdict.losses import TOLERANCE, Loss, difference
 from reports.verdict.subjects import clause, plain
@@ -136,7 +136,9 @@ def _elsewhere(found: Sequence[Duel]) -> str:
     pairs = {
         (id(ours), id(theirs)): difference(ours, theirs)
         for duel in found[1:]
-        if (ours := again(duel, first.tdmoe)) is not None and (theirs := again(duel, first.mobe)) is not None
+        if not same_comparison(duel, first)
+        and (ours := again(duel, first.tdmoe)) is not None
+        and (theirs := again(duel, first.mobe)) is not None
     }
     pairs.pop((id(first.tdmoe), id(first.mobe)), None)
     return agreement([_sign(over) == _sign(_over(first)) for over in pairs.values() if over.known])

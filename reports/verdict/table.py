@@ -118,7 +118,7 @@ def _dense(found: Comparison, columns: Sequence[Column], name: str) -> Cell:
         if name == f"perplexity, {found.names[column]}":
             loss = found.dense.get(column)
             return Cell(_value(loss)) if loss else Cell(EMPTY)
-    known = {"bits saved": percent(0.0), "norm ratio": "1", "same experts, least": percent(1.0)}
+    known = {"bits saved": percent(0.0), "norm ratio": "1", "same experts, least": percent(1.0), "seconds": EMPTY}
     return Cell(known.get(name, "0"))
 
 

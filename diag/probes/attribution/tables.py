@@ -17,6 +17,8 @@ from diag.probes.attribution.rows import NO_GAP, NOT_FINITE, NOT_MEASURED, Measu
 from diag.probes.attribution.shapley import Coalition, sampled
 from diag.probes.attribution.switches import SWITCHES
 
+LEAST_ORDERS = 8  # drawn, below which their spread says nothing
+
 
 def tables(plan: Plan) -> dict[str, list[Row]]:
     """Of what is measured so far."""
@@ -116,9 +118,13 @@ def _shapley(plan: Plan, found: Mapping[Variant, Measurement | None], gap: Gap |
         row |= {"last_nats": _difference(losses, whole - {name}, whole)}
         if name in values:
             gained, gained_B = float(values[name].mean()), sampled(values[name], weights_BK, weights_BW)
-            row["nats"], (row["nats_low"], row["nats_high"]) = gained, interval(gained_B, len(plan.windows_WT))
+            row["nats"] = gained
+            if game.orders is None or len(game.orders) >= LEAST_ORDERS:
+                row["nats_low"], row["nats_high"] = interval(gained_B, len(plan.windows_WT))
             if gap is not None and gap.clear:
-                row["gap_share"], (row["gap_share_low"], row["gap_share_high"]) = gap.share(gained, gained_B)
+                row["gap_share"], ends = gap.share(gained, gained_B)
+                if row["nats_low"] is not None:
+                    row["gap_share_low"], row["gap_share_high"] = ends
             else:
                 row["status"] = NO_GAP if gap is not None else NOT_MEASURED
         rows.append(row)
