@@ -196,8 +196,8 @@ class Attribution:
 def _least(steps: Sequence[Step]) -> Step | None:
     """That adds least; a combination only where it closes most on the windows that it was not chosen on."""
     closed = [(step.value("gap_closed") or 0.0, step.row.get("ladder") == COMBINATION) for step in steps]
-    fixed_ = max((share for share, chosen in closed if not chosen), default=-math.inf)
-    able = [s for s, (share, chosen) in zip(steps, closed, strict=True) if not chosen or share > fixed_]
+    most = max((share for share, chosen in closed if not chosen), default=-math.inf)
+    able = [s for s, (share, chosen) in zip(steps, closed, strict=True) if not chosen or share > most]
     return min(able, key=lambda step: step.damage, default=None)
 
 

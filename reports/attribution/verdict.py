@@ -14,17 +14,17 @@ def verdict(found: Attribution) -> list[str]:
             f"TD-MoE as published was not measured ({why}), so no share of its gap is known; “{best.name}” adds "
             f"{best.says()} nats a token to the dense model's loss."
         ]
-    start = f"as published it adds {published.says()} nats a token to the dense model's loss"
+    adds = f"adds {published.says()} nats a token to the dense model's loss"
     if reference is None:
         why = listing([f"{step.preset}: {step.reason}" for step in found.presets])
         return [
-            f"{_without_gap(published, best)}: {start}{_end(published, best)}. MoBE was not measured"
+            f"{_without_gap(published, best)}: as published it {adds}{_end(published, best)}. MoBE was not measured"
             f"{f' ({why})' if why else ''}, so the gap to it is not known."
         ]
-    against = f"{start}, MoBE ({reference.preset}) {reference.says()}"
+    adds += f", MoBE ({reference.preset}) {reference.says()}"
     if found.gap is None:
         return [
-            f"There is no gap to MoBE to explain: {against.replace('it adds', 'TD-MoE adds', 1)}, a difference that "
+            f"There is no gap to MoBE to explain: as published TD-MoE {adds}, a difference that "
             f"{'cannot be told from 0' if found.without_gap else 'has no interval'}{_end(published, best)}."
         ]
     closed = f"{_share(best)} of TD-MoE's gap to MoBE is how TD-MoE was run"
@@ -33,7 +33,7 @@ def verdict(found: Attribution) -> list[str]:
     elif (best.value("gap_closed") or 0.0) >= 1:
         closed = f"All of TD-MoE's gap to MoBE is how TD-MoE was run, {_share(best)}"
     ends = f"a gap of {fixed(found.gap, 3)} nats{_storage(published, reference)}"
-    return [f"{closed}: {against}, {ends}{_end(published, best)}.", *_left(found, best, reference)]
+    return [f"{closed}: as published it {adds}, {ends}{_end(published, best)}.", *_left(found, best, reference)]
 
 
 def _without_gap(published: Step, best: Step) -> str:

@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from diag.probes.injection.intervals import LEVEL
+from diag.probes.injection.intervals import interval as percentiles
+
 SAMPLES = 10_000
-LEVEL = 0.95
 
 Vector = NDArray[np.float64]
 Interval = tuple[float | None, float | None]
@@ -44,17 +46,10 @@ def _block(windows: int) -> int:
 
 
 def interval(values_B: Vector, windows: int) -> Interval:
-    """Expanded percentiles of what was computed from `resamples` of so many windows.
-
-    None where a twentieth or more of the samples have no value.
-    """
-    finite = values_B[np.isfinite(values_B)]
-    if len(finite) <= LEVEL * len(values_B):
-        return None, None
+    """Expanded percentiles of what was computed from `resamples` of so many windows; None as of percentiles."""
     blocks = windows / _block(windows)
     reach = (blocks / (blocks - 1)) ** 0.5 * student.ppf((1 + LEVEL) / 2, blocks - 1)
-    low, high = np.quantile(finite, [norm.cdf(-reach), norm.cdf(reach)])
-    return float(low), float(high)
+    return percentiles(values_B, float(norm.cdf(-reach)))
 
 
 def resampled_orders(seed: int, orders: int, samples: int = SAMPLES) -> Vector:

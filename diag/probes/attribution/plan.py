@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from diag import compressing, parse
+from diag.asked import Asked
 from diag.calibrating import VERSION as CALIBRATION
 from diag.calibrating import Settings as CalibrationSettings
 from diag.compress_run import Compression
@@ -38,7 +39,7 @@ Stacks = dict[tuple[int, str], Shape]
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(Asked):
     """One command as typed. `shapley` is None for the ladder's own; `windows` 0 for all of the text.
 
     `mobe_steps` are those of MoBE's published training, `fit_steps` those of its own fit, 0 for its default.
@@ -54,16 +55,9 @@ class Request:
     text: str = "wikitext2"
     windows: int = 64
     window: int | None = None
-    layers: str | None = None
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     dtype: str = "float32"
     memory: int = 4_000_000_000
-    device: str = "auto"
-    out: Path | None = None
-    seed: int = 0
-    fresh: bool = False
-    revision: str | None = None
-    command_line: str = ""
 
 
 @dataclass(frozen=True)

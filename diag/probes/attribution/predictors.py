@@ -22,16 +22,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
 
 from diag.probes.attribution.gap import Interval, Vector
 from diag.probes.injection.contrasts import spearman
+from diag.probes.injection.intervals import LEVEL
 
 ERRORS = ("weight_error", "functional_error", "functional_error_expert", "operator_error", "angle_deg")
 RESPONSE = "loss_difference_nats"
 OF_STREAM = "angle_deg"  # of the whole model, whatever projections were compressed
 FEWEST = 5
 SAME = 0.01  # of an error
-NORMAL = 1.959964  # standard errors of 95 %
+NORMAL = float(norm.ppf((1 + LEVEL) / 2))  # standard errors
 
 
 @dataclass(frozen=True)

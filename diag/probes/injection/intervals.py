@@ -35,13 +35,13 @@ def students_interval(
     return estimate - reach, estimate + reach
 
 
-def interval(samples: Sequence[float]) -> tuple[float | None, float | None]:
-    """Percentile interval; none where a twentieth or more of the samples have no value."""
+def interval(samples: Sequence[float] | Vector, tail: float = (1 - LEVEL) / 2) -> tuple[float | None, float | None]:
+    """Percentile interval, `tail` beyond each end; none where a twentieth or more of the samples have no value."""
     values = np.array(samples, dtype=np.float64)
     values = values[np.isfinite(values)]
     if len(values) == 0 or len(values) <= LEVEL * len(samples):
         return None, None
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
 
