@@ -218,12 +218,6 @@ class RunFolder(Generic[Unit]):
         write_text(path, buffer.getvalue())
         return path
 
-    def remove_figures_but(self, names: set[str]) -> None:
-        """Delete figures of an earlier choice of layers."""
-        for path in self.path.glob("figures/*.svg"):
-            if path.name not in names:
-                path.unlink()
-
     def rows(self, table: str) -> list[Row]:
         """Rows of all finished jobs, in job order."""
         return [row for job in self.jobs for row in self.outcomes[job.key].tables.get(table, [])]
