@@ -27,6 +27,7 @@ from diag.commands.spectra import spectra
 from diag.commands.superweights import superweights
 from tdmoe import __version__
 from tdmoe.problems import InputError
+from tdmoe.threads import sleep_while_waiting
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,6 +53,7 @@ def root(version: Annotated[bool, typer.Option("--version", callback=_version, i
 
 def main() -> None:
     """Entry point; a user's mistake ends with one message and exit code 2, never a traceback."""
+    sleep_while_waiting()
     try:
         app()
     except InputError as error:

@@ -23,6 +23,7 @@ from diag.session import Request, Session
 from tdmoe import joint, methods, spec
 from tdmoe.across import importance, share_by_importance, share_globally
 from tdmoe.calibration import LayerMoments, PerExpert
+from tdmoe.errors import Kind
 from tdmoe.joint import Stack
 from tdmoe.layer_sensitivity import harder, sensitivity, significant_ranks
 from tdmoe.problems import InputError
@@ -50,6 +51,7 @@ class Command:
     calibration: calibrating.Settings | None
     where: dict[str, Any]  # layers, projections, device, out, revision
     how: dict[str, Any]  # seed, engine, fresh, command_line
+    errors: tuple[Kind, ...] | None = None  # to measure; None for what costs little beside making the stack
 
     def afresh(self) -> Command:
         """The same with --fresh."""
@@ -74,7 +76,7 @@ class Compression:
                 method = methods.parse(command.method)[0]
                 text = spec.text(method.NAME, method.frontier_options(command.options))
                 where = {**command.where, "out": None}
-                self.frontiers = self._session("frontier", replace(self._settings, method=text), where)
+                self.frontiers = self._session("frontier", replace(self._settings, method=text, errors=None), where)
                 if getattr(command.options, "weigh", "functional") == "sensitivity":
                     assert self.ratio is not None, "only TD-MoE weighs, by a budget"
                     alone = replace(self._settings, method=text)
@@ -145,6 +147,7 @@ class Compression:
             moments,
             self.calibration is not None,
             command.memory,
+            errors=command.errors,
         )
 
     def _session(self, name: str, settings: Settings, where: dict[str, Any] | None = None) -> Session:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from diag import parse
 from diag.calibrating import NAME as CALIBRATE
 from diag.calibrating import TABLE as CALIBRATED
 from diag.calibrating import VERSION as CALIBRATION
@@ -35,7 +36,8 @@ from tdmoe.architecture import architecture
 from tdmoe.blocks import BlockPlan
 from tdmoe.calibration import LayerMoments
 from tdmoe.checkpoint import CONFIG, INDEX, Checkpoint
-from tdmoe.compress import compress_stack, write_stack
+from tdmoe.compress import affordable, compress_stack, write_stack
+from tdmoe.errors import KINDS, Kind
 from tdmoe.families import JOINT, MEMBERS
 from tdmoe.forms.bases import Fit
 from tdmoe.joint import Stack
@@ -51,11 +53,12 @@ if TYPE_CHECKING:
 
 NAME = "compress"
 TABLE = "compression"
-VERSION = 4
+VERSION = 5
 COLUMNS = (
     *("layer", "projection", "method", "ratio", "ranks", "parameters", "stored_bits", "weight_error"),
     *("functional_error", "functional_error_expert", "operator_error", "seconds", "status"),
     *("operator_error_max", "kept_ratio", "shard_sha256", "steps", "stopped", "decrement"),
+    "operator_error_upper",
 )
 TABLES = {TABLE: COLUMNS}
 UNIDENTIFIED = ("memory", "to", "statistics", "calibrates", "allotted")  # settings that do not change the factors
@@ -74,7 +77,8 @@ class Settings(ProbeSettings):
 
     `ratio` is None where the method's options fix the storage. `moments` is the digest of what that folder holds, or
     will hold where `calibrates`: it is made first. `allotted` has (fraction to remove, ranks or nothing) of every job,
-    where the budget is not the same for all.
+    where the budget is not the same for all. `errors` are those to measure, None for what costs little beside making
+    the stack (`affordable`).
     """
 
     method: str
@@ -85,6 +89,7 @@ class Settings(ProbeSettings):
     calibrates: bool = False
     memory: int = 4_000_000_000
     allotted: Mapping[str, tuple[float, tuple[int, ...]]] | None = None
+    errors: tuple[Kind, ...] | None = None
 
     def stacks(self, projections: list[str]) -> list[str]:
         """Gate and up as one, where the method joins them."""
@@ -157,7 +162,8 @@ def run(
     method, options = methods.parse(settings.method)
     reader = joint.reader(stack, settings.memory, on_read)
     statistics = statistics_of(settings, stack)
-    made = compress_stack(reader, method, options, settings.allotment(stack), statistics, device=device)
+    kinds = affordable(stack.shape, method) if settings.errors is None else settings.errors
+    made = compress_stack(reader, method, options, settings.allotment(stack), statistics, device=device, kinds=kinds)
     sha256 = write_stack(Path(settings.to), stack, made.factored)
     dense_bits = size(stack) * 8 * stored_dtype(stack).itemsize
     row = {
@@ -167,7 +173,8 @@ def run(
         **{"functional_error": made.errors.functional, "functional_error_expert": made.errors.functional_expert},
         **{"operator_error": made.errors.operator, "operator_error_max": made.errors.operator_max},
         **{"kept_ratio": made.stored_bits / dense_bits, "seconds": round(made.seconds, 3)},
-        **{"status": "ok" if statistics is not None else "not_calibrated", "shard_sha256": sha256},
+        **{"operator_error_upper": made.errors.operator_upper, "shard_sha256": sha256},
+        **{"status": _status(kinds, statistics is not None)},
     }
     fit: Fit | None = getattr(made.factored, "fit", None)
     curve = {} if fit is None else {"fit": np.array(fit.curve)}
@@ -175,6 +182,22 @@ def run(
     if fit is not None:
         row |= {"steps": fit.curve[-1][0], "stopped": fit.stopped, "decrement": fit.decrement}
     return {TABLE: [{column: row[column] for column in COLUMNS}]}, curve
+
+
+def _status(kinds: tuple[Kind, ...], calibrated: bool) -> str:
+    """Why an error is empty, if one is."""
+    if set(kinds) != set(KINDS):
+        return "not_measured"
+    return "ok" if calibrated else "not_calibrated"
+
+
+def error_kinds(option: str, text: str | None) -> tuple[Kind, ...] | None:
+    """Errors of stacks to measure; the weight error is always among them."""
+    return (
+        None
+        if text is None
+        else tuple(kind for kind in KINDS if kind in ("weight", *parse.choices(option, text, KINDS)))
+    )
 
 
 def check_to(session: Session, *, settled: bool = True) -> None:

@@ -30,6 +30,7 @@ from tdmoe.architecture import architecture
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.joint import open_named
 from tdmoe.problems import InputError
+from tdmoe.threads import WAITING
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 if not os.environ.get("RAY_ADDRESS"):
@@ -46,7 +47,7 @@ THREADS = 4  # of a job on CPUs: eigensolves gain little from more, and jobs run
 WORKER_BYTES = 700_000_000  # a Python process with torch, before it does anything
 RESULT_BYTES = 256 << 20  # of the object store: spectra of a thousand jobs
 ATTEMPTS = 4
-PASSED_ON = ("HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE")  # HF_TOKEN is every machine's own
+PASSED_ON = ("HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", *WAITING)  # HF_TOKEN is every machine's own
 CONNECT_SECONDS = 10
 
 Resources = Mapping[str, float]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from tdmoe.architecture import architecture
-from tdmoe.errors import StackErrors, stack_errors
+from tdmoe.errors import KINDS, Kind, StackErrors, stack_errors
 from tdmoe.forms import Factored, stored_bits
 from tdmoe.joint import Reader, Stack
 from tdmoe.layout import shard_name
 from tdmoe.locate import experts_module
 from tdmoe.methods import Allotment, Method, StackStatistics
+from tdmoe.operator_norm import SMALL, Norms
 from tdmoe.problems import WeightError
 from tdmoe.source import stored_dtype
 from tdmoe.writer import write_tensors
@@ -33,6 +34,12 @@ class Compressed:
     stored_bits: int
 
 
+def affordable(shape: tuple[int, int, int], method: Method) -> tuple[Kind, ...]:
+    """Errors measured where nobody said which: all, but spectral norms of large matrices only where these are dear."""
+    norms = not method.LIGHT or min(shape[1:]) <= SMALL
+    return KINDS if norms else tuple(kind for kind in KINDS if kind != "operator")
+
+
 def compress_stack(
     reader: Reader,
     method: Method,
@@ -41,11 +48,12 @@ def compress_stack(
     statistics: StackStatistics | None,
     *,
     device: str,
+    kinds: Collection[Kind] = KINDS,
 ) -> Compressed:
-    """One stack, start to end; the errors are those of the rounded factors."""
+    """One stack, start to end; the errors, of those `kinds`, are those of the rounded factors."""
     started = time.perf_counter()
     factored = method.compress(reader, options, allotment, statistics, device=device)
-    factored, errors = as_stored(reader, factored, statistics, device=device)
+    factored, errors = as_stored(reader, factored, statistics, device=device, kinds=kinds)
     return Compressed(factored, errors, time.perf_counter() - started, stored_bits(factored))
 
 
@@ -55,13 +63,14 @@ def as_stored(
     statistics: StackStatistics | None,
     *,
     device: str,
-    norms_W: Sequence[float] | None = None,
+    kinds: Collection[Kind] = KINDS,
+    norms_W: Norms | None = None,
 ) -> tuple[Factored, StackErrors]:
-    """Factors rounded to the dtype that is stored, and the errors of these; `norms_W` as for `stack_errors`."""
+    """Factors rounded to the dtype that is stored, and their errors; `kinds` and `norms_W` as for `stack_errors`."""
     rounded = factored.to(stored_dtype(reader.stack))
     C_II, own = (None, None) if statistics is None else (statistics.C_II, statistics.own)
     wide = rounded.to(torch.float32)
-    return rounded, stack_errors(reader, wide.experts, C_II, own, device=device, norms_W=norms_W)
+    return rounded, stack_errors(reader, wide.experts, C_II, own, device=device, kinds=kinds, norms_W=norms_W)
 
 
 def write_stack(to: Path, stack: Stack, made: Factored) -> str:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tdmoe import lapack
 from tdmoe.blocks import STRIP_WEIGHTS
 from tdmoe.precision import full_precision
 from tdmoe.source import WeightSource
@@ -196,7 +197,7 @@ def _relative_error(G_NN: Tensor, factors: Sequence[Tensor], seed: int) -> float
     X = torch.randn(G_NN.shape[0], POWER_VECTORS, dtype=torch.float64, generator=generator).to(G_NN.device)
     norm = 0.0
     for _ in range(POWER_STEPS):
-        Q = torch.linalg.qr(X)[0]
+        Q = lapack.qr(X)[0]
         X = G_NN @ Q
         for Y_NK in _matrices(factors):
             for piece_NK in Y_NK.split(max(1, EXACT_WEIGHTS // Y_NK.shape[0]), dim=1):

@@ -30,10 +30,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tdmoe import lapack
 from tdmoe.calibration import experts_modules
 from tdmoe.eigen import eigenvectors
-from tdmoe.errors import spectral_norms, weighted
+from tdmoe.errors import weighted
 from tdmoe.modules import dense_view
+from tdmoe.operator_norm import norms_of_matrices
 from tdmoe.problems import InputError, WeightError
 
 FAMILIES = ("isotropic", "flat", "rank_one", "along", "against")
@@ -64,7 +66,8 @@ class Norms:
             pooled.append(weighted(X_OI, C_II))
             if own is not None:
                 owned.append(weighted(X_OI, own(e).to(X_OI)))
-        return Norms(_root(plain), _double(spectral_norms(X_EOI)), _root(pooled), None if own is None else _root(owned))
+        operator_E = torch.from_numpy(norms_of_matrices(X_EOI).lower_B)
+        return Norms(_root(plain), operator_E, _root(pooled), None if own is None else _root(owned))
 
     def of_design(self, design: str) -> Tensor:
         """(E,): the norm that a design holds equal."""
@@ -186,7 +189,7 @@ def _gaussian(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 def _orthonormal(shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
     """Orthonormal columns, uniformly distributed."""
-    Q, R = torch.linalg.qr(_gaussian(shape, generator))
+    Q, R = lapack.qr(_gaussian(shape, generator))
     oriented: Tensor = Q * R.diagonal(dim1=1, dim2=2).sign()[:, None, :]
     return oriented
 

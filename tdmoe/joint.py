@@ -9,6 +9,7 @@ weights of a strip per expert.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -96,11 +97,16 @@ class JointReader:
     def blocks(
         self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> Iterator[tuple[int, Tensor]]:
-        """(first expert, W_BRC), gate and up side by side along the outputs."""
+        """(first expert, W_BRC), gate and up side by side along the outputs; valid until the next one is asked for."""
         axis = 2 if self.stack.row_mode == "input" else 1
         both = (reader.blocks(bounds, dtype, device) for reader in self._readers)
+        room = torch.empty(0, dtype=dtype, device=device)  # fresh pages for every block would cost more than the copy
         for (start, gate_BRC), (_, up_BRC) in zip(*both, strict=True):
-            yield start, torch.cat([gate_BRC, up_BRC], axis)
+            shape = list(gate_BRC.shape)
+            shape[axis] *= 2
+            if room.numel() < math.prod(shape):
+                room = room.new_empty(math.prod(shape))
+            yield start, torch.cat([gate_BRC, up_BRC], axis, out=room[: math.prod(shape)].view(shape))
 
     def strips(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Iterator[Tensor]:
         """Y_EK of gate, then of up."""

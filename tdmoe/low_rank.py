@@ -15,6 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tdmoe import lapack
 from tdmoe.eigen import eigenvectors
 from tdmoe.forms.low_rank import LowRankExperts
 from tdmoe.precision import full_precision
@@ -35,7 +36,7 @@ def truncated(W_OI: Tensor, rank: int, metric: Metric | None = None) -> tuple[Te
         if T_OI.shape[0] <= T_OI.shape[1]:
             left_OK = eigenvectors(T_OI @ T_OI.T)[1][:, :rank]
         else:
-            left_OK = torch.linalg.qr(T_OI @ eigenvectors(T_OI.T @ T_OI)[1][:, :rank])[0]
+            left_OK = lapack.qr(T_OI @ eigenvectors(T_OI.T @ T_OI)[1][:, :rank])[0]
         return left_OK.contiguous(), left_OK.T @ W_OI
 
 

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import lapack
 from torch import Tensor
 
-from tdmoe.eigen import largest_eigenvalue
+from tdmoe import lapack
+from tdmoe.eigen import is_positive_definite, largest_eigenvalue
 from tdmoe.precision import full_precision
 
 Vector = NDArray[np.float64]
 
-SMALL = 192  # all eigenvalues cost no more than a Krylov space
+SMALL = 256  # all eigenvalues of several such matrices, in one batched call, cost no more than a Krylov space
 TIGHT = 1e-4  # relative width of an interval
 STEPS, MOST_STEPS = 12, 120  # of Lanczos between two looks at the Ritz value, and in all
 SETTLED = 1e-6  # relative change of the Ritz value from one look to the next
@@ -56,23 +56,34 @@ class Norms:
 
 
 def norms_of_grams(G_BNN: Tensor, seed: int = 0) -> Norms:
-    """||X_b||_2 from X_b X_b^T, one after the other; `seed` starts the Krylov spaces."""
+    """||X_b||_2 from X_b X_b^T; `seed` starts the Krylov spaces."""
     if not G_BNN.shape[-1]:
         return Norms.known(np.zeros(len(G_BNN)))
     if G_BNN.shape[-1] <= SMALL:
-        values_B = torch.linalg.eigvalsh(G_BNN.double())[:, -1].clamp(min=0.0)
+        values_B = lapack.eigvalsh(G_BNN.double())[:, -1].clamp(min=0.0)
         norms = values_B.sqrt().cpu().numpy()
         return Norms(norms, norms, "eigenvalue")
     with full_precision():
-        return Norms.joined(_interval(G_NN.double(), seed) for G_NN in G_BNN)
+        return Norms.joined(_interval(G_NN, seed) for G_NN in G_BNN)
+
+
+def norms_of_matrices(X_BOI: Tensor) -> Norms:
+    """||X_b||_2 of every matrix: of large ones from float32 products, in whose rounding the intervals hold."""
+    X_BNK = X_BOI if X_BOI.shape[1] <= X_BOI.shape[2] else X_BOI.mT
+    with full_precision():
+        if X_BNK.shape[1] <= SMALL:
+            X_BNK = X_BNK.double()
+            return norms_of_grams(X_BNK @ X_BNK.mT)
+        return Norms.joined(_interval(X_NK @ X_NK.T, seed=0) for X_NK in X_BNK)
 
 
 def _interval(G_NN: Tensor, seed: int) -> Norms:
-    scale = float(G_NN.trace())
+    scale = float(G_NN.diagonal().sum(dtype=torch.float64))
     if scale <= 0.0:
         return Norms(np.zeros(1), np.zeros(1), "eigenvalue")
     G_NN = G_NN / scale  # the products of small squares would underflow
     value = largest_ritz_value(G_NN, seed)
+    G_NN = G_NN.double()
     certain = _none_above(G_NN, value * (1 + TIGHT) ** 2)
     if not certain:
         value = max(0.0, largest_eigenvalue(G_NN.cpu()))
@@ -108,10 +119,7 @@ def _largest_of_tridiagonal(diagonal_M: Vector, beside_M: Vector) -> float:
 
 
 def _none_above(G_NN: Tensor, limit: float) -> bool:
-    """Whether limit - G is positive definite. SciPy's LAPACK is several times as fast as torch's on AMD."""
+    """Whether limit - G is positive definite."""
     shifted_NN = -G_NN
     shifted_NN.diagonal().add_(limit)
-    if shifted_NN.device.type != "cpu":
-        return int(torch.linalg.cholesky_ex(shifted_NN).info) == 0
-    _, info = lapack.dpotrf(shifted_NN.T.numpy(), lower=1, clean=0, overwrite_a=1)
-    return bool(info == 0)
+    return is_positive_definite(shifted_NN)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from tdmoe.errors import stack_errors
+from tdmoe.errors import Kind, stack_errors
 from tdmoe.modes import Basis, Metrics
 from tdmoe.rank_search import ErrorTable, Grid, error_table, interesting
 from tdmoe.ranks import Ranks
@@ -64,13 +64,13 @@ def candidates(table: ErrorTable, budget: float, *, cut_experts: bool = False, c
 
 
 def measured_error(
-    reader: WeightSource, metrics: Metrics, bases: Mapping[str, Basis], objective: str, C_II: Tensor | None, **how: Any
+    reader: WeightSource, metrics: Metrics, bases: Mapping[str, Basis], objective: Kind, C_II: Tensor | None, **how: Any
 ) -> Callable[[Ranks], float]:
     """The error `objective` of the HOSVD with given ranks."""
 
     def measure(ranks: Ranks) -> float:
         made = finish(reader, metrics, hosvd(bases, ranks), **how)
-        errors = stack_errors(reader, made.experts, C_II, device=how["device"], operator=objective == "operator")
+        errors = stack_errors(reader, made.experts, C_II, device=how["device"], kinds=(objective,))
         return float(getattr(errors, objective))
 
     return measure

@@ -24,6 +24,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from tdmoe import lapack
 from tdmoe.forms.tucker import TuckerExperts
 from tdmoe.precision import full_precision
 from tdmoe.products import expert_blocks, matrix_products
@@ -47,7 +48,7 @@ def refit_core(
     """
     core, Q_OP = made.core_RPQ.to(device, dtype), None
     if made.output_OP is not None:  # orthonormal, so that the residual of the core is that of the weights
-        Q_OP, R_PP = torch.linalg.qr(made.output_OP.to(device, torch.float64))
+        Q_OP, R_PP = lapack.qr(made.output_OP.to(device, torch.float64))
         Q_OP, core = Q_OP.to(dtype), R_PP.to(dtype) @ core
     U_IQ = None if made.input_IQ is None else made.input_IQ.to(device, dtype)
     experts = reader.stack.shape[0]
@@ -126,9 +127,9 @@ class _Problem:
 
 def solve(K_NN: Tensor, b_NM: Tensor) -> Tensor:
     """K^-1 b of a positive definite K by Cholesky; of a singular one the least-norm solution."""
-    L_NN, failed = torch.linalg.cholesky_ex(K_NN)
+    L_NN, failed = lapack.cholesky_ex(K_NN)
     if failed:
-        values_N, V_NN = torch.linalg.eigh(K_NN)
+        values_N, V_NN = lapack.eigh(K_NN)
         kept_N = values_N > len(K_NN) * 2.0**-52 * values_N[-1]
         inverse_N = torch.where(kept_N, 1 / values_N, 0.0)
         least_NM: Tensor = V_NN @ (inverse_N[:, None] * (V_NN.T @ b_NM))

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from tdmoe import lapack
 from tdmoe.blocks import BLOCK_WEIGHTS
 from tdmoe.eigen import leading_eigenvectors
 from tdmoe.precision import full_precision
@@ -155,7 +156,7 @@ def leading_spaces(W_EOI: Tensor, directions: int, alive: Tensor) -> dict[str, T
         energy_K, near_NK = leading_eigenvectors(W @ W.T, directions)
         if float(energy_K[-1]) <= RANK**2 * float(energy_K[0]):
             return {}
-        far_MK = torch.linalg.qr(W.T @ near_NK)[0]
+        far_MK = lapack.qr(W.T @ near_NK)[0]
         U_EOK[e], V_EIK[e] = (near_NK, far_MK) if wide else (far_MK, near_NK)
     return {"output": U_EOK, "input": V_EIK}
 
@@ -165,7 +166,7 @@ def principal_cosines(X_ENK: Tensor, pairs_P2: Tensor) -> Vector:
     step = max(1, BLOCK_WEIGHTS // (4 * X_ENK.shape[1] * X_ENK.shape[2]))
     found = []
     for e, f in (part.T.to(X_ENK.device) for part in pairs_P2.split(step)):
-        found.append(torch.linalg.svdvals(X_ENK[e].transpose(1, 2) @ X_ENK[f]).cpu())
+        found.append(lapack.svdvals(X_ENK[e].transpose(1, 2) @ X_ENK[f]).cpu())
     return np.asarray(torch.cat(found).clamp(0.0, 1.0))
 
 

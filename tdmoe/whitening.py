@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tdmoe import lapack
 from tdmoe.problems import InputError
 
 DAMPING = 1e-3  # of mean(diag C)
@@ -71,11 +72,11 @@ def metric(C_NN: Tensor, damping: float = DAMPING) -> Metric:
         raise InputError(f"damping is {damping}; a fraction of mean(diag C) of at least 0 is needed")
     added = damping * float(C_NN.diagonal().mean())
     damped_NN = C_NN + added * torch.eye(len(C_NN), dtype=torch.float64, device=C_NN.device)
-    L_NN, failed = torch.linalg.cholesky_ex(damped_NN)
+    L_NN, failed = lapack.cholesky_ex(damped_NN)
     limit = len(C_NN) * 2.0**-52
     if not failed and float(L_NN.diagonal().min()) ** 2 > limit * float(L_NN.diagonal().max()) ** 2:
         return Metric(L_NN, None, added, "correct")
-    values_N, V_NN = torch.linalg.eigh(damped_NN)
+    values_N, V_NN = lapack.eigh(damped_NN)
     scale_N = values_N.clamp(min=limit * float(values_N[-1])).sqrt()
     return Metric(V_NN * scale_N, V_NN / scale_N, added, "correct")
 
@@ -85,7 +86,7 @@ def inverse_metric(C_NN: Tensor, floor: float = INVERSE_FLOOR) -> Metric:
 
     Not the metric of any loss on activations: it is kept to measure what this direction costs.
     """
-    values_N, V_NN = torch.linalg.eigh(_checked(C_NN))
+    values_N, V_NN = lapack.eigh(_checked(C_NN))
     scale_N = values_N.clamp(min=floor).rsqrt()
     return Metric(V_NN * scale_N @ V_NN.T, V_NN / scale_N @ V_NN.T, 0.0, "inverse")
 

@@ -175,6 +175,14 @@ def test_without_calibration_the_functional_errors_are_empty(compress: Callable[
     assert compress("--to", tmp_path / "to", "--out", tmp_path / "o", *options).code == 0
     (row,) = rows(tmp_path / "o")
     assert row["functional_error"] == "" and row["status"] == "not_calibrated" and float(row["weight_error"]) > 0
+    assert float(row["operator_error"]) <= float(row["operator_error_upper"])
+    again = compress("--to", tmp_path / "few", "--out", tmp_path / "p", *options, "--errors", "weight")
+    (few,) = rows(tmp_path / "p")
+    left_out = {"operator_error": "", "operator_error_max": "", "operator_error_upper": "", "status": "not_measured"}
+    changed = {name: value for name, value in few.items() if value != row[name] and name != "seconds"}
+    assert again.code == 0 and changed == left_out
+    wrong = compress("--to", tmp_path / "none", *options, "--errors", "weight,norm")
+    assert wrong.code == 2 and "--errors weight,norm: 'norm' is none of weight, functional, operator" in wrong.err
     stored = load_file(tmp_path / "to" / "experts-L002-gate.safetensors")
     assert list(stored) == ["model.layers.2.mlp.experts.gate.weight"], "the other projections stay dense"
     assert load_mini(tmp_path / "to") is not None

@@ -12,8 +12,11 @@ from tiny import single_thread
 from torch import Tensor
 
 import tdmoe.blocks
+from tdmoe import methods
 from tdmoe.blocks import BlockReader
-from tdmoe.errors import spectral_norms, stack_errors
+from tdmoe.compress import affordable
+from tdmoe.errors import stack_errors
+from tdmoe.operator_norm import SMALL, norms_of_matrices
 
 SHAPE = (5, 6, 9)
 
@@ -71,7 +74,43 @@ def test_nothing_lost_is_no_error_and_nothing_kept_is_all_of_it(tmp_path: Path) 
     assert gone.functional is None and gone.functional_expert is None, "not calibrated is not zero"
 
 
+def test_an_input_that_the_moment_does_not_know_loses_nothing(tmp_path: Path) -> None:
+    W, C = draw(*SHAPE, seed=8), torch.diag(torch.arange(SHAPE[2]).double())  # singular: no Cholesky factor
+    E = torch.zeros(SHAPE)
+    E[..., 0], E[..., 2] = 5.0, 0.5
+    found = stack_errors(BlockReader(open_planted(tmp_path, W), 10**9), lambda a, b: W[a:b] + E[a:b], C)
+    lost = 0.5**2 * 2 * SHAPE[0] * SHAPE[1]
+    whole = float((W.double().square() * torch.arange(SHAPE[2])).sum())
+    assert found.functional == pytest.approx((lost / whole) ** 0.5, rel=1e-5)
+
+
+def test_norms_of_large_matrices_lie_in_their_intervals(tmp_path: Path) -> None:
+    W, E = draw(2, SMALL + 3, 2 * SMALL, seed=9), 0.1 * draw(2, SMALL + 3, 2 * SMALL, seed=10)
+    found = stack_errors(
+        BlockReader(open_planted(tmp_path, W), 10**9), lambda a, b: W[a:b] + E[a:b], kinds=("operator",)
+    )
+    ratios = torch.linalg.matrix_norm(E.double(), 2) / torch.linalg.matrix_norm(W.double(), 2)
+    assert found.functional is None and found.operator is not None and found.operator_upper is not None
+    assert found.operator <= float(ratios.mean()) <= found.operator_upper <= found.operator * (1 + 5e-4)
+    assert found.operator_max == pytest.approx(float(ratios.max()), rel=2.5e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "shape", "norms"),
+    [
+        *(("rtn", (3, SMALL, 900), True), ("rtn", (3, 700, SMALL + 1), False), ("identity", (3, 900, 700), False)),
+        *(("tdmoe", (3, 700, 900), False), ("mobe", (3, 700, 900), True)),
+    ],
+)
+def test_spectral_norms_are_left_out_where_they_take_longer_than_the_method(
+    method: str, shape: tuple[int, int, int], norms: bool
+) -> None:
+    kinds = affordable(shape, methods.parse(method)[0])
+    assert kinds == (("weight", "functional", "operator") if norms else ("weight", "functional"))
+
+
 def test_spectral_norms_of_either_side() -> None:
     for X in (draw(3, 4, 11, seed=6), draw(3, 11, 4, seed=7)):
         expected = torch.linalg.matrix_norm(X.double(), 2)
-        torch.testing.assert_close(torch.tensor(spectral_norms(X), dtype=torch.float64), expected, rtol=1e-9, atol=0)
+        found = norms_of_matrices(X)
+        torch.testing.assert_close(torch.from_numpy(found.lower_B), expected, rtol=1e-9, atol=0)

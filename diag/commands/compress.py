@@ -89,6 +89,14 @@ def compress(
     frontier: Annotated[
         bool, typer.Option("--frontier", help="write every stack's Pareto frontier of ranks, as --across global does")
     ] = False,
+    errors: Annotated[
+        str | None,
+        typer.Option(
+            "--errors",
+            help="to measure of every stack: weight, functional, operator (default: all, but operator of matrices "
+            "above 256 x 256 only where the method takes longer than it)",
+        ),
+    ] = None,
     dense: Annotated[bool, typer.Option("--dense", help="write the rebuilt weights too, into TO/dense")] = False,
     statistics: Annotated[
         Path | None, typer.Option("--statistics", help="run folder of calibrate (default: calibrates by itself)")
@@ -117,7 +125,7 @@ def compress(
     from diag import calibrating, console, parse
     from diag.afresh import Afresh
     from diag.compress_run import Command, Compression, own_inputs
-    from diag.compressing import check_writable
+    from diag.compressing import check_writable, error_kinds
     from tdmoe import methods, spec
 
     flags = {
@@ -159,6 +167,7 @@ def compress(
                 **{"seed": seed, "engine": engine.value, "fresh": fresh},
                 "command_line": command_line(),
             },
+            error_kinds("--errors", errors),
         )
         with Compression(command) as compression:
             saved.path = compression.session.folder.path

@@ -9,6 +9,7 @@ S routed tokens sorted by expert, B experts of a block.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,25 +19,36 @@ from torch import Tensor, nn
 
 from tdmoe.forms.grouped import ExpertsLinear, grouped, hit
 
+LOW = 0x0101010101010101  # the lowest bit of each of eight bytes
+GATHER = 0x0102040810204080  # times that: bit k of the highest byte is the lowest bit of byte k
+SCATTERED = torch.tensor([sum((byte >> k & 1) << 8 * k for k in range(8)) for byte in range(256)])  # bit k in byte k
+
 
 def packed(codes_EOI: Tensor, bits: int) -> Tensor:
-    """(E, O, b, Y) bytes of signed codes."""
-    raised = codes_EOI.to(torch.int16) + 2 ** (bits - 1)
-    raised = nn.functional.pad(raised, (0, -raised.shape[-1] % 8)).unflatten(-1, (-1, 8))
-    place = 2 ** torch.arange(8, dtype=torch.int16, device=raised.device)
-    planes = [(((raised >> plane) & 1) * place).sum(-1) for plane in range(bits)]
-    return torch.stack(planes, -2).to(torch.uint8)
+    """(E, O, b, Y) bytes of signed codes: eight codes are the bytes of a word, from which planes are gathered."""
+    raised = (codes_EOI + 2 ** (bits - 1)).to(torch.uint8)
+    words_EOY = _eights(nn.functional.pad(raised, (0, -raised.shape[-1] % 8))).view(torch.int64)
+    planes = [(((words_EOY >> plane) & LOW) * GATHER) >> 56 for plane in range(bits)]
+    return torch.stack([plane.to(torch.uint8) for plane in planes], -2)
 
 
 def unpacked(planes_EObY: Tensor, inputs: int) -> Tensor:
     """Signed codes (E, O, I) as int16."""
     bits = planes_EObY.shape[-2]
-    place = torch.arange(8, dtype=torch.int16, device=planes_EObY.device)
-    raised = torch.zeros(*planes_EObY.shape[:-2], planes_EObY.shape[-1], 8, dtype=torch.int16, device=place.device)
+    words: Tensor = SCATTERED.to(planes_EObY.device)
+    words_EOY = torch.zeros_like(planes_EObY[..., 0, :], dtype=torch.int64)
     for plane in range(bits):
-        raised |= ((planes_EObY[..., plane, :, None].to(torch.int16) >> place) & 1) << plane
-    codes_EOI: Tensor = raised.flatten(-2)[..., :inputs] - 2 ** (bits - 1)
+        words_EOY |= words[planes_EObY[..., plane, :].long()] << plane
+    raised = _eights(words_EOY.view(torch.uint8))
+    codes_EOI: Tensor = raised[..., :inputs].to(torch.int16) - 2 ** (bits - 1)
     return codes_EOI
+
+
+def _eights(bytes_EOI: Tensor) -> Tensor:
+    """The bytes of every word, the lowest first, on machines of either byte order."""
+    if sys.byteorder == "big":
+        bytes_EOI = bytes_EOI.unflatten(-1, (-1, 8)).flip(-1).flatten(-2)
+    return bytes_EOI.contiguous()
 
 
 def spread(scale_EOJ: Tensor, group: int, inputs: int) -> Tensor:

@@ -31,6 +31,7 @@ class Control(Method):
     """A method without options, whose storage is what it is."""
 
     OPTIONS = Options
+    LIGHT = True
 
     def fixes_storage(self, options: Any) -> bool:
         """Always."""

@@ -23,6 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tdmoe import lapack
 from tdmoe.eigen import eigenvectors
 from tdmoe.forms.tucker import TuckerExperts
 from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, alike
@@ -149,7 +150,7 @@ def _published(reader: WeightSource, S: Metric, tokens_E: Tensor, top: int, rank
     combination_ER = None
     if top < experts:
         basis_NR = core_ROK.flatten(1).T
-        combination_ER = torch.linalg.lstsq(basis_NR, left_EOK.flatten(1).T).solution.T.float().contiguous()
+        combination_ER = lapack.lstsq(basis_NR, left_EOK.flatten(1).T).solution.T.float().contiguous()
     if len(input_IK) == rank:
         return TuckerExperts((core_ROK @ input_IK.T).float(), combination_ER)
     return TuckerExperts(core_ROK.float(), combination_ER, input_IQ=input_IK.float())
@@ -158,7 +159,7 @@ def _published(reader: WeightSource, S: Metric, tokens_E: Tensor, top: int, rank
 def _svd(W_OI: Tensor, S: Metric, rank: int) -> tuple[Tensor, Tensor]:
     """(U Sigma, V^T) of W S, truncated, in float64."""
     with full_precision():
-        U_ON, s_N, V_NI = torch.linalg.svd(W_OI.double() @ S.S_NN, full_matrices=False)
+        U_ON, s_N, V_NI = lapack.svd(W_OI.double() @ S.S_NN, full_matrices=False)
     return U_ON[:, :rank] * s_N[:rank], V_NI[:rank]
 
 

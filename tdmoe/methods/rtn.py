@@ -40,6 +40,7 @@ class RTN(Method):
 
     NAME = "rtn"
     DISPLAY = "RTN"
+    LIGHT = True
     OPTIONS = Options
 
     def fixes_storage(self, options: Options) -> bool:
@@ -78,18 +79,16 @@ class RTN(Method):
 def rounded(W_BOI: Tensor, bits: int, group: int, dtype: torch.dtype, *, whole: bool) -> tuple[Tensor, Tensor]:
     """(codes (B, O, I) as int16, scales (B, O, J) in `dtype`, or (B, 1, 1) where the `whole` matrix shares one)."""
     inputs, most = W_BOI.shape[2], 2 ** (bits - 1) - 1
-    grouped = torch.nn.functional.pad(W_BOI, (0, -inputs % group)).unflatten(-1, (-1, group))
-    largest_BOJ = grouped.abs().amax(-1)
+    padded = torch.nn.functional.pad(W_BOI, (0, -inputs % group)) if inputs % group else W_BOI
+    grouped = padded.unflatten(-1, (-1, group))
+    largest_BOJ = torch.maximum(grouped.amax(-1), -grouped.amin(-1))
     if whole:
         largest_BOJ = largest_BOJ.amax((1, 2), keepdim=True)
     least = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps  # above zero, as fp16 underflows soon
     scale_BOJ = (largest_BOJ / most).to(dtype).clamp(min=least)
     scale_BOJ = torch.where(largest_BOJ > 0, scale_BOJ, torch.ones_like(scale_BOJ))  # of zeros: any will do
-    scale_N = scale_BOJ.float().expand(grouped.shape[:3]).flatten()
-    rows_NG = grouped.flatten(0, 2)
-    zero_N = torch.zeros_like(scale_N, dtype=torch.int32)
-    W_NG = torch.fake_quantize_per_channel_affine(rows_NG.contiguous(), scale_N, zero_N, 0, -most, most)
-    codes = (W_NG / scale_N[:, None]).round().to(torch.int16).view(grouped.shape).flatten(2)
+    inverse_BOJ = (1 / scale_BOJ.float()).clamp(max=torch.finfo(torch.float32).max)  # as torch's fake_quantize
+    codes = (grouped * inverse_BOJ[..., None]).round_().clamp_(-most, most).to(torch.int16).flatten(2)
     return codes[..., :inputs], scale_BOJ
 
 

@@ -63,6 +63,7 @@ class TDMoE(Method):
 
     NAME = "tdmoe"
     DISPLAY = "TD-MoE"
+    LIGHT = True
     OPTIONS = Options
 
     def needs(self, options: Options) -> Needs:

@@ -18,6 +18,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from tdmoe import lapack
 from tdmoe.eigen import eigenvectors, leading_eigenvectors
 from tdmoe.forms.bases import BasisExperts, Fit, zero
 from tdmoe.mobe.objective import Curvature, Objective, Point, Value, mix, orthogonal
@@ -155,7 +156,7 @@ def input_directions(objective: Objective, W_EOI: Tensor) -> Tensor:
     assert isinstance(M_II, Tensor)
     if objective.C_II is None:
         return eigenvectors(M_II)[1].to(W_EOI)
-    S_II = torch.linalg.cholesky(objective.C_II.double())
+    S_II = lapack.cholesky(objective.C_II.double())
     V_II = eigenvectors(S_II.T @ M_II @ S_II)[1]
     directions_II: Tensor = torch.linalg.solve_triangular(S_II.T, V_II, upper=True)
     return directions_II.to(W_EOI)
@@ -191,7 +192,7 @@ def _shortened(W_EOI: Tensor) -> tuple[Tensor | None, Tensor]:
     """(Q, R) with W_e = Q_e R_e where outputs are more than inputs: A_e takes its Q_e in, the loss stays the same."""
     if W_EOI.shape[1] <= W_EOI.shape[2]:
         return None, W_EOI
-    Q_EOI, R_EII = torch.linalg.qr(W_EOI)
+    Q_EOI, R_EII = lapack.qr(W_EOI)
     return Q_EOI, R_EII
 
 

@@ -28,6 +28,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tdmoe import lapack
 from tdmoe.forms.bases import ACTIVATIONS
 
 RIDGE = 1e-6  # of the mean diagonal, in solving for A
@@ -157,7 +158,7 @@ def mix(at: Point) -> Tensor:
 
 def orthogonal(at: Point) -> Point:
     """The same mixtures with a^T a = E / M times the identity."""
-    Q_EM, R_MM = torch.linalg.qr(at.mixing_EM)
+    Q_EM, R_MM = lapack.qr(at.mixing_EM)
     scale = (len(Q_EM) / Q_EM.shape[1]) ** 0.5
     return Point((R_MM / scale @ at.basis_MKI.flatten(1)).view_as(at.basis_MKI), Q_EM * scale)
 
@@ -179,7 +180,7 @@ def _factor(G_BNN: Tensor, ridge: float) -> Tensor:
     scale_B = G_BNN.diagonal(dim1=1, dim2=2).mean(1).clamp(min=torch.finfo(G_BNN.dtype).tiny)
     eye_NN = torch.eye(G_BNN.shape[1], dtype=G_BNN.dtype, device=G_BNN.device)
     for times in (1.0, 1e2, 1e4):
-        L_BNN, failed_B = torch.linalg.cholesky_ex(G_BNN + times * ridge * scale_B[:, None, None] * eye_NN)
+        L_BNN, failed_B = lapack.cholesky_ex(G_BNN + times * ridge * scale_B[:, None, None] * eye_NN)
         if not failed_B.any():
             break
     return torch.where((failed_B > 0)[:, None, None], torch.nan, L_BNN)

@@ -25,6 +25,7 @@ import time
 import torch
 from torch import Tensor
 
+from tdmoe import lapack
 from tdmoe.forms.bases import ACTIVATIONS, BasisExperts, Fit, zero
 from tdmoe.mobe.sizes import Sizes
 from tdmoe.precision import full_precision
@@ -43,7 +44,7 @@ def start(W_EOI: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
     w_EM = W_EOI.new_zeros(experts, bases)
     bounds = [-(-experts * g // bases) for g in range(bases + 1)]
     for g, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
-        U_NK, s_K, V_KI = torch.linalg.svd(W_EOI[first:last].flatten(0, 1), full_matrices=False)
+        U_NK, s_K, V_KI = lapack.svd(W_EOI[first:last].flatten(0, 1), full_matrices=False)
         kept = min(rank, len(s_K))
         A_EOK[first:last, :, :kept] = (U_NK[:, :kept] * s_K[:kept]).view(last - first, outputs, kept)
         B_MKI[g, :kept] = V_KI[:kept]
@@ -59,7 +60,7 @@ class Training:
     ) -> None:
         self.scale = float(W_EOI.std())
         self.activation, self.free = activation, free
-        self._S_II = None if C_II is None else torch.linalg.cholesky(C_II.double()).to(W_EOI)
+        self._S_II = None if C_II is None else lapack.cholesky(C_II.double()).to(W_EOI)
         target_EOI = W_EOI / self.scale
         self.target_EOI = target_EOI if self._S_II is None else target_EOI @ self._S_II
         A_EOK, B_MKI, w_EM = start(W_EOI, sizes)

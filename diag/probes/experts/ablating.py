@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from diag.probes.experts.binding import binding_row
-from tdmoe import methods, spec
+from tdmoe import lapack, methods, spec
 from tdmoe.blocks import BlockReader
 from tdmoe.compress import as_stored
 from tdmoe.errors import stack_norms
@@ -27,6 +27,7 @@ from tdmoe.methods import Allotment, StackStatistics
 from tdmoe.methods.base import whole_stack
 from tdmoe.methods.tdmoe import TDMoE, products_in
 from tdmoe.modes import Basis, Metrics, WhitenedReader, basis, whitened_grams
+from tdmoe.operator_norm import Norms
 from tdmoe.rank_search import ErrorTable, Grid, error_table, rank_grid
 from tdmoe.ranks import ExpertMode, Ranks, Shape, budget, published_ranks
 from tdmoe.similarity import rotated
@@ -124,7 +125,7 @@ def _metrics(statistics: StackStatistics | None, whitening: Whitening, device: s
         return {}, DAMPING
     assert statistics is not None, "checked before"
     C_II = statistics.C_II.to(device)
-    least = float(torch.linalg.eigvalsh(C_II)[0])
+    least = float(lapack.eigvalsh(C_II)[0])
     damping = 0.0 if least >= LEAST_EIGENVALUE * float(C_II.diagonal().mean()) else DAMPING
     return {"input": metric(C_II, damping)}, damping
 
@@ -188,7 +189,7 @@ def _headline(
     statistics: StackStatistics | None,
     bases: Mapping[str, Basis],
     ratio: float,
-    norms_W: Sequence[float],
+    norms_W: Norms,
     device: str,
 ) -> Row:
     """A triple made and measured as it would be stored."""
