@@ -6,13 +6,14 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from bench import mobe, one_stack, operator, results, superweights, tucker, whole_model, wide
+from bench import commands, mobe, one_stack, operator, results, superweights, tucker, whole_model, wide
 from bench.machine import hardware, today
 
 SECTIONS = {
     "stack": ("One stack of Qwen3-30B-A3B shape (128 x 768 x 2048, bf16)", one_stack),
     "tucker": ("Compressing one such stack at rho 0.4", tucker),
     "operator": ("Operator errors of one such stack's truncations", operator),
+    "commands": ("Commands on one layer of Qwen3-30B-A3B shape (three stacks of 128 x 768 x 2048)", commands),
     "mobe": ("MoBE at rho 0.4: loss against time, published and fitted", mobe),
     "superweights": ("Recovery of entries of down projections of Qwen3-30B-A3B (2048 x 768)", superweights),
     "layers": ("Four layers of Qwen3-30B-A3B width (12 stacks, 4.8 GB)", whole_model),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 
 INDEX = "model.safetensors.index.json"
 CHUNK = 16 << 20
+MINI = Path(__file__).parents[1] / "diag" / "assets" / "mini"
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,37 @@ def write(folder: Path, shape: Shape, layers: int = 1, projections: tuple[str, .
             tensors |= {prefix + name: tensor for name, tensor in _packed(shape, seed=layer)}
         save_file(tensors, folder / shard)
         weight_map |= dict.fromkeys(tensors, shard)
-    (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return folder
+
+
+def write_runnable(folder: Path, shape: Shape) -> Path:
+    """One layer of such experts that can be run: mini's tokenizer; attention, router and head drawn at random."""
+    write(folder, shape)
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        shutil.copy(MINI / name, folder)
+    config = json.loads((MINI / "config.json").read_text()) | shape.config | {"num_hidden_layers": 1}
+    (folder / "config.json").write_text(json.dumps(config))
+    hidden, head, layer = shape.hidden, config["head_dim"], "model.layers.0."
+    queries, keys = (head * config[f"num_{name}_heads"] for name in ("attention", "key_value"))
+    sizes = {
+        "model.embed_tokens.weight": (config["vocab_size"], hidden),
+        f"{layer}mlp.gate.weight": (shape.experts, hidden),
+        **{f"{layer}self_attn.{n}_proj.weight": (o, hidden) for n, o in (("q", queries), ("k", keys), ("v", keys))},
+        f"{layer}self_attn.o_proj.weight": (hidden, queries),
+        **{f"{layer}self_attn.{name}_norm.weight": (head,) for name in "qk"},
+        **{f"{layer}{name}_layernorm.weight": (hidden,) for name in ("input", "post_attention")},
+        "model.norm.weight": (hidden,),
+    }
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        name: (torch.ones(size) if len(size) == 1 else 0.05 * torch.randn(size, generator=generator)).bfloat16()
+        for name, size in sizes.items()
+    }
+    save_file(tensors, folder / "dense.safetensors")
+    index = json.loads((folder / INDEX).read_text())
+    index["weight_map"] |= dict.fromkeys(tensors, "dense.safetensors")
+    (folder / INDEX).write_text(json.dumps(index))
     return folder
 
 

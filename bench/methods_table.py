@@ -12,8 +12,9 @@ import csv
 import tempfile
 from pathlib import Path
 
+from bench.checkpoints import MINI
 from bench.machine import hardware, today
-from bench.mini_table import GATE_UP, MINI, TEXTS, TOKENS, WINDOW, measured, perplexities, show, tool, windows
+from bench.mini_table import GATE_UP, TEXTS, TOKENS, WINDOW, measured, perplexities, show, tool, windows
 
 RATIOS = ("0.2", "0.4")
 METHODS = (

@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
+from bench.checkpoints import MINI
 from bench.machine import hardware, today
 from diag.recipe.measure import cut_windows, score, summary
 from diag.recipe.train import encode
 from diag.texts import load_text
 
-MINI = Path(__file__).parents[1] / "diag" / "assets" / "mini"
 TOKENS, WINDOW = 262_144, 512
 TEXTS = ("enwik8", "wikitext2")
 RATIOS = ("0.2", "0.4")

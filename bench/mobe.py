@@ -8,8 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from bench.checkpoints import QWEN3_30B, write
-from bench.mini_table import MINI
+from bench.checkpoints import MINI, QWEN3_30B, write
 from bench.results import Figure
 from tdmoe.architecture import architecture
 from tdmoe.checkpoint import Checkpoint
