@@ -63,6 +63,7 @@ class TDMoE(Method):
 
     NAME = "tdmoe"
     DISPLAY = "TD-MoE"
+    VERSION = 1  # published ranks as the public codes break ties
     OPTIONS = Options
 
     def needs(self, options: Options) -> Needs:

@@ -18,7 +18,7 @@ from diag.asked import Asked
 from diag.calibrating import VERSION as CALIBRATION
 from diag.calibrating import Settings as CalibrationSettings
 from diag.compress_run import Compression
-from diag.factors import Recipe, Source
+from diag.factors import Recipe, Source, made_by
 from diag.open_model import OpenModel
 from diag.probes.attribution import MEASURED, NAME, STATISTICS_VERSION, VERSION
 from diag.probes.attribution.game import Game, game
@@ -262,7 +262,7 @@ class Plan(OpenModel):
         windows = [*shape, digest(self.windows_WT.tolist())]
         identities: dict[Part, dict[str, Any]] = {}
         for variant, part in self.parts.items():
-            about = [asdict(variant), layers, calibrated] if variant.recipe else DENSE
+            about = [asdict(variant), layers, calibrated, made_by([variant.recipe])] if variant.recipe else DENSE
             identities[part] = {"probe_version": VERSION, "variant": digest(about), "windows": windows}
             identities[part] |= {"dtype": self.run_dtype(request.dtype)}
         for part in self.modes.values():

@@ -31,7 +31,7 @@ from tdmoe.stack import ExpertStack
 from tdmoe.whitening import DAMPING, metric
 
 NAME = "experts"
-VERSION = 2
+VERSION = 3
 COLUMNS = (
     *("layer", "projection", "expert_mode", "allocation", "rank_expert", "rank_output", "rank_input", "parameters"),
     *("kept_ratio", "weight_error", "functional_error", "operator_error", "status"),
