@@ -61,6 +61,7 @@ TABLES = {TABLE: COLUMNS}
 UNIDENTIFIED = ("memory", "to", "statistics", "calibrates", "allotted")  # settings that do not change the factors
 ABOUT = "tdmoe.json"
 IDENTITY = ("model", "device", "settings", "probe_version", "weights")  # of a calibration's results
+SOURCE = "source"  # in it: what tells the weights that it was made of from others
 DENSE = "dense"  # folder of the rebuilt checkpoint in --to
 OURS = (
     *("experts-L*.safetensors", "rest-*.safetensors", INDEX, CONFIG),
@@ -293,6 +294,7 @@ def finish(session: Session, *, dense: bool, on_written: Callable[[int], None] =
         "config": config,
         "calibrated_on": _calibration_text(session.request.settings),
         "calibration": calibration_said(session.request.settings),  # type: ignore[arg-type]
+        SOURCE: session.checkpoint.sampled_fingerprint(session.checkpoint.names()),
         **{key: manifest[key] for key in ("model", "commit", "seed", "versions", "device")},
     }
     write_json(to / ABOUT, about)

@@ -26,7 +26,7 @@ from diag.probes.attribution.gap import SAMPLES
 from diag.probes.attribution.ladder import DENSE, FULL, Frame, Step, alignment, check_kind, is_tucker, steps
 from diag.probes.attribution.switches import method, switches
 from diag.run import Part, RunFolder, digest
-from diag.texts import text_of
+from diag.texts import text_notes, text_of
 from diag.windows import window_of
 from tdmoe.families import JOINT, MEMBERS, PROJECTIONS
 from tdmoe.problems import InputError
@@ -192,7 +192,7 @@ class Plan(OpenModel):
         """What differs from what was asked."""
         asked, found = self.request.windows, len(self.windows_WT)
         short = f"--text {self.request.text}: holds {found} whole windows, fewer than --windows {asked}"
-        return [short] if found < asked else []
+        return [*text_notes(("--text", self.request.text)), *([short] if found < asked else [])]
 
     def _held_out(self) -> Tensor:
         """Windows of the text; InputError where it is the calibration's, or gives no two windows."""

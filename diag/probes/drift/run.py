@@ -33,7 +33,7 @@ from diag.probes.drift.routing import Routing, shows_logits, watching
 from diag.probes.drift.statistics import Sums, compared, unchanged
 from diag.run import Part, RunFolder, digest
 from diag.shelf import Shelf
-from diag.texts import text_of
+from diag.texts import text_notes, text_of
 from diag.transformer import load_model
 from diag.walk import Stream, Walk
 from diag.work import said
@@ -130,9 +130,9 @@ class Drift(OpenModel):
 
     def notes(self) -> list[str]:
         """What differs from what was asked, or from what is expected."""
-        found, asked, notes = self.windows_WT.numel(), self.request.tokens, []
+        found, asked, text = self.windows_WT.numel(), self.request.tokens, self.request.text
+        notes = text_notes(("--text", text))
         if asked - found >= self.windows_WT.shape[1]:
-            text = self.request.text
             notes.append(f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {asked:,}")
         if self.due and self.by_layer:
             notes.append(

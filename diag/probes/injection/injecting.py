@@ -19,7 +19,7 @@ from diag.open_model import OpenModel
 from diag.probes import injection
 from diag.probes.injection import Bench, Settings, Site, Source
 from diag.run import Part, Row, RunFolder, digest
-from diag.texts import load_text
+from diag.texts import load_text, text_notes
 from tdmoe import joint, methods, spec
 from tdmoe.families import PROJECTIONS
 from tdmoe.injection import DESIGNS, FAMILIES
@@ -93,10 +93,8 @@ class Injection(OpenModel):
     def notes(self) -> list[str]:
         """What differs from what was asked."""
         found, asked, text = self.windows_WT.numel(), self.request.tokens, self.request.text
-        short = asked - found >= self.windows_WT.shape[1]
-        return (
-            [f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {asked:,}"] if short else []
-        )
+        short = f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {asked:,}"
+        return [*text_notes(("--text", text)), *([short] if asked - found >= self.windows_WT.shape[1] else [])]
 
     @property
     def held_bytes(self) -> int:
