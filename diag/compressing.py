@@ -36,6 +36,7 @@ from tdmoe.blocks import BlockPlan
 from tdmoe.calibration import LayerMoments
 from tdmoe.checkpoint import CONFIG, INDEX, Checkpoint
 from tdmoe.compress import compress_stack, write_stack
+from tdmoe.counted import bits, denominator, parameters
 from tdmoe.families import JOINT, MEMBERS
 from tdmoe.forms.bases import Fit
 from tdmoe.joint import Stack
@@ -44,7 +45,7 @@ from tdmoe.problems import InputError
 from tdmoe.ranks import Ranks
 from tdmoe.source import stored_dtype
 from tdmoe.stack import ExpertStack
-from tdmoe.unquantised import QUANTIZATION, parameters
+from tdmoe.unquantised import QUANTIZATION
 
 if TYPE_CHECKING:
     from diag.session import Session
@@ -112,10 +113,11 @@ class Settings(ProbeSettings):
 
 @dataclass(frozen=True)
 class Saved:
-    """(dense - stored) / dense over all tensors but the input embeddings: against the original's bits, and bf16's."""
+    """(dense - stored) / dense of what `tdmoe.counted` counts: against the original's bits, and bf16's."""
 
     bits_saved: float
     bits_saved_bf16: float
+    bits_saved_of: str
 
 
 def plan(stack: Stack, settings: Settings) -> BlockPlan:
@@ -241,9 +243,11 @@ def is_complete(session: Session, *, dense: bool = False) -> Saved | None:
     about = _about(session)
     if about is None or about["identity"] != _identity(session) or about.get("state") != "complete":
         return None
+    if "bits_saved_of" not in about:
+        return None  # of an earlier version, which counted otherwise
     if not (_to(session) / INDEX).is_file() or (dense and not (_to(session) / DENSE / INDEX).is_file()):
         return None
-    return Saved(float(about["bits_saved"]), float(about["bits_saved_bf16"]))
+    return Saved(float(about["bits_saved"]), float(about["bits_saved_bf16"]), str(about["bits_saved_of"]))
 
 
 def _to(session: Session) -> Path:
@@ -282,9 +286,10 @@ def finish(session: Session, *, dense: bool, on_written: Callable[[int], None] =
         assemble.dense(to / DENSE, to, session.checkpoint, session.arch, stacks, on_written)
     manifest = session.folder.manifest
     config = {key: value for key, value in manifest["config"].items() if key not in UNIDENTIFIED}
-    before = bits(session.checkpoint), 16 * parameters(session.checkpoint, embeddings=False)
+    before = bits(session.checkpoint), 16 * parameters(session.checkpoint)
     with Checkpoint(to) as compressed:
-        saved = Saved(*((whole - bits(compressed)) / whole for whole in before))
+        own, bf16 = ((whole - bits(compressed)) / whole for whole in before)
+    saved = Saved(own, bf16, denominator(session.checkpoint))
     about = {
         "identity": _identity(session),
         "asked": _asked(session),
@@ -322,12 +327,6 @@ def _calibration_text(settings: Any) -> str | None:
 def size(stack: Stack) -> int:
     """Parameters of the dense stack."""
     return int(np.prod(stack.shape))
-
-
-def bits(checkpoint: Checkpoint) -> int:
-    """Stored bits of everything but the input embeddings."""
-    entries = (checkpoint.entry(name) for name in checkpoint.names() if "embed_tokens" not in name)
-    return 8 * sum(entry.nbytes for entry in entries)
 
 
 def stored_dense_bits(stack: Stack) -> int:

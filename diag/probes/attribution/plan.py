@@ -28,10 +28,10 @@ from diag.probes.attribution.switches import method, switches
 from diag.run import Part, RunFolder, digest
 from diag.texts import text_notes, text_of
 from diag.windows import window_of
+from tdmoe.counted import parameters
 from tdmoe.families import JOINT, MEMBERS, PROJECTIONS
 from tdmoe.problems import InputError
 from tdmoe.ranks import Shape
-from tdmoe.unquantised import parameters
 
 EVERYTHING = 10**12  # tokens: the whole text
 LEAST_WINDOWS = 8  # of which percentiles of resamples say something
@@ -121,7 +121,7 @@ class Plan(OpenModel):
         shapes = [self.arch.shape(name) for name in chosen]
         joined = [JOINT] if set(MEMBERS[JOINT]) <= set(chosen) else []
         searched = [self._shape(name) for name in [*PROJECTIONS, *joined]]
-        share = self.targeted / parameters(self.checkpoint, embeddings=False)
+        share = self.targeted / parameters(self.checkpoint)
         return Frame(
             self.request.ratio,
             self.projections,

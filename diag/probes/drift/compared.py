@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from diag.compressed import read
-from diag.compressing import bits
 from diag.hollow import factored_layers
 from diag.models import Model
 from diag.open_model import model_identity
 from diag.transformer import load_tokenizer
 from tdmoe.architecture import language_config
 from tdmoe.checkpoint import Checkpoint
+from tdmoe.counted import bits
 from tdmoe.files import LocalFiles
 from tdmoe.problems import InputError
 

@@ -40,6 +40,7 @@ from diag.work import said
 from tdmoe.architecture import architecture
 from tdmoe.atomic import write_bytes
 from tdmoe.checkpoint import Checkpoint
+from tdmoe.counted import denominator
 from tdmoe.problems import InputError
 
 BATCH_TOKENS = 8192  # through the models at once
@@ -260,7 +261,8 @@ class Drift(OpenModel):
             if time.monotonic() - saved > SAVE_SECONDS:
                 self._save_partial(identity, sums, done)
                 saved = time.monotonic()
-        about = (Path(self.request.text).name, self._dtype, routers, shows_logits(walk.model))
+        counted = denominator(self.checkpoint)
+        about = (Path(self.request.text).name, self._dtype, routers, shows_logits(walk.model), counted)
         return sums, Circumstances(len(self.windows_WT), self.windows_WT.shape[1], *about)
 
     def _walk(self, model: Any, checkpoint: Checkpoint, dtype: str) -> Walk:

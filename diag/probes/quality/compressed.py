@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diag.compressed import read
-from diag.compressing import bits
 from diag.models import Model
 from diag.open_model import model_identity
 from diag.probes.quality import Saved, Subject
 from tdmoe.architecture import language_config
 from tdmoe.checkpoint import Checkpoint
+from tdmoe.counted import bits, parameters
 from tdmoe.files import LocalFiles
 from tdmoe.problems import InputError
-from tdmoe.unquantised import parameters
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def open_compressed(path: Path, original: Checkpoint) -> OnDisk:
                     f"{option}: has a vocabulary of {theirs} tokens, the model {ours}; they cannot be compared"
                 )
             about.check_source(found, original)
-            before = bits(original), 16 * parameters(original, embeddings=False)
+            before = bits(original), 16 * parameters(original)
             saved = Saved(*((whole - bits(found)) / whole for whole in before))
             model = Model(name, about.folder)
             return OnDisk(subject, model, saved, model_identity(found), about.calibrated_on, about.calibration)

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diag import compressing, parse
+from diag import parse
 from diag.asked import AskedVariants
 from diag.calibrating import VERSION as CALIBRATION
 from diag.compress_run import Compression
@@ -37,8 +37,8 @@ from diag.probes.quality.zero_shot import METRIC, Task
 from diag.run import Part, RunFolder, digest
 from diag.texts import load_text, text_notes, text_of
 from diag.windows import window_of
+from tdmoe.counted import bits, parameters
 from tdmoe.problems import InputError
-from tdmoe.unquantised import parameters
 
 CALIBRATION_TEXT = "c4-calibration"
 
@@ -132,8 +132,8 @@ class Plan(OpenModel):
 
     def saved(self, bits_saved: float = 0.0) -> Saved:
         """The same against the bits of the model in bf16."""
-        bf16 = 16 * parameters(self.checkpoint, embeddings=False)
-        return Saved(bits_saved, 1 - compressing.bits(self.checkpoint) * (1 - bits_saved) / bf16)
+        bf16 = 16 * parameters(self.checkpoint)
+        return Saved(bits_saved, 1 - bits(self.checkpoint) * (1 - bits_saved) / bf16)
 
     def _variants(self) -> dict[Subject, tuple[Recipe, list[int]]]:
         projections = self.request.projections
