@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from diag import parse
+from diag.defaults import CALIBRATION_TEXT, CALIBRATION_TOKENS
 from diag.open_model import OpenModel
 from diag.run import Job, RunFolder, digest
 from diag.texts import load_text, text_notes
@@ -46,8 +47,8 @@ BATCH_TOKENS = 8192  # through the model at once
 class Settings:
     """What changes the statistics."""
 
-    text: str = "c4-calibration"
-    tokens: int = 262_144
+    text: str = CALIBRATION_TEXT
+    tokens: int = CALIBRATION_TOKENS
     window: int | None = None
     weighting: Weighting = "count"
     per_expert: PerExpert = "none"

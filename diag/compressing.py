@@ -26,6 +26,7 @@ from diag.calibrating import NAME as CALIBRATE
 from diag.calibrating import TABLE as CALIBRATED
 from diag.calibrating import VERSION as CALIBRATION
 from diag.calibrating import from_arrays
+from diag.defaults import MEMORY_BYTES
 from diag.files import write_json
 from diag.open_model import model_identity
 from diag.probes import Settings as ProbeSettings
@@ -85,7 +86,7 @@ class Settings(ProbeSettings):
     statistics: str | None = None
     moments: str | None = None
     calibrates: bool = False
-    memory: int = 4_000_000_000
+    memory: int = MEMORY_BYTES
     allotted: Mapping[str, tuple[float, tuple[int, ...]]] | None = None
 
     def stacks(self, projections: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from diag import parse
 from diag.calibrating import Settings as CalibrationSettings
 from diag.compress_run import Command, Compression, own_inputs
 from diag.compressing import VERSION, calibration_said, stored_dense_bits
+from diag.defaults import ALL_PROJECTIONS, MEMORY_BYTES
 from diag.open_model import OpenModel
 from diag.run import SCHEMA, Row, digest
 from tdmoe import methods, spec
@@ -86,9 +87,9 @@ class Source:
     opened: OpenModel
     model: str
     layers: Sequence[int]
-    projections: str = "gate,up"
+    projections: str = ALL_PROJECTIONS
     calibration: CalibrationSettings | None = field(default_factory=CalibrationSettings)
-    memory: int = 4_000_000_000
+    memory: int = MEMORY_BYTES
     seed: int = 0
     revision: str | None = None
     command_line: str = ""

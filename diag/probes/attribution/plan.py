@@ -18,6 +18,7 @@ from diag.asked import Asked
 from diag.calibrating import VERSION as CALIBRATION
 from diag.calibrating import Settings as CalibrationSettings
 from diag.compress_run import Compression
+from diag.defaults import ALL_PROJECTIONS, MEMORY_BYTES
 from diag.factors import Recipe, Source, made_by
 from diag.open_model import OpenModel
 from diag.probes.attribution import MEASURED, NAME, STATISTICS_VERSION, VERSION
@@ -47,7 +48,7 @@ class Request(Asked):
 
     model: str
     ratio: float = 0.4
-    projections: str = "gate,up"
+    projections: str = ALL_PROJECTIONS
     ladder: str = FULL
     shapley: str | None = None
     mobe_steps: int = 3000
@@ -57,7 +58,7 @@ class Request(Asked):
     window: int | None = None
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     dtype: str = "float32"
-    memory: int = 4_000_000_000
+    memory: int = MEMORY_BYTES
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from diag.compress_run import Compression
 from diag.factors import Factors, Recipe, Source, calibration_of, made_by
 from diag.hollow import Experts
 from diag.open_model import OpenModel
-from diag.probes.drift import ALL, CAST, COLUMNS, NAME, VERSION, Circumstances, Variant, rows, variants
+from diag.probes.drift import ALL, CAST, COLUMNS, NAME, SCOPES, VERSION, Circumstances, Variant, rows, variants
 from diag.probes.drift.compared import Companion, check_tokenizer, open_companion
 from diag.probes.drift.routing import Routing, shows_logits, watching
 from diag.probes.drift.statistics import Sums, compared, unchanged
@@ -60,7 +60,7 @@ class Request(AskedVariants):
     text: str = "wikitext2"
     tokens: int = 16_384
     window: int | None = None
-    scopes: Sequence[str] = (ALL,)
+    scopes: Sequence[str] = SCOPES
     dtype: str = "float32"
 
 

@@ -17,6 +17,7 @@ from diag import parse
 from diag.asked import AskedVariants
 from diag.calibrating import VERSION as CALIBRATION
 from diag.compress_run import Compression
+from diag.defaults import CALIBRATION_TEXT
 from diag.factors import Recipe, calibration_of, made_by
 from diag.open_model import OpenModel
 from diag.probes.quality import (
@@ -39,8 +40,6 @@ from diag.texts import load_text, text_notes, text_of
 from diag.windows import window_of
 from tdmoe.counted import bits, parameters
 from tdmoe.problems import InputError
-
-CALIBRATION_TEXT = "c4-calibration"
 
 
 @dataclass(frozen=True)
