@@ -353,9 +353,9 @@ class SuperWeights:
         texts = digest([self.windows_WT.tolist(), self.evaluation_WT.tolist(), self.prompt_T.tolist()])
         known = {name: value for name, value in config.items() if name != "memory"}
         identity = {"settings": digest([known, texts, self.request.seed]), "probe_version": VERSION}
-        if (versions := methods.versions(recipe.method for recipe in self.recipes)) and len(parts) > 1:
-            identity["methods"] = digest(versions)
         found = {"found": digest(self.found)} if len(parts) > 1 else {}
+        if versions := methods.versions(recipe.method for recipe in self.recipes):
+            found["methods"] = digest(versions)  # the search for super weights uses none
         return self.opened.run_folder(
             NAME,
             {part: identity | (found if part.name != "discovery" else {}) for part in parts},
