@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,9 @@ from bench.machine import hardware, today
 from diag.recipe.measure import cut_windows, score, summary
 from diag.recipe.train import encode
 from diag.texts import load_text
+from tdmoe.architecture import architecture
+from tdmoe.checkpoint import Checkpoint
+from tdmoe.counted import parameters
 
 TOKENS, WINDOW = 262_144, 512
 TEXTS = ("enwik8", "wikitext2")
@@ -123,12 +127,10 @@ def measured(where: Path, spec: str, ratio: str | None, options: tuple[str, ...]
 
 
 def _share_of_gate_and_up() -> float:
-    from safetensors import safe_open
-
-    with safe_open(MINI / "model.safetensors", "pt") as file:
-        sizes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    counts = {name: int(torch.Size(shape).numel()) for name, shape in sizes.items() if "embed_tokens" not in name}
-    return sum(n for name, n in counts.items() if "experts." in name and "down" not in name) / sum(counts.values())
+    with Checkpoint(MINI) as checkpoint:
+        arch = architecture(checkpoint.config)
+        experts = [math.prod(arch.shape(projection)) for projection in ("gate", "up")]
+        return len(arch.layers) * sum(experts) / parameters(checkpoint)
 
 
 def windows(name: str, cap: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from diag import parse
 from diag.calibrating import Settings as CalibrationSettings
+from diag.defaults import ALL_PROJECTIONS, MEMORY_BYTES
 from diag.factors import Recipe, Source
 from diag.open_model import OpenModel
 from tdmoe.problems import InputError
@@ -32,10 +33,10 @@ class AskedVariants(Asked):
 
     recipes: Sequence[Recipe] = ()
     schedule: str | None = None
-    projections: str = "gate,up,down"
+    projections: str = ALL_PROJECTIONS
     compressed: Sequence[Path] = ()
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
-    memory: int = 4_000_000_000
+    memory: int = MEMORY_BYTES
 
     def layer_sets(self, available: Sequence[int]) -> list[list[int]]:
         """The sets of layers that are compressed, each holding the one before where they are a schedule's."""

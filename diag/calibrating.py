@@ -21,9 +21,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from diag import parse
+from diag.defaults import CALIBRATION_TEXT, CALIBRATION_TOKENS
 from diag.open_model import OpenModel
 from diag.run import Job, RunFolder, digest
-from diag.texts import load_text
+from diag.texts import load_text, text_notes
 from tdmoe.atomic import write_bytes
 from tdmoe.calibration import LayerMoments, Moments, PerExpert, Weighting, collecting
 from tdmoe.problems import InputError
@@ -46,8 +47,8 @@ BATCH_TOKENS = 8192  # through the model at once
 class Settings:
     """What changes the statistics."""
 
-    text: str = "c4-calibration"
-    tokens: int = 262_144
+    text: str = CALIBRATION_TEXT
+    tokens: int = CALIBRATION_TOKENS
     window: int | None = None
     weighting: Weighting = "count"
     per_expert: PerExpert = "none"
@@ -97,9 +98,9 @@ class Calibration(OpenModel):
 
     def notes(self) -> list[str]:
         """What differs from what was asked."""
-        found, asked, notes = self.windows_WT.numel(), self.settings.tokens, []
+        found, asked, text = self.windows_WT.numel(), self.settings.tokens, self.settings.text
+        notes = text_notes(("--text", text))
         if asked - found >= self.windows_WT.shape[1]:
-            text = self.settings.text
             notes.append(f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {asked:,}")
         if found < FEW * self.arch.hidden:
             notes.append(

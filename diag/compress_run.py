@@ -23,13 +23,13 @@ from diag.session import Request, Session
 from tdmoe import joint, methods, spec
 from tdmoe.across import importance, share_by_importance, share_globally
 from tdmoe.calibration import LayerMoments, PerExpert
+from tdmoe.counted import parameters
 from tdmoe.errors import Kind
 from tdmoe.joint import Stack
 from tdmoe.layer_sensitivity import harder, sensitivity, significant_ranks
 from tdmoe.problems import InputError
 from tdmoe.rank_search import Frontier
 from tdmoe.ranks import budget
-from tdmoe.unquantised import parameters
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Compression:
         ratio = self.command.ratio
         if ratio is None or getattr(self.command.options, "ratio_of", "targeted") == "targeted":
             return ratio
-        whole = parameters(self.session.checkpoint, embeddings=False)
+        whole = parameters(self.session.checkpoint)
         share = self._dense() / whole
         budget((1, 1, 1), ratio)
         if ratio >= share:

@@ -27,6 +27,7 @@ from diag.calibrating import NAME as CALIBRATE
 from diag.calibrating import TABLE as CALIBRATED
 from diag.calibrating import VERSION as CALIBRATION
 from diag.calibrating import from_arrays
+from diag.defaults import MEMORY_BYTES
 from diag.files import write_json
 from diag.open_model import model_identity
 from diag.probes import Settings as ProbeSettings
@@ -37,6 +38,7 @@ from tdmoe.blocks import BlockPlan
 from tdmoe.calibration import LayerMoments
 from tdmoe.checkpoint import CONFIG, INDEX, Checkpoint
 from tdmoe.compress import affordable, compress_stack, write_stack
+from tdmoe.counted import bits, denominator, parameters
 from tdmoe.errors import KINDS, Kind
 from tdmoe.families import JOINT, MEMBERS
 from tdmoe.forms.bases import Fit
@@ -46,7 +48,7 @@ from tdmoe.problems import InputError
 from tdmoe.ranks import Ranks
 from tdmoe.source import stored_dtype
 from tdmoe.stack import ExpertStack
-from tdmoe.unquantised import QUANTIZATION, parameters
+from tdmoe.unquantised import QUANTIZATION
 
 if TYPE_CHECKING:
     from diag.session import Session
@@ -64,6 +66,7 @@ TABLES = {TABLE: COLUMNS}
 UNIDENTIFIED = ("memory", "to", "statistics", "calibrates", "allotted")  # settings that do not change the factors
 ABOUT = "tdmoe.json"
 IDENTITY = ("model", "device", "settings", "probe_version", "weights")  # of a calibration's results
+SOURCE = "source"  # in it: what tells the weights that it was made of from others
 DENSE = "dense"  # folder of the rebuilt checkpoint in --to
 OURS = (
     *("experts-L*.safetensors", "rest-*.safetensors", INDEX, CONFIG),
@@ -87,7 +90,7 @@ class Settings(ProbeSettings):
     statistics: str | None = None
     moments: str | None = None
     calibrates: bool = False
-    memory: int = 4_000_000_000
+    memory: int = MEMORY_BYTES
     allotted: Mapping[str, tuple[float, tuple[int, ...]]] | None = None
     errors: tuple[Kind, ...] | None = None
 
@@ -116,10 +119,11 @@ class Settings(ProbeSettings):
 
 @dataclass(frozen=True)
 class Saved:
-    """(dense - stored) / dense over all tensors but the input embeddings: against the original's bits, and bf16's."""
+    """(dense - stored) / dense of what `tdmoe.counted` counts: against the original's bits, and bf16's."""
 
     bits_saved: float
     bits_saved_bf16: float
+    bits_saved_of: str
 
 
 def plan(stack: Stack, settings: Settings) -> BlockPlan:
@@ -263,9 +267,11 @@ def is_complete(session: Session, *, dense: bool = False) -> Saved | None:
     about = _about(session)
     if about is None or about["identity"] != _identity(session) or about.get("state") != "complete":
         return None
+    if "bits_saved_of" not in about:
+        return None  # of an earlier version, which counted otherwise
     if not (_to(session) / INDEX).is_file() or (dense and not (_to(session) / DENSE / INDEX).is_file()):
         return None
-    return Saved(float(about["bits_saved"]), float(about["bits_saved_bf16"]))
+    return Saved(float(about["bits_saved"]), float(about["bits_saved_bf16"]), str(about["bits_saved_of"]))
 
 
 def _to(session: Session) -> Path:
@@ -304,9 +310,10 @@ def finish(session: Session, *, dense: bool, on_written: Callable[[int], None] =
         assemble.dense(to / DENSE, to, session.checkpoint, session.arch, stacks, on_written)
     manifest = session.folder.manifest
     config = {key: value for key, value in manifest["config"].items() if key not in UNIDENTIFIED}
-    before = bits(session.checkpoint), 16 * parameters(session.checkpoint, embeddings=False)
+    before = bits(session.checkpoint), 16 * parameters(session.checkpoint)
     with Checkpoint(to) as compressed:
-        saved = Saved(*((whole - bits(compressed)) / whole for whole in before))
+        own, bf16 = ((whole - bits(compressed)) / whole for whole in before)
+    saved = Saved(own, bf16, denominator(session.checkpoint))
     about = {
         "identity": _identity(session),
         "asked": _asked(session),
@@ -316,6 +323,7 @@ def finish(session: Session, *, dense: bool, on_written: Callable[[int], None] =
         "config": config,
         "calibrated_on": _calibration_text(session.request.settings),
         "calibration": calibration_said(session.request.settings),  # type: ignore[arg-type]
+        SOURCE: session.checkpoint.sampled_fingerprint(session.checkpoint.names()),
         **{key: manifest[key] for key in ("model", "commit", "seed", "versions", "device")},
     }
     write_json(to / ABOUT, about)
@@ -343,12 +351,6 @@ def _calibration_text(settings: Any) -> str | None:
 def size(stack: Stack) -> int:
     """Parameters of the dense stack."""
     return int(np.prod(stack.shape))
-
-
-def bits(checkpoint: Checkpoint) -> int:
-    """Stored bits of everything but the input embeddings."""
-    entries = (checkpoint.entry(name) for name in checkpoint.names() if "embed_tokens" not in name)
-    return 8 * sum(entry.nbytes for entry in entries)
 
 
 def stored_dense_bits(stack: Stack) -> int:

@@ -303,9 +303,9 @@ def print_compression(session: Session, saved: Saved | None) -> None:
     if saved is None:
         return
     if abs(saved.bits_saved - saved.bits_saved_bf16) < 1e-9:
-        print(f"{saved.bits_saved:.1%} of the model's bits saved, its input embeddings not counted")
+        print(f"{saved.bits_saved:.1%} of the model's bits saved ({saved.bits_saved_of})")
         return
-    print(f"{saved.bits_saved_bf16:.1%} of the bits of the model in bf16 saved, its input embeddings not counted")
+    print(f"{saved.bits_saved_bf16:.1%} of the bits of the model in bf16 saved ({saved.bits_saved_of})")
     sign, change = ("fewer", saved.bits_saved) if saved.bits_saved >= 0 else ("MORE", -saved.bits_saved)
     print(f"but it is quantised: {change:.1%} {sign} bits than it takes as it is")
 

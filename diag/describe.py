@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from diag import parse
 from tdmoe.architecture import Architecture, architecture
 from tdmoe.checkpoint import Checkpoint
+from tdmoe.counted import is_tied, stored_twice
 from tdmoe.families import FAMILIES, PROJECTIONS, Layout
 from tdmoe.locate import check_layers, open_stack
 from tdmoe.problems import InputError
@@ -27,11 +28,15 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a checkpoint's config and headers say; `refusal` is why it cannot be measured, None if it can."""
+    """What a checkpoint's config and headers say; `refusal` is why it cannot be measured, None if it can.
+
+    `total_bytes` counts tied embeddings once, also where they are stored beside the head.
+    """
 
     arch: Architecture
     groups: tuple[Group, ...]
     total_bytes: int
+    embeddings: str
     refusal: str | None
 
     @property
@@ -42,12 +47,17 @@ class Description:
 def describe(checkpoint: Checkpoint) -> Description:
     """Read every header, no weight. InputError where not even the architecture is known."""
     arch = architecture(checkpoint.config)
+    embeddings, total = "apart from the output head", checkpoint.nbytes()
+    if is_tied(checkpoint):
+        embeddings = "tied: the output head is the same matrix, counted once"
+    elif twice := stored_twice(checkpoint):
+        embeddings, total = "tied: stored beside the output head, counted once", total - twice
     try:
         check_layers(checkpoint, arch)
         stacks = [open_stack(checkpoint, arch, layer, p) for p in PROJECTIONS for layer in arch.layers]
-        return Description(arch, tuple(_groups(stacks)), checkpoint.nbytes(), None)
+        return Description(arch, tuple(_groups(stacks)), total, embeddings, None)
     except InputError as error:
-        return Description(arch, (), checkpoint.nbytes(), str(error))
+        return Description(arch, (), total, embeddings, str(error))
 
 
 def family_rows() -> list[tuple[str, str, str]]:
@@ -76,6 +86,7 @@ def facts(description: Description) -> Iterator[tuple[str, str]]:
     yield "experts a layer", str(arch.experts)
     yield "hidden size", str(arch.hidden)
     yield "expert width", str(arch.width)
+    yield "embeddings", description.embeddings
     yield "supported", f"no: {description.refusal}" if description.refusal else "yes"
 
 

@@ -14,11 +14,13 @@ from typing import Any
 from diag import parse
 from diag.calibrating import Settings as CalibrationSettings
 from diag.compress_run import Command, Compression, own_inputs
-from diag.compressing import VERSION, bits, calibration_said, stored_dense_bits
+from diag.compressing import VERSION, calibration_said, stored_dense_bits
+from diag.defaults import ALL_PROJECTIONS, MEMORY_BYTES
 from diag.open_model import OpenModel
 from diag.run import SCHEMA, Row, digest
 from tdmoe import methods, spec
 from tdmoe.assemble import read_shard
+from tdmoe.counted import bits
 from tdmoe.modules import factored_copy
 from tdmoe.problems import InputError
 
@@ -85,9 +87,9 @@ class Source:
     opened: OpenModel
     model: str
     layers: Sequence[int]
-    projections: str = "gate,up"
+    projections: str = ALL_PROJECTIONS
     calibration: CalibrationSettings | None = field(default_factory=CalibrationSettings)
-    memory: int = 4_000_000_000
+    memory: int = MEMORY_BYTES
     seed: int = 0
     revision: str | None = None
     command_line: str = ""
@@ -128,7 +130,7 @@ class Factors:
     stacks: dict[int, list[str]]
     rows: list[Row]
     dense_bits: dict[int, int]  # of the compressed stacks of a layer, as the checkpoint stores them
-    model_bits: int  # of the whole checkpoint but its input embeddings
+    model_bits: int  # of what is counted of the whole checkpoint
     calibration: str = ""  # text and tokens, for people; empty where the method needs none
 
     @staticmethod
@@ -150,7 +152,7 @@ class Factors:
         return factored_copy(dense, {p: read_shard(self.folder, layer, p) for p in self.stacks[layer]})
 
     def bits_saved(self, layers: Iterable[int]) -> float:
-        """(dense - stored) / dense over all but the input embeddings, with only these layers compressed."""
+        """(dense - stored) / dense of what is counted, with only these layers compressed."""
         chosen = set(layers)
         if missing := sorted(chosen - set(self.stacks)):
             made = parse.spans(sorted(self.stacks))

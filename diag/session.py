@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from diag import parse
+from diag.defaults import ALL_PROJECTIONS
 from diag.engine import engine
 from diag.models import Model, resolve
 from diag.probes import Probe, Settings, probe
@@ -33,7 +34,7 @@ class Request:
     model: str
     settings: Settings
     layers: str | None = None
-    projections: str = ",".join(PROJECTIONS)
+    projections: str = ALL_PROJECTIONS
     device: str = "auto"
     out: Path | None = None
     seed: int = 0

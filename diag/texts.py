@@ -1,14 +1,16 @@
-"""Texts to calibrate and evaluate on: four built in, or any UTF-8 file.
+"""Texts to calibrate and evaluate on: four built in, or any UTF-8 file, plain or JSON lines, also as .gz.
 
-    load_text("wikitext2"); load_text("notes.txt"); load_text("notes.txt.gz")
+    load_text("wikitext2"); load_text("notes.txt"); load_text("notes.txt.gz"); load_text("documents.jsonl")
 
-Line ends are never translated, because tokenizers see them. Origins and licences: `assets/texts/LICENSES.md`.
+Tokenizers see line ends and byte order marks, so that of a file CRLF is read as LF and the mark is left out: the same
+text gives the same numbers. `text_notes` says so. Origins and licences: `assets/texts/LICENSES.md`.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import zlib
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +19,12 @@ from pathlib import Path
 from tdmoe.problems import InputError
 
 GZIP_MAGIC = b"\x1f\x8b"  # never the start of UTF-8 text: 0x8b cannot follow 0x1f there
+BOM, CRLF = "\ufeff", "\r\n"
+JSON_LINES, FIELD = (".jsonl", ".ndjson"), "text"
+NO_TEXTS = {  # by the end of the name
+    **{".json": "JSON", ".parquet": "Parquet", ".arrow": "Arrow", ".zip": "a zip archive", ".zst": "Zstandard"},
+    **{".bz2": "bzip2", ".xz": "xz", ".pdf": "PDF"},
+}
 
 
 @dataclass(frozen=True)
@@ -65,15 +73,28 @@ TEXTS: dict[str, BuiltinText] = {
 }
 
 
+@dataclass(frozen=True)
+class Text:
+    """A text, and what of its file is read otherwise than it stands there."""
+
+    content: str
+    read_as: tuple[str, ...] = ()
+
+
 def load_text(name_or_path: str | Path) -> str:
     """The text of a built-in name, or of a UTF-8 file, gzip or plain.
 
     A built-in name wins over a file of the same name; write `./wikitext2` for the file.
     Raises ValueError, with what to do about it, for anything that cannot be read as a non-empty text.
     """
+    return read_text(name_or_path).content
+
+
+def read_text(name_or_path: str | Path) -> Text:
+    """`load_text`, with what was read otherwise."""
     builtin = TEXTS.get(str(name_or_path)) if isinstance(name_or_path, str) else None
     if builtin is None:
-        return _decode(_read_file(name_or_path), f"text file {str(name_or_path)!r}")
+        return _text_of_file(name_or_path)
     label = f"built-in text {builtin.name!r}"
     try:
         content = (resources.files("diag") / "assets" / "texts" / builtin.file).read_bytes()
@@ -83,7 +104,7 @@ def load_text(name_or_path: str | Path) -> str:
     found = hashlib.sha256(content).hexdigest()
     if found != builtin.sha256:
         raise ValueError(f"{label}: sha256 of the content is {found}, not {builtin.sha256}; reinstall the package")
-    return _decode(content, label)
+    return Text(_decode(content, label))
 
 
 def text_of(option: str, name: str) -> str:
@@ -94,6 +115,52 @@ def text_of(option: str, name: str) -> str:
         raise InputError(f"{option} {name}: {error}") from error
 
 
+def text_notes(*texts: tuple[str, str]) -> list[str]:
+    """What is read otherwise than it stands there, of (option, name) of texts."""
+    return [f"{option} {name}: {note}" for option, name in texts for note in read_text(name).read_as]
+
+
+def _text_of_file(name_or_path: str | Path) -> Text:
+    """A file's text, with LF for CRLF and without a byte order mark; of JSON lines the field `text`."""
+    label = f"text file {str(name_or_path)!r}"
+    raw = _read_file(name_or_path)
+    name = Path(name_or_path).name.lower().removesuffix(".gz")
+    if (kind := NO_TEXTS.get(Path(name).suffix)) is not None:
+        raise ValueError(
+            f"{label} holds {kind}, which is not read as a text; give plain UTF-8 text, or JSON lines "
+            f"({JSON_LINES[0]}) with a field {FIELD!r}, also as .gz"
+        )
+    content, notes = _decode(raw, label), []
+    if content.startswith(BOM):
+        content = content.removeprefix(BOM)
+        notes.append("its byte order mark is left out")
+    if name.endswith(JSON_LINES):
+        documents = _json_lines(content, label)
+        content = "\n\n".join(documents)
+        notes.append(f"of its {len(documents):,} JSON lines the field {FIELD!r} is read, joined by blank lines")
+    if count := content.count(CRLF):
+        content = content.replace(CRLF, "\n")
+        notes.append(f"its CRLF line ends ({count:,}) are read as LF")
+    return Text(_not_empty(content, label), tuple(notes))
+
+
+def _json_lines(content: str, label: str) -> list[str]:
+    """The field `text` of every line; ValueError names line and field where there is none."""
+    found = []
+    for number, line in enumerate(content.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{label}: line {number} is not JSON ({error}); give a JSON object a line") from error
+        if not isinstance(value, dict) or not isinstance(value.get(FIELD), str):
+            has = f"fields {', '.join(map(repr, value))}"[:200] if isinstance(value, dict) else type(value).__name__
+            raise ValueError(f"{label}: line {number} has no text in a field {FIELD!r} (it has {has}); name it so")
+        found.append(value[FIELD])
+    return found
+
+
 def _read_file(name_or_path: str | Path) -> bytes:
     """The uncompressed bytes of a file the user named."""
     try:
@@ -101,7 +168,7 @@ def _read_file(name_or_path: str | Path) -> bytes:
     except FileNotFoundError as error:
         raise ValueError(
             f"no text {str(name_or_path)!r}: it is neither a built-in name ({', '.join(TEXTS)}) nor an existing file; "
-            "the path of a UTF-8 text file, plain or .gz, works too"
+            "the path of a UTF-8 text file, plain or .jsonl, also as .gz, works too"
         ) from error
     except (OSError, ValueError) as error:  # a folder, no permission, or a NUL in the name
         raise ValueError(f"text file {str(name_or_path)!r} cannot be read: {error}") from error
@@ -121,9 +188,12 @@ def _unzip(content: bytes, label: str) -> bytes:
 def _decode(content: bytes, label: str) -> str:
     """Bytes to text, refusing what is not UTF-8 and what holds nothing but white space."""
     try:
-        text = content.decode("utf-8")
+        return _not_empty(content.decode("utf-8"), label)
     except UnicodeDecodeError as error:
         raise ValueError(f"{label} is not UTF-8 (byte {error.start}: {error.reason}); convert it to UTF-8") from error
-    if not text.strip():
+
+
+def _not_empty(text: str, label: str) -> str:
+    if not text.strip(BOM).strip():
         raise ValueError(f"{label} is empty; give a file that holds text")
     return text

@@ -7,6 +7,7 @@ and their search looks at nothing but the number of parameters.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -65,27 +66,29 @@ def published_ranks(
 ) -> Ranks:
     """The triple whose charged parameters come nearest to the budget; the weights are never looked at.
 
-    `aligned`: TT-LLM (`src/td_moe.py`, behind every MoE number of Rethinking): output and input in steps of 8, input
-    the nearest step or one beside it, also above the budget. `every`: the re-implementation of TD-MoE's "Algorithm 2"
-    (Tangshengku/TD-MoE): steps of 1, input rounded down, and a preserved expert mode is charged its E x E factor.
-    The first of equals wins.
+    `aligned`: TT-LLM (`src/td_moe.py`, behind every MoE number of Rethinking): the target is round((1 - ratio) N);
+    output and input in steps of 8, or of 1 where either has fewer than 8; for each output rank the nearest input step
+    (in steps of 1 the one below) and its neighbours, also above the target. `every`: the re-implementation of TD-MoE's
+    "Algorithm 2" (Tangshengku/TD-MoE): the target is ceil((1 - ratio) N), steps of 1, input rounded down, and a
+    preserved expert mode is charged its E x E factor. Both walk experts, then outputs, then inputs upwards, and the
+    first of equals wins. Where nothing fits TT-LLM keeps (1, 1, 1); here that is refused.
     """
     experts, outputs, inputs = shape
-    allowed = budget(shape, ratio)
-    step = ALIGNMENT if rule == "aligned" else 1
-    beside = (-step, 0, step) if rule == "aligned" else (0,)
+    every, allowed = rule == "every", budget(shape, ratio)
+    target = math.ceil(allowed) if every else max(1, round((1.0 - ratio) * math.prod(shape)))
+    step = 1 if every or min(outputs, inputs) < ALIGNMENT else ALIGNMENT
+    shifts = np.array([0] if every else [-step, 0, step])
+    output = np.arange(step, outputs + 1, step)[:, None]
     best: tuple[float, Ranks] | None = None
     for expert in [experts] if expert_mode == "preserve" else range(1, experts + 1):
-        charge = 0 if expert_mode == "preserve" and rule == "aligned" else experts * expert
-        output = np.arange(step, outputs + 1, step)
-        exact = (allowed - charge - outputs * output) / (expert * output + inputs)
-        for shift in beside:
-            rank = (np.round(exact / step) * step if rule == "aligned" else np.floor(exact)) + shift
-            total = expert * output * rank + charge + outputs * output + inputs * rank
-            distance = np.where((rank >= step) & (rank <= inputs), np.abs(total - allowed), np.inf)
-            j = int(distance.argmin()) if distance.size else 0
-            if distance.size and (best is None or distance[j] < best[0]) and np.isfinite(distance[j]):
-                best = float(distance[j]), Ranks(expert, int(output[j]), int(rank[j]))
+        charge = 0 if expert_mode == "preserve" and not every else experts * expert
+        exact = (target - charge - outputs * output) / (expert * output + inputs)
+        input_ = (np.floor(exact) if step == 1 else np.round(exact / step) * step) + shifts
+        total = expert * output * input_ + charge + outputs * output + inputs * input_
+        distance = np.where((input_ >= step) & (input_ <= inputs), np.abs(total - target), np.inf)
+        row, column = np.unravel_index(distance.argmin(), distance.shape)
+        if distance[row, column] < (np.inf if best is None else best[0]):
+            best = float(distance[row, column]), Ranks(expert, int(output[row, 0]), int(input_[row, column]))
     if best is None:
         raise InputError(
             f"ratio {ratio}: no ranks of a {experts} x {outputs} x {inputs} stack in steps of {step} fit; "

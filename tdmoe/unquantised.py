@@ -97,12 +97,6 @@ def presented(found: Unquantised, whole: Tensor) -> Tensor:
     return whole if found.scales is None or found.source.dtype in FP8 else whole.transpose(1, 2)
 
 
-def parameters(checkpoint: Checkpoint, *, embeddings: bool = True) -> int:
-    """Weights that the checkpoint stands for, however they are stored."""
-    names = (u.entry for u in unquantised(checkpoint) if embeddings or "embed_tokens" not in u.entry.name)
-    return sum(prod(entry.shape) for entry in names)
-
-
 def _as_bf16(entry: TensorEntry, name: str, shape: tuple[int, ...]) -> TensorEntry:
     return replace(entry, name=name, dtype=TARGET, shape=shape, nbytes=2 * prod(shape))
 

@@ -31,7 +31,20 @@ from tdmoe.methods.mobe import MoBE
 from tdmoe.problems import WeightError
 
 SHORT = ("--text", "a.txt", "--calibration-text", "b.txt", "--calibration-tokens", 256, "--window", 16)
-ASKED = (*SHORT, "--windows", 8, "--shapley", 1, "--mobe-steps", 3, "--device", "cpu", "--quiet")
+ASKED = (
+    *SHORT,
+    "--projections",
+    "gate,up",
+    "--windows",
+    8,
+    "--shapley",
+    1,
+    "--mobe-steps",
+    3,
+    "--device",
+    "cpu",
+    "--quiet",
+)
 TABLES = ("attribution", "attribution_shapley", "attribution_predictors")
 
 Rows = list[dict[str, str]]

@@ -249,6 +249,26 @@ def test_a_checkpoint_that_cannot_run_fails_alone(tmp_path: Path, tool: Any) -> 
     assert "did not finish" in Path("run/report.html").read_text()
 
 
+@pytest.mark.parametrize("command", ["quality", "drift"])
+@pytest.mark.parametrize("says", [True, False])
+def test_a_checkpoint_that_was_made_of_other_weights_is_refused(
+    tool: Callable[..., Result], work: Path, tmp_path: Path, command: str, says: bool
+) -> None:
+    """By what compress wrote down, and where it did not by what it copied; a copy of the model will do."""
+    shutil.copytree(MINI, "copy")
+    small = Path(shutil.copytree(work / "small", tmp_path / "small"))
+    if not says:
+        about = json.loads((small / "tdmoe.json").read_text())
+        assert about.pop("source")
+        (small / "tdmoe.json").write_text(json.dumps(about))
+    text = {"quality": "--texts", "drift": "--text"}[command]
+    write_texts()
+    asked = (text, "web.txt", "--window", 32, "--compressed", small, "--dry-run")
+    result = tool(command, "--model", work / "foreign", *asked)
+    assert result.code == 2 and "was made of mini, whose weights are not those of --model" in result.err, result.err
+    assert tool(command, "--model", "copy", *asked).code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from tdmoe.problems import InputError
@@ -30,6 +32,58 @@ def test_the_published_search_gives_the_published_triples(
     assert found == triple
     if off is not None:
         assert found.charged(shape, expert_mode) - budget(shape, 0.4) == pytest.approx(off)
+
+
+def by_plain_loops(shape: tuple[int, int, int], ratio: float, mode: str, rule: str) -> tuple[int, int, int] | None:
+    """What the two public codes do, one triple after the other."""
+    experts, outputs, inputs = shape
+    kept = (1 - ratio) * (experts * outputs * inputs)
+    target = round(kept) if rule == "aligned" else math.ceil((1 - ratio) * experts * outputs * inputs)
+    step = 8 if rule == "aligned" and outputs >= 8 and inputs >= 8 else 1
+    best, least = None, math.inf
+    for r1 in [experts] if mode == "preserve" else range(1, experts + 1):
+        charge = experts * r1 if mode == "compress" or rule == "every" else 0
+        for r2 in range(step, outputs + 1, step):
+            wanted = (target - charge - outputs * r2) / (r1 * r2 + inputs)
+            if rule == "every":
+                tried = [math.floor(wanted)]
+            elif step == 1:
+                tried = [math.floor(wanted) + shift for shift in (-1, 0, 1)]
+            else:
+                tried = [8 * (round(wanted / 8) + shift) for shift in (-1, 0, 1)]
+            for r3 in tried:
+                off = abs(r1 * r2 * r3 + charge + outputs * r2 + inputs * r3 - target)
+                if step <= r3 <= inputs and off < least:
+                    best, least = (r1, r2, r3), off
+    return best
+
+
+@pytest.mark.parametrize("rule", ["aligned", "every"])
+@pytest.mark.parametrize("expert_mode", ["preserve", "compress"])
+def test_the_published_search_is_that_of_plain_loops(expert_mode: str, rule: str) -> None:
+    """Shapes with ties, modes below 8, targets that are no whole number, and budgets that no ranks meet."""
+    shapes = [(3, 5, 12), (2, 240, 16), (4, 6, 10), (7, 20, 24), (8, 224, 160), (5, 96, 56), (6, 40, 7), (12, 33, 50)]
+    for shape in shapes:
+        for ratio in (0.03, 0.2, 1 / 3, 0.4, 0.55, 0.8, 0.9, 0.99):
+            wanted = by_plain_loops(shape, ratio, expert_mode, rule)
+            if wanted is None:
+                with pytest.raises(InputError, match=f"no ranks of a {' x '.join(map(str, shape))} stack"):
+                    published_ranks(shape, ratio, expert_mode=expert_mode, rule=rule)
+            else:
+                assert published_ranks(shape, ratio, expert_mode=expert_mode, rule=rule) == wanted, (shape, ratio)
+
+
+@pytest.mark.parametrize(
+    ("shape", "ratio", "expert_mode", "rule", "triple"),
+    [
+        ((64, 3584, 2560), 0.8, "preserve", "aligned", (64, 680, 2496)),  # as near as (64, 696, 2440), and found first
+        ((8, 224, 160), 0.2, "compress", "every", (7, 173, 139)),  # the target 229,376.00000000003 is rounded up
+    ],
+)
+def test_ties_and_targets_are_those_of_the_public_codes(
+    shape: tuple[int, int, int], ratio: float, expert_mode: str, rule: str, triple: tuple[int, int, int]
+) -> None:
+    assert published_ranks(shape, ratio, expert_mode=expert_mode, rule=rule) == triple
 
 
 def test_a_full_mode_stores_no_factor() -> None:
@@ -76,5 +130,5 @@ def test_a_ratio_outside_0_and_1_is_refused(ratio: float) -> None:
 
 
 def test_a_budget_that_no_ranks_meet_is_refused() -> None:
-    with pytest.raises(InputError, match="no ranks of a 4 x 6 x 10 stack in steps of 8 fit"):
-        published_ranks((4, 6, 10), 0.5)
+    with pytest.raises(InputError, match="no ranks of a 2 x 240 x 16 stack in steps of 8 fit"):
+        published_ranks((2, 240, 16), 0.9)

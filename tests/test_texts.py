@@ -1,10 +1,11 @@
-"""Built-in texts are what their table and licence file say; files load untouched; every mistake is explained."""
+"""Built-in texts are what their table and licence file say; files give one text however written; mistakes explained."""
 
 from __future__ import annotations
 
 import dataclasses
 import gzip
 import hashlib
+import json
 import re
 from importlib import resources
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from diag import texts
-from diag.texts import TEXTS, load_text
+from diag.texts import TEXTS, load_text, text_notes
 
 FOLDER = resources.files("diag") / "assets" / "texts"
 
@@ -46,13 +47,40 @@ def test_c4_samples_are_disjoint() -> None:
     assert calibration.isdisjoint(evaluation)
 
 
-@pytest.mark.parametrize("name", ["plain.txt", "packed.txt.gz", "packed-without-suffix"])
-def test_file_is_read_untouched(tmp_path: Path, name: str) -> None:
-    text = "first\r\nsecond\rthird – é\u2028\n\n"
-    path = tmp_path / name
-    path.write_bytes(gzip.compress(text.encode()) if name.startswith("packed") else text.encode())
-    assert load_text(path) == text
-    assert load_text(str(path)) == text
+LF_TEXT = "first\nsecond\rthird – é\u2028\n\n"
+LINES = [{"text": "one\r\nand two", "url": "x"}, {"url": "y", "text": "caf\u00e9"}]
+JSON_LINES = "".join(json.dumps(line) + "\r\n" for line in LINES) + "\n"
+OF_FIELD = "of its 2 JSON lines the field 'text' is read, joined by blank lines"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text", "notes"),
+    [
+        ("plain.txt", LF_TEXT, LF_TEXT, []),
+        ("windows.txt", LF_TEXT.replace("\n", "\r\n"), LF_TEXT, ["its CRLF line ends (3) are read as LF"]),
+        ("mixed.txt", "a\r\nb\nc\rd", "a\nb\nc\rd", ["its CRLF line ends (1) are read as LF"]),
+        ("marked.md", "\ufeffa\ufeffb", "a\ufeffb", ["its byte order mark is left out"]),
+        ("both", "\ufeffa\r\n", "a\n", ["its byte order mark is left out", "its CRLF line ends (1) are read as LF"]),
+        (
+            *("documents.jsonl", JSON_LINES, "one\nand two\n\ncaf\u00e9"),
+            [OF_FIELD, "its CRLF line ends (1) are read as LF"],
+        ),
+        (
+            "marked.NDJSON",
+            "\ufeff" + json.dumps(LINES[1]),
+            "café",
+            ["its byte order mark is left out", OF_FIELD.replace("2", "1")],
+        ),
+    ],
+)
+@pytest.mark.parametrize("packed", ["", ".gz", "without suffix"])
+def test_a_file_gives_the_same_text_however_it_is_written(
+    tmp_path: Path, name: str, content: str, text: str, notes: list[str], packed: str
+) -> None:
+    path = tmp_path / (name + packed.replace("without suffix", ""))
+    path.write_bytes(gzip.compress(content.encode()) if packed else content.encode())
+    assert load_text(path) == load_text(str(path)) == text
+    assert text_notes(("--text", str(path))) == [f"--text {path}: {note}" for note in notes]
 
 
 def test_path_reaches_a_file_named_like_a_builtin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +120,31 @@ def test_unusable_file_is_explained(tmp_path: Path, content: bytes, message: str
     with pytest.raises(ValueError, match=message) as caught:
         load_text(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.jsonl",
+            '{"text": "good"}\n\n{"content": "x"}',
+            r"line 3 has no text in a field 'text' .it has fields 'content'",
+        ),
+        ("a.jsonl", '{"text": "good"}\n{"text": 3}', "line 2 has no text in a field 'text'"),
+        ("a.jsonl.gz", '["text"]', "line 1 has no text in a field 'text' .it has list"),
+        ("a.jsonl", '{"text": "good"}\nplain words', "line 2 is not JSON"),
+        ("a.jsonl", "[" * 100_000, "line 1 is not JSON"),
+        ("a.jsonl", '{"text": " "}', "is empty"),
+        ("a.JSON", '{"text": "good"}', "holds JSON, which is not read as a text; give plain UTF-8 text, or JSON lines"),
+        ("a.parquet", "PAR1", "holds Parquet, which is not read as a text"),
+        ("a.json.gz", "{}", "holds JSON"),
+    ],
+)
+def test_what_is_no_plain_text_is_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_text(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
 
 
 @pytest.mark.parametrize("value", ["", ".", "a\0b"])

@@ -14,6 +14,7 @@ from diag.commands.running import (
     with_error,
     write_page,
 )
+from diag.defaults import ALL_PROJECTIONS, CALIBRATION_TEXT, CALIBRATION_TOKENS, MEMORY
 from diag.options import (
     CalibrationTextOption,
     CalibrationTokensOption,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 def attribution(
     model: ModelOption,
     ratio: Annotated[float, typer.Option("--ratio", help="fraction of the experts' parameters to remove")] = 0.4,
-    projections: ProjectionsOption = "gate,up",
+    projections: ProjectionsOption = ALL_PROJECTIONS,
     ladder: Annotated[str, typer.Option("--ladder", help="steps: full, or quick (the cheap ones)")] = "full",
     shapley: Annotated[
         str | None,
@@ -53,13 +54,13 @@ def attribution(
     windows: Annotated[int, typer.Option("--windows", min=0, help="the first of the text; 0 for the whole")] = 64,
     window: WindowOption = None,
     layers: LayersOption = None,
-    calibration_text: CalibrationTextOption = "c4-calibration",
-    calibration_tokens: CalibrationTokensOption = 65_536,
+    calibration_text: CalibrationTextOption = CALIBRATION_TEXT,
+    calibration_tokens: CalibrationTokensOption = CALIBRATION_TOKENS,
     dtype: DtypeOption = Dtype.float32,
     device: DeviceOption = "auto",
     memory: Annotated[
         str, typer.Option("--memory", help="weights held at once; experts of a larger model are read layer by layer")
-    ] = "4GB",
+    ] = MEMORY,
     out: OutOption = None,
     seed: SeedOption = 0,
     revision: RevisionOption = None,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from diag.commands.running import command_line, saved_whatever_happens
+from diag.defaults import CALIBRATION_TEXT, CALIBRATION_TOKENS
 from diag.options import (
     DeviceOption,
     DryRunOption,
@@ -26,8 +27,8 @@ from diag.options import (
 
 def calibrate(
     model: ModelOption,
-    text: Annotated[str, typer.Option("--text", help="built-in text or a UTF-8 file")] = "c4-calibration",
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="of the text, in whole windows")] = 262_144,
+    text: Annotated[str, typer.Option("--text", help="built-in text or a UTF-8 file")] = CALIBRATION_TEXT,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="of the text, in whole windows")] = CALIBRATION_TOKENS,
     window: WindowOption = None,
     weighting: WeightingOption = Weighting.by_count,
     per_expert: PerExpertOption = PerExpert.none,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from diag.commands.running import command_line, report_failures, saved_whatever_happens
+from diag.defaults import ALL_PROJECTIONS, CALIBRATION_TEXT, CALIBRATION_TOKENS, MEMORY
 from diag.options import (
     DeviceOption,
     DryRunOption,
@@ -101,8 +102,10 @@ def compress(
     statistics: Annotated[
         Path | None, typer.Option("--statistics", help="run folder of calibrate (default: calibrates by itself)")
     ] = None,
-    text: Annotated[str, typer.Option("--text", help="to calibrate on: built-in text or a file")] = "c4-calibration",
-    tokens: Annotated[int, typer.Option("--tokens", min=0, help="to calibrate on; 0 for no calibration")] = 262_144,
+    text: Annotated[str, typer.Option("--text", help="to calibrate on: built-in text or a file")] = CALIBRATION_TEXT,
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=0, help="to calibrate on; 0 for no calibration")
+    ] = CALIBRATION_TOKENS,
     window: WindowOption = None,
     weighting: WeightingOption = Weighting.by_count,
     per_expert: PerExpertOption = PerExpert.none,
@@ -110,9 +113,9 @@ def compress(
     schedule: Annotated[
         str | None, typer.Option("--schedule", help="layers from the middle outwards: middle-out:N, middle-out-code:N")
     ] = None,
-    projections: ProjectionsOption = "gate,up,down",
+    projections: ProjectionsOption = ALL_PROJECTIONS,
     device: DeviceOption = "auto",
-    memory: MemoryOption = "4GB",
+    memory: MemoryOption = MEMORY,
     out: OutOption = None,
     seed: SeedOption = 0,
     revision: RevisionOption = None,
@@ -142,7 +145,13 @@ def compress(
     elif ratio is not None:
         raise InputError(f"--ratio {ratio}: {method} stores what its options say; give no --ratio")
     asked = (text, tokens, window, weighting, per_expert)
-    if statistics is not None and asked != ("c4-calibration", 262_144, None, Weighting.by_count, PerExpert.none):
+    if statistics is not None and asked != (
+        CALIBRATION_TEXT,
+        CALIBRATION_TOKENS,
+        None,
+        Weighting.by_count,
+        PerExpert.none,
+    ):
         raise InputError(
             f"--statistics {statistics}: were collected already; leave out --text, --tokens, --window, --weighting and "
             "--per-expert, or give these without --statistics"

@@ -15,6 +15,7 @@ from diag.commands.running import (
     with_error,
     write_page,
 )
+from diag.defaults import ALL_PROJECTIONS, CALIBRATION_TEXT, CALIBRATION_TOKENS, MEMORY
 from diag.options import (
     CalibrationTextOption,
     CalibrationTokensOption,
@@ -52,7 +53,7 @@ def drift(
         ),
     ] = None,
     ratios: Annotated[str, typer.Option("--ratios", help="fractions of the parameters to remove")] = "0.4",
-    projections: ProjectionsOption = "gate,up,down",
+    projections: ProjectionsOption = ALL_PROJECTIONS,
     layers: LayersOption = None,
     schedule: Annotated[
         str | None,
@@ -64,13 +65,13 @@ def drift(
     compressed: Annotated[
         str, typer.Option("--compressed", help="folders of compressed checkpoints, comma-separated")
     ] = "",
-    calibration_text: CalibrationTextOption = "c4-calibration",
-    calibration_tokens: CalibrationTokensOption = 65_536,
+    calibration_text: CalibrationTextOption = CALIBRATION_TEXT,
+    calibration_tokens: CalibrationTokensOption = CALIBRATION_TOKENS,
     dtype: DtypeOption = Dtype.float32,
     device: DeviceOption = "auto",
     memory: Annotated[
         str, typer.Option("--memory", help="weights held at once; experts of a larger model are read layer by layer")
-    ] = "4GB",
+    ] = MEMORY,
     out: OutOption = None,
     seed: SeedOption = 0,
     revision: RevisionOption = None,

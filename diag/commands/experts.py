@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from diag.commands.running import run_probe
+from diag.defaults import ALL_PROJECTIONS, MEMORY
 from diag.options import (
     DeviceOption,
     DryRunOption,
@@ -53,9 +54,9 @@ def experts(
     ] = 0.1,
     draws: Annotated[int, typer.Option("--draws", min=1, help="draws of independent experts, as a null")] = 8,
     layers: LayersOption = None,
-    projections: ProjectionsOption = "gate,up,down",
+    projections: ProjectionsOption = ALL_PROJECTIONS,
     device: DeviceOption = "auto",
-    memory: MemoryOption = "4GB",
+    memory: MemoryOption = MEMORY,
     out: OutOption = None,
     seed: SeedOption = 0,
     revision: RevisionOption = None,

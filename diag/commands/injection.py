@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from diag.commands.running import command_line, report_failures, saved_whatever_happens, table_paths, write_page
+from diag.defaults import ALL_PROJECTIONS, CALIBRATION_TEXT, CALIBRATION_TOKENS, MEMORY
 from diag.options import (
     DeviceOption,
     DryRunOption,
@@ -53,15 +54,15 @@ def injection(
     ] = None,
     calibration_text: Annotated[
         str, typer.Option("--calibration-text", help="of the statistics of inputs")
-    ] = "c4-calibration",
+    ] = CALIBRATION_TEXT,
     calibration_tokens: Annotated[
         int, typer.Option("--calibration-tokens", min=1, help="of the statistics of inputs")
-    ] = 65_536,
+    ] = CALIBRATION_TOKENS,
     per_expert: PerExpertOption = PerExpert.all,
     layers: LayersOption = None,
-    projections: ProjectionsOption = "gate,up,down",
+    projections: ProjectionsOption = ALL_PROJECTIONS,
     device: DeviceOption = "auto",
-    memory: MemoryOption = "4GB",
+    memory: MemoryOption = MEMORY,
     out: OutOption = None,
     seed: SeedOption = 0,
     revision: RevisionOption = None,
@@ -75,7 +76,7 @@ def injection(
     from diag.probes.injection.injecting import Injection, Request
 
     asked = (calibration_text, calibration_tokens, per_expert)
-    if statistics is not None and asked != ("c4-calibration", 65_536, PerExpert.all):
+    if statistics is not None and asked != (CALIBRATION_TEXT, CALIBRATION_TOKENS, PerExpert.all):
         raise InputError(
             f"--statistics {statistics}: were collected already; leave out --calibration-text, --calibration-tokens "
             "and --per-expert, or give these without --statistics"

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from diag.commands.running import run_probe
+from diag.defaults import ALL_PROJECTIONS, MEMORY
 from diag.options import (
     DeviceOption,
     DryRunOption,
@@ -43,9 +44,9 @@ def operator(
     ] = None,
     per_expert: Annotated[bool, typer.Option("--per-expert", help="a row for every expert too")] = False,
     layers: LayersOption = None,
-    projections: ProjectionsOption = "gate,up,down",
+    projections: ProjectionsOption = ALL_PROJECTIONS,
     device: DeviceOption = "auto",
-    memory: MemoryOption = "4GB",
+    memory: MemoryOption = MEMORY,
     out: OutOption = None,
     seed: SeedOption = 0,
     revision: RevisionOption = None,

@@ -16,6 +16,7 @@ from diag.commands.running import (
     with_error,
     write_page,
 )
+from diag.defaults import ALL_PROJECTIONS, CALIBRATION_TEXT, CALIBRATION_TOKENS, MEMORY
 from diag.options import (
     CalibrationTextOption,
     CalibrationTokensOption,
@@ -86,7 +87,7 @@ def quality(
         str, typer.Option("--methods", help="specs, comma-separated, as tdmoe,mobe,rtn:bits=4 (default: none)")
     ] = "",
     ratios: Annotated[str, typer.Option("--ratios", help="fractions of the parameters to remove")] = "0.4",
-    projections: ProjectionsOption = "gate,up,down",
+    projections: ProjectionsOption = ALL_PROJECTIONS,
     layers: LayersOption = None,
     schedule: Annotated[
         str | None,
@@ -95,11 +96,11 @@ def quality(
     compressed: Annotated[
         str, typer.Option("--compressed", help="folders of compressed checkpoints, comma-separated")
     ] = "",
-    calibration_text: CalibrationTextOption = "c4-calibration",
-    calibration_tokens: CalibrationTokensOption = 262_144,
+    calibration_text: CalibrationTextOption = CALIBRATION_TEXT,
+    calibration_tokens: CalibrationTokensOption = CALIBRATION_TOKENS,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = "auto",
-    memory: MemoryOption = "4GB",
+    memory: MemoryOption = MEMORY,
     out: OutOption = None,
     seed: SeedOption = 0,
     revision: RevisionOption = None,

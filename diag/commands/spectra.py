@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from diag.commands.running import run_probe
+from diag.defaults import ALL_PROJECTIONS, MEMORY
 from diag.options import (
     DeviceOption,
     DryRunOption,
@@ -28,7 +29,7 @@ from diag.options import (
 def spectra(
     model: ModelOption,
     layers: LayersOption = None,
-    projections: ProjectionsOption = "gate,up,down",
+    projections: ProjectionsOption = ALL_PROJECTIONS,
     fit_range: Annotated[
         str, typer.Option("--fit-range", help="fraction of the indices to fit, above the noise floor")
     ] = "0:1",
@@ -36,7 +37,7 @@ def spectra(
         int, typer.Option("--jackknife", min=0, help="groups of experts to leave out in turn; 0 for none")
     ] = 0,
     device: DeviceOption = "auto",
-    memory: MemoryOption = "4GB",
+    memory: MemoryOption = MEMORY,
     out: OutOption = None,
     seed: SeedOption = 0,
     revision: RevisionOption = None,

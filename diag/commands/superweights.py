@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diag.commands.running import command_line, report_failures, saved_whatever_happens, table_paths, write_page
+from diag.defaults import MEMORY
 from diag.options import (
     DeviceOption,
     DryRunOption,
@@ -57,7 +58,7 @@ def superweights(
     draws: Annotated[int, typer.Option("--draws", min=0, help="of random weights to zero instead")] = DEFAULT.draws,
     layers: Annotated[str | None, typer.Option("--layers", help="decoder layers, as 0,12,24-30 (default: all)")] = None,
     device: DeviceOption = "auto",
-    memory: MemoryOption = "4GB",
+    memory: MemoryOption = MEMORY,
     out: OutOption = None,
     seed: SeedOption = 0,
     revision: RevisionOption = None,

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args, get_type_hints
 
+from diag.defaults import ALL_PROJECTIONS, CALIBRATION_TEXT, CALIBRATION_TOKENS, MEMORY
+
 _BITS = tuple(f"rtn:bits={bits}" for bits in (2, 3, 4, 6, 8))
 
 MIDDLE = -1  # layer
@@ -19,8 +21,8 @@ MIDDLE = -1  # layer
 class Calibration:
     """What all methods are calibrated on, so that one calibration and one set of factors serve all commands."""
 
-    text: str = "c4-calibration"
-    tokens: int = 262_144
+    text: str = CALIBRATION_TEXT
+    tokens: int = CALIBRATION_TOKENS
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,12 @@ class Experiment:
     model: str = ""
     ratios: tuple[float, ...] = (0.4,)
     methods: tuple[str, ...] = ("tdmoe", "mobe")
-    projections: str = "gate,up,down"
+    projections: str = ALL_PROJECTIONS
     layers: str = ""
     schedule: str = ""
     task_data: str = ""
     device: str = "auto"
-    memory: str = "4GB"
+    memory: str = MEMORY
     engine: str = "inline"
     seed: int = 0
     revision: str = ""

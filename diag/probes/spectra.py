@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diag import probes
+from diag.defaults import MEMORY_BYTES
 from diag.null import gaussian_singular_values
 from diag.powerlaw import RankFit, fit_density_exponent, fit_indices, fit_rank_exponent, jackknife_stderr
 from tdmoe.blocks import BlockPlan, BlockReader, plan_blocks
@@ -60,7 +61,7 @@ class Settings(probes.Settings):
 
     fit_range: tuple[float, float] = (0.0, 1.0)
     jackknife: int = 0
-    memory: int = 4_000_000_000
+    memory: int = MEMORY_BYTES
 
 
 def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:

@@ -11,6 +11,7 @@ from reports.verdict.subjects import Subject
 
 _TEXT = "Stored bits are also what the weights take in memory."
 _GB = 1e9
+_LOSSES = ("quality", "attribution")
 
 
 def costs_block(subject: Subject, found: Comparison) -> Block | None:
@@ -24,10 +25,11 @@ def costs_block(subject: Subject, found: Comparison) -> Block | None:
         memory = Cell(EMPTY, "not measured") if stored is None else Cell(percent(stored))
         lines.append([Cell(model.name), Cell(fixed(seconds, 1)), memory])
     devices = sorted({str(run["device"]) for run in subject.runs if run["tables"].get("attribution")})
+    of = {str(row["bits_saved_of"]) for name in _LOSSES for row in subject.rows(name) if row.get("bits_saved_of")}
     where = f" on {', '.join(devices)}" if devices else ""
     caption = (
         f"Seconds that compressing took{where}, calibration, frontiers and measured sensitivities apart, and stored "
-        "bits of all but the input embeddings"
+        f"bits ({'; '.join(sorted(of)) or 'all but input embeddings'})"
     )
     headings = ("method", "seconds", "stored, of the dense bits")
     return Block(

@@ -79,9 +79,8 @@ def method(name: str) -> Method:
 
 
 def versions(specs: Iterable[str]) -> dict[str, str | int]:
-    """Of the registered methods among these that have one, by their names; no others have one of their own."""
-    found = {spec.split(text)[0] for text in specs} & set(_REGISTERED)
-    own = {name: _REGISTERED[name].VERSION for name in sorted(found)}
+    """Of the methods among these that have one, by their names."""
+    own = {name: method(name).VERSION for name in sorted({spec.split(text)[0] for text in specs})}
     return {name: version for name, version in own.items() if version is not None}
 
 

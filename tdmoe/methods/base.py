@@ -84,7 +84,7 @@ class Method(ABC):
     """A way to compress stacks; the defaults are those of a method with nothing to check and no frontier.
 
     A registered method gives `VERSION`, and another one whenever what it makes changes, so that what it made before is
-    not used again; those of this package share one.
+    not used again; those of this package share one, beside which a method may have its own.
     """
 
     NAME: ClassVar[str]

@@ -64,6 +64,7 @@ class TDMoE(Method):
     NAME = "tdmoe"
     DISPLAY = "TD-MoE"
     LIGHT = True
+    VERSION = 1  # published ranks as the public codes break ties
     OPTIONS = Options
 
     def needs(self, options: Options) -> Needs:

@@ -20,8 +20,8 @@ NAME = "attribution"
 SHAPLEY = "attribution_shapley"
 PREDICTORS = "attribution_predictors"
 MEASURED = "measured"  # of a part: what the tables are computed from
-VERSION = 2
-STATISTICS_VERSION = 3  # of what is computed from the parts
+VERSION = 3
+STATISTICS_VERSION = 4  # of what is computed from the parts
 COLUMNS = (
     *("step", "method", "ratio", "bits_saved", "weight_error", "functional_error", "operator_error", "angle_deg"),
     *("perplexity", "perplexity_stderr", "gap_closed", "gap_low", "gap_high", "status"),
@@ -29,7 +29,7 @@ COLUMNS = (
     *("loss_difference_nats_stderr", "change_nats", "change_nats_stderr", "functional_error_expert"),
     *("mode_error_expert", "mode_error_output", "mode_error_input", "floor", "norm_ratio", "seconds"),
     *("text", "windows", "tokens", "calibration"),
-    *("mobe_difference_nats", "mobe_difference_low", "mobe_difference_high"),
+    *("mobe_difference_nats", "mobe_difference_low", "mobe_difference_high", "bits_saved_of"),
 )
 SHAPLEY_COLUMNS = (
     *("switch", "text", "nats", "nats_low", "nats_high", "gap_share", "gap_share_low", "gap_share_high"),

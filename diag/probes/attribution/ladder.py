@@ -9,10 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from diag.defaults import ALL_PROJECTIONS
 from diag.factors import Recipe
 from diag.probes.attribution.switches import STORED, SWITCHES, WHITENING, canonical, changed, method, switches
 from tdmoe import methods
-from tdmoe.families import PROJECTIONS
 from tdmoe.methods.tdmoe import TRIPLES
 from tdmoe.mobe.sizes import rank_within
 from tdmoe.problems import InputError
@@ -25,7 +25,6 @@ QUICK, FULL = "quick", "full"
 LADDERS = (QUICK, FULL)
 PUBLISHED = "as published"
 DENSE = "dense"
-ALL = ",".join(PROJECTIONS)
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Frame:
-    """What steps depend on: `share` of the targeted stacks in the model's parameters but its input embeddings.
+    """What steps depend on: `share` of the targeted stacks in what is counted of the model.
 
     `shapes` are those of the targeted projections.
     """
@@ -142,7 +141,7 @@ def _shared_budget(text: str, frame: Frame) -> Step:
     text = changed(text, across="global", weigh="sensitivity")
     if set(frame.names) == {"gate", "up"}:
         recipe = Recipe(changed(text, ratio_of="model"), frame.ratio * frame.share)
-        return Step("+ budget shared with down by measured sensitivity", TDMOE, recipe, ALL)
+        return Step("+ budget shared with down by measured sensitivity", TDMOE, recipe, ALL_PROJECTIONS)
     return Step("+ budget shared by measured sensitivity", TDMOE, Recipe(text, frame.ratio), frame.projections)
 
 
@@ -158,7 +157,7 @@ def _mobe(frame: Frame, full: bool) -> list[Step]:
             found.append(_step(row, MOBE, text, frame))
         if full and row.phrase == REFITTED and set(frame.names) == {"gate", "up"}:
             recipe = Recipe(changed(text, ratio_of="model"), frame.ratio * frame.share)
-            found.append(Step("+ budget spread evenly over gate, up and down", MOBE, recipe, ALL))
+            found.append(Step("+ budget spread evenly over gate, up and down", MOBE, recipe, ALL_PROJECTIONS))
     return found
 
 

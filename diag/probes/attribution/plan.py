@@ -18,7 +18,8 @@ from diag.asked import Asked
 from diag.calibrating import VERSION as CALIBRATION
 from diag.calibrating import Settings as CalibrationSettings
 from diag.compress_run import Compression
-from diag.factors import Recipe, Source
+from diag.defaults import ALL_PROJECTIONS, MEMORY_BYTES
+from diag.factors import Recipe, Source, made_by
 from diag.open_model import OpenModel
 from diag.probes.attribution import MEASURED, NAME, STATISTICS_VERSION, VERSION
 from diag.probes.attribution.game import Game, game
@@ -26,12 +27,12 @@ from diag.probes.attribution.gap import SAMPLES
 from diag.probes.attribution.ladder import DENSE, FULL, Frame, Step, alignment, check_kind, is_tucker, steps
 from diag.probes.attribution.switches import method, switches
 from diag.run import Part, RunFolder, digest
-from diag.texts import text_of
+from diag.texts import text_notes, text_of
 from diag.windows import window_of
+from tdmoe.counted import parameters
 from tdmoe.families import JOINT, MEMBERS, PROJECTIONS
 from tdmoe.problems import InputError
 from tdmoe.ranks import Shape
-from tdmoe.unquantised import parameters
 
 EVERYTHING = 10**12  # tokens: the whole text
 LEAST_WINDOWS = 8  # of which percentiles of resamples say something
@@ -47,7 +48,7 @@ class Request(Asked):
 
     model: str
     ratio: float = 0.4
-    projections: str = "gate,up"
+    projections: str = ALL_PROJECTIONS
     ladder: str = FULL
     shapley: str | None = None
     mobe_steps: int = 3000
@@ -57,7 +58,7 @@ class Request(Asked):
     window: int | None = None
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     dtype: str = "float32"
-    memory: int = 4_000_000_000
+    memory: int = MEMORY_BYTES
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Plan(OpenModel):
         shapes = [self.arch.shape(name) for name in chosen]
         joined = [JOINT] if set(MEMBERS[JOINT]) <= set(chosen) else []
         searched = [self._shape(name) for name in [*PROJECTIONS, *joined]]
-        share = self.targeted / parameters(self.checkpoint, embeddings=False)
+        share = self.targeted / parameters(self.checkpoint)
         return Frame(
             self.request.ratio,
             self.projections,
@@ -192,7 +193,7 @@ class Plan(OpenModel):
         """What differs from what was asked."""
         asked, found = self.request.windows, len(self.windows_WT)
         short = f"--text {self.request.text}: holds {found} whole windows, fewer than --windows {asked}"
-        return [short] if found < asked else []
+        return [*text_notes(("--text", self.request.text)), *([short] if found < asked else [])]
 
     def _held_out(self) -> Tensor:
         """Windows of the text; InputError where it is the calibration's, or gives no two windows."""
@@ -262,7 +263,7 @@ class Plan(OpenModel):
         windows = [*shape, digest(self.windows_WT.tolist())]
         identities: dict[Part, dict[str, Any]] = {}
         for variant, part in self.parts.items():
-            about = [asdict(variant), layers, calibrated] if variant.recipe else DENSE
+            about = [asdict(variant), layers, calibrated, made_by([variant.recipe])] if variant.recipe else DENSE
             identities[part] = {"probe_version": VERSION, "variant": digest(about), "windows": windows}
             identities[part] |= {"dtype": self.run_dtype(request.dtype)}
         for part in self.modes.values():

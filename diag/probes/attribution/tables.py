@@ -16,6 +16,7 @@ from diag.probes.attribution.predictors import Model, predictors
 from diag.probes.attribution.rows import NO_GAP, NOT_FINITE, NOT_MEASURED, Measurement, Row, attribution_rows
 from diag.probes.attribution.shapley import Coalition, sampled
 from diag.probes.attribution.switches import SWITCHES
+from tdmoe.counted import denominator
 
 LEAST_ORDERS = 8  # drawn, below which their spread says nothing
 
@@ -32,6 +33,7 @@ def tables(plan: Plan) -> dict[str, list[Row]]:
     gap, dense = _gap(measured, weights_BW), found[Variant(None)]
     windows, length = plan.windows_WT.shape
     common = {"text": Path(plan.request.text).name, "windows": windows, "tokens": windows * (length - 1)}
+    common["bits_saved_of"] = denominator(plan.checkpoint)
     tails: Mapping[tuple[int, str], Any] = {place: plan.folder.arrays(part) for place, part in plan.modes.items()}
     known = {place: tail for place, tail in tails.items() if tail}
     rows = attribution_rows(steps, measured, failed, dense, gap, known, common)

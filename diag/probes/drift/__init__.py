@@ -18,12 +18,12 @@ from diag.probes.drift.statistics import QUANTITIES, Sums
 from diag.run import Part, digest
 
 NAME = "drift"
-VERSION = 2
+VERSION = 3
 COLUMNS = (
     *("method", "ratio", "scope", "compressed_layers", "layer", "angle_deg", "angle_stderr", "norm_ratio"),
     *("routing_agreement", "routing_js", "tokens", "status"),
     *("after_last", "norm_ratio_stderr", "routing_agreement_stderr", "routing_js_stderr", "windows", "text", "dtype"),
-    *("bits_saved", "projections", "checkpoint", "calibration"),
+    *("bits_saved", "projections", "checkpoint", "calibration", "bits_saved_of"),
 )
 TABLES = {NAME: COLUMNS}
 ALL, ONE = "all", "one"
@@ -85,7 +85,9 @@ def variants(
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What all rows of a run have in common. `routers` are the layers that have one; `shown`: its logits are known."""
+    """What all rows of a run have in common. `routers` are the layers that have one; `shown`: its logits are known.
+
+    `counted` is what bits saved are of."""
 
     windows: int
     window: int
@@ -93,6 +95,7 @@ class Circumstances:
     dtype: str
     routers: frozenset[int]
     shown: bool
+    counted: str
 
 
 def rows(
@@ -111,7 +114,7 @@ def rows(
             **{"layer": layer, "after_last": int(layer == last), "bits_saved": bits_saved},
             **{"tokens": about.windows * about.window, "windows": about.windows, "text": about.text},
             **{"dtype": about.dtype, "projections": variant.projections, "checkpoint": variant.checkpoint},
-            "calibration": calibration,
+            **{"calibration": calibration, "bits_saved_of": about.counted},
             "status": _status(row, layer, about),
         }
         found.append({column: row[column] for column in COLUMNS})

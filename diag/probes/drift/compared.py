@@ -6,18 +6,18 @@ form, or one that another tool compressed, attention and embeddings too.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diag.compressing import ABOUT, DENSE, bits, compressed_folder
+from diag.compressed import read
 from diag.hollow import factored_layers
 from diag.models import Model
 from diag.open_model import model_identity
 from diag.transformer import load_tokenizer
 from tdmoe.architecture import language_config
 from tdmoe.checkpoint import Checkpoint
+from tdmoe.counted import bits
 from tdmoe.files import LocalFiles
 from tdmoe.problems import InputError
 
@@ -42,18 +42,20 @@ class Companion:
 
 
 def open_companion(path: Path, original: Checkpoint) -> Companion:
-    """InputError where the folder holds no whole checkpoint, or one of another shape; the caller closes it."""
-    option = f"--compressed {path}"
-    folder = compressed_folder(path)
-    name = f"{folder.parent.name}-{DENSE}" if folder.name == DENSE else folder.name
+    """InputError where the folder holds no whole checkpoint, or one of another shape or model; the caller closes it."""
+    about = read(path)
+    option, name = about.option, about.name
     try:
-        checkpoint = Checkpoint(LocalFiles(folder))
+        checkpoint = Checkpoint(LocalFiles(about.folder))
         try:
             _check_same(option, checkpoint, original)
-            known = _about(option, folder) or {"layers": tuple(sorted(factored_layers(checkpoint)))}
+            about.check_source(checkpoint, original)
+            layers = about.layers if about.config else tuple(sorted(factored_layers(checkpoint)))
+            known = {**about.config, "layers": layers}
+            known |= {"calibrated_on": about.calibrated_on, "calibration": about.calibration}
             saved = (bits(original) - bits(checkpoint)) / bits(original)
-            identity = model_identity(checkpoint)
-            return Companion(name, Model(name, folder), checkpoint, identity, saved, **{"method": name, **known})
+            model, identity = Model(name, about.folder), model_identity(checkpoint)
+            return Companion(name, model, checkpoint, identity, saved, **{"method": name, **known})
         except BaseException:
             checkpoint.close()
             raise
@@ -84,23 +86,3 @@ def _check_same(option: str, checkpoint: Checkpoint, original: Checkpoint) -> No
                 f"{option}: has {theirs.get(field)} {what}, the model {ours.get(field)} ({field}); give a checkpoint "
                 "that was made of this model"
             )
-
-
-def _about(option: str, folder: Path) -> dict[str, Any]:
-    """What `compress` wrote down, in the folder or, for rebuilt weights, in the one around it."""
-    path = (folder.parent if folder.name == DENSE else folder) / ABOUT
-    if not path.is_file():
-        return {}
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        if about["state"] != "complete":
-            raise InputError(f"{option}: is unfinished; run its compress command again")
-        stacks, config = about["stacks"], about["config"]
-        layers = sorted({int(row["layer"]) for row in stacks})
-        known = {"method": config["method"], "ratio": config["ratio"], "projections": config["projections"]}
-        known |= {"calibrated_on": about.get("calibrated_on"), "calibration": str(about.get("calibration") or "")}
-        return {**known, "layers": tuple(layers)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{option}: its {ABOUT} cannot be read ({error}); compress again") from error

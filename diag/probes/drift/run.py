@@ -27,19 +27,20 @@ from diag.compress_run import Compression
 from diag.factors import Factors, Recipe, Source, calibration_of, made_by
 from diag.hollow import Experts
 from diag.open_model import OpenModel
-from diag.probes.drift import ALL, CAST, COLUMNS, NAME, VERSION, Circumstances, Variant, rows, variants
+from diag.probes.drift import ALL, CAST, COLUMNS, NAME, SCOPES, VERSION, Circumstances, Variant, rows, variants
 from diag.probes.drift.compared import Companion, check_tokenizer, open_companion
 from diag.probes.drift.routing import Routing, shows_logits, watching
 from diag.probes.drift.statistics import Sums, compared, unchanged
 from diag.run import Part, RunFolder, digest
 from diag.shelf import Shelf
-from diag.texts import text_of
+from diag.texts import text_notes, text_of
 from diag.transformer import load_model
 from diag.walk import Stream, Walk
 from diag.work import said
 from tdmoe.architecture import architecture
 from tdmoe.atomic import write_bytes
 from tdmoe.checkpoint import Checkpoint
+from tdmoe.counted import denominator
 from tdmoe.problems import InputError
 
 BATCH_TOKENS = 8192  # through the models at once
@@ -59,7 +60,7 @@ class Request(AskedVariants):
     text: str = "wikitext2"
     tokens: int = 16_384
     window: int | None = None
-    scopes: Sequence[str] = (ALL,)
+    scopes: Sequence[str] = SCOPES
     dtype: str = "float32"
 
 
@@ -130,9 +131,9 @@ class Drift(OpenModel):
 
     def notes(self) -> list[str]:
         """What differs from what was asked, or from what is expected."""
-        found, asked, notes = self.windows_WT.numel(), self.request.tokens, []
+        found, asked, text = self.windows_WT.numel(), self.request.tokens, self.request.text
+        notes = text_notes(("--text", text))
         if asked - found >= self.windows_WT.shape[1]:
-            text = self.request.text
             notes.append(f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {asked:,}")
         if self.due and self.by_layer:
             notes.append(
@@ -260,7 +261,8 @@ class Drift(OpenModel):
             if time.monotonic() - saved > SAVE_SECONDS:
                 self._save_partial(identity, sums, done)
                 saved = time.monotonic()
-        about = (Path(self.request.text).name, self._dtype, routers, shows_logits(walk.model))
+        counted = denominator(self.checkpoint)
+        about = (Path(self.request.text).name, self._dtype, routers, shows_logits(walk.model), counted)
         return sums, Circumstances(len(self.windows_WT), self.windows_WT.shape[1], *about)
 
     def _walk(self, model: Any, checkpoint: Checkpoint, dtype: str) -> Walk:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from diag import probes
 from diag.compressing import calibrated, check_statistics
+from diag.defaults import MEMORY_BYTES
 from diag.probes.experts.ablating import ALLOCATIONS, EXPERT_MODES, NULL_DRAWS, Whitening, ablation, alignment_of, specs
 from tdmoe import methods
 from tdmoe.blocks import BLOCK_WEIGHTS, BlockPlan, BlockReader, plan_blocks
@@ -31,7 +32,7 @@ from tdmoe.stack import ExpertStack
 from tdmoe.whitening import DAMPING, metric
 
 NAME = "experts"
-VERSION = 2
+VERSION = 3
 COLUMNS = (
     *("layer", "projection", "expert_mode", "allocation", "rank_expert", "rank_output", "rank_input", "parameters"),
     *("kept_ratio", "weight_error", "functional_error", "operator_error", "status"),
@@ -83,7 +84,7 @@ class Settings(probes.Settings):
     jackknife: int = 8
     directions: float = 0.1
     draws: int = 8
-    memory: int = 4_000_000_000
+    memory: int = MEMORY_BYTES
 
 
 def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:

@@ -14,18 +14,20 @@ from pathlib import Path
 from diag import calibrating, compressing, parse
 from diag.asked import Asked
 from diag.calibrating import Calibration
+from diag.defaults import ALL_PROJECTIONS, MEMORY_BYTES
 from diag.factors import split_specs
 from diag.open_model import OpenModel
 from diag.probes import injection
 from diag.probes.injection import Bench, Settings, Site, Source
 from diag.run import Part, Row, RunFolder, digest
-from diag.texts import load_text
+from diag.texts import load_text, text_notes
 from tdmoe import joint, methods, spec
 from tdmoe.families import PROJECTIONS
 from tdmoe.injection import DESIGNS, FAMILIES
 from tdmoe.problems import InputError
 
 SCOPES = ("all", "one")
+METHODS = "tdmoe,svd_llm,rtn"
 
 
 @dataclass(frozen=True)
@@ -35,20 +37,20 @@ class Request(Asked):
     model: str
     calibration: calibrating.Settings | None
     statistics: Path | None = None
-    projections: str = ",".join(PROJECTIONS)
+    projections: str = ALL_PROJECTIONS
     apart: bool = False
     scopes: str = ",".join(SCOPES)
     alone: str | None = None
     families: str = ",".join(FAMILIES)
-    methods: str = ""
+    methods: str = METHODS
     ratio: str = "0.4"
-    designs: str = ",".join(DESIGNS)
+    designs: str = "frobenius,operator"
     sizes: str = "0.1,0.3"
     seeds: int = 3
     text: str = "c4-eval"
     tokens: int = 2048
     window: int = 256
-    memory: int = 4_000_000_000
+    memory: int = MEMORY_BYTES
 
 
 class Injection(OpenModel):
@@ -93,10 +95,8 @@ class Injection(OpenModel):
     def notes(self) -> list[str]:
         """What differs from what was asked."""
         found, asked, text = self.windows_WT.numel(), self.request.tokens, self.request.text
-        short = asked - found >= self.windows_WT.shape[1]
-        return (
-            [f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {asked:,}"] if short else []
-        )
+        short = f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {asked:,}"
+        return [*text_notes(("--text", text)), *([short] if asked - found >= self.windows_WT.shape[1] else [])]
 
     @property
     def held_bytes(self) -> int:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from diag import compressing, probes
+from diag.defaults import MEMORY_BYTES
 from diag.probes.operator.bounds import growth
 from diag.probes.operator.cases import Work, canonical, grid_cases, products, storage_cases
 from diag.probes.operator.rows import COLUMNS, Dense, rows_of
@@ -68,7 +69,7 @@ class Settings(probes.Settings):
     statistics: str | None = None
     moments: str | None = None
     per_expert: bool = False
-    memory: int = 4_000_000_000
+    memory: int = MEMORY_BYTES
 
     def of(self, key: str) -> dict[str, Any]:
         """Versions of methods of one's own."""

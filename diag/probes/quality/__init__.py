@@ -20,7 +20,7 @@ from diag.probes.quality.zero_shot import MACRO, METRIC
 from diag.run import Part, digest
 
 NAME = "quality"
-VERSION = 2
+VERSION = 3
 COLUMNS = (
     *(
         "method",
@@ -36,7 +36,7 @@ COLUMNS = (
     ),
     *("loss_nats", "loss_nats_stderr", "loss_difference_nats", "loss_difference_nats_stderr"),
     *("accuracy_difference", "accuracy_difference_stderr", "tokens", "projections", "checkpoint", "bits_saved_bf16"),
-    *("protocol", "calibration"),
+    *("protocol", "calibration", "bits_saved_of"),
 )
 TABLES = {NAME: COLUMNS}
 PERPLEXITY = "perplexity"
@@ -80,7 +80,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Saved:
-    """(dense - stored) / dense over all but the input embeddings: against the original's bits, and bf16's."""
+    """(dense - stored) / dense of what is counted (`bits_saved_of`): against the original's bits, and bf16's."""
 
     bits: float
     bits_bf16: float

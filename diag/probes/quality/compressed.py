@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from diag.compressing import ABOUT, DENSE, bits, compressed_folder
+from diag.compressed import read
 from diag.models import Model
 from diag.open_model import model_identity
 from diag.probes.quality import Saved, Subject
 from tdmoe.architecture import language_config
 from tdmoe.checkpoint import Checkpoint
+from tdmoe.counted import bits, parameters
 from tdmoe.files import LocalFiles
 from tdmoe.problems import InputError
-from tdmoe.unquantised import parameters
 
 
 @dataclass(frozen=True)
@@ -30,33 +29,22 @@ class OnDisk:
 
 
 def open_compressed(path: Path, original: Checkpoint) -> OnDisk:
-    """InputError where the folder holds no whole checkpoint, or one of another vocabulary."""
-    option = f"--compressed {path}"
-    folder = compressed_folder(path)
-    name = f"{folder.parent.name}-{DENSE}" if folder.name == DENSE else folder.name
-    subject, calibrated_on, calibration = Subject(name, checkpoint=name), None, ""
-    if (folder / ABOUT).is_file():
-        try:
-            about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-            config, state, calibrated_on = about.get("config"), about["state"], about.get("calibrated_on")
-            calibration = str(about.get("calibration") or "")
-            if state != "complete":
-                raise InputError(f"{option}: is unfinished; run its compress command again")
-            subject = Subject(config["method"], config["ratio"], config["layers"], config["projections"], name)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{option}: its {ABOUT} cannot be read ({error}); compress again") from error
+    """InputError where the folder holds no whole checkpoint, or one of another vocabulary or made of another model."""
+    about = read(path)
+    option, name, config = about.option, about.name, {} if about.is_dense else about.config
+    subject = Subject(**{"method": name, **config, "checkpoint": name})
     try:
-        with Checkpoint(LocalFiles(folder)) as found:
+        with Checkpoint(LocalFiles(about.folder)) as found:
             theirs, ours = (language_config(c.config).get("vocab_size") for c in (found, original))
             if theirs != ours:
                 raise InputError(
                     f"{option}: has a vocabulary of {theirs} tokens, the model {ours}; they cannot be compared"
                 )
-            before = bits(original), 16 * parameters(original, embeddings=False)
+            about.check_source(found, original)
+            before = bits(original), 16 * parameters(original)
             saved = Saved(*((whole - bits(found)) / whole for whole in before))
-            return OnDisk(subject, Model(name, folder), saved, model_identity(found), calibrated_on, calibration)
+            model = Model(name, about.folder)
+            return OnDisk(subject, model, saved, model_identity(found), about.calibrated_on, about.calibration)
     except OSError as error:
         reason = f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"
         raise InputError(f"{option}: {reason}; check the folder and its rights") from error

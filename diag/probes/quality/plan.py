@@ -13,10 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
-from diag import compressing, parse
+from diag import parse
 from diag.asked import AskedVariants
 from diag.calibrating import VERSION as CALIBRATION
 from diag.compress_run import Compression
+from diag.defaults import CALIBRATION_TEXT
 from diag.factors import Recipe, calibration_of, made_by
 from diag.open_model import OpenModel
 from diag.probes.quality import (
@@ -35,12 +36,10 @@ from diag.probes.quality import (
 from diag.probes.quality.protocol import Protocol
 from diag.probes.quality.zero_shot import METRIC, Task
 from diag.run import Part, RunFolder, digest
-from diag.texts import load_text, text_of
+from diag.texts import load_text, text_notes, text_of
 from diag.windows import window_of
+from tdmoe.counted import bits, parameters
 from tdmoe.problems import InputError
-from tdmoe.unquantised import parameters
-
-CALIBRATION_TEXT = "c4-calibration"
 
 
 @dataclass(frozen=True)
@@ -118,11 +117,12 @@ class Plan(OpenModel):
     def notes(self) -> list[str]:
         """What differs from what was asked."""
         asked = self.request.windows
-        return [
+        short = [
             f"--texts {data.name}: holds {len(ids_WT)} whole windows, fewer than --windows {asked}"
             for data, ids_WT in self.texts.items()
             if len(ids_WT) < asked
         ]
+        return [*text_notes(*(("--texts", name) for name in self.request.texts)), *short]
 
     def is_due(self, subject: Subject, data: DataSet | None = None) -> bool:
         """Whether it is not measured yet: on this text or task, or on any."""
@@ -131,8 +131,8 @@ class Plan(OpenModel):
 
     def saved(self, bits_saved: float = 0.0) -> Saved:
         """The same against the bits of the model in bf16."""
-        bf16 = 16 * parameters(self.checkpoint, embeddings=False)
-        return Saved(bits_saved, 1 - compressing.bits(self.checkpoint) * (1 - bits_saved) / bf16)
+        bf16 = 16 * parameters(self.checkpoint)
+        return Saved(bits_saved, 1 - bits(self.checkpoint) * (1 - bits_saved) / bf16)
 
     def _variants(self) -> dict[Subject, tuple[Recipe, list[int]]]:
         projections = self.request.projections
@@ -148,8 +148,9 @@ class Plan(OpenModel):
         found: dict[DataSet, Tensor] = {}
         tokenizer = self.tokenizer() if request.texts else None
         calibrated = [CALIBRATION_TEXT, *(each.calibrated_on for each in self.on_disk if each.calibrated_on)]
-        calibrated += [self.calibration.text] if self.calibration is not None else []
         contents = {_known(name) for name in calibrated}
+        if self.calibration is not None:
+            contents.add(text_of("--calibration-text", self.calibration.text))
         for name in request.texts:
             text, short = text_of("--texts", name), Path(name).name
             if text in contents:

@@ -38,6 +38,7 @@ from diag.run import Part, Row
 from diag.transformer import load_model
 from diag.walk import Replaced, Walk
 from diag.work import said
+from tdmoe.counted import denominator
 
 BATCH_TOKENS = 4096  # through the models at once
 ROOM = 0.6  # of the free memory, for factors beside the dense model
@@ -200,6 +201,7 @@ class Run:
             self._finish(subject, data, row, {}, 0.0)
 
     def _finish(self, subject: Subject, data: DataSet, row: Row, arrays: Mapping[str, Vector], seconds: float) -> None:
+        row["bits_saved_of"] = denominator(self.plan.checkpoint)
         ordered = {column: row[column] for column in COLUMNS}
         self.folder.finish(self.plan.parts[subject, data], {NAME: [ordered]}, arrays, seconds)
 

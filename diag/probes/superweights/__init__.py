@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from diag.defaults import MEMORY_BYTES
+
 NAME = "superweights"
 VERSION = 2
 PLACE = ("layer", "projection", "expert")
@@ -54,4 +56,4 @@ class Settings:
     evaluation: str = "wikitext2"
     windows: int = 16
     draws: int = 5
-    memory: int = 4_000_000_000
+    memory: int = MEMORY_BYTES

@@ -34,7 +34,7 @@ from diag.probes.superweights.known import published
 from diag.probes.superweights.method_recovery import of_matrix, of_stack
 from diag.probes.superweights.zeroing import Removal, ablation_rows, beside_random
 from diag.run import Part, RunFolder, digest
-from diag.texts import text_of
+from diag.texts import text_notes, text_of
 from diag.work import said
 from tdmoe import methods
 from tdmoe.architecture import language_config
@@ -129,7 +129,7 @@ class SuperWeights:
     def notes(self) -> list[str]:
         """What differs from what was asked."""
         given, length = self.settings, self.windows_WT.shape[1]
-        notes = []
+        notes = text_notes(("--text", given.text), ("--eval-text", given.evaluation))
         if given.tokens - (found := self.windows_WT.numel()) >= length:
             notes.append(f"--text {given.text}: holds {found:,} tokens in whole windows, fewer than {given.tokens:,}")
         if (windows := len(self.evaluation_WT)) < given.windows:
@@ -353,9 +353,9 @@ class SuperWeights:
         texts = digest([self.windows_WT.tolist(), self.evaluation_WT.tolist(), self.prompt_T.tolist()])
         known = {name: value for name, value in config.items() if name != "memory"}
         identity = {"settings": digest([known, texts, self.request.seed]), "probe_version": VERSION}
-        if (versions := methods.versions(recipe.method for recipe in self.recipes)) and len(parts) > 1:
-            identity["methods"] = digest(versions)
         found = {"found": digest(self.found)} if len(parts) > 1 else {}
+        if versions := methods.versions(recipe.method for recipe in self.recipes):
+            found["methods"] = digest(versions)  # the search for super weights uses none
         return self.opened.run_folder(
             NAME,
             {part: identity | (found if part.name != "discovery" else {}) for part in parts},
