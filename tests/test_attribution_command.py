@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from diag.calibrating import Settings
 from diag.console import make_factors
 from diag.factors import Recipe, Source
 from diag.open_model import OpenModel
-from diag.probes.attribution import COLUMNS, PREDICTORS_COLUMNS, SHAPLEY_COLUMNS, walking
+from diag.probes.attribution import TABLES as COLUMNS_OF
+from diag.probes.attribution import walking
 from diag.probes.attribution import run as attribution_run
 from reports.sections import Section
 from tdmoe.methods.mobe import MoBE
@@ -32,7 +33,7 @@ from tdmoe.problems import WeightError
 
 SHORT = ("--text", "a.txt", "--calibration-text", "b.txt", "--calibration-tokens", 256, "--window", 16)
 ASKED = (*SHORT, "--windows", 8, "--shapley", 1, "--mobe-steps", 3, "--device", "cpu", "--quiet")
-TABLES = ("attribution", "attribution_shapley", "attribution_predictors")
+TABLES = ("attribution", "attribution_shapley", "attribution_predictors", "attribution_shares")
 
 Rows = list[dict[str, str]]
 
@@ -88,9 +89,8 @@ def here(work: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_tables(work: Path) -> None:
     found = {table: rows_of(work / "out", table) for table in TABLES}
-    columns = dict(zip(TABLES, (COLUMNS, SHAPLEY_COLUMNS, PREDICTORS_COLUMNS), strict=True))
     for table, rows in found.items():
-        assert tuple(rows[0]) == columns[table]
+        assert tuple(rows[0]) == COLUMNS_OF[table]
     rows = found["attribution"]
     assert [row["ladder"] for row in rows] == ["tdmoe"] * 11 + ["mobe"] * 11 + ["beside"] * 9
     assert rows[0]["step"] == "as published" and {row["status"] for row in rows} <= {"ok", "no_gap"}
@@ -126,6 +126,14 @@ def test_tables(work: Path) -> None:
     assert set(runs.values()) <= set(range(21, 28)) and len(runs) == 5  # dense, identity and cast have no part
 
 
+def losses_of(out: Path, rows: Iterable[dict[str, str]]) -> Iterator[tuple[str, Path]]:
+    """Steps with the file that keeps their losses: the one whose mean is theirs."""
+    files = {path: load_file(path).get("losses") for path in (out / "results").glob("*.safetensors")}
+    means = {path: values.mean() for path, values in files.items() if values is not None}
+    for row in rows:
+        yield row["step"], min(means, key=lambda path: abs(means[path] - float(row["loss_nats"])))
+
+
 def test_shares_of_the_gap_and_shapley_values(work: Path) -> None:
     """From the losses by window that the run keeps, by plain loops."""
     rows = {row["step"]: row for row in rows_of(work / "out")}
@@ -137,6 +145,17 @@ def test_shares_of_the_gap_and_shapley_values(work: Path) -> None:
             assert float(rows[step]["gap_closed"]) == pytest.approx(expected)
             assert float(rows[step]["gap_low"]) <= expected <= float(rows[step]["gap_high"])
         assert float(rows[step]["mobe_difference_nats"]) == pytest.approx(value - mobe, abs=1e-12)
+    like, plain = rows_of(work / "out", "attribution_shares")
+    models = {row["step"]: row for row in rows.values() if row["projections"] == "gate,up"}
+    losses = {model: load_file(path)["losses"] for model, path in losses_of(work / "out", models.values())}
+    ours = [step for step in models if models[step]["ladder"] == "tdmoe"]
+    halves = (slice(4), slice(4, 8))
+    best = [min(ours, key=lambda step, on=on: losses[step][on].mean()) for on in reversed(halves)]
+    assert [plain["step_first_half"], plain["step_second_half"]] == best
+    told = np.mean([losses[step][on].mean() for step, on in zip(best, halves, strict=True)])
+    assert float(plain["left_nats"]) == pytest.approx(told - mobe)
+    assert float(plain["gap_nats"]) == pytest.approx(loss["as published"] - mobe)
+    assert float(like["left_nats"]) >= float(plain["left_nats"]) - 1e-12
     values = rows_of(work / "out", "attribution_shapley")
     assert [row["switch"] for row in values] == ["stored", "whitening", "ranks", "fine", "hooi", "joint", "refit"]
     assert {row["orders"] for row in values} == {"1"} and all(row["nats"] for row in values)

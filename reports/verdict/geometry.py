@@ -17,7 +17,7 @@ from reports.run import Row, given
 from reports.sections import Block
 from reports.tables import Cell, Table
 from reports.verdict.compared import Compared, Comparison
-from reports.verdict.intervals import with_error
+from reports.intervals import with_error
 from reports.verdict.look import in_order, legend, lines_of, look, panel, signed
 from reports.verdict.losses import Loss
 from reports.verdict.placing import Spot

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from reports.formats import fixed
 from reports.run import Row, given
 from reports.verdict.arenas import Duel
-from reports.verdict.intervals import Estimate, bare, between, with_error
+from reports.intervals import Estimate, bare, between, with_error
 from reports.verdict.loses import beside
 from reports.verdict.losses import COMBINATION, TDMOE, difference, step_name
 from reports.verdict.subjects import Subject

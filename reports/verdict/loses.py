@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from reports.formats import listing, percent
 from reports.verdict.arenas import Duel, again, agreement, same_comparison, words_of
-from reports.verdict.intervals import Estimate, bare, with_error
+from reports.intervals import Estimate, bare, with_error
 from reports.verdict.losses import TOLERANCE, Loss, difference
 from reports.verdict.subjects import clause, plain
 

@@ -13,7 +13,7 @@ from reports.sections import Block
 from reports.tables import Cell, Table
 from reports.verdict import paper
 from reports.verdict.compared import Compared, Comparison, settings
-from reports.verdict.intervals import with_error
+from reports.intervals import with_error
 from reports.verdict.losses import perplexity
 from reports.verdict.protocol import Column
 from reports.verdict.subjects import Subject, plain

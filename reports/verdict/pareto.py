@@ -16,7 +16,7 @@ from reports.formats import EMPTY, fixed, listing, percent, significant
 from reports.sections import Block
 from reports.tables import Cell, Table
 from reports.verdict.compared import Comparison
-from reports.verdict.intervals import with_error
+from reports.intervals import with_error
 from reports.verdict.look import Look, above_axis, in_order, legend, lines_of, look, panel, signed
 from reports.verdict.losses import Loss, perplexity
 from reports.verdict.protocol import Column
