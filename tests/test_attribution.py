@@ -204,7 +204,10 @@ def planted_runs(**changes: float) -> tuple[Vector, list[Candidate], list[Candid
     ids=["refit", "nothing that MoBE lacks", "refit that harms MoBE", "no refit for MoBE"],
 )
 def test_shares_are_against_mobe_with_the_same_changes_and_as_it_is(
-    changes: dict[str, float], like: tuple[float, float] | None, plain: tuple[float, float], names: tuple[str | None, ...]
+    changes: dict[str, float],
+    like: tuple[float, float] | None,
+    plain: tuple[float, float],
+    names: tuple[str | None, ...],
 ) -> None:
     published_W, tensors, matrices = planted_runs(**changes)
     rows = share_rows(tensors, matrices, published_W, resamples(0, 26), {"text": "t", "windows": 26})

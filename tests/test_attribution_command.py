@@ -25,8 +25,8 @@ from diag.console import make_factors
 from diag.factors import Recipe, Source
 from diag.open_model import OpenModel
 from diag.probes.attribution import TABLES as COLUMNS_OF
-from diag.probes.attribution import walking
 from diag.probes.attribution import run as attribution_run
+from diag.probes.attribution import walking
 from reports.sections import Section
 from tdmoe.methods.mobe import MoBE
 from tdmoe.problems import WeightError

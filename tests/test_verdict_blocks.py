@@ -177,7 +177,7 @@ def test_the_best_combination_is_called_that_and_not_by_all_its_options() -> Non
     runs = [planted.attribution(best)]
     assert "TD-MoE, “best of 64 combinations”" in lines_of("verdict-comparison", *runs)
     assert (
-        f"88.9\N{NO-BREAK SPACE}% (interval not measured), with the “best of 64 combinations” ({switches})."
+        f"88.9\N{NO-BREAK SPACE}% (interval not measured), with the “best of 64 combinations” ({switches});"
         in sentences(runs)[1]
     )
     winning = [planted.attribution(best | {"loss_difference_nats": 0.01})]

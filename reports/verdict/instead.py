@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from reports.formats import listing, percent
-from reports.verdict.arenas import Duel, again, agreement, projections_in_words, same_comparison
 from reports.intervals import with_error
+from reports.verdict.arenas import Duel, again, agreement, projections_in_words, same_comparison
 from reports.verdict.losses import RTN, TDMOE, Loss, difference, stores_no_more
 from reports.verdict.subjects import plain
 

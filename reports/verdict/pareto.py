@@ -13,10 +13,10 @@ from matplotlib.ticker import MaxNLocator
 
 from reports.drawing import INK, NULL_GREY, Figure, canvas, label, style, svg
 from reports.formats import EMPTY, fixed, listing, percent, significant
+from reports.intervals import with_error
 from reports.sections import Block
 from reports.tables import Cell, Table
 from reports.verdict.compared import Comparison
-from reports.intervals import with_error
 from reports.verdict.look import Look, above_axis, in_order, legend, lines_of, look, panel, signed
 from reports.verdict.losses import Loss, perplexity
 from reports.verdict.protocol import Column

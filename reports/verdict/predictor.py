@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from reports.formats import fixed, listing, percent
 from reports.injection.best import compared, difference, enough, is_less, laws
 from reports.injection.sites import NAMES, Site, sites
-from reports.run import Row, given
 from reports.intervals import INTERVAL, between
+from reports.run import Row, given
 from reports.verdict.subjects import Subject, plain
 
 _NAMES = {

@@ -6,12 +6,12 @@ from functools import partial
 from statistics import median
 
 from reports.formats import EMPTY, fixed, listing, percent
+from reports.intervals import with_error
 from reports.run import given
 from reports.sections import Block
 from reports.tables import Cell, Table
 from reports.verdict.arenas import layers_in_words, removed
 from reports.verdict.compared import ERRORS, Compared, Comparison, settings
-from reports.intervals import with_error
 from reports.verdict.losses import MOBE, RTN, TDMOE, TOLERANCE, Loss
 from reports.verdict.protocol import Column
 from reports.verdict.subjects import Subject, plain

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from diag.factors import Factors
-from diag.probes.attribution import MEASURED, NAME, TABLES
+from diag.probes.attribution import MEASURED, TABLES
 from diag.probes.attribution.factors import Kitchen, Make
 from diag.probes.attribution.ladder import is_tucker
 from diag.probes.attribution.plan import Plan, Variant
