@@ -7,13 +7,14 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 import verdict_runs as planted
+from matplotlib.figure import Figure as Canvas
 from test_verdict import EVERYTHING, Run
 from verdict_runs import PUBLISHED, evaluated, step
 
 from diag.probes.spectra import PAPER
 from reports.drawing import canvas
 from reports.sections import Block
-from reports.verdict import opening, opening_figures, paper
+from reports.verdict import opening, opening_figures, paper, pareto
 from reports.verdict.comparing import comparison
 from reports.verdict.costs import costs_block
 from reports.verdict.geometry import geometry_block
@@ -214,6 +215,35 @@ def test_the_front_is_named(whole: dict[str, Block]) -> None:
     assert "on wikitext2: RTN; on c4-eval: MoBE at 0.4." in block.figure.caption
     assert "wikitext2: dense 7.389, identity 7.389 at 0.0" in block.figure.alt
     assert told(block)["RTN"]["wikitext2"] == "7.426, +0.005 ± 0.010 on the front"
+
+
+def test_panels_of_texts_have_one_labelled_scale_of_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each text has its own models, of which those at the ends set what the others would be read by."""
+    drawn: list[Canvas] = []
+
+    def keep(figure: Canvas) -> bytes:
+        drawn.append(figure)
+        return b"<svg/>"
+
+    monkeypatch.setattr(pareto, "svg", keep)
+    far = evaluated("rtn", None, 0.457, 0.005)
+    other = [row | {"dataset": "enwik8"} for row in planted.quality()["tables"]["quality"]]
+    opening([planted.quality(1.0, 0.3, 0.1, far), planted.attribution(), planted.run_of("quality", quality=other)])
+    panels = drawn[0].axes
+    assert len(panels) == 3 and len({axes.get_xlim() for axes in panels}) == 1
+    drawn[0].draw_without_rendering()
+    ticks = [
+        [(t.get_loc(), t.label1.get_text()) for t in axes.xaxis.get_major_ticks() if t.label1.get_visible()]
+        for axes in panels
+    ]
+    assert ticks[0] == ticks[1] == ticks[2] and len(ticks[0]) > 3
+    assert all(float(text) == tick for tick, text in ticks[0] if tick >= 0)
+    assert {axes.get_xlabel() for axes in panels} == {"bits saved, %"}
+    stars = [line for axes in panels for line in axes.lines if line.get_marker() == "*"]
+    places = {round(float(line.get_xdata()[0]), 6) for line in stars}
+        round(float(line.get_xdata()[0]), 6) for axes in panels for line in axes.lines if line.get_marker() == "*"
+    }
+    assert places == {45.7} and panels[0].get_xlim()[1] > 45.7
 
 
 def test_figures_are_the_blocks_and_well_formed(whole: dict[str, Block]) -> None:
