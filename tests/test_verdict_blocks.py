@@ -241,8 +241,6 @@ def test_panels_of_texts_have_one_labelled_scale_of_bits(monkeypatch: pytest.Mon
     assert {axes.get_xlabel() for axes in panels} == {"bits saved, %"}
     stars = [line for axes in panels for line in axes.lines if line.get_marker() == "*"]
     places = {round(float(line.get_xdata()[0]), 6) for line in stars}
-        round(float(line.get_xdata()[0]), 6) for axes in panels for line in axes.lines if line.get_marker() == "*"
-    }
     assert places == {45.7} and panels[0].get_xlim()[1] > 45.7
 
 
