@@ -207,7 +207,10 @@ def test_rounding_and_the_best_predictor_stand_beside() -> None:
     assert (
         "Rounding beside: RTN, 4 bits adds 0.0057 ± 0.0012 nats and saves 45.7\N{NO-BREAK SPACE}% of the bits" in text
     )
-    assert "Rank correlation with the loss over 17 models: the angle of the stream 0.98 (0.92 to 1.00), the" in text
+    assert (
+        "Rank correlation with the loss over 17 compressed models: the angle of the stream 0.98 (0.92 to 1.00), the"
+        in text
+    )
     assert "The interval of the functional error, own inputs, the functional error and the operator error reach" in text
     apart = predictor_rows()
     apart[2] |= {"low": 0.995}

@@ -72,7 +72,11 @@ def test_rows_page_and_resume(printed: tuple[Path, str], tool: Callable[..., Res
     }
     assert all(row["value"] or row["status"] != "ok" for row in contrasts)
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "predicts the damage best" in page and (out / "figures" / "injection-pairs.svg").is_file()
+    assert (
+        "damage of drawn residuals" in page
+        and "This is of drawn residuals alone" in page
+        and (out / "figures" / "injection-pairs.svg").is_file()
+    )
 
     before = {path.name: path.read_bytes() for path in (out / "tables").iterdir()}
     kept = {path: path.stat().st_mtime_ns for path in (out / "results").glob("*flat*")}

@@ -104,7 +104,7 @@ def predictors(found: Attribution) -> str:
         return ""
     parts = [f"the {error_name(row)} {correlation(row)}" for row in rows]
     runs = next((row["runs"] for row in rows if given(row, "runs")), None)
-    over = f" over {fixed(runs, 0)} models" if runs is not None else ""
+    over = f" over {fixed(runs, 0)} compressed models" if runs is not None else ""
     said = f"Rank correlation with the loss{over}: {listing(parts)}."
     low = rows[0].get("low")
     unclear = [
