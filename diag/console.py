@@ -346,7 +346,7 @@ def print_expert_modes(session: Session) -> None:
         "removed",
         "binding",
         "by cutting, %",
-        "independent, %",
+        "baseline",
         "price share",
         "least",
         "published",
@@ -367,8 +367,8 @@ def print_expert_modes(session: Session) -> None:
         removed = "" if ours[2] is None else f"{ours[2]:g}"
         table.add_row(f"{ours[0]} / {ours[1]}", removed, *cells, _number(least), published)
     print(
-        f"{session.model.name}: what cutting experts changes of the least error at equal storage [95 % interval], and "
-        "of that of independent experts; published errors are preserve / compress"
+        f"{session.model.name}: what cutting experts changes of the least error at equal storage [95 % interval], with "
+        "that of independent experts as the baseline; published errors are preserve / compress"
     )
     _stdout().print(table)
 

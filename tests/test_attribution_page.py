@@ -205,7 +205,8 @@ def test_where_mobe_is_better_from_is_told_by_its_own_ladder() -> None:
 def test_rounding_and_the_best_predictor_stand_beside() -> None:
     text = said(run_of())
     assert (
-        "Rounding beside: RTN, 4 bits adds 0.0057 ± 0.0012 nats and saves 45.7\N{NO-BREAK SPACE}% of the bits" in text
+        "Rounding beside, loss added at bits saved: RTN, 4 bits 0.0057 ± 0.0012 nats at 45.7\N{NO-BREAK SPACE}%, the "
+        "best TD-MoE 0.136" in text
     )
     assert (
         "Rank correlation with the loss over 17 compressed models: the angle of the stream 0.98 (0.92 to 1.00), the"

@@ -38,7 +38,7 @@ def _binding(listed: Sequence[ExpertStack], ratio: float) -> str:
         f"On this model, with {percent(ratio, 0)} of the parameters removed, {_verdicts(rows)}. Cutting experts "
         f"{'raises' if up else 'lowers'} the least {metric_name(listed)} at equal storage by "
         f"{_span(changes if up else [-change for change in changes], 1, ' %')}{_clear(rows, 'gain', 0.0)}"
-        f"{f'; {null}' if (null := beside_null(rows, up=up)) else ''}."
+        f"{f'; {baseline}' if (baseline := beside_null(rows, up=up)) else ''}."
     )
     if not (priced := [row for row in rows if given(row, "price_share")]):
         return said

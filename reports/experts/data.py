@@ -109,7 +109,8 @@ def beside_null(rows: Sequence[Row], *, up: bool) -> str:
         return f"{said}, not told apart: nothing is claimed of what experts share"
     ways = ((cheaper, "cheaper"), (len(apart) - cheaper, "dearer"))
     how = listing([f"{word} in {count}" for count, word in ways if count])
-    return f"{said}, told apart in {len(apart)} of {len(known)} stacks ({how})"
+    rest = "; of the others nothing is claimed" if len(apart) < len(known) else ""
+    return f"{said}, told apart in {len(apart)} of {len(known)} stacks ({how}){rest}"
 
 
 def metric_name(listed: Sequence[ExpertStack]) -> str:

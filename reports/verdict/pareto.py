@@ -1,7 +1,4 @@
-"""Perplexity against bits saved, of every method, ratio and set of layers, with the front of what nothing beats.
-
-A model is on the front when no other saves at least as many bits with at most its loss, and one of the two less.
-"""
+"""Perplexity against bits saved, by method, ratio and set of layers, with the front of `reports.verdict.frontier`."""
 
 import math
 from collections.abc import Sequence
@@ -17,6 +14,7 @@ from reports.intervals import with_error
 from reports.sections import Block
 from reports.tables import Cell, Table
 from reports.verdict.compared import Comparison
+from reports.verdict.frontier import undominated
 from reports.verdict.look import Look, above_axis, in_order, legend, lines_of, look, panel, signed
 from reports.verdict.losses import Loss, perplexity
 from reports.verdict.protocol import Column
@@ -91,11 +89,7 @@ def points(found: Comparison, column: Column) -> list[Point]:
 
 def front(listed: Sequence[Point]) -> list[Point]:
     """Those that nothing beats, by bits saved; nothing that changes no bits is among them."""
-    found: list[Point] = []
-    for point in sorted(listed, key=lambda p: (-p.saved, p.perplexity)):
-        if point.saved > 0 and (not found or point.perplexity < found[-1].perplexity):
-            found.append(point)
-    return found[::-1]
+    return undominated([(p.saved, p.perplexity, p) for p in listed if p.saved > 0])[::-1]
 
 
 def _dense(found: Comparison, column: Column) -> float | None:
