@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from reports import intervals
 from reports.attribution.closed import Shares, of_one_run
 from reports.formats import EMPTY, fixed
 from reports.intervals import between
@@ -238,21 +239,9 @@ def _finite(row: Row) -> dict[str, Any]:
     return clean | {"status": "not_finite"} if lost and clean.get("status") in (None, "", "ok") else clean
 
 
-def places_of(stderr: float | None, least: int = 3) -> int:
-    """Decimals that show an error's first digit, and its second where the first is 1; from `least` to four."""
-    if not stderr or stderr <= 0:
-        return least
-    digit = math.floor(math.log10(stderr))
-    return min(4, max(least, -digit + (stderr < 2 * 10.0**digit)))
-
-
-def with_error(value: float | None, stderr: float | None, *, signed: bool = False, least: int = 3) -> str:
-    """`0.316 ± 0.004`; 0 where it is known to be that."""
-    if value == 0 and stderr == 0:
-        return "0"
-    places = places_of(stderr, least)
-    text = fixed(value, places, signed=signed)
-    return text if value is None or stderr is None else f"{text} ± {fixed(stderr, places)}"
+def with_error(value: float | None, stderr: float | None, *, signed: bool = False) -> str:
+    """As the verdict writes it, so that one number is one text on a page."""
+    return EMPTY if value is None else intervals.with_error(value, stderr, signed=signed)
 
 
 def share(row: Row, column: str, low: str, high: str, places: int = 1, of: str = "") -> str:
