@@ -184,7 +184,12 @@ def planted_runs(**changes: float) -> tuple[Vector, list[Candidate], list[Candid
     """Published 2 above MoBE's preset; refitted TD-MoE 0.3 above it; MoBE with the refit 0.2 below it."""
     hard_W = np.random.default_rng(11).normal(4, 1, 26)
     added = {"published": 2.0, "exact": 0.5, "refit": 0.3, "mobe": 0.0, "mobe refit": -0.2} | changes
-    specs = {"exact": "tdmoe", "refit": "tdmoe:refit=expert", "mobe refit": "mobe:refit=expert"}
+    specs = {
+        "exact": "tdmoe",
+        "budget": "tdmoe:refit=expert,across=global",
+        "refit": "tdmoe:refit=expert",
+        "mobe refit": "mobe:refit=expert",
+    }
     runs = [
         Candidate(name, "", specs.get(name, name), hard_W + nats, name == "mobe")
         for name, nats in added.items()
@@ -199,9 +204,10 @@ def planted_runs(**changes: float) -> tuple[Vector, list[Candidate], list[Candid
         ({}, (1.7 / 2.2, 0.5), (1.7 / 2, 0.3), ("refit", "mobe refit", "refit", "")),
         ({"exact": 0.1}, (1.9 / 2, 0.1), (1.9 / 2, 0.1), ("exact", "mobe", "", "")),
         ({"mobe refit": 0.4}, (1.7 / 2, 0.3), (1.7 / 2, 0.3), ("refit", "mobe", "refit", "")),
+        ({"budget": 0.2}, (1.8 / 2.2, 0.4), (1.8 / 2, 0.2), ("budget", "mobe refit", "refit", "budget")),
         ({"mobe refit": 9.0}, None, (1.7 / 2, 0.3), ("refit", None, "", "refit")),
     ],
-    ids=["refit", "nothing that MoBE lacks", "refit that harms MoBE", "no refit for MoBE"],
+    ids=["refit", "nothing that MoBE lacks", "refit that harms MoBE", "budget", "no refit for MoBE"],
 )
 def test_shares_are_against_mobe_with_the_same_changes_and_as_it_is(
     changes: dict[str, float],
@@ -220,7 +226,8 @@ def test_shares_are_against_mobe_with_the_same_changes_and_as_it_is(
         assert row["gap_low"] == pytest.approx(expected[0]) == row["gap_high"]  # of constant differences
         assert row["gap_nats"] == pytest.approx(expected[1] / (1 - expected[0]))
     assert tuple(rows[0][name] for name in ("step", "mobe", "given", "not_given")) == names
-    assert rows[1]["mobe"] == "mobe" and rows[1]["not_given"] == ("" if names[0] == "exact" else "refit")
+    of_step = {"exact": "", "budget": "budget,refit"}.get(str(names[0]), "refit")
+    assert rows[1]["mobe"] == "mobe" and rows[1]["not_given"] == of_step
 
 
 def test_a_share_is_told_on_windows_that_its_step_was_not_chosen_on() -> None:

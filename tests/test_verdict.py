@@ -287,7 +287,7 @@ def test_predictors_of_attribution_are_added_of_the_run_with_most_models() -> No
     ladder = planted.attribution(attribution_predictors=rows)
     undrawn = " Of drawn residuals: not measured (injection does that)."
     alone = (
-        "Of 14 compressed models no error is told to order the added loss best: rank correlation 0.970 (95 % interval "
+        "Of 14 compressed models no error is known to order the added loss best: rank correlation 0.970 (95 % interval "
         "0.900 to 0.990, were they independent) with the functional error; next 0.950 (0.850 to 1.000) with the angle "
         f"of the residual stream.{undrawn}"
     )

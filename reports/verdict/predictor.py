@@ -73,7 +73,7 @@ def _compressed(subject: Subject, named: str | None) -> str:
     if _apart(first, rest):
         said = f"{start} {_names(first)} orders the added loss best: rank correlation {_value(first[0], worded=True)}"
     else:
-        said = f"{start} no error is told to order the added loss best: rank correlation "
+        said = f"{start} no error is known to order the added loss best: rank correlation "
         said += f"{_value(first[0], worded=True)} with {_names(first)}"
     row = next((row for tied in rest for row in tied if row["error"] == named), None)
     if row is not None:
