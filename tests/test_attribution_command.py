@@ -267,7 +267,9 @@ def test_a_stopped_run_goes_on(work: Path, here: pytest.MonkeyPatch) -> None:
     assert all("tables" in name or "svd-llm-0.4" in name or "dense" in name for name in changed)
 
 
-def test_a_method_that_fails_leaves_the_others(work: Path, here: pytest.MonkeyPatch) -> None:
+def test_a_method_that_fails_leaves_the_others(
+    work: Path, here: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked = ("attribution", "--model", "pico", *SHORT, "--windows", 8, "--ladder", "quick", "--layers", 2)
     asked = (*asked, "--device", "cpu", "--quiet", "--out", "part")
     real = MoBE.compress
@@ -286,8 +288,11 @@ def test_a_method_that_fails_leaves_the_others(work: Path, here: pytest.MonkeyPa
     others = [row for row in rows.values() if row is not failed]
     assert all(row["loss_nats"] and row["gap_closed"] == "" for row in others)
     assert {row["status"] for row in others} == {"not_measured"}  # the gap has no other end
-    assert rows_of(work / "part", "attribution_shapley") == []
+    assert rows_of(work / "part", "attribution_shapley") == rows_of(work / "part", "attribution_shares") == []
+    assert "how TD-MoE was run" not in capsys.readouterr().out
     assert command(here, *asked) == 0
+    assert "how much is how TD-MoE was run, with “" in capsys.readouterr().out
+    assert [row["against"] for row in rows_of(work / "part", "attribution_shares")] == ["same_changes", "presets"]
     assert {row["status"] for row in rows_of(work / "part")} <= {"ok", "no_gap"}
 
 

@@ -83,7 +83,7 @@ def test_the_verdict_is_the_share_of_the_gap_and_what_is_left_of_it(page: str) -
         "93.7 % (95 % interval 93.0 to 94.4) of TD-MoE's gap to MoBE given the same refit is how TD-MoE was run: as "
         "published it adds 1.452 ± 0.012 nats a token to the dense model's loss, MoBE (corrected) 0.0490 ± 0.0022, a "
         "gap of 1.403 nats (bits saved: 24.8 % and 25.1 %), and MoBE with the refit 0.0480 ± 0.0021, a gap of 1.404 "
-        "nats; with “+ core refit” it adds 0.1360 ± 0.0031; of the gap to MoBE as it is it is 93.8 % (93.1 to 94.5)."
+        "nats; with “+ core refit” it adds 0.1360 ± 0.0031; of the gap to MoBE as it is, 93.8 % (93.1 to 94.5)."
     ) in text
     assert "What is left, 6.3 % of that gap (5.6 to 7.0), 0.0880 nats, bounds from above what is structural" in text
     wider = (

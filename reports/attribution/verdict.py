@@ -48,7 +48,7 @@ def verdict(found: Attribution) -> list[str]:
         said = f"All of {against} is how TD-MoE was run, {amount}"
     tail = [f"; {remark}" for remark in shares.remarks]
     if shares.second is not None:
-        tail.append(f"; of the gap to {rival(shares.second)} it is {told(closed(shares.second), worded=False)}")
+        tail.append(f"; of the gap to {rival(shares.second)}, {told(closed(shares.second), worded=False)}")
     whole = f"{said}: as published it {adds}, {ends}{_end(published, best)}{''.join(tail)}."
     return [whole, *_left(first), *_wider(found, reference)]
 
