@@ -53,9 +53,7 @@ def out(printed: tuple[Path, str]) -> Path:
 def test_rows_page_and_resume(printed: tuple[Path, str], tool: Callable[..., Result], statistics: Path) -> None:
     out, said = printed
     assert "functional error" in said and str(out / "report.html") in said
-    assert "drawn residuals add (95 % intervals); of compressed models attribution" in " ".join(
-        said.split()
-    )
+    assert "drawn residuals add (95 % intervals); of compressed models attribution" in " ".join(said.split())
     rows = rows_of(out)
     drawn = [row for row in rows if row["seed"]]
     assert len(drawn) == 2 * 3 * 2 * 2 and len(rows) == len(drawn) + 2 * 2
