@@ -222,7 +222,10 @@ def print_injection(injection: Injection) -> None:
             cells = [_ranged(same.get(name)) for name in ("spearman", "exponent", "joint")]
             r2 = _number(same["exponent"]["r2"]) if "exponent" in same else ""
             table.add_row(site.name, str(row["error"]).replace("_", " "), cells[0], cells[1], r2, cells[2])
-    print(f"{injection.name}: which error predicts the loss, after injected residuals (95 % intervals)")
+    print(
+        f"{injection.name}: which error predicts the loss that drawn residuals add (95 % intervals); of compressed "
+        "models attribution measures it"
+    )
     _stdout().print(table)
 
 
@@ -338,7 +341,16 @@ def print_exponents(session: Session) -> None:
 def print_expert_modes(session: Session) -> None:
     """By stack and ratio: whether the expert mode binds, with intervals, and the published triples' errors."""
     table = Table()
-    for heading in ("stack", "removed", "binding", "by cutting, %", "price share", "least", "published"):
+    for heading in (
+        "stack",
+        "removed",
+        "binding",
+        "by cutting, %",
+        "baseline",
+        "price share",
+        "least",
+        "published",
+    ):
         table.add_column(heading, justify="left" if heading == "stack" else "right", no_wrap=True)
     points = {
         (r["layer"], r["projection"], r["ratio"], r["expert_mode"]): r["metric_error"]
@@ -349,12 +361,14 @@ def print_expert_modes(session: Session) -> None:
         ours = row["layer"], row["projection"], row["ratio"]
         least = min((e for e in (row["error_preserve"], row["error_compress"]) if e is not None), default=None)
         published = " / ".join(_number(points.get((*ours, mode))) for mode in ("preserve", "compress"))
-        cells = [row["binding"] or row["status"], _interval(row, "gain", -100, 1), _interval(row, "price_share", 1, 2)]
+        null = "" if row["gain_null"] is None else f"{-100 * row['gain_null']:.1f}"
+        cells = [row["binding"] or row["status"], _interval(row, "gain", -100, 1), null]
+        cells.append(_interval(row, "price_share", 1, 2))
         removed = "" if ours[2] is None else f"{ours[2]:g}"
         table.add_row(f"{ours[0]} / {ours[1]}", removed, *cells, _number(least), published)
     print(
-        f"{session.model.name}: what cutting experts changes of the least error at equal storage [95 % interval]; "
-        "published errors are preserve / compress"
+        f"{session.model.name}: what cutting experts changes of the least error at equal storage [95 % interval], with "
+        "that of independent experts as the baseline; published errors are preserve / compress"
     )
     _stdout().print(table)
 

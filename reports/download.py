@@ -1,8 +1,9 @@
 """A table as a CSV file inside the page: a link that holds it, so that it needs neither script nor server.
 
-It holds the raw rows where the table has them, otherwise what is shown, a cell's note in a column of its own. Cells
-that a spreadsheet would take for a formula, which only text from outside can be, begin with an apostrophe; numbers
-stay.
+It holds the raw rows where the table has them, otherwise what is shown: standard errors and a cell's note in columns of
+their own, so that numbers are numbers. It begins with a byte order mark, without which spreadsheets misread what is not
+ASCII. Cells that a spreadsheet would take for a formula, which only text from outside can be, begin with an apostrophe;
+numbers stay.
 """
 
 import base64
@@ -13,19 +14,21 @@ from collections.abc import Sequence
 
 from reports.formats import EMPTY, display
 from reports.run import Row
-from reports.tables import Cell, Table
+from reports.tables import Table
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet may take for the beginning of one
 _NUMBER = re.compile(r"[+\-−]?[0-9][0-9.]*(?:e[+-]?[0-9]+)?")
 _AMOUNT = re.compile(
     r"[+\-−]?[0-9](?:[0-9.,⁰¹²³⁴⁵⁶⁷⁸⁹⁻+\-−±–%°×∞() \N{NO-BREAK SPACE}]| to )*"
 )  # no word, so no function
+_WITH_ERROR = re.compile(r"([+\-−]?[0-9][0-9.]*) ± ([0-9][0-9.]*)")
+_ERROR = "standard error"
 _SCALAR = (str, int, float, bool, type(None))
 
 
 def csv_url(table: Table) -> str:
     """The table as a data: URL."""
-    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(csv_text(table).encode()).decode()}"
+    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(csv_text(table).encode('utf-8-sig')).decode()}"
 
 
 def csv_text(table: Table) -> str:
@@ -46,25 +49,29 @@ def _raw(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def _shown(table: Table) -> list[list[str]]:
-    noted = [any(line[place].note for line in table.lines) for place in range(len(table.headings))]
     groups = [name for name, span in table.groups for _ in range(span)] or [""] * len(table.headings)
     names = [f"{group}: {name}" if group else name for group, name in zip(groups, table.headings, strict=True)]
-    lines = [_spread(names, [f"{name}, note" for name in names], noted)]
-    for line in table.lines:
-        lines.append(_spread([_text(cell) for cell in line], [_safe(cell.note) for cell in line], noted))
-    return [[_safe(name) for name in lines[0]], *lines[1:]]
+    columns: list[list[str]] = []
+    for place, name in enumerate(names):
+        cells = [line[place] for line in table.lines]
+        columns += _columns(name, ["" if cell.text == EMPTY else cell.text for cell in cells])
+        if any(cell.note for cell in cells):
+            columns += _columns(f"{name}, note", [cell.note for cell in cells])
+    return [list(line) for line in zip(*columns, strict=True)]
 
 
-def _spread(cells: Sequence[str], notes: Sequence[str], noted: Sequence[bool]) -> list[str]:
-    """Cells, each followed by its note where the column has notes."""
-    pairs = zip(cells, notes, noted, strict=True)
-    return [text for cell, note, there in pairs for text in ((cell, note) if there else (cell,))]
+def _columns(name: str, texts: Sequence[str]) -> list[list[str]]:
+    """A column with its heading, and one of the standard errors behind values where it has some."""
+    found = [_WITH_ERROR.fullmatch(text) for text in texts]
+    values = [_text(text if match is None else match[1]) for text, match in zip(texts, found, strict=True)]
+    if not any(found):
+        return [[_safe(name), *values]]
+    return [[_safe(name), *values], [_safe(f"{name}, {_ERROR}"), *("" if m is None else m[2] for m in found)]]
 
 
-def _text(cell: Cell) -> str:
-    if cell.text == EMPTY:
-        return ""
-    return cell.text.replace("−", "-") if _NUMBER.fullmatch(cell.text) else _safe(cell.text)
+def _text(text: str) -> str:
+    plain = text.replace("\N{NO-BREAK SPACE}", " ")
+    return plain.replace("−", "-") if _NUMBER.fullmatch(plain) else _safe(plain)
 
 
 def _value(value: object) -> str:

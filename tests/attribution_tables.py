@@ -136,17 +136,31 @@ def predictor_rows() -> list[Row]:
     ]
 
 
+def share_rows(step: str = "+ core refit", damage: float = 0.136) -> list[Row]:
+    """Against MoBE given the same refit, and as it is."""
+    rows = []
+    for against, mobe, given in (("same_changes", 0.048, "refit"), ("presets", MOBE, "")):
+        closed, left = (PUBLISHED - damage) / (PUBLISHED - mobe), damage - mobe
+        row: Row = {"against": against, "step": step, "ladder": "tdmoe", "given": given, "gap_closed": closed}
+        row |= {"not_given": "" if given else "refit", "gap_low": closed - 0.007, "gap_high": closed + 0.007}
+        row |= {"left_nats": left, "left_low": left - 0.009, "left_high": left + 0.009, "status": "ok"}
+        rows.append(row)
+    return rows
+
+
 def run_of(
     steps: list[Row] | None = None,
     shapley: list[Row] | None = None,
     predictors: list[Row] | None = None,
+    shares: list[Row] | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
-    """A run with these tables; the planted ones where none are given."""
+    """A run with these tables; the planted ones where none are given, shares only of the planted steps."""
     tables = {
         "attribution": attribution_rows() if steps is None else steps,
         "attribution_shapley": shapley_rows() if shapley is None else shapley,
         "attribution_predictors": predictor_rows() if predictors is None else predictors,
+        "attribution_shares": (share_rows() if steps is None else []) if shares is None else shares,
     }
     return {
         **{"schema": 2, "model": "pico-moe", "command": "attribution", "command_line": "tdmoe-diag attribution"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +24,17 @@ from diag.calibrating import Settings
 from diag.console import make_factors
 from diag.factors import Recipe, Source
 from diag.open_model import OpenModel
-from diag.probes.attribution import COLUMNS, PREDICTORS_COLUMNS, SHAPLEY_COLUMNS, walking
+from diag.probes.attribution import TABLES as COLUMNS_OF
 from diag.probes.attribution import run as attribution_run
+from diag.probes.attribution import walking
 from reports.sections import Section
 from tdmoe.methods.mobe import MoBE
 from tdmoe.problems import WeightError
 
 SHORT = ("--text", "a.txt", "--calibration-text", "b.txt", "--calibration-tokens", 256, "--window", 16)
-ASKED = (
-    *SHORT,
-    "--projections",
-    "gate,up",
-    "--windows",
-    8,
-    "--shapley",
-    1,
-    "--mobe-steps",
-    3,
-    "--device",
-    "cpu",
-    "--quiet",
-)
-TABLES = ("attribution", "attribution_shapley", "attribution_predictors")
+COMPRESSED = ("--projections", "gate,up", "--device", "cpu", "--quiet")
+ASKED = (*SHORT, *COMPRESSED, "--windows", 8, "--shapley", 1, "--mobe-steps", 3)
+TABLES = ("attribution", "attribution_shapley", "attribution_predictors", "attribution_shares")
 
 Rows = list[dict[str, str]]
 
@@ -101,9 +90,8 @@ def here(work: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_tables(work: Path) -> None:
     found = {table: rows_of(work / "out", table) for table in TABLES}
-    columns = dict(zip(TABLES, (COLUMNS, SHAPLEY_COLUMNS, PREDICTORS_COLUMNS), strict=True))
     for table, rows in found.items():
-        assert tuple(rows[0]) == columns[table]
+        assert tuple(rows[0]) == COLUMNS_OF[table]
     rows = found["attribution"]
     assert [row["ladder"] for row in rows] == ["tdmoe"] * 11 + ["mobe"] * 11 + ["beside"] * 9
     assert rows[0]["step"] == "as published" and {row["status"] for row in rows} <= {"ok", "no_gap"}
@@ -139,6 +127,14 @@ def test_tables(work: Path) -> None:
     assert set(runs.values()) <= set(range(21, 28)) and len(runs) == 5  # dense, identity and cast have no part
 
 
+def losses_of(out: Path, rows: Iterable[dict[str, str]]) -> Iterator[tuple[str, Path]]:
+    """Steps with the file that keeps their losses: the one whose mean is theirs."""
+    files = {path: load_file(path).get("losses") for path in (out / "results").glob("*.safetensors")}
+    means = {path: values.mean() for path, values in files.items() if values is not None}
+    for row in rows:
+        yield row["step"], min(means, key=lambda path: abs(means[path] - float(row["loss_nats"])))
+
+
 def test_shares_of_the_gap_and_shapley_values(work: Path) -> None:
     """From the losses by window that the run keeps, by plain loops."""
     rows = {row["step"]: row for row in rows_of(work / "out")}
@@ -150,6 +146,17 @@ def test_shares_of_the_gap_and_shapley_values(work: Path) -> None:
             assert float(rows[step]["gap_closed"]) == pytest.approx(expected)
             assert float(rows[step]["gap_low"]) <= expected <= float(rows[step]["gap_high"])
         assert float(rows[step]["mobe_difference_nats"]) == pytest.approx(value - mobe, abs=1e-12)
+    like, plain = rows_of(work / "out", "attribution_shares")
+    models = {row["step"]: row for row in rows.values() if row["projections"] == "gate,up"}
+    losses = {model: load_file(path)["losses"] for model, path in losses_of(work / "out", models.values())}
+    ours = [step for step in models if models[step]["ladder"] == "tdmoe"]
+    halves = (slice(4), slice(4, 8))
+    best = [min(ours, key=lambda step, on=on: losses[step][on].mean()) for on in reversed(halves)]
+    assert [plain["step_first_half"], plain["step_second_half"]] == best
+    told = np.mean([losses[step][on].mean() for step, on in zip(best, halves, strict=True)])
+    assert float(plain["left_nats"]) == pytest.approx(told - mobe)
+    assert float(plain["gap_nats"]) == pytest.approx(loss["as published"] - mobe)
+    assert float(like["left_nats"]) >= float(plain["left_nats"]) - 1e-12
     values = rows_of(work / "out", "attribution_shapley")
     assert [row["switch"] for row in values] == ["stored", "whitening", "ranks", "fine", "hooi", "joint", "refit"]
     assert {row["orders"] for row in values} == {"1"} and all(row["nats"] for row in values)
@@ -261,7 +268,9 @@ def test_a_stopped_run_goes_on(work: Path, here: pytest.MonkeyPatch) -> None:
     assert all("tables" in name or "svd-llm-0.4" in name or "dense" in name for name in changed)
 
 
-def test_a_method_that_fails_leaves_the_others(work: Path, here: pytest.MonkeyPatch) -> None:
+def test_a_method_that_fails_leaves_the_others(
+    work: Path, here: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked = ("attribution", "--model", "pico", *SHORT, "--windows", 8, "--ladder", "quick", "--layers", 2)
     asked = (*asked, "--device", "cpu", "--quiet", "--out", "part")
     real = MoBE.compress
@@ -280,8 +289,11 @@ def test_a_method_that_fails_leaves_the_others(work: Path, here: pytest.MonkeyPa
     others = [row for row in rows.values() if row is not failed]
     assert all(row["loss_nats"] and row["gap_closed"] == "" for row in others)
     assert {row["status"] for row in others} == {"not_measured"}  # the gap has no other end
-    assert rows_of(work / "part", "attribution_shapley") == []
+    assert rows_of(work / "part", "attribution_shapley") == rows_of(work / "part", "attribution_shares") == []
+    assert "how TD-MoE was run" not in capsys.readouterr().out
     assert command(here, *asked) == 0
+    assert "how much is how TD-MoE was run, with “" in capsys.readouterr().out
+    assert [row["against"] for row in rows_of(work / "part", "attribution_shares")] == ["same_changes", "presets"]
     assert {row["status"] for row in rows_of(work / "part")} <= {"ok", "no_gap"}
 
 

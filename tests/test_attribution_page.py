@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attribution_tables import GAP, MOBE, PUBLISHED, attribution_rows, predictor_rows, run_of, shapley_rows, step_rows
+from attribution_tables import (
+    GAP,
+    MOBE,
+    PUBLISHED,
+    attribution_rows,
+    predictor_rows,
+    run_of,
+    shapley_rows,
+    share_rows,
+    step_rows,
+)
 from browser import chromium, complaints, emulate_phone, emulate_scheme
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
@@ -21,7 +31,7 @@ from test_page import Outline, words
 from reports.attribution import ladder_figures, modes, scatter, shares
 from reports.attribution.answer import answer
 from reports.attribution.ladder_figures import ladder_figure, meeting_figure
-from reports.attribution.ladders import Attribution, attribution, places_of
+from reports.attribution.ladders import Attribution, attribution, with_error
 from reports.attribution.waterfall import chain
 from reports.drawing import Figure, style
 from reports.figures import figures_for
@@ -70,52 +80,48 @@ def page() -> str:
 def test_the_verdict_is_the_share_of_the_gap_and_what_is_left_of_it(page: str) -> None:
     text = words(page)
     assert (
-        "93.8 % (95 % interval 93.2 to 94.4) of TD-MoE's gap to MoBE is how TD-MoE was run: as published it adds 1.452 "
-        "± 0.012 nats a token to the dense model's loss, MoBE (corrected) 0.049 ± 0.002, a gap of 1.403 nats (bits "
-        "saved: 24.8 % and 25.1 %); with “+ core refit” it adds 0.136 ± 0.003."
+        "93.7 % (95 % interval 93.0 to 94.4) of TD-MoE's gap to MoBE given the same refit is how TD-MoE was run: as "
+        "published it adds 1.452 ± 0.012 nats a token to the dense model's loss, MoBE (corrected) 0.0490 ± 0.0022, a "
+        "gap of 1.403 nats (bits saved: 24.8 % and 25.1 %), and MoBE with the refit 0.0480 ± 0.0021, a gap of 1.404 "
+        "nats; with “+ core refit” it adds 0.1360 ± 0.0031; of the gap to MoBE as it is, 93.8 % (93.1 to 94.5)."
     ) in text
-    assert "What is left, 6.2 % of the gap (5.6 to 6.8), 0.087 nats, bounds from above what is structural" in text
+    assert "What is left, 6.3 % of that gap (5.6 to 7.0), 0.0880 nats, bounds from above what is structural" in text
     wider = (
         "All of this is over gate and up. With as many bits saved over gate, up and down, TD-MoE “+ budget shared with "
-        "down by measured sensitivity” adds 0.069 ± 0.002 nats, MoBE "
+        "down by measured sensitivity” adds 0.0690 ± 0.0024 nats, MoBE "
     )
     assert f"{wider}over these was not measured." in text
-    assert "With the same refit MoBE adds 0.048 ± 0.002 nats, 0.088 less than TD-MoE (interval not measured)." in text
     assert pytest.approx((PUBLISHED - 0.136) / GAP, abs=5e-4) == 0.938  # the planted tables say so themselves
     rows = attribution_rows()
     spread = {"step": "+ budget spread", "projections": "gate,up,down", "loss_difference_nats": 0.04}
     found = [row for row in rows if row["ladder"] == "mobe"][-1] | spread
-    assert f"{wider}“+ budget spread” 0.040 ± 0.003." in said(run_of([*rows, found]))
+    assert f"{wider}“+ budget spread” 0.0400 ± 0.0026." in said(run_of([*rows, found]))
     alone = [row for row in rows if row["projections"] != "gate,up,down"]
     assert "All of this is over" not in said(run_of([*alone, found]))
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "expected"),
-    [
-        ((0.08, 0.1), (-0.002, 0.0), "0.088 (0.080 to 0.102) less than TD-MoE."),
-        ((-0.01, 0.2), (-0.002, 0.0), "which cannot be told apart from TD-MoE (it adds 0.010 less to 0.202 more)."),
-    ],
-)
-def test_mobe_with_the_same_refit_stands_beside_with_its_interval(
-    ours: tuple[float, float], theirs: tuple[float, float], expected: str
-) -> None:
-    rows = attribution_rows()
-    for row in rows:
-        for name, (low, high) in (("+ core refit", ours), ("+ left factors refitted", theirs)):
-            if row["step"] == name:
-                row |= {"mobe_difference_low": low, "mobe_difference_high": high}
-    assert f"With the same refit MoBE adds 0.048 ± 0.002 nats, {expected}" in said(run_of(rows))
+def test_without_the_table_of_shares_the_choice_and_what_mobe_lacks_are_told() -> None:
+    text = said(run_of(attribution_rows()))
+    assert text.startswith(
+        "93.8 % (95 % interval 93.2 to 94.4) of TD-MoE's gap to MoBE is how TD-MoE was run: as ".replace(" %", "\xa0%")
+    )
+    assert "; MoBE was not given the refit; the best run was chosen on the same windows. What is left, 6.2" in text
+    plain = share_rows()[1:]
+    text = said(run_of(shares=[share_rows()[0] | {"gap_closed": None, "status": "not_measured"}, *plain]))
+    assert "; MoBE was not given the refit. What is left" in text and "given the same" not in text
+    alone = [row | {"not_given": "", "given": ""} for row in plain]
+    text = said(run_of(shares=[alone[0] | {"against": "same_changes"}, *alone]))
+    assert text.startswith("93.8") and "not given" not in text and "as it is" not in text
 
 
-def test_a_combination_that_a_step_beats_where_it_was_not_chosen_is_not_the_best() -> None:
+def test_the_best_run_is_the_one_that_the_shares_are_of() -> None:
+    """On all windows a combination may lose least of these and not be the one that the choice is told of."""
     rows = attribution_rows()
     chosen = next(row for row in rows if row["step"] == "+ core refit")
     lucky = chosen | {"step": "best of 64 combinations: x", "ladder": "combination", "loss_difference_nats": 0.1}
-    found = attribution(run_of([*rows, lucky | {"gap_closed": 0.9}]))
-    assert found.best is not None and found.best.name == "+ core refit"
-    found = attribution(run_of([*rows, lucky | {"gap_closed": 0.95}]))
-    assert found.best is not None and found.best.name == "best of 64 combinations: x"
+    for name, table in (("best of 64 combinations: x", []), ("+ core refit", share_rows())):
+        found = attribution(run_of([*rows, lucky], shares=table))
+        assert found.best is not None and found.best.name == name
 
 
 def test_the_best_combination_is_the_best_of_tdmoe() -> None:
@@ -140,7 +146,7 @@ def test_which_change_takes_away_most_and_whether_order_matters(page: str) -> No
         "0.955), 66.9 % of the gap (65.6 to 68.1); then by core refit 0.231 nats (0.224 to 0.239)"
     ) in text
     assert "No effect that differs from 0: HOOI, 0.000 nats (−0.001 to 0.001)." in text
-    assert "On the ladder “+ exact ranks” changes most: −0.963 ± 0.009 nats to the step before it, 68.6 % of" in text
+    assert "On the ladder “+ exact ranks” changes most: −0.9630 ± 0.0091 nats to the step before it, 68.6 % of" in text
     assert "The loss rises at “+ shared input factor” (+0.0090 ± 0.0019). “+ HOOI” changes nothing here." in text
     assert (
         "Order matters: “exact ranks” takes away 1.056 nats as the first change and 0.701 as the last, a difference of "
@@ -183,11 +189,11 @@ def test_where_mobe_is_better_from_is_told_by_its_own_ladder() -> None:
     text = said(run_of())
     assert (
         "MoBE with one basis and no nonlinearity has the form of a Tucker decomposition that cuts the input mode "
-        "alone, and adds 0.319 ± 0.005 nats (the step of TD-MoE with the nearest errors, “+ exact ranks”: 0.316 ± "
-        "0.005). From there more bases take away 0.207 nats (“+ number of bases searched”: 0.112 ± 0.004) and the "
-        "nonlinearity takes away 0.063 nats (“+ phi tanh: preset corrected”: 0.049 ± 0.002). With its left factors "
-        "refitted it adds 0.048 ± 0.002. Trained as published it adds 0.067 ± 0.003 (“preset published, 3,000 steps”), "
-        "and by the same optimiser 0.071 ± 0.003 (“published training, free mixing”)."
+        "alone, and adds 0.3190 ± 0.0050 nats (the step of TD-MoE with the nearest errors, “+ exact ranks”: 0.3160 ± "
+        "0.0049). From there more bases take away 0.207 nats (“+ number of bases searched”: 0.1120 ± 0.0036) and the "
+        "nonlinearity takes away 0.063 nats (“+ phi tanh: preset corrected”: 0.0490 ± 0.0022). With its left factors "
+        "refitted it adds 0.0480 ± 0.0021. Trained as published it adds 0.0670 ± 0.0026 (“preset published, 3,000 "
+        "steps”), and by the same optimiser 0.0710 ± 0.0026 (“published training, free mixing”)."
     ) in text
     worse = changed("+ phi tanh: preset corrected", loss_difference_nats=0.12)
     worse = [row | {"loss_difference_nats": 0.13} if row["step"] == "+ phi silu" else row for row in worse]
@@ -199,9 +205,13 @@ def test_where_mobe_is_better_from_is_told_by_its_own_ladder() -> None:
 def test_rounding_and_the_best_predictor_stand_beside() -> None:
     text = said(run_of())
     assert (
-        "Rounding beside: RTN, 4 bits adds 0.0057 ± 0.0012 nats and saves 45.7\N{NO-BREAK SPACE}% of the bits" in text
+        "Rounding beside, loss added at bits saved: RTN, 4 bits 0.0057 ± 0.0012 nats at 45.7\N{NO-BREAK SPACE}%, the "
+        "best TD-MoE 0.136" in text
     )
-    assert "Rank correlation with the loss over 17 models: the angle of the stream 0.98 (0.92 to 1.00), the" in text
+    assert (
+        "Rank correlation with the loss over 17 compressed models: the angle of the stream 0.98 (0.92 to 1.00), the"
+        in text
+    )
     assert "The interval of the functional error, own inputs, the functional error and the operator error reach" in text
     apart = predictor_rows()
     apart[2] |= {"low": 0.995}
@@ -213,7 +223,7 @@ def test_no_gap_is_said_and_no_share_of_it_is_given() -> None:
     text = said(run)
     assert text.startswith(
         "There is no gap to MoBE to explain: as published TD-MoE adds 1.452 ± 0.012 nats a token to the dense "
-        "model's loss, MoBE (corrected) 0.049 ± 0.002, a difference that cannot be told from 0"
+        "model's loss, MoBE (corrected) 0.0490 ± 0.0022, a difference that cannot be told from 0"
     )
     assert "of the gap" not in text.split("Averaged over")[0] and "structural" not in text
     assert "— no gap" in words(page_of(run, figures=False))
@@ -237,9 +247,9 @@ def test_without_mobe_what_is_left_is_held_against_dense() -> None:
         (
             0.045,
             (1.001, 1.005),
-            "All of TD-MoE's gap to MoBE is how TD-MoE was run, 100.3\N{NO-BREAK SPACE}% (95 % interval ",
+            "All of TD-MoE's gap to MoBE is how TD-MoE was run, 100.3\N{NO-BREAK SPACE}% (95\N{NO-BREAK SPACE}% int",
         ),
-        (0.045, (1.001, 1.005), "Nothing is left of the gap: TD-MoE is ahead of MoBE by 0.004 nats."),
+        (0.045, (1.001, 1.005), "Nothing is left of the gap: TD-MoE is ahead of MoBE by 0.0040 nats."),
         (0.052, (0.99, 1.004), "(−0.4 to 1.0), cannot be told from nothing: none of it has to be structural."),
     ],
 )
@@ -295,7 +305,7 @@ def test_a_missing_end_is_said(step: str) -> None:
     elif step == "dense":
         assert text.startswith("93.8")
     else:  # the other preset is the better one then
-        assert "MoBE (published, 3,000 steps) 0.067 ± 0.003" in text
+        assert "MoBE (published, 3,000 steps) 0.0670 ± 0.0026" in text
 
 
 def test_numbers_that_are_none_are_not_measured() -> None:
@@ -400,20 +410,20 @@ def test_hostile_names_stay_text(page: str) -> None:
 
 def test_tables_give_every_step_its_numbers_and_its_spec(page: str) -> None:
     text = words(page)
-    assert "+ exact ranks 0.316 ± 0.005 −0.963 ± 0.009 81.0 % (80.4 to 81.6) 25.1 %" in text
-    assert "MoBE, published, 3,000 steps 0.067 ± 0.003 — 98.7 %" in text
-    assert "preset published, 3,000 steps 0.067 ± 0.003 +0.0190 ± 0.0013 98.7 %" in text
+    assert "+ exact ranks 0.3160 ± 0.0049 −0.9630 ± 0.0091 81.0 % (80.4 to 81.6) 25.1 %" in text
+    assert "MoBE, published, 3,000 steps 0.0670 ± 0.0026 — 98.7 %" in text
+    assert "preset published, 3,000 steps 0.0670 ± 0.0026 +0.0190 ± 0.0013 98.7 %" in text
     assert "tdmoe:gate_up=joint,refit=expert,alignment=1 0.4 gate, up 9.2" in text
     assert "as published 32,80,88 0.000 0.381 0.241 0.381 0.499" in text
     assert "core refit 0.2310 (0.2240 to 0.2390) 16.5 % (16.0 to 17.0) 0.3120 0.1890 all 64 32" in text
 
 
 @pytest.mark.parametrize(
-    ("stderr", "places"),
-    [(None, 3), (0.0, 3), (0.64, 3), (0.0121, 3), (0.0022, 3), (0.0012, 4), (0.00004, 4)],
+    ("value", "stderr", "text"),
+    [(0.1017, 0.0042, "0.1017 ± 0.0042"), (43.21, 1.3, "43.2 ± 1.3"), (-3e-9, 1e-9, "0"), (None, None, "—")],
 )
-def test_errors_are_shown_to_their_first_digits(stderr: float | None, places: int) -> None:
-    assert places_of(stderr) == places
+def test_a_number_has_one_rounding_in_verdict_and_section(value: float | None, stderr: float | None, text: str) -> None:
+    assert with_error(value, stderr) == text
 
 
 def test_in_a_browser_it_is_legible_at_every_width(tmp_path: Path, page: str) -> None:

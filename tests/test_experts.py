@@ -96,6 +96,8 @@ def test_without_statistics_nothing_is_called_functional(tool: Tool, tmp_path: P
     assert free == {"aligned_cosine", *(f"output_{n}" for n in ("overlap", "angle", "angle_least"))}
     said = words((out / "report.html").read_text(encoding="utf-8"))
     assert "the expert mode is the binding constraint in 0 of 3 stacks (not in 3). Cutting experts lowers" in said
+    assert "told apart in 3 of 3 stacks (cheaper in 3)" in said, "three prototypes are shared"
+    assert "of independent experts as the baseline" in " ".join(result.out.split())
 
 
 @pytest.mark.parametrize(("name", "experts"), [("zeros", 5), ("single", 1)])
@@ -228,6 +230,8 @@ def test_the_page_says_what_the_rows_say(run_data: dict[str, Any]) -> None:
     assert f"in {sum(row['binding'] == 'yes' for row in rows)} of 3 stacks" in said
     share = float(np.median([row["price_share"] for row in rows]))
     assert f"price share {share:.2f} (median;" in said
+    null = -100 * float(np.median([row["gain_null"] for row in rows]))
+    assert f"independent experts' by {abs(null):.1f} %" in said or f"by −{abs(null):.1f} %" in said
     cka = [
         row["mean"]
         for row in run_data["tables"]["similarity"]

@@ -53,6 +53,7 @@ def out(printed: tuple[Path, str]) -> Path:
 def test_rows_page_and_resume(printed: tuple[Path, str], tool: Callable[..., Result], statistics: Path) -> None:
     out, said = printed
     assert "functional error" in said and str(out / "report.html") in said
+    assert "drawn residuals add (95 % intervals); of compressed models attribution" in " ".join(said.split())
     rows = rows_of(out)
     drawn = [row for row in rows if row["seed"]]
     assert len(drawn) == 2 * 3 * 2 * 2 and len(rows) == len(drawn) + 2 * 2
@@ -72,7 +73,11 @@ def test_rows_page_and_resume(printed: tuple[Path, str], tool: Callable[..., Res
     }
     assert all(row["value"] or row["status"] != "ok" for row in contrasts)
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "predicts the damage best" in page and (out / "figures" / "injection-pairs.svg").is_file()
+    assert (
+        "damage of drawn residuals" in page
+        and "This is of drawn residuals alone" in page
+        and (out / "figures" / "injection-pairs.svg").is_file()
+    )
 
     before = {path.name: path.read_bytes() for path in (out / "tables").iterdir()}
     kept = {path: path.stat().st_mtime_ns for path in (out / "results").glob("*flat*")}

@@ -271,12 +271,14 @@ def test_a_tables_csv_holds_raw_rows_or_what_is_shown_and_no_formula() -> None:
     lines = [
         [Cell("\t=1"), Cell("−0.05"), Cell("+1.5 (+1 to +2)", "not =finite")],
         [Cell("+HYPERLINK(1)"), Cell("—"), Cell("−7", "=A1")],
+        [Cell("24.8\N{NO-BREAK SPACE}%"), Cell("−0.1 ± 0.02"), Cell("3", "167 ± 11")],
     ]
     shown = Table("as shown", ["-name", "b", "c"], lines, groups=[("", 1), ("g, h", 2)])
     assert list(csv.reader(io.StringIO(csv_text(shown)))) == [
-        ["'-name", "g, h: b", "g, h: c", "g, h: c, note"],
-        ["'\t=1", "-0.05", "+1.5 (+1 to +2)", "not =finite"],
-        ["'+HYPERLINK(1)", "", "-7", "'=A1"],
+        ["'-name", "g, h: b", "g, h: b, standard error", "g, h: c", "g, h: c, note", "g, h: c, note, standard error"],
+        ["'\t=1", "-0.05", "", "+1.5 (+1 to +2)", "not =finite", ""],
+        ["'+HYPERLINK(1)", "", "", "-7", "'=A1", ""],
+        ["24.8 %", "-0.1", "0.02", "3", "167", "11"],
     ]
     assert csv_text(Table("nothing", ["a"], [])) == "a\n"
 
@@ -291,6 +293,6 @@ def test_every_table_has_its_csv(page: str) -> None:
         assert kind == "data:text/csv;charset=utf-8;base64" and len(base64.b64decode(content).splitlines()) > 1
     rows = synthetic_run()["tables"]["spectra"]
     layer = next(str(link["href"]) for link in links if link["download"] == "pico-moe-spectra-layer-3.csv")
-    found = list(csv.DictReader(io.StringIO(base64.b64decode(layer.split(",")[1]).decode())))
+    found = list(csv.DictReader(io.StringIO(base64.b64decode(layer.split(",")[1]).decode("utf-8-sig"))))
     assert [float(row["alpha"]) for row in found] == [row["alpha"] for row in rows if row["layer"] == 3]
     assert list(found[0]) == list(rows[0])

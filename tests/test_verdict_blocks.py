@@ -7,13 +7,14 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 import verdict_runs as planted
+from matplotlib.figure import Figure as Canvas
 from test_verdict import EVERYTHING, Run
 from verdict_runs import PUBLISHED, evaluated, step
 
 from diag.probes.spectra import PAPER
 from reports.drawing import canvas
 from reports.sections import Block
-from reports.verdict import opening, opening_figures, paper
+from reports.verdict import opening, opening_figures, paper, pareto
 from reports.verdict.comparing import comparison
 from reports.verdict.costs import costs_block
 from reports.verdict.geometry import geometry_block
@@ -152,15 +153,14 @@ def test_what_to_do_instead_keeps_to_the_projections_of_the_duel() -> None:
     shared = step("+ budget shared with down", "tdmoe:across=global", 0.05, ratio=0.27, **wide)
     fifth = sentences([planted.attribution(shared)])[4].replace("\N{NO-BREAK SPACE}", " ")
     assert fifth == (
-        "What to do instead: MoBE. Of 5 models storing no more bits than TD-MoE (within 0.5 %) it adds "
-        "least to the loss on c4-eval, "
-        "+0.100 ± 0.010 nats a token at 25.0 %; TD-MoE, “core refit”, +0.300 ± 0.010 at 25.0 %; over gate, up and down "
-        "TD-MoE, “budget shared with down”, +0.050 ± 0.010 at 25.0 %."
+        "What to do instead: MoBE. On c4-eval it adds +0.100 ± 0.010 nats a token at 25.0 % of bits saved; nothing "
+        "else over the same projections saves more and loses less; TD-MoE, “core refit”, +0.300 ± 0.010 at 25.0 %; "
+        "over gate, up and down TD-MoE, “budget shared with down”, +0.050 ± 0.010 at 25.0 %."
     )
     rounded = step("RTN, 4 bits", "rtn:bits=3,scale=tensor", 0.06, "beside", ratio=None, bits_saved=0.45)
     other = step("RTN, 4 bits", "rtn", 0.01, "beside", ratio=None, bits_saved=0.45, **wide)
     fifth = sentences([planted.attribution(shared, rounded, other)])[4].replace("\N{NO-BREAK SPACE}", " ")
-    assert fifth.startswith("What to do instead: rounding to 3 bits (RTN, scale=tensor). Of 6 models"), "on these alone"
+    assert fifth.startswith("What to do instead: rounding to 3 bits (RTN, scale=tensor). On c4-eval"), "on these alone"
     assert "; of decompositions MoBE, +0.100 ± 0.010 at 25.0 %; over" in fifth
     assert "; over gate, up and down TD-MoE, “budget shared with down”, +0.050" in fifth
     mobe = step("preset corrected", "mobe", 0.02, "beside", **wide)
@@ -177,11 +177,11 @@ def test_the_best_combination_is_called_that_and_not_by_all_its_options() -> Non
     runs = [planted.attribution(best)]
     assert "TD-MoE, “best of 64 combinations”" in lines_of("verdict-comparison", *runs)
     assert (
-        f"88.9\N{NO-BREAK SPACE}% (interval not measured), with the “best of 64 combinations” ({switches})."
+        f"88.9\N{NO-BREAK SPACE}% (interval not measured), with the “best of 64 combinations” ({switches});"
         in sentences(runs)[1]
     )
     winning = [planted.attribution(best | {"loss_difference_nats": 0.01})]
-    assert f"TD-MoE, “best of 64 combinations” ({switches}) adds least" in sentences(winning)[4]
+    assert f"TD-MoE, “best of 64 combinations” ({switches}) adds +0.010" in sentences(winning)[4]
     alone = [planted.run_of("attribution", attribution=[best, step("preset corrected", "mobe", 0.1, "mobe")])]
     first = sentences(alone)[0]
     assert first.startswith("TD-MoE with the “best of 64 combinations” loses to MoBE: ")
@@ -214,6 +214,33 @@ def test_the_front_is_named(whole: dict[str, Block]) -> None:
     assert "on wikitext2: RTN; on c4-eval: MoBE at 0.4." in block.figure.caption
     assert "wikitext2: dense 7.389, identity 7.389 at 0.0" in block.figure.alt
     assert told(block)["RTN"]["wikitext2"] == "7.426, +0.005 ± 0.010 on the front"
+
+
+def test_panels_of_texts_have_one_labelled_scale_of_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each text has its own models, of which those at the ends set what the others would be read by."""
+    drawn: list[Canvas] = []
+
+    def keep(figure: Canvas) -> bytes:
+        drawn.append(figure)
+        return b"<svg/>"
+
+    monkeypatch.setattr(pareto, "svg", keep)
+    far = evaluated("rtn", None, 0.457, 0.005)
+    other = [row | {"dataset": "enwik8"} for row in planted.quality()["tables"]["quality"]]
+    opening([planted.quality(1.0, 0.3, 0.1, far), planted.attribution(), planted.run_of("quality", quality=other)])
+    panels = drawn[0].axes
+    assert len(panels) == 3 and len({axes.get_xlim() for axes in panels}) == 1
+    drawn[0].draw_without_rendering()
+    ticks = [
+        [(t.get_loc(), t.label1.get_text()) for t in axes.xaxis.get_major_ticks() if t.label1.get_visible()]
+        for axes in panels
+    ]
+    assert ticks[0] == ticks[1] == ticks[2] and len(ticks[0]) > 3
+    assert all(float(text) == tick for tick, text in ticks[0] if tick >= 0)
+    assert {axes.get_xlabel() for axes in panels} == {"bits saved, %"}
+    stars = [line for axes in panels for line in axes.lines if line.get_marker() == "*"]
+    places = {round(float(line.get_xdata()[0]), 6) for line in stars}
+    assert places == {45.7} and panels[0].get_xlim()[1] > 45.7
 
 
 def test_figures_are_the_blocks_and_well_formed(whole: dict[str, Block]) -> None:

@@ -31,7 +31,7 @@ def test_without_an_error_nothing_is_claimed_and_nothing_agrees() -> None:
         "options TD-MoE closes 77.8 % of it. Which change did it: not measured (attribution does that)."
     )
     assert fifth.endswith(
-        ", +0.005 nats a token at 45.0 %; of decompositions MoBE, +0.1 at 25.0 %. No error of these is known."
+        " saves more and loses less; of decompositions MoBE, +0.1 at 25.0 %. No error of these is known."
     )
     known = planted.quality(1.0, 0.3, 0.1, rtn)
     elsewhere = without_errors(planted.quality(1.0, 0.3, 0.1, rtn), dataset="enwik8")
@@ -68,14 +68,14 @@ def test_too_few_windows_for_an_interval_leave_the_difference_without_one() -> N
 
 
 def test_what_remains_of_a_chosen_combination_is_told_on_windows_that_it_was_not_chosen_on() -> None:
-    """Its own loss is too low: the share is of other windows, and so is what remains of 0.9 nats."""
-    closed = {"gap_closed": 0.9, "gap_low": 0.88, "gap_high": 0.92}
-    best = step("best of 4 combinations: exact ranks", "tdmoe:alignment=1", 0.11, "combination", **closed)
+    """Its own loss is too low: 0.01 nats above MoBE, where the table of shares has 0.09 of 0.9."""
+    best = step("best of 4 combinations: exact ranks", "tdmoe:alignment=1", 0.11, "combination", gap_closed=0.99)
     run = paired_run(0.09, 0.12)
     run["tables"]["attribution"].append(best | planted.paired(0.01))
+    run["tables"]["attribution_shares"] = planted.shares(best["step"], "combination", None, 0.9)
     second = said(run)[1]
-    assert "90.0 % (95 % interval 88.0 to 92.0), with the “best of 4 combinations” (exact ranks)." in second
-    assert "What remains, 0.0900 nats on windows that it was not chosen on, bounds" in second
+    assert "90.0 % (95 % interval 86.0 to 93.0), with the “best of 4 combinations” (exact ranks)" in second
+    assert "What remains, 0.090 nats, bounds" in second
 
 
 def test_a_best_run_without_an_error_is_told() -> None:
@@ -114,10 +114,13 @@ def test_differences_to_the_reference_are_those_that_attribution_paired_by_windo
     assert "What remains, 0.0200 nats, bounds the structure's cost" in second, "its interval is that of the share"
     assert "; of decompositions MoBE, +0.100 ± 0.010" in fifth and "cannot be told apart" not in fifth
     turned = said(paired_run(0.11, 0.12, **closed))[4]
-    assert turned.startswith("What to do instead: MoBE") and "RTN" not in turned, "turned for the other order"
+    assert turned.startswith(
+        "What to do instead is a trade-off on c4-eval: rounding to 4 bits (RTN) +0.110 ± 0.010 nats"
+    )
+    assert "; MoBE +0.100 ± 0.010 at 25.0 %; nothing" in turned, "told apart, turned for the other order"
     tied = said(paired_run(0.102, 0.12))[4]
-    assert tied.startswith("What to do instead: MoBE")
-    assert " Cannot be told apart from it: rounding to 4 bits (RTN)." in tied
+    assert tied.startswith("What to do instead: rounding to 4 bits (RTN).")
+    assert "; of decompositions MoBE, +0.100 ± 0.010 at 25.0 %, which cannot be told apart." in tied
 
 
 @pytest.mark.parametrize(

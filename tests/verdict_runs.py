@@ -76,6 +76,23 @@ def attribution(*more: Row, **changes: Any) -> Row:
     return run_of("attribution", attribution=[*rows, *more], **changes) | {"config": {"layers": "0-3"}}
 
 
+def shares(
+    step_: str = "+ core refit", ladder: str = "tdmoe", like: float | None = 0.737, plain: float = 0.778
+) -> list[Row]:
+    """How much of the gap that run closes: against MoBE given the same refit (None: not measured), and as it is."""
+    rows = []
+    for against, closed, gap in (("same_changes", like, 0.95), ("presets", plain, 0.9)):
+        row: Row = {"against": against, "step": step_, "ladder": ladder, "text": "c4-eval", "windows": 64}
+        row |= {"given": "refit" if against == "same_changes" and like is not None else "", "not_given": "refit"}
+        row |= {"not_given": ""} if row["given"] else {}
+        if closed is not None:
+            rest = gap * (1 - closed)
+            row |= {"gap_closed": closed, "gap_low": closed - 0.04, "gap_high": closed + 0.03, "gap_nats": gap}
+            row |= {"left_nats": rest, "left_low": rest - 0.03, "left_high": rest + 0.03, "status": "ok"}
+        rows.append(row)
+    return rows
+
+
 def shapley() -> list[Row]:
     """Of two switches, exact ranks the larger."""
     common = {"orders": "all", "coalitions": 4, "windows": 64, "status": "ok"}

@@ -132,6 +132,7 @@ def _print_table(plan: Plan) -> None:
     windows, length = plan.windows_WT.shape
     print(f"{plan.name}: {windows} windows of {length} tokens; ± standard errors, 95 % intervals")
     print_table(table)
+    _print_shares(plan)
     if values := plan.folder.rows(SHAPLEY):
         table = Table()
         for heading in ("switch", "nats removed", "of the gap", "alone", "last"):
@@ -143,6 +144,32 @@ def _print_table(plan: Plan) -> None:
             table.add_row(row["text"], nats, share, alone, last)
         print(f"{plan.name}: Shapley values over {values[0]['orders']} orders")
         print_table(table)
+
+
+def _print_shares(plan: Plan) -> None:
+    """How much of the gap is how TD-MoE was run, against MoBE with the same changes and as it is."""
+    from rich.table import Table
+
+    from diag.console import print_table
+    from diag.probes.attribution import SHARES
+
+    rows = plan.folder.rows(SHARES)
+    if not rows:
+        return
+    table = Table()
+    for heading in ("against", "of the gap", "left, nats"):
+        table.add_column(heading, justify="left" if heading == "against" else "right")
+    for row in rows:
+        given, lacking = (str(row[name]).replace(",", " and ") for name in ("given", "not_given"))
+        name = f"MoBE with the same {given}" if given else "MoBE as it is"
+        closed = _ranged(row, "gap_closed", "gap_low", "gap_high") or str(row["status"])
+        left = _ranged(row, "left_nats", "left_low", "left_high", ".4f")
+        table.add_row(f"{name}, without the {lacking}" if lacking else name, closed, left)
+    print(
+        f"{plan.name}: how much is how TD-MoE was run, with “{rows[0]['step']}”, chosen on one half of the windows and "
+        "told on the other"
+    )
+    print_table(table)
 
 
 def _ranged(row: dict[str, Any], value: str, low: str, high: str, form: str = ".1%") -> str:

@@ -1,4 +1,4 @@
-"""Rows of the three tables as the page reads them: two ladders, what stands beside them, the gap between them.
+"""Rows of the tables as the page reads them: two ladders, what stands beside them, the gap between them.
 
 `damage` is the mean held-out loss above the dense model's, in nats a token, paired by window. The gap is the damage of
 TD-MoE as published less that of MoBE; where it cannot be told from nothing (status `no_gap`) no share of it is given.
@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from reports import intervals
+from reports.attribution.closed import Shares, of_one_run
 from reports.formats import EMPTY, fixed
+from reports.intervals import between
 from reports.run import MODES, Row, Run, given
 from reports.tables import status_of
 
@@ -107,6 +110,7 @@ class Attribution:
     beside: list[Step] = field(default_factory=list)
     switches: list[Row] = field(default_factory=list)
     predictors: list[Row] = field(default_factory=list)
+    table: list[Row] = field(default_factory=list)  # of shares
 
     @property
     def everything(self) -> list[Step]:
@@ -128,10 +132,28 @@ class Attribution:
 
     @property
     def best(self) -> Step | None:
-        """The TD-MoE that adds least to the loss, of those of the reference's projections where there are any."""
+        """The TD-MoE that adds least to the loss, of those of the reference's projections where there are any.
+
+        It is the one that the shares of the gap are of.
+        """
         measured = [step for step in self.tensors if step.measured]
+        named = [s for s in measured if (s.row.get("ladder"), s.row.get("step")) == Shares(self.table).step]
         alike = self.like(self.reference) if self.reference is not None else []
-        return _least(alike or measured)
+        return _least(named or alike or measured)
+
+    @property
+    def shares(self) -> Shares:
+        """How much of the gap is how TD-MoE was run; without the table, of the best step's own row."""
+        best, reference = self.best, self.reference
+        closed = None if best is None else best.value("gap_closed")
+        if self.table or best is None or reference is None or closed is None:
+            return Shares(self.table)
+        paired = best.value("mobe_difference_nats")
+        rest = best.damage - reference.damage if paired is None else paired
+        ends = (best.value(f"mobe_difference_{end}") for end in ("low", "high"))
+        share = between(best.value("gap_low"), closed, best.value("gap_high"))
+        refitted = best.options.get("refit") == "expert"
+        return of_one_run(share, between(next(ends), rest, next(ends)), refitted=refitted)
 
     @property
     def wider(self) -> Step | None:
@@ -194,11 +216,7 @@ class Attribution:
 
 
 def _least(steps: Sequence[Step]) -> Step | None:
-    """That adds least; a combination only where it closes most on the windows that it was not chosen on."""
-    closed = [(step.value("gap_closed") or 0.0, step.row.get("ladder") == COMBINATION) for step in steps]
-    most = max((share for share, chosen in closed if not chosen), default=-math.inf)
-    able = [s for s, (share, chosen) in zip(steps, closed, strict=True) if not chosen or share > most]
-    return min(able, key=lambda step: step.damage, default=None)
+    return min(steps, key=lambda step: step.damage, default=None)
 
 
 def attribution(run: Run) -> Attribution:
@@ -207,6 +225,7 @@ def attribution(run: Run) -> Attribution:
     found = Attribution(
         switches=[_finite(row) for row in tables.get("attribution_shapley", [])],
         predictors=[_finite(row) for row in tables.get("attribution_predictors", [])],
+        table=[_finite(row) for row in tables.get("attribution_shares", [])],
     )
     places = {TDMOE: found.tdmoe, COMBINATION: found.combinations, MOBE: found.mobe}
     for row in tables.get("attribution", []):
@@ -220,21 +239,9 @@ def _finite(row: Row) -> dict[str, Any]:
     return clean | {"status": "not_finite"} if lost and clean.get("status") in (None, "", "ok") else clean
 
 
-def places_of(stderr: float | None, least: int = 3) -> int:
-    """Decimals that show an error's first digit, and its second where the first is 1; from `least` to four."""
-    if not stderr or stderr <= 0:
-        return least
-    digit = math.floor(math.log10(stderr))
-    return min(4, max(least, -digit + (stderr < 2 * 10.0**digit)))
-
-
-def with_error(value: float | None, stderr: float | None, *, signed: bool = False, least: int = 3) -> str:
-    """`0.316 ± 0.004`; 0 where it is known to be that."""
-    if value == 0 and stderr == 0:
-        return "0"
-    places = places_of(stderr, least)
-    text = fixed(value, places, signed=signed)
-    return text if value is None or stderr is None else f"{text} ± {fixed(stderr, places)}"
+def with_error(value: float | None, stderr: float | None, *, signed: bool = False) -> str:
+    """As the verdict writes it, so that one number is one text on a page."""
+    return EMPTY if value is None else intervals.with_error(value, stderr, signed=signed)
 
 
 def share(row: Row, column: str, low: str, high: str, places: int = 1, of: str = "") -> str:

@@ -1,6 +1,6 @@
 """Sentences about what stands beside TD-MoE's ladder: its floor, where MoBE's advantage is from, rounding, errors."""
 
-from reports.attribution.ladders import MOBE, SAME_FORM, Attribution, Step, by_strength, mode_errors
+from reports.attribution.ladders import SAME_FORM, Attribution, Step, by_strength, mode_errors
 from reports.attribution.shares import correlation, error_name
 from reports.formats import fixed, listing, percent
 from reports.run import given
@@ -77,24 +77,14 @@ def _least(steps: list[Step]) -> Step:
 
 
 def rounding(found: Attribution) -> str:
-    """RTN beside the best of both: the one that saves most bits among those that lose no more than TD-MoE's best."""
+    """Every RTN beside the best of both; which to choose is the verdict's to say."""
     rounded = [step for step in found.beside if step.family == "rtn" and step.measured]
     if not rounded:
         return ""
-    best = found.best
-    cheaper = [step for step in rounded if best is not None and step.damage <= best.damage]
-    chosen = max(cheaper, key=_saved) if cheaper else _least(rounded)
-    said = f"{chosen.name} adds {chosen.says()} nats and saves {percent(chosen.value('bits_saved'))} of the bits"
-    beside = [
-        f"{'MoBE' if step.family == MOBE else 'the best TD-MoE'} {step.says()} at {percent(step.value('bits_saved'))}"
-        for step in (best, found.reference)
-        if step is not None
-    ]
-    return f"Rounding beside: {said}" + (f"; {listing(beside)}." if beside else ".")
-
-
-def _saved(step: Step) -> float:
-    return step.value("bits_saved") or 0.0
+    ends = [("the best TD-MoE", found.best), ("MoBE", found.reference)]
+    named = [*((step.name, step) for step in rounded), *((name, step) for name, step in ends if step is not None)]
+    parts = [f"{name} {step.says()} nats at {percent(step.value('bits_saved'))}" for name, step in named]
+    return f"Rounding beside, loss added at bits saved: {listing(parts)}."
 
 
 def predictors(found: Attribution) -> str:
@@ -104,7 +94,7 @@ def predictors(found: Attribution) -> str:
         return ""
     parts = [f"the {error_name(row)} {correlation(row)}" for row in rows]
     runs = next((row["runs"] for row in rows if given(row, "runs")), None)
-    over = f" over {fixed(runs, 0)} models" if runs is not None else ""
+    over = f" over {fixed(runs, 0)} compressed models" if runs is not None else ""
     said = f"Rank correlation with the loss{over}: {listing(parts)}."
     low = rows[0].get("low")
     unclear = [

@@ -52,7 +52,7 @@ LOSS = (
     Column("bits saved", lambda row: _bits(row), reason=_no_reason),
     Column(
         "perplexity",
-        lambda row: with_error(row.get("perplexity"), row.get("perplexity_stderr"), least=2),
+        lambda row: with_error(row.get("perplexity"), row.get("perplexity_stderr")),
         reason=_no_reason,
     ),
 )

@@ -1,7 +1,10 @@
 """The first sentences: how much of the gap is how TD-MoE was run, and what is left that may be its structure."""
 
-from reports.attribution.ladders import Attribution, Step, share
+from reports.attribution.closed import closed, left, rival, size_of
+from reports.attribution.ladders import Attribution, Step
 from reports.formats import EMPTY, fixed, listing, percent
+from reports.intervals import Estimate
+from reports.run import Row
 
 
 def verdict(found: Attribution) -> list[str]:
@@ -27,13 +30,32 @@ def verdict(found: Attribution) -> list[str]:
             f"There is no gap to MoBE to explain: as published TD-MoE {adds}, a difference that "
             f"{'cannot be told from 0' if found.without_gap else 'has no interval'}{_end(published, best)}."
         ]
-    closed = f"{_share(best)} of TD-MoE's gap to MoBE is how TD-MoE was run"
-    if best is published:
-        closed = "No change that was tried closes any of TD-MoE's gap to MoBE"
-    elif (best.value("gap_closed") or 0.0) >= 1:
-        closed = f"All of TD-MoE's gap to MoBE is how TD-MoE was run, {_share(best)}"
+    shares = found.shares
+    first = shares.first
     ends = f"a gap of {fixed(found.gap, 3)} nats{_storage(published, reference)}"
-    return [f"{closed}: as published it {adds}, {ends}{_end(published, best)}.", *_left(found, best, reference)]
+    if (refitted := found.refitted) is not None and best.options.get("refit") == "expert":
+        wider_gap = fixed(published.damage - refitted.damage, 3)
+        ends += f", and MoBE with the refit {refitted.says()}, a gap of {wider_gap} nats"
+    if first is None:
+        return [
+            f"How much of TD-MoE's gap to MoBE is how TD-MoE was run has no number: as published it {adds}, {ends}."
+        ]
+    amount, against = told(closed(first)), f"TD-MoE's gap to {rival(first).removesuffix(' as it is')}"
+    said = f"{amount} of {against} is how TD-MoE was run"
+    if best is published:
+        said = f"No change that was tried closes any of {against}"
+    elif closed(first).value >= 1:
+        said = f"All of {against} is how TD-MoE was run, {amount}"
+    tail = [f"; {remark}" for remark in shares.remarks]
+    if shares.second is not None:
+        tail.append(f"; of the gap to {rival(shares.second)}, {told(closed(shares.second), worded=False)}")
+    whole = f"{said}: as published it {adds}, {ends}{_end(published, best)}{''.join(tail)}."
+    return [whole, *_left(first), *_wider(found, reference)]
+
+
+def told(share: Estimate, *, worded: bool = True) -> str:
+    """A share in per cent; without an interval where it is known by definition."""
+    return percent(share.value) if share.low == share.high else share.share(worded=worded)
 
 
 def _without_gap(published: Step, best: Step) -> str:
@@ -53,50 +75,21 @@ def _storage(published: Step, reference: Step) -> str:
     return f" with {ours} of the bits saved" if ours == theirs else f" (bits saved: {ours} and {theirs})"
 
 
-def _share(step: Step) -> str:
-    return step.closed().replace("(", "(95 % interval ", 1)
-
-
-def _left(found: Attribution, best: Step, reference: Step) -> list[str]:
-    """What no change closed: an upper bound of what is structural; and the same over MoBE's projections alone."""
-    closed, low, high = (best.value(column) for column in ("gap_closed", "gap_low", "gap_high"))
-    if closed is None:
-        return []
-    ends = {"low": None if high is None else 1 - high, "high": None if low is None else 1 - low}
-    said = share({"left": 1 - closed, **ends}, "left", "low", "high", of=" of the gap")
-    ahead = reference.damage - best.damage
-    if low is not None and high is not None and low < 1 <= high:
+def _left(first: Row) -> list[str]:
+    """What no change closed: an upper bound of what is structural."""
+    share, rest = closed(first), left(first)
+    said = told(Estimate(1.0).less(share), worded=False).replace("%", "% of that gap", 1)
+    size = size_of(share, rest)
+    if share.low is not None and share.high is not None and share.low < 1 <= share.high:
         text = f"What is left, {said}, cannot be told from nothing: none of it has to be structural."
-    elif closed >= 1:
-        text = f"Nothing is left of the gap: TD-MoE is ahead of MoBE by {fixed(ahead, 3)} nats."
+    elif share.value >= 1:
+        text = f"Nothing is left of the gap: TD-MoE is ahead of MoBE by {size} nats."
     else:
         text = (
-            f"What is left, {said}, {fixed(-ahead, 3)} nats, bounds from above what is structural, against this run of "
-            "MoBE: changes that were not tried may close more."
+            f"What is left, {said}, {size} nats, bounds from above what is structural, against this run of MoBE: "
+            "changes that were not tried may close more."
         )
-    return [text, *_refitted(found, best), *_wider(found, reference)]
-
-
-def _refitted(found: Attribution, best: Step) -> list[str]:
-    """Where TD-MoE's best step has a refit, MoBE with the same one."""
-    rival = found.refitted
-    if rival is None or best.options.get("refit") != "expert":
-        return []
-    left = best.damage - rival.damage
-    return [f"With the same refit MoBE adds {rival.says()} nats, {_beside(left, best, rival)}."]
-
-
-def _beside(left: float, best: Step, rival: Step) -> str:
-    """TD-MoE's loss less MoBE's; its interval is between the ends of both to one reference, so no narrower."""
-    lows, highs = ([step.value(f"mobe_difference_{end}") for step in (best, rival)] for end in ("low", "high"))
-    than = f"{'less' if left >= 0 else 'more'} than TD-MoE"
-    if None in (*lows, *highs):
-        return f"{fixed(abs(left), 3)} {than} (interval not measured)"
-    low, high = float(lows[0] or 0.0) - float(highs[1] or 0.0), float(highs[0] or 0.0) - float(lows[1] or 0.0)
-    if low <= 0 <= high:
-        return f"which cannot be told apart from TD-MoE (it adds {fixed(-low, 3)} less to {fixed(high, 3)} more)"
-    near, far = sorted((abs(low), abs(high)))
-    return f"{fixed(abs(left), 3)} ({fixed(near, 3)} to {fixed(far, 3)}) {than}"
+    return [text]
 
 
 def _wider(found: Attribution, reference: Step) -> list[str]:

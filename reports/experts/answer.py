@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from reports.experts.data import NAMES, ExpertStack, answered, metric_name, middle, ratios_of
+from reports.experts.data import NAMES, ExpertStack, answered, beside_null, metric_name, middle, ratios_of
 from reports.formats import fixed, listing, percent
 from reports.run import Row, given
 from reports.tables import Cell, Table
@@ -13,8 +13,8 @@ READING = (
     "How to read it: the change of the least error says whether cutting experts pays at all; it may be small where it "
     "does not, since cutting a single expert is enough. The price share says how clear it is: what a stored parameter "
     "is worth in the expert mode, over that plus what it is worth in the mode where it is worth least. Above 0.5 "
-    "experts should be cut last, below it first. A price share like that of independent experts means that they share "
-    "nothing that their mode could save."
+    "experts should be cut last, below it first. Where change and price share are like those of independent experts, "
+    "the numbers say nothing of what experts share."
 )
 
 
@@ -37,7 +37,8 @@ def _binding(listed: Sequence[ExpertStack], ratio: float) -> str:
     said = (
         f"On this model, with {percent(ratio, 0)} of the parameters removed, {_verdicts(rows)}. Cutting experts "
         f"{'raises' if up else 'lowers'} the least {metric_name(listed)} at equal storage by "
-        f"{_span(changes if up else [-change for change in changes], 1, ' %')}{_clear(rows, 'gain', 0.0)}."
+        f"{_span(changes if up else [-change for change in changes], 1, ' %')}{_clear(rows, 'gain', 0.0)}"
+        f"{f'; {baseline}' if (baseline := beside_null(rows, up=up)) else ''}."
     )
     if not (priced := [row for row in rows if given(row, "price_share")]):
         return said
@@ -164,19 +165,21 @@ def summary_table(listed: Sequence[ExpertStack]) -> Table | None:
             [Cell(text) for text in (
                 percent(ratio, 0), f"{counts['yes']} / {counts['no']} / {counts['undecided']}",
                 f"{best['whole']} of {len(rows)}", fixed(middle(rows, "error_preserve")),
-                fixed(middle(rows, "error_compress")), fixed(_percent(rows), 1, signed=True),
+                fixed(middle(rows, "error_compress")), fixed(_percent(rows, "gain"), 1, signed=True),
+                fixed(_percent(rows, "gain_null"), 1, signed=True),
                 fixed(middle(rows, "price_share"), 2), fixed(middle(rows, "price_share_null"), 2),
                 fixed(middle(rows, "published_difference"), signed=True),
                 fixed(middle(rows, "due_to_experts"), signed=True), fixed(middle(rows, "due_to_ranks"), signed=True),
             )]
         )  # fmt: skip
     headings = ("removed", "binding: yes / no / undecided", "best with all experts", "least error, all experts",
-                "least error, experts cut", "change by cutting (%)", "price share", "of independent experts",
+                "least error, experts cut", "change by cutting (%)", "of independent experts (%)", "price share",
+                "of independent experts",
                 "published difference", "due to experts", "due to ranks")  # fmt: skip
     caption = f"By ratio, over all measured stacks (medians); errors are the {metric_name(listed)}"
     return Table(caption, headings, lines) if lines else None
 
 
-def _percent(rows: Sequence[Row]) -> float | None:
-    gain = middle(rows, "gain")
+def _percent(rows: Sequence[Row], column: str) -> float | None:
+    gain = middle(rows, column)
     return None if gain is None else -100 * gain

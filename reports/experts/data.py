@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from reports.formats import fixed, listing
 from reports.run import Row, Run, given, projection_order
 
 SIMILARITIES = ("cosine", "aligned_cosine", "input_overlap", "output_overlap", "cka", "cka_isotropic")
@@ -89,6 +90,27 @@ def middle(rows: Sequence[Row], column: str) -> float | None:
     """Median over the rows that hold the column."""
     values = [float(row[column]) for row in rows if given(row, column)]
     return median(values) if values else None
+
+
+def beside_null(rows: Sequence[Row], *, up: bool) -> str:
+    """What cutting costs independent experts, and in how many stacks the two are told apart; nothing without it.
+
+    They are where the baseline lies outside the interval of the stack's own change; `up`: as what it raises.
+    """
+    known = [row for row in rows if given(row, "gain", "gain_null", "gain_low", "gain_high")]
+    if (null := middle(rows, "gain_null")) is None:
+        return ""
+    said = f"independent experts' by {fixed((-100 if up else 100) * null, 1)}\N{NO-BREAK SPACE}%"
+    apart = [row for row in known if not row["gain_low"] <= row["gain_null"] <= row["gain_high"]]
+    cheaper = sum(row["gain"] > row["gain_null"] for row in apart)
+    if not known:
+        return f"{said} (no interval)"
+    if not apart:
+        return f"{said}, not told apart: nothing is claimed of what experts share"
+    ways = ((cheaper, "cheaper"), (len(apart) - cheaper, "dearer"))
+    how = listing([f"{word} in {count}" for count, word in ways if count])
+    rest = "; of the others nothing is claimed" if len(apart) < len(known) else ""
+    return f"{said}, told apart in {len(apart)} of {len(known)} stacks ({how}){rest}"
 
 
 def metric_name(listed: Sequence[ExpertStack]) -> str:

@@ -37,6 +37,11 @@ def _with_interval(name: str, factor: float = 1.0, places: int = 3, signed: bool
     return text
 
 
+def _change(column: str) -> Callable[[Row], str]:
+    """A gain as what cutting changes, in per cent."""
+    return lambda row: fixed(-100 * row[column], 1, signed=True) if given(row, column) else EMPTY
+
+
 def _order_free(row: Row) -> str:
     return EMPTY if not given(row, "order_free") else "yes" if row["order_free"] else "no"
 
@@ -46,6 +51,7 @@ BINDING = (
     Column("removed", _is(lambda value: percent(value, 0), "ratio")),
     Column("binding", lambda row: str(row.get("binding") or EMPTY)),
     Column("change by cutting (%)", _with_interval("gain", -100.0, 1, signed=True), "at equal storage"),
+    Column("of independent experts (%)", _change("gain_null"), "at equal storage"),
     Column("price share", _with_interval("price_share", places=2), "at equal storage"),
     Column("of independent experts", _is(lambda value: fixed(value, 2), "price_share_null"), "at equal storage"),
     Column("best expert rank", _is(integer, "rank_expert"), "at equal storage"),

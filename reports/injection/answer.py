@@ -6,13 +6,18 @@ from reports.injection.sites import DESIGN_NAMES, DRAWN, ERRORS, NAMES, PER_EXPE
 from reports.run import Row, given
 from reports.tables import Cell, Table
 
+LIMIT = (
+    "This is of drawn residuals alone: what compression leaves is not drawn, and which error orders the losses of "
+    "compressed models is measured by attribution."
+)
+
 
 def answer(found: list[Site]) -> list[str]:
     """Sentences for the top of the page: of the first site at length, of the others in a line each."""
     first = next((site for site in found if site.statistics("exponent")), None)
     if first is None:
         return ["No law could be fitted to the responses, so this run answers nothing yet."]
-    said = [_best(first), _operator(first), *_pairs(first), _joint(first), _correlations(first), _own(first)]
+    said = [_best(first), LIMIT, _operator(first), *_pairs(first), _joint(first), _correlations(first), _own(first)]
     said += [_methods(first), *(_short(site) for site in found if site is not first), _coverage(found)]
     return [sentence for sentence in said if sentence]
 

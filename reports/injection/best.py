@@ -1,9 +1,10 @@
-"""Which error predicts the damage best: the claim, where the intervals of the differences of R² allow one."""
+"""Which error predicts the damage of drawn residuals best: the claim, where intervals of R² differences allow one."""
 
 from reports.formats import fixed, listing, percent
 from reports.injection.sites import ERRORS, NAMES, Site
 from reports.run import Row, given
 
+UNTOLD = "Which error predicts the damage of drawn residuals best cannot be told"
 LEAST_CELLS = 8  # kinds of residual (cells) below which no error is called the best: a line fits a few by chance
 
 
@@ -24,22 +25,31 @@ def compared(site: Site, where: str, exponent: str) -> str:
     name, count = NAMES[str(best["error"])], int(best["count"])
     if not enough(site):
         return (
-            f"Which error predicts the damage best cannot be told: {count} kinds of residual injected into {where} "
-            f"clearly increased the loss, {LEAST_CELLS} are needed."
+            f"{UNTOLD}: {count} kinds of residual injected into {where} clearly increased the loss, {LEAST_CELLS} are "
+            "needed."
         )
-    of_it = "it"
-    if not others:
-        claim = f"Beside the {name} no error gives a law of the damage"
-    elif all(is_less(site, best, other) for other in others):
-        claim = f"The {name} predicts the damage best"
-    else:
-        claim, of_it = "Which error predicts the damage best cannot be told", f"the {name}"
+    claim, of_it = claimed(site), "it" if not others or is_best(site) else f"the {name}"
     said = (
         f"{claim}: over {count} kinds of residual injected into {where}, a power of {of_it}, exponent {exponent}, "
         f"explains {percent(best['r2'])} of the variance of the logarithm of the added loss"
     )
     parts = [_beside(site, best, other) for other in others]
     return f"{said}; {listing(parts)}." if parts else f"{said}."
+
+
+def claimed(site: Site) -> str:
+    """Of drawn residuals, by name where the intervals allow it; of what methods leave it says nothing."""
+    best, *others = laws(site)
+    name = NAMES[str(best["error"])]
+    if not others:
+        return f"Beside the {name} no error gives a law of the damage of drawn residuals"
+    return f"Of drawn residuals the {name} predicts the damage best" if is_best(site) else UNTOLD
+
+
+def is_best(site: Site) -> bool:
+    """Whether the first of the laws explains more than each of the others for certain."""
+    best, *others = laws(site)
+    return all(is_less(site, best, other) for other in others)
 
 
 def difference(site: Site, best: Row, other: Row) -> tuple[float, float, float] | None:

@@ -7,12 +7,15 @@ is paired with the dense model's. Only within an arena are two methods compared.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from reports.attribution.closed import Shares, left, of_one_run
 from reports.formats import listing
+from reports.intervals import Estimate, between
 from reports.quality.answer import count_layers
 from reports.run import Row, given, projection_order
-from reports.verdict.losses import COMBINATION, DENSE, MOBE, TDMOE, Loss, stores_no_more
+from reports.verdict.losses import DENSE, MOBE, TDMOE, Loss, difference, stores_no_more
 from reports.verdict.subjects import Subject, plain
 
+REFIT = "refit=expert"
 _EXACTLY = 1e-9  # a share that is 1 by definition
 
 
@@ -25,6 +28,7 @@ class Arena:
     layers: str
     attributed: bool
     losses: list[Loss] = field(default_factory=list)
+    shares: Shares = Shares([])
 
     @property
     def dense(self) -> Loss | None:
@@ -53,6 +57,30 @@ class Duel:
     mobe: Loss | None
     others: Sequence[Loss]
     wider: Sequence[Loss] = ()
+
+    @property
+    def best_over(self) -> Estimate | None:
+        """TD-MoE's loss at its best less MoBE's: of windows that it was not chosen on where the table has these.
+
+        None where its best is the published run.
+        """
+        if self.best is None or self.mobe is None or self.published is None or self.best is self.published:
+            return None
+        plain = self.arena.shares.plain
+        return difference(self.best, self.mobe) if plain is None else left(plain)
+
+    @property
+    def shares(self) -> Shares:
+        """Of the gap; without attribution's table from the best run alone, which then has been chosen."""
+        if self.arena.shares.rows or self.best is None or self.mobe is None or self.published is None:
+            return self.arena.shares
+        row, rest = self.best.row, difference(self.best, self.mobe)
+        if given(row, "gap_closed"):
+            share = between(row.get("gap_low"), float(row["gap_closed"]), row.get("gap_high"))
+        else:
+            share = Estimate((self.published.damage - self.best.damage) / (self.published.damage - self.mobe.damage))
+        refitted = REFIT in self.best.options and REFIT not in self.mobe.options
+        return of_one_run(share, rest, refitted=refitted, among=2 if self.arena.attributed else 1)
 
     @property
     def tdmoe(self) -> Loss | None:
@@ -132,13 +160,14 @@ def _of_quality(subject: Subject) -> Iterator[Arena]:
 
 def _of_attribution(subject: Subject) -> Iterator[Arena]:
     """Its table names no layers, its settings do."""
+    shares = dict(subject.tables("attribution_shares"))
     for number, rows in subject.tables("attribution"):
-        layers = subject.layers(number)
+        layers, told = subject.layers(number), Shares(shares.get(number, []))
         found: dict[str, Arena] = {}
         for row in rows:
             text, ladder, step = (str(row.get(column) or "") for column in ("text", "ladder", "step"))
             own = "" if row["method"] == DENSE else layers
-            arena = found.setdefault(text, Arena(number, text, layers, attributed=True))
+            arena = found.setdefault(text, Arena(number, text, layers, attributed=True, shares=told))
             arena.losses.append(_loss(row, own, ladder=ladder, step=step))
         yield from found.values()
 
@@ -177,21 +206,15 @@ def _duel(arena: Arena, ratio: float | None, losses: Sequence[Loss]) -> Duel:
     known = [loss for loss in losses if loss.measured]
     published = next((loss for loss in known if loss.is_published), None)
     tensors = [loss for loss in known if loss.family == TDMOE]
-    able = _confirmed([loss for loss in tensors if stores_no_more(loss, published)])
+    able = [loss for loss in tensors if stores_no_more(loss, published)]
     limit = published or _least(able)
     matrices = [loss for loss in known if loss.family == MOBE]
     mobe = _reference(arena, matrices, limit)
     alike = [x for x in able if mobe is not None and x.row.get("projections") == mobe.row.get("projections")]
-    best, least = _least(alike or able), _least(able)
+    named = [loss for loss in able if (loss.ladder, loss.step) == arena.shares.step]
+    best, least = _least(named or alike or able), _least(able)
     wider = [] if least is None or least is best else [least, *_over_the_same(least, matrices)]
     return Duel(arena, ratio, published, best, mobe, known, wider)
-
-
-def _confirmed(losses: Sequence[Loss]) -> list[Loss]:
-    """Without a combination that closes no more than a step does on the windows that it was not chosen on."""
-    closed = [float(x.row["gap_closed"]) for x in losses if x.ladder != COMBINATION and given(x.row, "gap_closed")]
-    most = max(closed, default=float("-inf"))
-    return [x for x in losses if x.ladder != COMBINATION or float(x.row.get("gap_closed") or 0.0) > most]
 
 
 def _reference(arena: Arena, matrices: Sequence[Loss], limit: Loss | None) -> Loss | None:

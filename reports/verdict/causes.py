@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from reports.experts.data import ExpertStack, answered, expert_stacks, ratios_of
+from reports.experts.data import ExpertStack, answered, beside_null, expert_stacks, ratios_of
 from reports.formats import fixed, listing, percent
 from reports.run import MODES, Row, given
 from reports.verdict.subjects import Subject, finite
@@ -35,7 +35,7 @@ def _exponent(rows: Sequence[Row], null: str = "", word: str = "") -> str:
 def _span(values: Sequence[float], unit: str) -> str:
     """A median and the range."""
     said = f"{fixed(median(values), 1)}{unit}"
-    return said if len(values) == 1 else f"{said} ({fixed(min(values), 1)} to {fixed(max(values), 1)})"
+    return said if len(values) == 1 else f"{said} (range {fixed(min(values), 1)} to {fixed(max(values), 1)})"
 
 
 def _middle(rows: Sequence[Row], column: str) -> float:
@@ -55,7 +55,8 @@ def _binding(subject: Subject, ratio: float | None) -> str:
     size = _span(changes if up else [-change for change in changes], "\N{NO-BREAK SPACE}%")
     return (
         f"With {percent(chosen, 0)} removed the expert mode {_verdict(rows)}: cutting it "
-        f"{'raises' if up else 'lowers'} the least error at equal storage by {size}{_interval(rows, up=up)}."
+        f"{'raises' if up else 'lowers'} the least error by {size}{_interval(rows, up=up)}"
+        f"{f', {null}' if (null := beside_null(rows, up=up)) else ''}."
     )
 
 

@@ -13,11 +13,11 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from reports.drawing import INK, NULL_GREY, Figure, canvas, label, plain_numbers, style, svg
 from reports.formats import EMPTY, fixed, percent
+from reports.intervals import with_error
 from reports.run import Row, given
 from reports.sections import Block
 from reports.tables import Cell, Table
 from reports.verdict.compared import Compared, Comparison
-from reports.verdict.intervals import with_error
 from reports.verdict.look import in_order, legend, lines_of, look, panel, signed
 from reports.verdict.losses import Loss
 from reports.verdict.placing import Spot

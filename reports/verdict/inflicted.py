@@ -5,12 +5,13 @@ What no Tucker decomposition of its ranks can be below is in attribution's secti
 
 from collections.abc import Sequence
 
-from reports.formats import fixed
+from reports.attribution.closed import closed, left, rival, size_of
+from reports.formats import percent
+from reports.intervals import Estimate, bare, between, with_error
 from reports.run import Row, given
 from reports.verdict.arenas import Duel
-from reports.verdict.intervals import Estimate, bare, between, with_error
 from reports.verdict.loses import beside
-from reports.verdict.losses import COMBINATION, TDMOE, difference, step_name
+from reports.verdict.losses import TDMOE, difference, step_name
 from reports.verdict.subjects import Subject
 
 NO_GAP = "no_gap"
@@ -39,12 +40,20 @@ def inflicted(subject: Subject, found: Sequence[Duel]) -> str:
             f"{_OPEN}: not measured, for want of a TD-MoE that was run otherwise and loses less; the whole gap of "
             f"{gap.text()} nats is an upper bound of what the structure costs."
         )
-    share = _share(duel, gap)
+    shares = duel.shares
+    first = shares.first
+    if first is None:
+        return f"{_OPEN}: not measured, for want of a share of the gap of {gap.text()} nats."
+    share = closed(first)
     size = "all" if share.value >= 1 else "most" if share.value >= _MOST else "the lesser part"
     known = share.share(worded=True) if share.known else f"{share.share()} (interval not measured)"
+    if shares.second is not None:
+        other = percent(closed(shares.second).value)
+        known = f"{known} against {rival(first)}, {other} against {rival(shares.second)}"
+    remarks = "".join(f"; {remark}" for remark in shares.remarks)
     return (
-        f"How TD-MoE was run accounts for {size} of that gap: {known}, with {duel.best.how}{duel.best.consists}."
-        f"{_largest(subject, duel)} {_remainder(duel, gap, share)}"
+        f"How TD-MoE was run accounts for {size} of that gap: {known}, with {duel.best.how}{duel.best.consists}"
+        f"{remarks}.{_largest(subject, duel)} {_remainder(first)}"
     )
 
 
@@ -55,44 +64,32 @@ def _without_error(subject: Subject, duel: Duel, gap: Estimate) -> str:
     start = f"{_OPEN}: cannot be told without an error of the gap of {bare(gap)} nats"
     if duel.best is None or duel.best is duel.published:
         return f"{start}, and for want of a TD-MoE that was run otherwise and loses less."
-    closed = _share(duel, gap).share(worded=True)
+    first = duel.shares.first
     run = f"{duel.best.how}{duel.best.consists}"
-    return f"{start}; with {run} TD-MoE closes {closed} of it.{_largest(subject, duel)}"
+    told = "an unknown share" if first is None else closed(first).share(worded=True)
+    return f"{start}; with {run} TD-MoE closes {told} of it.{_largest(subject, duel)}"
 
 
 def _told_without_gap(duel: Duel) -> bool:
     return duel.arena.attributed and any(loss.row.get("status") == NO_GAP for loss in duel.others)
 
 
-def _share(duel: Duel, gap: Estimate) -> Estimate:
-    """Closed by the best run: attribution's bootstrap where it is there, otherwise the quotient alone."""
-    assert duel.best is not None and duel.published is not None, "asked before"
-    row = duel.best.row
-    if given(row, "gap_closed"):
-        return between(row.get("gap_low"), float(row["gap_closed"]), row.get("gap_high"))
-    return Estimate((duel.published.damage - duel.best.damage) / gap.value)
-
-
-def _remainder(duel: Duel, gap: Estimate, share: Estimate) -> str:
-    """Of the share where that has an interval, which is then the only one that is given of it."""
-    assert duel.best is not None and duel.mobe is not None, "asked before"
-    left = difference(duel.best, duel.mobe)
-    chosen = duel.best.ladder == COMBINATION and share.known  # the share is of other windows than its loss
-    if share.low is not None and share.high is not None:
+def _remainder(first: Row) -> str:
+    """Of the same windows and MoBE as the share; what holds 0 by the share's interval, where it has one, is nothing."""
+    share, rest = closed(first), left(first)
+    if share.known:
+        assert share.low is not None and share.high is not None, "known"
         above, below = share.high < 1, share.low > 1
-        left = Estimate((1 - share.value) * gap.value if chosen else left.value)
-        said = fixed(left.value, left.places, signed=not above)
-    elif not left.known:
-        return f"What remains, {bare(left)} nats, has no known error."
+    elif not rest.known:
+        return f"What remains, {bare(rest)} nats, has no known error."
     else:
-        above, below = left.above, left.below
-        said = bare(left, signed=not above)
-    where = " on windows that it was not chosen on" if chosen else ""
+        above, below = rest.above, rest.below
     if above:
-        return f"What remains, {said} nats{where}, bounds the structure's cost against this run of MoBE."
+        return f"What remains, {size_of(share, rest)} nats, bounds the structure's cost against this run of MoBE."
     if below:
-        return f"Nothing remains for the structure: at its best TD-MoE loses {beside(left)} than MoBE."
-    return f"What remains, {said} nats{where}, cannot be told from nothing."
+        size = f"{size_of(share, rest)} nats a token less" if share.known else beside(rest)
+        return f"Nothing remains for the structure: at its best TD-MoE loses {size} than MoBE."
+    return f"What remains, {size_of(share, rest, signed=True)} nats, cannot be told from nothing."
 
 
 def _largest(subject: Subject, duel: Duel) -> str:

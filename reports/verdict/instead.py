@@ -1,18 +1,27 @@
-"""The fifth sentence: what to do instead, the method with the least loss at no more bits than TD-MoE stores."""
+"""The fifth sentence: what to do instead, a choice or a trade-off among what beats TD-MoE at its best.
+
+The only place of a page that gives advice: the front of loss and bits (`reports.verdict.frontier`) of the models that
+store no more bits than TD-MoE and lose no more than it does at its best. With losses that are not told apart the one
+that saves most bits stands for them.
+"""
 
 from collections.abc import Sequence
+from math import inf
 
 from reports.formats import listing, percent
+from reports.intervals import with_error
 from reports.verdict.arenas import Duel, again, agreement, projections_in_words, same_comparison
-from reports.verdict.intervals import with_error
+from reports.verdict.frontier import choices
 from reports.verdict.losses import RTN, TDMOE, Loss, difference, stores_no_more
 from reports.verdict.subjects import plain
 
-_MOST = 2  # that are named as not told apart from the best
+_MOST = 2  # that are named as not told apart from a choice
+_MOST_CHOICES = 4
+_FRONT = "nothing else over the same projections saves more and loses less"
 
 
 def instead(found: Sequence[Duel]) -> str:
-    """The best method, those that cannot be told apart from it, and where rounding wins the best decomposition."""
+    """The choices with what they add at their bits, what is not told apart from them, and the best decomposition."""
     listed = [duel for duel in found if duel.tdmoe is not None]
     duel = next((one for one in listed if len(_families(_able(one))) > 1), None)
     if not listed:
@@ -20,29 +29,32 @@ def instead(found: Sequence[Duel]) -> str:
     if duel is None or duel.tdmoe is None:
         return "What to do instead: not measured; no other method was evaluated at as few bits as TD-MoE stores."
     able = _able(duel)
-    best, *rest = able
-    what, who = best.spoken, "it"
-    if best.family == TDMOE:
-        what, who = "nothing that was measured does better than TD-MoE", f"{_name(best)}{best.consists}"
-    told = f"{_next(best, rest)}{_wider(duel, best, rest)}.{_ties(best, rest) or _unknown(best, rest)}"
-    return (
-        f"What to do instead: {what}. Of {_different(able)} models storing no more bits than TD-MoE (within 0.5 %) "
-        f"{who} adds least to the loss on {plain(duel.arena.text)}, {_adds(best, ' nats a token')}{told}"
-        f"{_elsewhere(found, duel, able)}"
-    )
+    best = worth(able, duel.best or duel.tdmoe)
+    text = plain(duel.arena.text)
+    last = f"{_next(best, able)}{_wider(duel, able)}.{_ties(best, able) or _unknown(able)}"
+    last = f"; {_FRONT}{last}{_elsewhere(found, duel, able)}"
+    if len(best) > 1:
+        told = [_choice(loss, first=number == 0) for number, loss in enumerate(best[:_MOST_CHOICES])]
+        more = f"; {len(best) - _MOST_CHOICES} more" if len(best) > _MOST_CHOICES else ""
+        return f"What to do instead is a trade-off on {text}: {'; '.join(told)}{more}{last}"
+    (only,) = best
+    what, who = only.spoken, "it"
+    if only.family == TDMOE:
+        what, who = "nothing that was measured does better than TD-MoE", f"{_name(only)}{only.consists}"
+    return f"What to do instead: {what}. On {text} {who} adds {_adds(only, ' nats a token')} of bits saved{last}"
 
 
-def _different(losses: Sequence[Loss]) -> int:
-    """How many are not the same under two names."""
-    return len({(loss.damage, loss.bits_saved) for loss in losses})
+def worth(listed: Sequence[Loss], limit: Loss | None) -> list[Loss]:
+    """Choices among those that lose no more than the limit; of all where none does."""
+    return choices([x for x in listed if limit is None or x.damage <= limit.damage] or listed)
 
 
 def _able(duel: Duel) -> list[Loss]:
-    """Over the same projections and storing no more than TD-MoE does, the least loss first."""
+    """Over the same projections and storing no more than TD-MoE does, the least loss first; controls are no methods."""
     assert duel.tdmoe is not None, "asked before"
     own = duel.tdmoe.projections
     able = [x for x in duel.others if not own or x.projections in (own, frozenset())]
-    found = [x for x in able if x.bits_saved is not None and stores_no_more(x, duel.tdmoe)]
+    found = [x for x in able if x.bits_saved is not None and stores_no_more(x, duel.tdmoe) and not x.is_control]
     return sorted(found, key=lambda loss: loss.damage)
 
 
@@ -50,65 +62,79 @@ def _families(listed: Sequence[Loss]) -> set[str]:
     return {loss.family for loss in listed}
 
 
-def _second(best: Loss, rest: Sequence[Loss]) -> Loss | None:
+def _second(best: Sequence[Loss], able: Sequence[Loss]) -> Loss | None:
     """Where rounding wins the best decomposition, otherwise the best of TD-MoE or, where that wins, of the others."""
-    if best.family == RTN:
-        return next((loss for loss in rest if loss.family != RTN and not loss.is_control), None)
-    return next((loss for loss in rest if (loss.family == TDMOE) != (best.family == TDMOE)), None)
+    families = _families(best)
+    if families == {RTN}:
+        return next((loss for loss in able if loss.family != RTN), None)
+    if len(best) > 1:
+        return None
+    return next((loss for loss in able if (loss.family == TDMOE) != (TDMOE in families)), None)
 
 
-def _next(best: Loss, rest: Sequence[Loss]) -> str:
-    found = _second(best, rest)
+def _next(best: Sequence[Loss], able: Sequence[Loss]) -> str:
+    found = _second(best, able)
     if found is None:
         return ""
-    who = {RTN: "of decompositions ", TDMOE: "of the others "}.get(best.family, "")
-    over = difference(found, best)
-    alike = ", which cannot be told apart" if over.open else ""
-    if not over.known and best.stderr is not None:
+    who = {RTN: "of decompositions ", TDMOE: "of the others "}.get(best[0].family, "")
+    over = [difference(found, loss) for loss in best]
+    alike = ", which cannot be told apart" if any(one.open for one in over) else ""
+    if not any(one.known for one in over) and best[0].stderr is not None:
         alike = ", no error known"
     return f"; {who}{_name(found)}, {_adds(found)}{alike}"
 
 
-def _wider(duel: Duel, best: Loss, rest: Sequence[Loss]) -> str:
+def _wider(duel: Duel, able: Sequence[Loss]) -> str:
     """What does better than the best decomposition over other projections."""
-    ours = min((x for x in (best, *rest) if x.family != RTN and not x.is_control), key=lambda x: x.damage, default=best)
-    able = [loss for loss in duel.wider if loss.bits_saved is not None and loss.damage < ours.damage]
-    if not able:
+    ours = min((x.damage for x in able if x.family != RTN), default=inf)
+    better = [loss for loss in duel.wider if loss.bits_saved is not None and loss.damage < ours]
+    if not better:
         return ""
-    found = min(able, key=lambda loss: loss.damage)
+    found = min(better, key=lambda loss: loss.damage)
     where = projections_in_words(found) or "other projections"
     return f"; over {where} {_name(found)}, {_adds(found)}"
 
 
-def _ties(best: Loss, rest: Sequence[Loss]) -> str:
-    """Others whose difference to the best holds 0, unless one between the two is clearly worse and clearly better."""
-    second = _second(best, rest)
-    able = [loss for loss in rest if loss is not second and difference(loss, best).open]
-    if second is not None and difference(second, best).above:
-        able = [loss for loss in able if not difference(loss, second).above]
-    alike = list(dict.fromkeys(_name(loss) for loss in able))
-    told = alike[:_MOST] + ([f"{len(alike) - _MOST} more"] if len(alike) > _MOST else [])
-    return f" Cannot be told apart from it: {listing(told)}." if alike else ""
+def _ties(best: Sequence[Loss], able: Sequence[Loss]) -> str:
+    """What is not told apart in loss from a choice and is none: the choice stands for it as it saves more bits."""
+    second = _second(best, able)
+    said = []
+    for choice in best:
+        alike = [x for x in able if x not in (*best, second) and difference(x, choice).open]
+        names = list(dict.fromkeys(_name(loss) for loss in alike))
+        told = names[:_MOST] + ([f"{len(names) - _MOST} more"] if len(names) > _MOST else [])
+        if told:
+            saves = all(x.bits_saved is not None and x.bits_saved < (choice.bits_saved or 0.0) for x in alike)
+            than = f"{_name(choice)}, which saves more bits" if saves else _name(choice)
+            said.append(f" Not told apart in loss from {than}: {listing(told)}.")
+    return "".join(said)
 
 
-def _unknown(best: Loss, rest: Sequence[Loss]) -> str:
-    """Where no difference to the best has an error."""
-    return "" if any(difference(loss, best).known for loss in rest) else " No error of these is known."
+def _unknown(able: Sequence[Loss]) -> str:
+    """Where no difference to the least has an error."""
+    return "" if any(difference(loss, able[0]).known for loss in able[1:]) else " No error of these is known."
 
 
 def _elsewhere(found: Sequence[Duel], first: Duel, able: Sequence[Loss]) -> str:
-    """Whether it is the best elsewhere too, among the methods that were measured in both places with errors."""
-    best, same, seen = able[0], [], {tuple(id(loss) for loss in able)}
+    """Whether the choices are the same elsewhere, among the methods that were measured in both places with errors."""
+    limit = first.best or first.tdmoe
+    chosen = {loss.stands_for for loss in worth(able, limit)}
+    same, seen = [], {tuple(id(loss) for loss in able)}
     for duel in found:
-        if same_comparison(duel, first) or best.stderr is None:
+        if same_comparison(duel, first) or able[0].stderr is None:
             continue
         shared = [there for loss in able if (there := again(duel, loss)) is not None and there.stderr is not None]
-        if best.stands_for in {loss.stands_for for loss in shared} and len(_families(shared)) > 1:
+        if chosen <= {loss.stands_for for loss in shared} and len(_families(shared)) > 1:
             key = tuple(id(loss) for loss in shared)
             if key not in seen:
-                same.append(min(shared, key=lambda loss: loss.damage).stands_for == best.stands_for)
+                limited = worth(shared, None if limit is None else again(duel, limit))
+                same.append({loss.stands_for for loss in limited} == chosen)
             seen.add(key)
     return agreement(same)
+
+
+def _choice(loss: Loss, *, first: bool) -> str:
+    return f"{_name(loss)} {_adds(loss, ' nats a token')} of bits saved" if first else f"{_name(loss)} {_adds(loss)}"
 
 
 def _name(loss: Loss) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from reports.formats import listing, percent
+from reports.intervals import Estimate, bare, with_error
 from reports.verdict.arenas import Duel, again, agreement, same_comparison, words_of
-from reports.verdict.intervals import Estimate, bare, with_error
 from reports.verdict.losses import TOLERANCE, Loss, difference
 from reports.verdict.subjects import clause, plain
 
@@ -45,7 +45,7 @@ def saved(loss: Loss) -> str:
 
 def _headline(duel: Duel) -> str:
     """By the signs of the differences whose intervals leave out 0; nothing is claimed where no error is known."""
-    over, least = _over(duel), _best_over(duel)
+    over, least = _over(duel), duel.best_over
     if not over.known:
         return f"Whether TD-MoE loses to MoBE, {_who(duel)}, cannot be told without an error"
     if duel.published is None:
@@ -76,7 +76,7 @@ def _who(duel: Duel) -> str:
     if duel.published is None:
         assert duel.tdmoe is not None, "complete"
         return clause(f"with {duel.tdmoe.how}", _MOST_SAID)
-    return "as published" + ("" if _best_over(duel) is None else " and at its best")
+    return "as published" + ("" if duel.best_over is None else " and at its best")
 
 
 def _verdict(who: str, over: Estimate) -> str:
@@ -90,15 +90,8 @@ def _over(duel: Duel) -> Estimate:
     return difference(duel.tdmoe, duel.mobe)
 
 
-def _best_over(duel: Duel) -> Estimate | None:
-    """Of TD-MoE at its best, where that is another run than the published one."""
-    if duel.best is None or duel.mobe is None or duel.published is None or duel.best is duel.published:
-        return None
-    return difference(duel.best, duel.mobe)
-
-
 def _numbers(duel: Duel) -> str:
-    ours, mobe, least = duel.tdmoe, duel.mobe, _best_over(duel)
+    ours, mobe, least = duel.tdmoe, duel.mobe, duel.best_over
     assert ours is not None and mobe is not None, "complete"
     than = "" if mobe.title == "MoBE" else f" than {mobe.title}"
     said = beside(_over(duel), *([] if least is None else [least]))

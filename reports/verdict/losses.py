@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from reports.intervals import Estimate, Z, between, of
 from reports.methods import method_name
 from reports.run import Row, given
 from reports.tables import status_of
-from reports.verdict.intervals import Estimate, Z, between, of
 from reports.verdict.subjects import plain
 
 TDMOE, MOBE, RTN = "tdmoe", "mobe", "rtn"

@@ -8,12 +8,12 @@ from math import log
 from statistics import median
 
 from reports.formats import EMPTY, fixed, listing, percent
+from reports.intervals import with_error
 from reports.run import Row, given
 from reports.sections import Block
 from reports.tables import Cell, Table
 from reports.verdict import paper
 from reports.verdict.compared import Compared, Comparison, settings
-from reports.verdict.intervals import with_error
 from reports.verdict.losses import perplexity
 from reports.verdict.protocol import Column
 from reports.verdict.subjects import Subject, plain

@@ -1,7 +1,4 @@
-"""Perplexity against bits saved, of every method, ratio and set of layers, with the front of what nothing beats.
-
-A model is on the front when no other saves at least as many bits with at most its loss, and one of the two less.
-"""
+"""Perplexity against bits saved, by method, ratio and set of layers, with the front of `reports.verdict.frontier`."""
 
 import math
 from collections.abc import Sequence
@@ -13,16 +10,17 @@ from matplotlib.ticker import MaxNLocator
 
 from reports.drawing import INK, NULL_GREY, Figure, canvas, label, style, svg
 from reports.formats import EMPTY, fixed, listing, percent, significant
+from reports.intervals import with_error
 from reports.sections import Block
 from reports.tables import Cell, Table
 from reports.verdict.compared import Comparison
-from reports.verdict.intervals import with_error
+from reports.verdict.frontier import undominated
 from reports.verdict.look import Look, above_axis, in_order, legend, lines_of, look, panel, signed
 from reports.verdict.losses import Loss, perplexity
 from reports.verdict.protocol import Column
 from reports.verdict.subjects import Subject, plain
 
-_PANEL, _GAP, _ABOVE, _BELOW = 1.75, 0.42, 0.3, 0.5  # inches
+_PANEL, _GAP, _ABOVE, _BELOW = 1.75, 0.72, 0.3, 0.5  # inches
 _MOST = 3  # texts
 _TOLD = 8  # names in a caption
 
@@ -59,7 +57,7 @@ def pareto_block(subject: Subject, found: Comparison) -> Block | None:
             "Perplexity above the dense model's (lower is better; the axis is logarithmic away from 0) against the "
             "share of stored bits saved. Dashed: the dense model. Stepped line: the front, what no other measured "
             f"model beats in both; {'; '.join(said)}. Bars: one standard error of the paired difference to the dense "
-            "model. A dotted line joins one method's ratios."
+            "model. A dotted line joins one method's ratios. All texts have one scale of bits."
         ),
         svg=drawn,
     )
@@ -91,11 +89,7 @@ def points(found: Comparison, column: Column) -> list[Point]:
 
 def front(listed: Sequence[Point]) -> list[Point]:
     """Those that nothing beats, by bits saved; nothing that changes no bits is among them."""
-    found: list[Point] = []
-    for point in sorted(listed, key=lambda p: (-p.saved, p.perplexity)):
-        if point.saved > 0 and (not found or point.perplexity < found[-1].perplexity):
-            found.append(point)
-    return found[::-1]
+    return undominated([(p.saved, p.perplexity, p) for p in listed if p.saved > 0])[::-1]
 
 
 def _dense(found: Comparison, column: Column) -> float | None:
@@ -113,31 +107,35 @@ def _draw(model: str, found: Comparison, columns: Sequence[Column]) -> bytes:
     above = _ABOVE + lines_of(len(handles)) + 0.24
     height = above + len(columns) * _PANEL + (len(columns) - 1) * _GAP + _BELOW
     figure = canvas(height)
+    limits = _limits([p for c in columns for p in points(found, c)])
     for number, column in enumerate(columns):
         axes = panel(figure, _BELOW + (len(columns) - 1 - number) * (_PANEL + _GAP), _PANEL)
-        _panel(axes, found, column)
+        _panel(axes, found, column, limits)
         dense = significant(_dense(found, column), 4)
         axes.set_title(label(f"{found.names[column]}, dense {dense}", 56), loc="left", pad=3)
         axes.set_ylabel("perplexity above dense")
-        axes.tick_params(labelbottom=number == len(columns) - 1)
-        if number == len(columns) - 1:
-            axes.set_xlabel("bits saved, %")
+        axes.set_xlabel("bits saved, %")
     legend(figure, handles, _ABOVE)
     signed(figure, model)
     return svg(figure)
 
 
-def _panel(axes: Axes, found: Comparison, column: Column) -> None:
+def _limits(listed: Sequence[Point]) -> tuple[float, float]:
+    """Per cent of bits that all panels show."""
+    saved = [100 * p.saved for p in listed]
+    least, most = min(0.0, *saved), max(1.0, *saved)
+    room = 0.05 * (most - least)
+    return least - room, most + room
+
+
+def _panel(axes: Axes, found: Comparison, column: Column, limits: tuple[float, float]) -> None:
     listed, level = points(found, column), _dense(found, column)
     assert level is not None, "chosen by it"
     axes.axhline(0.0, color=NULL_GREY, linewidth=1.1, linestyle=(0, (4, 2)), zorder=2)
     best = front(listed)
-    saved = [100 * p.saved for p in listed]
-    least, most = min(0.0, *saved), max(1.0, *saved)
-    room = 0.05 * (most - least)
     if best:
         heights = [p.perplexity - level for p in best]
-        places = [least - room, *(100 * p.saved for p in best)]
+        places = [limits[0], *(100 * p.saved for p in best)]
         axes.step(places, [heights[0], *heights], where="pre", color=INK, linewidth=1.1, zorder=3)
     for series in _series(listed):
         axes.plot(
@@ -151,7 +149,7 @@ def _panel(axes: Axes, found: Comparison, column: Column) -> None:
             color=one.colour, marker=one.marker, markersize=one.size, markeredgecolor="white", markeredgewidth=0.4,
             elinewidth=1, capsize=2, zorder=5 if point.loss.is_published else 4,
         )  # fmt: skip
-    axes.set_xlim(least - room, most + room)
+    axes.set_xlim(*limits)
     axes.xaxis.set_major_locator(MaxNLocator(7))
     above_axis(axes, [p.perplexity - level + end for p in listed for end in (-p.reach[0], p.reach[1])], level)
 

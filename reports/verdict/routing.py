@@ -79,6 +79,8 @@ def _draw(model: str, panels: Sequence[Panel]) -> bytes:
     figure = canvas(above + len(panels) * _PANEL + (len(panels) - 1) * _GAP + _BELOW)
     for number, (ratio, ours) in enumerate(panels):
         axes = panel(figure, _BELOW + (len(panels) - 1 - number) * (_PANEL + _GAP), _PANEL)
+        if number:
+            axes.sharex(figure.axes[0])  # whose layers are not labelled
         seen = dict.fromkeys(looks, 0)
         for compared in ours:
             one = look(compared.loss)

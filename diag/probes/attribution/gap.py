@@ -77,9 +77,14 @@ class Gap:
         return Gap(published_W, mobe_MW[mobe_MW.mean(1).argmin()], value, value_B, weights_BW)
 
     @property
+    def interval(self) -> Interval:
+        """Of its value, in nats."""
+        return self._interval(self.value_B)
+
+    @property
     def clear(self) -> bool:
         """Whether its interval leaves out 0."""
-        low, high = self._interval(self.value_B)
+        low, high = self.interval
         return low is not None and high is not None and not low <= 0.0 <= high
 
     def share(self, gained: float, gained_B: Vector) -> tuple[float, Interval]:
@@ -102,12 +107,23 @@ class Gap:
         return interval(values_B, len(self.published_W))
 
 
+def chosen(losses_CW: Sequence[Vector]) -> tuple[int, int]:
+    """The least of several models, once for each half of the windows, by its mean over the other half."""
+    found_CW = np.stack(losses_CW)
+    half = found_CW.shape[1] // 2
+    return int(found_CW[:, half:].mean(1).argmin()), int(found_CW[:, :half].mean(1).argmin())
+
+
+def spliced(first_W: Vector, second_W: Vector) -> Vector:
+    """(W,) the first half of the windows from one model, the second from another."""
+    half = len(first_W) // 2
+    return np.concatenate([first_W[:half], second_W[half:]])
+
+
 def crossed(losses_CW: Sequence[Vector]) -> Vector:
     """(W,) losses of the best of several models, chosen on the one half of the windows and told on the other.
 
     The least mean of many is too low a mean of the model that has it; so chosen it is not.
     """
-    found_CW = np.stack(losses_CW)
-    half = found_CW.shape[1] // 2
-    first, second = (int(part_CW.mean(1).argmin()) for part_CW in (found_CW[:, :half], found_CW[:, half:]))
-    return np.concatenate([found_CW[second, :half], found_CW[first, half:]])
+    first, second = chosen(losses_CW)
+    return spliced(losses_CW[first], losses_CW[second])

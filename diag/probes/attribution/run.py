@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from diag.factors import Factors
-from diag.probes.attribution import MEASURED, NAME, PREDICTORS, SHAPLEY, TABLES
+from diag.probes.attribution import MEASURED, TABLES
 from diag.probes.attribution.factors import Kitchen, Make
 from diag.probes.attribution.ladder import is_tucker
 from diag.probes.attribution.plan import Plan, Variant
@@ -87,8 +87,10 @@ class Run:
         except Exception as error:
             self._fail(self.plan.summary, error)
         else:
-            order = (NAME, SHAPLEY, PREDICTORS)
-            rows = {name: [{column: row[column] for column in TABLES[name]} for row in found[name]] for name in order}
+            rows = {
+                name: [{column: row[column] for column in columns} for row in found[name]]
+                for name, columns in TABLES.items()
+            }
             self.folder.finish(self.plan.summary, rows, {}, time.perf_counter() - started)
 
     def _fail(self, part: Part, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""The three tables of a run, computed anew from its parts: rows of the steps, Shapley values, predictors."""
+"""The tables of a run, computed anew from its parts: rows of the steps, Shapley values, predictors, shares."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from diag.probes.attribution import MEASURED, NAME, PREDICTORS, SHAPLEY
+from diag.probes.attribution import MEASURED, NAME, PREDICTORS, SHAPLEY, SHARES
 from diag.probes.attribution.gap import Gap, Vector, crossed, interval, resampled_orders, resamples
-from diag.probes.attribution.ladder import COMBINATION, PUBLISHED, Step
+from diag.probes.attribution.ladder import COMBINATION, MOBE, PUBLISHED, TDMOE, Step
 from diag.probes.attribution.plan import Plan, Variant
 from diag.probes.attribution.predictors import Model, predictors
 from diag.probes.attribution.rows import NO_GAP, NOT_FINITE, NOT_MEASURED, Measurement, Row, attribution_rows
 from diag.probes.attribution.shapley import Coalition, sampled
+from diag.probes.attribution.shares import Candidate, share_rows
 from diag.probes.attribution.switches import SWITCHES
 from tdmoe.counted import denominator
 
@@ -43,6 +44,7 @@ def tables(plan: Plan) -> dict[str, list[Row]]:
         NAME: rows,
         SHAPLEY: _shapley(plan, found, gap, weights_BW),
         PREDICTORS: _predictors(plan, rows, of_step, dense),
+        SHARES: _shares(plan, found, best, weights_BW, common),
     }
 
 
@@ -74,8 +76,11 @@ def _best_combination(plan: Plan, found: Mapping[Variant, Measurement | None]) -
     if any(this is not None and np.array_equal(this.losses_W, losses[best]) for this in of_steps):
         return None  # with a switch that changes nothing, perhaps
     models = len({plan.coalition(on) for on in losses})
-    phrase = f"best of {models} combinations: {', '.join(text for s, text in SWITCHES.items() if s in best)}"
-    return Step(phrase, COMBINATION, variant.recipe, variant.projections)
+    return Step(f"best of {models} combinations: {_listed(best)}", COMBINATION, variant.recipe, variant.projections)
+
+
+def _listed(on: Coalition) -> str:
+    return ", ".join(text for switch, text in SWITCHES.items() if switch in on)
 
 
 def _combinations(plan: Plan, found: Mapping[Variant, Measurement | None]) -> dict[Coalition, Vector]:
@@ -93,6 +98,37 @@ def _chosen(plan: Plan, found: Mapping[Variant, Measurement | None], gap: Gap | 
         return {}
     value, (low, high) = gap.closed(crossed(list(_combinations(plan, found).values())))
     return {"gap_closed": value, "gap_low": low, "gap_high": high}
+
+
+def _shares(
+    plan: Plan,
+    found: Mapping[Variant, Measurement | None],
+    best: Step | None,
+    weights_BW: Vector,
+    common: Mapping[str, Any],
+) -> list[Row]:
+    """Against MoBE with the same changes and as it is, of all runs over the projections that were asked for."""
+
+    def candidate(step: Step) -> Candidate | None:
+        this = found[plan.variant(step)]
+        if this is None or not this.finite or step.recipe is None or step.projections != plan.projections:
+            return None
+        return Candidate(step.phrase, step.ladder, step.recipe.method, this.losses_W, step.preset)
+
+    runs: dict[str, list[Candidate]] = {TDMOE: [], MOBE: []}
+    for step in plan.steps:
+        if step.ladder in runs and (run := candidate(step)) is not None:
+            runs[step.ladder].append(run)
+    named = {plan.variant(step) for step in plan.steps}
+    for on in _combinations(plan, found):
+        variant = plan.coalition(on)
+        if variant not in named:
+            other = Step(f"combination: {_listed(on)}", COMBINATION, variant.recipe, variant.projections)
+            same = best is not None and plan.variant(best) == variant
+            runs[TDMOE] += filter(None, [candidate(best if best is not None and same else other)])
+            named.add(variant)
+    published = next((run for run in runs[TDMOE] if run.phrase == PUBLISHED), None)
+    return [] if published is None else share_rows(runs[TDMOE], runs[MOBE], published.losses_W, weights_BW, common)
 
 
 def _shapley(plan: Plan, found: Mapping[Variant, Measurement | None], gap: Gap | None, weights_BW: Vector) -> list[Row]:

@@ -50,6 +50,11 @@ class Estimate:
         low, high = (None if end is None else -end for end in (self.high, self.low))
         return Estimate(-self.value, low, high)
 
+    def less(self, other: "Estimate") -> "Estimate":
+        """A number that is known less an estimate."""
+        low, high = (None if end is None else self.value - end for end in (other.high, other.low))
+        return Estimate(self.value - other.value, low, high)
+
     def text(self, *, signed: bool = False, worded: bool = False) -> str:
         """`0.266 (0.210 to 0.322)`; `worded` says what the brackets hold."""
         places = self.places
