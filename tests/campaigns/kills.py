@@ -1,0 +1,156 @@
+"""Every command that writes something, killed one to four times and run again: nothing lost, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from campaigns import written
+from campaigns.death import KILLED, Changes
+from campaigns.forked import Ended
+from campaigns.frame import RIGHT, Verdict
+from campaigns.pico import Bench, commands
+from campaigns.tool import Fault, attempt, faults_of, learn
+
+MOST = 4  # kills of one command
+FOREIGN = ("notes.txt", ".precious.tmp")  # a user's own, in a run folder
+SIGNALS = {signal.SIGKILL: "SIGKILL", signal.SIGTERM: "SIGTERM", signal.SIGINT: "SIGINT"}
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a command leaves that nobody kills, how often it changes a file, and how long it takes."""
+
+    tables: written.Tables
+    weights: dict[str, str]
+    names: set[str]
+    changes: int
+    seconds: float
+
+
+class Kills:
+    name, share = "kills", 0.42
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.commands = commands(bench) | {"report": ["report", "run"]}
+        self.found: dict[str, Undisturbed] = {}
+
+    def undisturbed(self, name: str) -> Undisturbed:
+        if name not in self.found:
+            self.found[name] = self._undisturbed(name)
+        return self.found[name]
+
+    def case(self, draw: random.Random, folder: Path) -> Verdict:
+        name = draw.choice(list(self.commands))
+        whole, home = self.undisturbed(name), self._begun(name, folder)
+        faults: list[Fault] = []
+        kept: dict[str, tuple[int, int]] = {}
+        kills, done, foreign, placed = 0, [], draw.random() < 0.3, False
+        for _ in range(MOST):
+            how, ended = self._killed(name, whole, home, draw)
+            if ended.code == 0:
+                break
+            kills += 1
+            done.append(how)
+            faults += _after(how, ended, folder)
+            stamps = written.stamps(home)
+            faults += _lost(kept, stamps)
+            kept = stamps
+            if foreign and not placed and (home / "run" / "run.json").is_file():
+                placed = True
+                for each in FOREIGN:
+                    (home / "run" / each).write_text("mine")
+            if draw.random() < 0.2:
+                break
+        last = attempt(self.commands[name], home)
+        faults += faults_of(last, folder)
+        if last.code:
+            faults.append(Fault("dead end", f"exit code {last.code}: {last.err.strip()[-300:]}"))
+        else:
+            faults += self._judged(whole, home, kept)
+        if placed:
+            faults += [Fault("user's file lost", each) for each in FOREIGN if not _mine(home / "run" / each)]
+        what = f"{name}, {', then '.join(done) or 'not killed'}"
+        return Verdict(what, RIGHT, list(dict.fromkeys(faults)), kills, " ".join(self.commands[name]))
+
+    def _undisturbed(self, name: str) -> Undisturbed:
+        """The second run is the one that counts: the first one imports."""
+        folder = self.bench.home / f"whole-{name}-{os.getpid()}"
+        home = self._begun(name, folder / "first")
+        first = learn(self.commands[name], home)
+        assert first.code == 0, f"{name}: {first}"
+        counted = folder / "changes"
+        home = self._begun(name, folder / "second")
+
+        def prepare() -> None:
+            changes, leave = Changes(home), os._exit
+
+            def left(code: int) -> None:
+                count = changes.count
+                counted.write_text(str(count))
+                leave(code)
+
+            os._exit = left  # type: ignore[assignment]
+
+        ended = attempt(self.commands[name], home, prepare=prepare, seconds=60)
+        assert ended.code == 0, f"{name}: {ended}"
+        count = int(counted.read_text())
+        found = Undisturbed(
+            written.tables(home), written.weights(home), written.names(home), count, ended.seconds
+        )
+        shutil.rmtree(folder / "first")
+        return found
+
+    def _begun(self, name: str, folder: Path) -> Path:
+        home = folder / "work"
+        home.mkdir(parents=True, exist_ok=True)
+        if name == "report":
+            shutil.copytree(self._finished_spectra, home / "run")
+        return home
+
+    @cached_property
+    def _finished_spectra(self) -> Path:
+        self.undisturbed("spectra")
+        return self.bench.home / f"whole-spectra-{os.getpid()}" / "second" / "work" / "run"
+
+    def _killed(self, name: str, whole: Undisturbed, home: Path, draw: random.Random) -> tuple[str, Ended]:
+        if draw.random() < 0.75:
+            fatal, torn = draw.randint(1, whole.changes), draw.random() < 0.3
+            ended = attempt(self.commands[name], home, prepare=lambda: Changes(home, fatal, torn=torn) and None)
+            return f"killed at change {fatal}{', torn' if torn else ''}", ended
+        number = draw.choice(list(SIGNALS))
+        after = draw.random() * whole.seconds
+        return f"{SIGNALS[number]} after {after:.2f} s", attempt(self.commands[name], home, send=(number, after))
+
+    def _judged(self, whole: Undisturbed, home: Path, kept: dict[str, tuple[int, int]]) -> list[Fault]:
+        faults = written.differences(whole.tables, written.tables(home))
+        faults += [Fault("measured twice", name) for name in written.changed(kept, written.stamps(home))]
+        weights = written.weights(home)
+        faults += [Fault("other weights", name) for name in written.changed(whole.weights, weights)]
+        found = written.names(home) - {f"run/{each}" for each in FOREIGN}
+        faults += [Fault("left behind", name) for name in sorted(found - whole.names)]
+        faults += [Fault("file missing", name) for name in sorted(whole.names - found)]
+        return faults
+
+
+def _after(how: str, ended: Ended, folder: Path) -> list[Fault]:
+    """A killed process may say nothing or that it was interrupted, but no traceback."""
+    if ended.code in (KILLED, -signal.SIGKILL, -signal.SIGTERM) and not ended.hung:
+        return [Fault("traceback", ended.err[-300:])] if "Traceback" in ended.err else []
+    if ended.code in (130, -signal.SIGINT) and "SIGINT" in how:
+        return [Fault("traceback", ended.err[-300:])] if "Traceback" in ended.err else []
+    return faults_of(ended, folder) or [Fault("exit code", f"{ended.code} after {how}: {ended.err.strip()[-200:]}")]
+
+
+def _mine(path: Path) -> bool:
+    return path.is_file() and path.read_text() == "mine"
+
+
+def _lost(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> list[Fault]:
+    return [Fault("result lost", name) for name in written.changed(before, after)]
