@@ -28,9 +28,7 @@ class Ended:
     hung: bool = False
 
 
-def forked(
-    call: Callable[[], object], folder: Path, seconds: float, send: tuple[int, float] | None = None
-) -> Ended:
+def forked(call: Callable[[], object], folder: Path, seconds: float, send: tuple[int, float] | None = None) -> Ended:
     """`call()` in a child of this process, in the working folder `folder`; `send` a signal after so many seconds.
 
     The parent must have no other threads.

@@ -20,7 +20,8 @@ from typing import Protocol
 from campaigns.pico import Bench, make_bench
 from campaigns.tool import Fault
 
-RIGHT, REFUSED = "right", "refused"
+RIGHT, REFUSED, BROKEN = "right", "refused", "broken"
+MOST_BROKEN = 3  # cases that failed in the campaign itself, before it gives up
 AT_ONCE = 10**9  # cases, where only time limits their number
 
 
@@ -60,7 +61,7 @@ class Judged:
 
     @property
     def again(self) -> str:
-        return f"python -m campaigns --only {self.campaign} --seed {self.seed} --case {self.case}"
+        return f"make campaign ONLY={self.campaign} SEED={self.seed} CASE={self.case}"
 
 
 Kinds = dict[str, Callable[[Bench], Campaign]]
@@ -112,10 +113,13 @@ def _work(
                 shares += campaign.share
                 end += seconds * campaign.share  # what one leaves, the next may use
                 gc.freeze()  # a collection in a child would copy what is shared
+                broken = 0
                 for number in range(worker, AT_ONCE, jobs) if cases is None else cases[worker::jobs]:
-                    if time.monotonic() > end:
+                    if time.monotonic() > end or broken == MOST_BROKEN:
                         break
-                    out.write(json.dumps(asdict(judge(campaign, name, seed, number, bench.home / f"w{worker}", keep))) + "\n")
+                    judged = judge(campaign, name, seed, number, bench.home / f"w{worker}", keep)
+                    broken += judged.ended == BROKEN
+                    out.write(json.dumps(asdict(judged)) + "\n")
                     out.flush()
         code = 0
     except BaseException:
@@ -143,7 +147,7 @@ def judge(campaign: Campaign, name: str, seed: int, number: int, home: Path, kee
 
 
 def _broken(name: str, seed: int, number: int, said: str) -> Judged:
-    return Judged(name, seed, number, "", "broken", [("campaign broken", said[-600:])], 0, "", 0.0)
+    return Judged(name, seed, number, "", BROKEN, [("campaign broken", said[-600:])], 0, "", 0.0)
 
 
 def summary(judged: Iterable[Judged]) -> str:

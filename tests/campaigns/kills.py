@@ -24,13 +24,12 @@ SIGNALS = {signal.SIGKILL: "SIGKILL", signal.SIGTERM: "SIGTERM", signal.SIGINT: 
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What a command leaves that nobody kills, how often it changes a file, and how long it takes."""
+    """What a command leaves that nobody kills, and how often it changes a file."""
 
     tables: written.Tables
     weights: dict[str, str]
     names: set[str]
     changes: int
-    seconds: float
 
 
 class Kills:
@@ -40,6 +39,7 @@ class Kills:
         self.bench = bench
         self.commands = commands(bench) | {"report": ["report", "run"]}
         self.found: dict[str, Undisturbed] = {}
+        self.seconds: dict[str, float] = {}
 
     def undisturbed(self, name: str) -> Undisturbed:
         if name not in self.found:
@@ -80,13 +80,8 @@ class Kills:
         return Verdict(what, RIGHT, list(dict.fromkeys(faults)), kills, " ".join(self.commands[name]))
 
     def _undisturbed(self, name: str) -> Undisturbed:
-        """The second run is the one that counts: the first one imports."""
         folder = self.bench.home / f"whole-{name}-{os.getpid()}"
-        home = self._begun(name, folder / "first")
-        first = learn(self.commands[name], home)
-        assert first.code == 0, f"{name}: {first}"
-        counted = folder / "changes"
-        home = self._begun(name, folder / "second")
+        counted, home = folder / "changes", self._begun(name, folder)
 
         def prepare() -> None:
             changes, leave = Changes(home), os._exit
@@ -98,14 +93,18 @@ class Kills:
 
             os._exit = left  # type: ignore[assignment]
 
-        ended = attempt(self.commands[name], home, prepare=prepare, seconds=60)
+        ended = learn(self.commands[name], home, prepare=prepare)
         assert ended.code == 0, f"{name}: {ended}"
         count = int(counted.read_text())
-        found = Undisturbed(
-            written.tables(home), written.weights(home), written.names(home), count, ended.seconds
-        )
-        shutil.rmtree(folder / "first")
-        return found
+        return Undisturbed(written.tables(home), written.weights(home), written.names(home), count)
+
+    def _seconds(self, name: str) -> float:
+        """Of the command where everything is imported already."""
+        if name not in self.seconds:
+            folder = self.bench.home / f"timed-{name}-{os.getpid()}"
+            self.seconds[name] = attempt(self.commands[name], self._begun(name, folder)).seconds
+            shutil.rmtree(folder)
+        return self.seconds[name]
 
     def _begun(self, name: str, folder: Path) -> Path:
         home = folder / "work"
@@ -117,7 +116,7 @@ class Kills:
     @cached_property
     def _finished_spectra(self) -> Path:
         self.undisturbed("spectra")
-        return self.bench.home / f"whole-spectra-{os.getpid()}" / "second" / "work" / "run"
+        return self.bench.home / f"whole-spectra-{os.getpid()}" / "work" / "run"
 
     def _killed(self, name: str, whole: Undisturbed, home: Path, draw: random.Random) -> tuple[str, Ended]:
         if draw.random() < 0.75:
@@ -125,7 +124,7 @@ class Kills:
             ended = attempt(self.commands[name], home, prepare=lambda: Changes(home, fatal, torn=torn) and None)
             return f"killed at change {fatal}{', torn' if torn else ''}", ended
         number = draw.choice(list(SIGNALS))
-        after = draw.random() * whole.seconds
+        after = draw.random() * self._seconds(name)
         return f"{SIGNALS[number]} after {after:.2f} s", attempt(self.commands[name], home, send=(number, after))
 
     def _judged(self, whole: Undisturbed, home: Path, kept: dict[str, tuple[int, int]]) -> list[Fault]:

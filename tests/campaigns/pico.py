@@ -29,6 +29,12 @@ def pico(folder: Path) -> Path:
     return folder
 
 
+def fused_pico(folder: Path) -> Path:
+    """The same weights in one file, the experts of a layer in one tensor each."""
+    save(build(replace(FAMILIES["qwen3_moe"], width=WIDTH)), folder, fused=True, shard_size=10**9)
+    return folder
+
+
 def text(path: Path, seed: int, letters: int = 1500) -> Path:
     draw = random.Random(seed)
     path.write_text("".join(draw.choice(LETTERS) for _ in range(letters)))
@@ -74,7 +80,19 @@ def commands(bench: Bench) -> dict[str, list[str]]:
     return {
         "spectra": ["spectra", *model, *out, "--projections", "up,down"],
         "operator": ["operator", *model, *out, "--layers", "0", *few],
-        "experts": ["experts", *model, *out, "--ratios", "0.4", "--jackknife", "2", "--draws", "1", "--projections", "up"],
+        "experts": [
+            "experts",
+            *model,
+            *out,
+            "--ratios",
+            "0.4",
+            "--jackknife",
+            "2",
+            "--draws",
+            "1",
+            "--projections",
+            "up",
+        ],
         "superweights": [
             *("superweights", *model, *out, "--text", held, "--tokens", "32", "--window", "16", "--threshold", "0.5"),
             *("--most", "2", "--entries", "4", "--ranks", "3", "--methods", "rtn", "--ratios", "0.4"),
@@ -95,7 +113,20 @@ def commands(bench: Bench) -> dict[str, list[str]]:
         ],
         "attribution": [
             *("attribution", *model, *out, "--text", held, "--windows", "8", "--window", "16", *calibration),
-            *("--ladder", "quick", "--mobe-steps", "3", "--fit-steps", "3", "--ratio", "0.4", "--layers", "0", "--projections", "up"),
+            *(
+                "--ladder",
+                "quick",
+                "--mobe-steps",
+                "3",
+                "--fit-steps",
+                "3",
+                "--ratio",
+                "0.4",
+                "--layers",
+                "0",
+                "--projections",
+                "up",
+            ),
         ],
         "compare": ["compare", *model, *out, "--config", str(bench.home / "experiment.toml")],
     }

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from campaigns.forked import Ended, forked
 
-SECONDS = 20.0  # a case at pico size takes less than two
+SECONDS = 12.0  # a case at pico size takes less than two
 LONGEST = 300  # characters of a message
 MEMORY = 1500 << 20  # bytes; a child begins with what is imported, about a third of that
 ADDRESS_SPACE = 8 << 30
@@ -53,11 +53,12 @@ def attempt(
     return forked(call, folder, seconds, send)
 
 
-def learn(arguments: Sequence[str], folder: Path) -> Ended:
+def learn(arguments: Sequence[str], folder: Path, *, prepare: Callable[[], object] = lambda: None) -> Ended:
     """`attempt`, and what it imported is imported here, so that later children find it."""
     modules = folder.with_name(folder.name + MODULES)
 
-    def prepare() -> None:
+    def listening() -> None:
+        prepare()
         real = os._exit
 
         def leave(code: int) -> None:
@@ -66,7 +67,7 @@ def learn(arguments: Sequence[str], folder: Path) -> Ended:
 
         os._exit = leave  # type: ignore[assignment]
 
-    ended = attempt(arguments, folder, seconds=120, prepare=prepare)
+    ended = attempt(arguments, folder, seconds=120, prepare=listening)
     for name in modules.read_text(encoding="utf-8").split("\n"):
         if name not in sys.modules:
             with contextlib.suppress(Exception):
@@ -79,6 +80,7 @@ def learn(arguments: Sequence[str], folder: Path) -> Ended:
 def command() -> Any:
     """The command line built once: every call would build all of it, a third of the time of a small case."""
     import typer.main
+
     from diag.cli import app
 
     built = typer.main.get_command(app)
@@ -133,7 +135,7 @@ def faults_of(ended: Ended, home: Path) -> list[Fault]:
     if internal := re.search(r"^.*\(see (\S*/)?errors/.*$", said, re.MULTILINE):
         found.append(Fault("internal error", internal[0][:300]))
     errors = ended.err.replace(str(home), ".")
-    if ended.code and not errors.strip():
+    if ended.code and not said.strip():
         found.append(Fault("no message", f"exit code {ended.code} without a word"))
     longest = max(errors.split("\n"), key=len)
     if ended.code and len(longest) > LONGEST:

@@ -73,7 +73,7 @@ def first_difference(expected: list[dict[str, Any]], found: list[dict[str, Any]]
         return f"{len(found)} rows, not {len(expected)}"
     for n, (right, row) in enumerate(zip(expected, found, strict=True)):
         if right != row:
-            column = next((c for c in {**right, **row} if right.get(c) != row.get(c)))
+            column = next(c for c in {**right, **row} if right.get(c) != row.get(c))
             return f"row {n}, {column}: {row.get(column)!r}, not {right.get(column)!r}"
     return ""
 
