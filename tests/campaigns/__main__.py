@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         seed=given.seed,
         seconds=given.seconds / whole,
         jobs=given.jobs if cases is None else min(given.jobs, len(cases)),
-        cases=cases,
+        cases=None if cases is None else dict.fromkeys(chosen, cases),
         keep=given.keep,
     )
     print(frame.summary(judged))

@@ -14,7 +14,8 @@ CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.syml
 class Changes:
     """Counts what changes files below `root`; at number `fatal` the process is gone before the change is made.
 
-    A file that is flushed counts too: the process is gone then with all of it written, or with `torn` only half.
+    A file that is flushed counts too: the process is gone then with all of it written, or with `torn` only half; and
+    `torn` at the opening of a file leaves it empty.
     """
 
     def __init__(self, root: Path, fatal: int = -1, *, torn: bool = False) -> None:
@@ -29,12 +30,16 @@ class Changes:
             path, mode, flags = arguments
             writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
             if (isinstance(flags, int) and flags & writes) or (isinstance(mode, str) and set(mode) & set("wax+")):
-                self._change(path)
+                self._change(path, emptied=isinstance(flags, int) and bool(flags & os.O_TRUNC))
         elif event in CHANGES:
             self._change(arguments[0])
 
-    def _change(self, path: object) -> None:
+    def _change(self, path: object, *, emptied: bool = False) -> None:
         if isinstance(path, str | os.PathLike) and os.path.abspath(path).startswith(self._root):
+            if self._torn and emptied and self.count + 1 == self._fatal and os.getpid() == self._owner:
+                self.count += 1  # the opening below is heard too
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+                os._exit(KILLED)
             self._next()
 
     def _flush(self, descriptor: int) -> None:

@@ -12,7 +12,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -64,11 +64,12 @@ class Judged:
         return f"make campaign ONLY={self.campaign} SEED={self.seed} CASE={self.case}"
 
 
-Kinds = dict[str, Callable[[Bench], Campaign]]
+Kinds = Mapping[str, Callable[[Bench], Campaign]]
+Cases = Mapping[str, Sequence[int]]  # of each campaign
 
 
 def run(
-    kinds: Kinds, *, seed: int, seconds: float, jobs: int, cases: Sequence[int] | None, keep: Path | None = None
+    kinds: Kinds, *, seed: int, seconds: float, jobs: int, cases: Cases | None, keep: Path | None = None
 ) -> list[Judged]:
     """All campaigns, one after the other, each for its share of the time or over these cases."""
     home = Path(tempfile.mkdtemp(prefix="tdmoe-"))
@@ -97,7 +98,7 @@ def _work(
     log: Path,
     seed: int,
     seconds: float,
-    cases: Sequence[int] | None,
+    cases: Cases | None,
     worker: int,
     jobs: int,
     keep: Path | None,
@@ -114,7 +115,7 @@ def _work(
                 end += seconds * campaign.share  # what one leaves, the next may use
                 gc.freeze()  # a collection in a child would copy what is shared
                 broken = 0
-                for number in range(worker, AT_ONCE, jobs) if cases is None else cases[worker::jobs]:
+                for number in range(worker, AT_ONCE, jobs) if cases is None else cases[name][worker::jobs]:
                     if time.monotonic() > end or broken == MOST_BROKEN:
                         break
                     judged = judge(campaign, name, seed, number, bench.home / f"w{worker}", keep)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from tiny import INDEX
 
 from campaigns import written
 from campaigns.forked import forked
@@ -198,6 +199,13 @@ def _dense(draw: random.Random, model: Path) -> str:
     elif how == "renamed":
         tensors[name + "x"] = tensor
     save_file(tensors, paths[name], {"format": "pt"})
+    if name not in tensors and draw.random() < 0.7:
+        table = json.loads((model / INDEX).read_text())
+        shard = table["weight_map"].pop(name)
+        if how == "renamed":
+            table["weight_map"][name + "x"] = shard
+        (model / INDEX).write_text(json.dumps(table))
+        how += ", in the index too"
     return f"{name} {how}"
 
 
