@@ -41,6 +41,7 @@ def forked(call: Callable[[], object], folder: Path, seconds: float, send: tuple
     child = os.fork()
     if child == 0:
         os.close(reader)
+        os.set_inheritable(writer, True)  # `call` may become another program
         _act(call, folder, out, err)
     os.close(writer)
     hung = False

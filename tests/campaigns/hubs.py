@@ -24,6 +24,7 @@ from campaigns.pico import Bench
 from campaigns.tool import Fault, attempt, faults_of, learn, refused
 
 REPO = "acme/Pico-MoE"
+SECONDS = 30  # of a case: every silence is waited for several times
 PATIENCE = 0.25  # seconds that a silent server is waited for
 BOMB = 1 << 30  # bytes that a small answer unpacks to
 STATUSES = (200, 204, 206, 301, 302, 304, 307, 400, 401, 403, 404, 408, 410, 416, 418, 429, 451, 500, 502, 503, 504)
@@ -63,7 +64,9 @@ class Hubs:
         )
         first, times = draw.randrange(4), draw.choice((1, 1, 3, 10**6))
         fault = _Fault(where, first, times, change)
-        ended = attempt(self.commands[name], folder / "work", prepare=lambda: _serve(self.bench, folder, fault))
+        ended = attempt(
+            self.commands[name], folder / "work", seconds=SECONDS, prepare=lambda: _serve(self.bench, folder, fault)
+        )
         done = f"{name}, {done} to {where or 'anything'}, {times} times from number {first}"
         faults, said = faults_of(ended, folder), " ".join(self.commands[name])
         if refused(ended) or faults:

@@ -6,17 +6,21 @@ import os
 import random
 import shutil
 import signal
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from campaigns import written
 from campaigns.death import KILLED, Changes
-from campaigns.forked import Ended
+from campaigns.forked import Ended, forked
 from campaigns.frame import RIGHT, Verdict
 from campaigns.pico import Bench, commands
 from campaigns.tool import Fault, attempt, faults_of, learn
 
+SECONDS = 60  # of a command that takes up to three on a quiet machine
+COLD, IMPORTS = 0.03, 4.0  # share of kills of a process that begins with its imports, and their seconds
 MOST = 4  # kills of one command
 FOREIGN = ("notes.txt", ".precious.tmp")  # a user's own, in a run folder
 SIGNALS = {signal.SIGKILL: "SIGKILL", signal.SIGTERM: "SIGTERM", signal.SIGINT: "SIGINT"}
@@ -68,7 +72,7 @@ class Kills:
                     (home / "run" / each).write_text("mine")
             if draw.random() < 0.2:
                 break
-        last = attempt(self.commands[name], home)
+        last = self._attempt(name, home)
         faults += faults_of(last, folder)
         if last.code:
             faults.append(Fault("dead end", f"exit code {last.code}: {last.err.strip()[-300:]}"))
@@ -102,9 +106,12 @@ class Kills:
         """Of the command where everything is imported already."""
         if name not in self.seconds:
             folder = self.bench.home / f"timed-{name}-{os.getpid()}"
-            self.seconds[name] = attempt(self.commands[name], self._begun(name, folder)).seconds
+            self.seconds[name] = self._attempt(name, self._begun(name, folder)).seconds
             shutil.rmtree(folder)
         return self.seconds[name]
+
+    def _attempt(self, name: str, home: Path, **named: Any) -> Ended:
+        return attempt(self.commands[name], home, seconds=SECONDS, **named)
 
     def _begun(self, name: str, folder: Path) -> Path:
         home = folder / "work"
@@ -119,13 +126,18 @@ class Kills:
         return self.bench.home / f"whole-spectra-{os.getpid()}" / "work" / "run"
 
     def _killed(self, name: str, whole: Undisturbed, home: Path, draw: random.Random) -> tuple[str, Ended]:
+        if draw.random() < COLD:
+            number, after = draw.choice(list(SIGNALS)), draw.random() * IMPORTS
+            arguments = [sys.executable, "-m", "diag.cli", *self.commands[name]]
+            ended = forked(lambda: os.execv(sys.executable, arguments), home, SECONDS, (number, after))
+            return f"{SIGNALS[number]} after {after:.2f} s of a new process", ended
         if draw.random() < 0.75:
             fatal, torn = draw.randint(1, whole.changes), draw.random() < 0.3
-            ended = attempt(self.commands[name], home, prepare=lambda: Changes(home, fatal, torn=torn) and None)
+            ended = self._attempt(name, home, prepare=lambda: Changes(home, fatal, torn=torn))
             return f"killed at change {fatal}{', torn' if torn else ''}", ended
         number = draw.choice(list(SIGNALS))
         after = draw.random() * self._seconds(name)
-        return f"{SIGNALS[number]} after {after:.2f} s", attempt(self.commands[name], home, send=(number, after))
+        return f"{SIGNALS[number]} after {after:.2f} s", self._attempt(name, home, send=(number, after))
 
     def _judged(self, whole: Undisturbed, home: Path, kept: dict[str, tuple[int, int]]) -> list[Fault]:
         faults = written.differences(whole.tables, written.tables(home))
