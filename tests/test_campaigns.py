@@ -36,7 +36,7 @@ class Slice(NamedTuple):
 
 SLICES = {
     "kills": Slice(
-        "0,34",
+        "0,52",
         """
 import tdmoe.atomic
 def write_pieces(path, pieces):  # a file that stands in its place before it is whole
@@ -46,11 +46,11 @@ def write_pieces(path, pieces):  # a file that stands in its place before it is 
             file.write(piece)
 tdmoe.atomic.write_pieces = write_pieces
 """,
-        "34",
+        "52",
         "dead end",
     ),
     "checkpoints": Slice(
-        "0,1,2,3,4,5,137,192",
+        "0,1,2,3,4,5,192",
         """
 import contextlib, tdmoe.safetensors_header
 from tdmoe.files import LocalFiles
@@ -61,7 +61,7 @@ def lenient(self, file, offset, buffer):  # what a cut file lacks is zero
 LocalFiles.read = lenient
 tdmoe.safetensors_header._check_layout = lambda *_: None
 """,
-        "137,192",
+        "192",
         "silent wrong number",
     ),
     "running": Slice(
