@@ -106,6 +106,7 @@ class _Fault:
 def _serve(bench: Bench, folder: Path, fault: _Fault) -> None:
     """In the child: a hub in threads of its own, and huggingface_hub pointed at it, with short waits."""
     import huggingface_hub.constants as constants
+    import huggingface_hub.file_download
     import huggingface_hub.hf_api
 
     import diag.remote
@@ -155,7 +156,8 @@ def _serve(bench: Bench, folder: Path, fault: _Fault) -> None:
     constants.HF_HUB_ETAG_TIMEOUT = PATIENCE
     huggingface_hub.hf_api.api.endpoint = hub.endpoint
     diag.remote.pause = lambda *_: 0.0  # type: ignore[assignment]
-    huggingface_hub.utils._http.time = _Quick()  # type: ignore[assignment]
+    for module in (huggingface_hub.utils._http, huggingface_hub.file_download):
+        module.time = _Quick()  # type: ignore[assignment]
 
 
 class _Quick:
