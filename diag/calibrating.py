@@ -137,7 +137,7 @@ class Calibration(OpenModel):
             self.folder.begin()
             started = time.perf_counter()
             moments = self._collect(on_tokens)
-            for job in self.folder.jobs:
+            for job in self.folder.pending():
                 sums, seconds = moments.layers[job.layer], time.perf_counter() - started
                 rows = {TABLE: [self._row(job, sums, moments.tokens)]}
                 self.folder.finish(job, rows, to_arrays(sums), seconds)

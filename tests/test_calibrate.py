@@ -32,6 +32,10 @@ def results(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (out / "results").glob("*.safetensors")}
 
 
+def stamps(out: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
+
+
 def test_it_saves_the_moments_of_every_layer(calibrate: Callable[..., Result], tmp_path: Path) -> None:
     """Against the mean of x x^T of the recorded inputs of the first layer, on the same windows."""
     out = tmp_path / "o"
@@ -81,6 +85,12 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
     assert again.code == 0 and len(calls) == 4, "two of the four batches were left"
     assert results(tmp_path / "o") == results(tmp_path / "whole")
     assert not (tmp_path / "o" / "partial.safetensors").exists()
+    (gone := tmp_path / "o" / "results" / "calibrate-L001-experts.json").unlink()
+    before = stamps(tmp_path / "o")
+    assert calibrate(*SMALL, "--out", tmp_path / "o").code == 0
+    after = stamps(tmp_path / "o")
+    assert {name for name in after if after[name] != before.get(name)} == {gone.name, f"{gone.stem}.safetensors"}
+    assert results(tmp_path / "o") == results(tmp_path / "whole")
 
 
 def test_per_expert_and_gate_weighting_are_other_runs(calibrate: Callable[..., Result], tmp_path: Path) -> None:
