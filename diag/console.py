@@ -303,6 +303,8 @@ def print_compression(session: Session, saved: Saved | None) -> None:
     method = rows[0]["method"] if rows else ""
     print(f"{session.model.name}: {method}, errors relative to the stack's own norm")
     _stdout().print(table)
+    if any(row["status"] == "not_measured" for row in rows):
+        print("empty errors were not measured: --errors weight,functional,operator measures all, which takes longer")
     if saved is None:
         return
     if abs(saved.bits_saved - saved.bits_saved_bf16) < 1e-9:
