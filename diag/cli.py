@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -25,12 +26,14 @@ from diag.commands.quality import quality
 from diag.commands.report import report
 from diag.commands.spectra import spectra
 from diag.commands.superweights import superweights
+from reports.formats import visible
 from tdmoe import __version__
 from tdmoe.problems import InputError
 
+NAME = "tdmoe-diag"  # however it is started
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="Why tensor decomposition of a Mixture-of-Experts LLM fails on your checkpoint, measured.",
 )
@@ -41,7 +44,7 @@ for command in (compare, *PROBES, calibrate, compress, report, models):
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"tdmoe-diag {__version__}")
+        typer.echo(f"{NAME} {__version__}")
         raise typer.Exit
 
 
@@ -52,10 +55,12 @@ def root(version: Annotated[bool, typer.Option("--version", callback=_version, i
 
 def main() -> None:
     """Entry point; a user's mistake ends with one message and exit code 2, never a traceback."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path that is not UTF-8 is printed as it is
     try:
-        app()
+        app(prog_name=NAME)
     except InputError as error:
-        typer.echo(f"tdmoe-diag: {_as_given(str(error), sys.argv[1:2])}", err=True)
+        typer.echo(f"{NAME}: {visible(_as_given(str(error), sys.argv[1:2]))}", err=True)
         sys.exit(2)
 
 

@@ -25,6 +25,7 @@ from diag.catalog import HUB_IDS
 from diag.progress import COUNTED, bars
 from diag.run import Job, Outcome, Row, RunFolder
 from diag.session import Session
+from reports.formats import visible
 from tdmoe.families import PROJECTIONS
 from tdmoe.gram import MODES
 from tdmoe.problems import InputError
@@ -84,7 +85,7 @@ def execute(session: Session, notes: Iterable[str], *, quiet: bool) -> None:
 
 def _job_line(key: str, outcome: Outcome) -> str:
     if outcome.state == "failed":
-        return f"[red]{key}  failed[/red]: {escape(outcome.message or '')}"
+        return f"[red]{key}  failed[/red]: {escape(visible(outcome.message or ''))}"
     return f"{key}  done in {outcome.seconds:.1f} s"
 
 

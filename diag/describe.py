@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from diag import parse
 from tdmoe.architecture import Architecture, architecture
 from tdmoe.checkpoint import Checkpoint
-from tdmoe.families import FAMILIES, PROJECTIONS, Layout
-from tdmoe.locate import check_layers, open_stack
+from tdmoe.families import FAMILIES, Layout
+from tdmoe.locate import check_stacks
 from tdmoe.problems import InputError
 from tdmoe.stack import ExpertStack
 
@@ -33,6 +33,7 @@ class Description:
     groups: tuple[Group, ...]
     total_bytes: int
     refusal: str | None
+    notes: tuple[str, ...] = ()
 
     @property
     def expert_bytes(self) -> int:
@@ -42,12 +43,12 @@ class Description:
 def describe(checkpoint: Checkpoint) -> Description:
     """Read every header, no weight. InputError where not even the architecture is known."""
     arch = architecture(checkpoint.config)
+    notes = tuple(checkpoint.notes)
     try:
-        check_layers(checkpoint, arch)
-        stacks = [open_stack(checkpoint, arch, layer, p) for p in PROJECTIONS for layer in arch.layers]
-        return Description(arch, tuple(_groups(stacks)), checkpoint.nbytes(), None)
+        stacks = check_stacks(checkpoint, arch)
+        return Description(arch, tuple(_groups(stacks)), checkpoint.nbytes(), None, notes)
     except InputError as error:
-        return Description(arch, (), checkpoint.nbytes(), str(error))
+        return Description(arch, (), checkpoint.nbytes(), str(error), notes)
 
 
 def family_rows() -> list[tuple[str, str, str]]:
@@ -77,6 +78,7 @@ def facts(description: Description) -> Iterator[tuple[str, str]]:
     yield "hidden size", str(arch.hidden)
     yield "expert width", str(arch.width)
     yield "supported", f"no: {description.refusal}" if description.refusal else "yes"
+    yield from (("note", note) for note in description.notes)
 
 
 def _groups(stacks: list[ExpertStack]) -> Iterator[Group]:

@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def shown(value: object, most: int = 60) -> str:
+    """A value out of a file, for a message: as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a list in a list in a list
+        text = f"a {type(value).__name__} too long to write"
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 class InputError(ValueError):
     """Found before any long work: a path, an option, a config field, a header. It says where and what to do."""
 
