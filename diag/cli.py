@@ -28,7 +28,7 @@ from diag.commands.spectra import spectra
 from diag.commands.superweights import superweights
 from reports.formats import visible
 from tdmoe import __version__
-from tdmoe.problems import InputError
+from tdmoe.problems import InputError, out_of_memory
 
 NAME = "tdmoe-diag"  # however it is started
 app = typer.Typer(
@@ -61,6 +61,11 @@ def main() -> None:
         app(prog_name=NAME)
     except InputError as error:
         typer.echo(f"{NAME}: {visible(_as_given(str(error), sys.argv[1:2]))}", err=True)
+        sys.exit(2)
+    except Exception as error:
+        if (message := out_of_memory(error)) is None:
+            raise
+        typer.echo(f"{NAME}: {message}", err=True)
         sys.exit(2)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +28,7 @@ from diag.calibrating import TABLE as CALIBRATED
 from diag.calibrating import VERSION as CALIBRATION
 from diag.calibrating import from_arrays
 from diag.files import write_json
+from diag.loadable import check_loadable, is_native
 from diag.open_model import model_identity
 from diag.probes import Settings as ProbeSettings
 from diag.run import Job, Row, digest
@@ -40,7 +42,7 @@ from tdmoe.families import JOINT, MEMBERS
 from tdmoe.forms.bases import Fit
 from tdmoe.joint import Stack
 from tdmoe.layout import shard_name
-from tdmoe.problems import InputError
+from tdmoe.problems import InputError, WeightError
 from tdmoe.ranks import Ranks
 from tdmoe.source import stored_dtype
 from tdmoe.stack import ExpertStack
@@ -158,6 +160,8 @@ def run(
     reader = joint.reader(stack, settings.memory, on_read)
     statistics = statistics_of(settings, stack)
     made = compress_stack(reader, method, options, settings.allotment(stack), statistics, device=device)
+    if not math.isfinite(made.errors.weight):
+        raise WeightError(f"{stack.projection} of layer {stack.layer}: the factors came out as NaN or infinite")
     sha256 = write_stack(Path(settings.to), stack, made.factored)
     dense_bits = size(stack) * 8 * stored_dtype(stack).itemsize
     row = {
@@ -175,6 +179,14 @@ def run(
     if fit is not None:
         row |= {"steps": fit.curve[-1][0], "stopped": fit.stopped, "decrement": fit.decrement}
     return {TABLE: [{column: row[column] for column in COLUMNS}]}, curve
+
+
+def check_source(session: Session) -> None:
+    """InputError where what would be copied beside the factors is not a whole model."""
+    checkpoint = session.checkpoint
+    checkpoint.refuse_adapter()
+    if is_native(checkpoint):
+        check_loadable(session.model, checkpoint, model_identity(checkpoint))
 
 
 def check_to(session: Session, *, settled: bool = True) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from diag.compressing import ABOUT, DENSE, bits, compressed_folder
 from diag.hollow import factored_layers
+from diag.loadable import check_loadable, named
 from diag.models import Model
 from diag.open_model import model_identity
 from diag.transformer import load_tokenizer
@@ -52,8 +53,10 @@ def open_companion(path: Path, original: Checkpoint) -> Companion:
             _check_same(option, checkpoint, original)
             known = _about(option, folder) or {"layers": tuple(sorted(factored_layers(checkpoint)))}
             saved = (bits(original) - bits(checkpoint)) / bits(original)
-            identity = model_identity(checkpoint)
-            return Companion(name, Model(name, folder), checkpoint, identity, saved, **{"method": name, **known})
+            model, identity = Model(name, folder), model_identity(checkpoint)
+            with named(option):
+                check_loadable(model, checkpoint, identity)
+            return Companion(name, model, checkpoint, identity, saved, **{"method": name, **known})
         except BaseException:
             checkpoint.close()
             raise

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diag.compressing import ABOUT, DENSE, bits, compressed_folder
+from diag.loadable import check_loadable, named
 from diag.models import Model
 from diag.open_model import model_identity
 from diag.probes.quality import Saved, Subject
@@ -54,9 +55,12 @@ def open_compressed(path: Path, original: Checkpoint) -> OnDisk:
                 raise InputError(
                     f"{option}: has a vocabulary of {theirs} tokens, the model {ours}; they cannot be compared"
                 )
+            model, identity = Model(name, folder), model_identity(found)
+            with named(option):
+                check_loadable(model, found, identity)
             before = bits(original), 16 * parameters(original, embeddings=False)
             saved = Saved(*((whole - bits(found)) / whole for whole in before))
-            return OnDisk(subject, Model(name, folder), saved, model_identity(found), calibrated_on, calibration)
+            return OnDisk(subject, model, saved, identity, calibrated_on, calibration)
     except OSError as error:
         reason = f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"
         raise InputError(f"{option}: {reason}; check the folder and its rights") from error

@@ -118,7 +118,7 @@ class Plan(OpenModel):
     def notes(self) -> list[str]:
         """What differs from what was asked."""
         asked = self.request.windows
-        return [
+        return super().notes() + [
             f"--texts {data.name}: holds {len(ids_WT)} whole windows, fewer than --windows {asked}"
             for data, ids_WT in self.texts.items()
             if len(ids_WT) < asked

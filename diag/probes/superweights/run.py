@@ -25,7 +25,7 @@ from torch import Tensor
 from diag import parse
 from diag.asked import Asked
 from diag.calibrating import Settings as CalibrationSettings
-from diag.factors import Factors, Recipe, Source, calibration_of, recipes
+from diag.factors import Factors, Recipe, Source, Unmade, calibration_of, recipes
 from diag.open_model import OpenModel
 from diag.probes.superweights import NAME, TABLES, VERSION, Settings
 from diag.probes.superweights.discovery import Arrays, Row, Search, labels, mean_square, search, site_of_row, tokens_of
@@ -129,7 +129,7 @@ class SuperWeights:
     def notes(self) -> list[str]:
         """What differs from what was asked."""
         given, length = self.settings, self.windows_WT.shape[1]
-        notes = []
+        notes = self.opened.notes()
         if given.tokens - (found := self.windows_WT.numel()) >= length:
             notes.append(f"--text {given.text}: holds {found:,} tokens in whole windows, fewer than {given.tokens:,}")
         if (windows := len(self.evaluation_WT)) < given.windows:
@@ -167,7 +167,7 @@ class SuperWeights:
         self._made: list[Factors] = []
         try:
             self._made = make(self.recipes, self._source()) if pending else []
-        except InputError as error:
+        except (InputError, Unmade) as error:
             for part in pending:
                 self._fail(part, error)
 
