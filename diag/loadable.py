@@ -138,7 +138,7 @@ def _unused(checkpoint: Checkpoint, config: Any) -> list[str]:
     check_info(checkpoint, info)
     if not (unused := sorted(info["unexpected_keys"])):
         return []
-    return [f"{len(unused)} tensors of the checkpoint are not used by the model, as {shown(unused[0], 200)}"]
+    return [f"{len(unused)} of the checkpoint's tensors are not used by the model, as {shown(unused[0], 200)}"]
 
 
 def _shard(checkpoint: Checkpoint, name: str) -> str:

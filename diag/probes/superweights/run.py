@@ -147,7 +147,6 @@ class SuperWeights:
         if self.folder.failures():
             return []
         self.found = self.folder.rows("superweights")
-        self.spikes = self.folder.rows("spikes")
         self.inputs: Arrays = self.folder.arrays(part)
         self.followed = list(self._followed())
         parts = {part: None, **{Part(NAME, f"recovery-{f.name}", _about(f)): f for f in self.followed}}
@@ -220,6 +219,10 @@ class SuperWeights:
         tables, arrays = search(self._projections, looked_at, lambda: on_window(1))
         return tables, arrays
 
+    def strongest(self) -> dict[str, Any]:
+        """The row of the strongest spike, whether or not it is a super weight's."""
+        return max(self.folder.rows("spikes"), key=lambda row: (row["same_token"], _strength(row)))
+
     def _followed(self) -> Iterator[Followed]:
         """Every matrix with a super weight, otherwise that of the strongest spike; and a control."""
         entries: dict[Site, list[tuple[int, int]]] = {}
@@ -228,8 +231,7 @@ class SuperWeights:
                 entries.setdefault(site_of_row(row), []).append((int(row["row"]), int(row["column"])))
         sites = [Followed(site, "superweight", tuple(places)) for site, places in entries.items()]
         if not sites:
-            best = max(self.spikes, key=lambda row: (row["same_token"], _strength(row)))
-            sites = [Followed(site_of_row(best), "strongest_spike")]
+            sites = [Followed(site_of_row(self.strongest()), "strongest_spike")]
         yield from sites
         if (control := self._control([followed.site for followed in sites])) is not None:
             yield Followed(control, "control")
@@ -329,7 +331,7 @@ class SuperWeights:
         draws, found = self.settings.draws, [row for row in self.found if row["status"] != "none_found"]
         yield from self._beside(Removal("superweight", [_entry(row) for row in found]), draws, generator)
         if not found:
-            spikes = [_entry(row) for row in self.spikes if row["same_token"]]
+            spikes = [_entry(row) for row in self.folder.rows("spikes") if row["same_token"]]
             yield from self._beside(Removal("strongest_spike", spikes), draws, generator)
         first = [followed for followed in self.followed if followed.role != "control"][:1]
         for followed in first + [followed for followed in self.followed if followed.role == "control"]:
