@@ -248,7 +248,7 @@ def test_broken_weights_fail_with_a_message(tool: Tool, dense: Path, texts: tupl
     out = tmp_path / "out"
     result = tool("superweights", "--model", dense, *SMALL, *texts, "--out", out, "--quiet", "--device", "cpu")
     assert result.code == 1
-    assert "layer 1 down: its activations are NaN or infinite" in result.err
+    assert "model.layers.1.mlp.down_proj.weight: holds weights that are NaN or infinite; download" in result.err
     assert [row["status"] for row in tables(out)["superweights"]] == ["failed"]
     assert states(out) == {"superweights-discovery": "failed"}
 
