@@ -143,7 +143,6 @@ class Calibration(OpenModel):
     def _measure(self, on_tokens: Callable[[int], None]) -> None:
         started = time.perf_counter()
         moments = self._collect(on_tokens)
-        (self.folder.path / PARTIAL).unlink(missing_ok=True)
         for job in self.folder.jobs:
             sums, seconds = moments.layers[job.layer], time.perf_counter() - started
             with failing(self.folder, [job]):
@@ -154,6 +153,7 @@ class Calibration(OpenModel):
                     )
                 rows = {TABLE: [self._row(job, sums, moments.tokens)]}
                 self.folder.finish(job, rows, to_arrays(sums), seconds)
+        (self.folder.path / PARTIAL).unlink(missing_ok=True)
 
     def _collect(self, on_tokens: Callable[[int], None]) -> Moments:
         model = self.load()

@@ -32,7 +32,7 @@ from diag.loadable import check_loadable, is_native
 from diag.open_model import model_identity
 from diag.probes import Settings as ProbeSettings
 from diag.run import Job, Row, digest
-from tdmoe import assemble, forms, joint, methods
+from tdmoe import assemble, forms, joint, json_text, methods
 from tdmoe.architecture import architecture
 from tdmoe.blocks import BlockPlan
 from tdmoe.calibration import LayerMoments
@@ -264,7 +264,7 @@ def _to(session: Session) -> Path:
 def _about(session: Session) -> dict[str, Any] | None:
     """What --to says of itself; None where it is not ours."""
     try:
-        about = json.loads((_to(session) / ABOUT).read_text(encoding="utf-8"))
+        about = json_text.parse((_to(session) / ABOUT).read_bytes())
         return about if isinstance(about["identity"], str) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -364,7 +364,7 @@ def moments_digest(identities: Iterable[Mapping[str, Any]]) -> str:
 def saved_moments(folder: Path) -> str:
     """`moments_digest` of a finished calibration; InputError where the folder holds none."""
     try:
-        manifest = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        manifest = json_text.parse((folder / "run.json").read_bytes())
         command, states = manifest["command"], {job["state"] for job in manifest["jobs"]}
         if command != CALIBRATE:
             raise InputError(f"--statistics {folder}: holds a run of '{command}'; give one of '{CALIBRATE}'")
@@ -406,7 +406,7 @@ def check_statistics(folder: Path, stack: Stack, needs: methods.Needs) -> None:
 
 
 def _result(folder: Path, key: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "results" / f"{key}.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json_text.parse((folder / "results" / f"{key}.json").read_bytes())
     return found
 
 

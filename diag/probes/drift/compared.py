@@ -6,7 +6,6 @@ form, or one that another tool compressed, attention and embeddings too.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from diag.loadable import check_loadable, named
 from diag.models import Model
 from diag.open_model import model_identity
 from diag.transformer import load_tokenizer
+from tdmoe import json_text
 from tdmoe.architecture import language_config
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.files import LocalFiles
@@ -95,7 +95,7 @@ def _about(option: str, folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = json_text.parse(path.read_bytes())
         if about["state"] != "complete":
             raise InputError(f"{option}: is unfinished; run its compress command again")
         stacks, config = about["stacks"], about["config"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from diag.loadable import check_loadable, named
 from diag.models import Model
 from diag.open_model import model_identity
 from diag.probes.quality import Saved, Subject
+from tdmoe import json_text
 from tdmoe.architecture import language_config
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.files import LocalFiles
@@ -38,7 +38,7 @@ def open_compressed(path: Path, original: Checkpoint) -> OnDisk:
     subject, calibrated_on, calibration = Subject(name, checkpoint=name), None, ""
     if (folder / ABOUT).is_file():
         try:
-            about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+            about = json_text.parse((folder / ABOUT).read_bytes())
             config, state, calibrated_on = about.get("config"), about["state"], about.get("calibrated_on")
             calibration = str(about.get("calibration") or "")
             if state != "complete":

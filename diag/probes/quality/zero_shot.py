@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tdmoe import json_text
 from tdmoe.problems import InputError
 
 METRIC = "acc"
@@ -133,7 +134,7 @@ class Evaluator:
                 return super().loglikelihood(requests, disable_tqdm=True)
 
         with _quiet():
-            self._lm = Quiet(pretrained=model, tokenizer=tokenizer, batch_size=BATCH)
+            self._lm = Quiet(pretrained=model, tokenizer=tokenizer, batch_size=BATCH, trust_remote_code=False)
 
     def run(self, task: Task, limit: int | None) -> NDArray[np.float64]:
         """1 for every document answered rightly, 0 for the others, in the data's order."""
@@ -157,7 +158,7 @@ def read_rows(path: Path, local: Local) -> list[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json_text.parse(line.encode())
             missing = [column for column in local.columns if row.get(column) is None]
         except (ValueError, AttributeError) as error:
             raise InputError(f"--task-data: {path.name} line {number} is not a JSON object; fetch it again") from error
