@@ -109,7 +109,7 @@ class SuperWeights:
         self.windows_WT = opened.windows("--text", given.text, given.tokens, given.window)
         window = self.windows_WT.shape[1]
         self.evaluation_WT = opened.windows("--eval-text", given.evaluation, given.windows * window, window)
-        self.prompt_T = torch.tensor(opened.tokenizer()(given.prompt)["input_ids"], dtype=torch.long)
+        self.prompt_T = torch.tensor(opened.tokenizer()(given.prompt, verbose=False)["input_ids"], dtype=torch.long)
         if len(self.prompt_T) == 0:
             raise InputError("--prompt: has no tokens; give a sentence")
 
