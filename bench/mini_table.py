@@ -137,7 +137,7 @@ def windows(name: str, cap: int) -> torch.Tensor:
     """The first windows of a built-in text."""
     import transformers
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(MINI)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(MINI, trust_remote_code=False)
     return cut_windows(encode(tokenizer, load_text(name)), WINDOW, cap)
 
 
@@ -147,7 +147,8 @@ def perplexities(folder: Path, texts: dict[str, Any]) -> list[str]:
 
     import tdmoe.hub  # noqa: F401
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    how = {"dtype": torch.float32, "trust_remote_code": False}
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, **how).eval()
     found = (summary(score(model, ids_WT, model.config.num_experts_per_tok)[0], 1) for ids_WT in texts.values())
     return [f"{f['perplexity']:.2f} ± {f['perplexity_stderr']:.2f}" for f in found]
 

@@ -22,12 +22,14 @@ from torch import Tensor
 
 from diag import parse
 from diag.defaults import CALIBRATION_TEXT, CALIBRATION_TOKENS
+from diag.loadable import is_finite
 from diag.open_model import OpenModel
 from diag.run import Job, RunFolder, digest
 from diag.texts import load_text, text_notes
+from diag.work import failing
 from tdmoe.atomic import write_bytes
 from tdmoe.calibration import LayerMoments, Moments, PerExpert, Weighting, collecting
-from tdmoe.problems import InputError
+from tdmoe.problems import InputError, WeightError
 
 NAME = "calibrate"
 VERSION = 3
@@ -99,7 +101,7 @@ class Calibration(OpenModel):
     def notes(self) -> list[str]:
         """What differs from what was asked."""
         found, asked, text = self.windows_WT.numel(), self.settings.tokens, self.settings.text
-        notes = text_notes(("--text", text))
+        notes = [*super().notes(), *text_notes(("--text", text))]
         if asked - found >= self.windows_WT.shape[1]:
             notes.append(f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {asked:,}")
         if found < FEW * self.arch.hidden:
@@ -135,14 +137,24 @@ class Calibration(OpenModel):
         """Run the model over what is left of the text, and save every layer's sums and the table."""
         if self.folder.pending():
             self.folder.begin()
-            started = time.perf_counter()
-            moments = self._collect(on_tokens)
-            for job in self.folder.pending():
-                sums, seconds = moments.layers[job.layer], time.perf_counter() - started
+            with failing(self.folder, self.folder.pending()):
+                self._measure(on_tokens)
+        self.folder.write_table(TABLE, COLUMNS)
+
+    def _measure(self, on_tokens: Callable[[int], None]) -> None:
+        started = time.perf_counter()
+        moments = self._collect(on_tokens)
+        for job in self.folder.pending():
+            sums, seconds = moments.layers[job.layer], time.perf_counter() - started
+            with failing(self.folder, [job]):
+                if not all(is_finite(sum_) for sum_ in vars(sums).values() if sum_ is not None and sum_.numel()):
+                    raise WeightError(
+                        f"layer {job.layer}: its inputs came out as NaN or infinite; look at the checkpoint's "
+                        "weights, or download it again"
+                    )
                 rows = {TABLE: [self._row(job, sums, moments.tokens)]}
                 self.folder.finish(job, rows, to_arrays(sums), seconds)
-            (self.folder.path / PARTIAL).unlink(missing_ok=True)
-        self.folder.write_table(TABLE, COLUMNS)
+        (self.folder.path / PARTIAL).unlink(missing_ok=True)
 
     def _collect(self, on_tokens: Callable[[int], None]) -> Moments:
         model = self.load()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -25,13 +26,15 @@ from diag.commands.quality import quality
 from diag.commands.report import report
 from diag.commands.spectra import spectra
 from diag.commands.superweights import superweights
+from reports.formats import visible
 from tdmoe import __version__
-from tdmoe.problems import InputError
+from tdmoe.problems import InputError, out_of_memory
 from tdmoe.threads import sleep_while_waiting
 
+NAME = "tdmoe-diag"  # however it is started
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="Why tensor decomposition of a Mixture-of-Experts LLM fails on your checkpoint, measured.",
 )
@@ -42,7 +45,7 @@ for command in (compare, *PROBES, calibrate, compress, report, models):
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"tdmoe-diag {__version__}")
+        typer.echo(f"{NAME} {__version__}")
         raise typer.Exit
 
 
@@ -54,10 +57,17 @@ def root(version: Annotated[bool, typer.Option("--version", callback=_version, i
 def main() -> None:
     """Entry point; a user's mistake ends with one message and exit code 2, never a traceback."""
     sleep_while_waiting()
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path that is not UTF-8 is printed as it is
     try:
-        app()
+        app(prog_name=NAME)
     except InputError as error:
-        typer.echo(f"tdmoe-diag: {_as_given(str(error), sys.argv[1:2])}", err=True)
+        typer.echo(f"{NAME}: {visible(_as_given(str(error), sys.argv[1:2]))}", err=True)
+        sys.exit(2)
+    except Exception as error:
+        if (message := out_of_memory(error)) is None:
+            raise
+        typer.echo(f"{NAME}: {message}", err=True)
         sys.exit(2)
 
 

@@ -71,6 +71,7 @@ class Compression:
         try:
             self._settings = self._calibrated()
             self.session = self._session("compress", self._settings)
+            compressing.check_source(self.session)
             self.ratio = self._targeted_ratio()
             if command.frontier or getattr(command.options, "across", "uniform") == "global":
                 method = methods.parse(command.method)[0]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from diag.compressing import ABOUT, DENSE, SOURCE, compressed_folder
+from tdmoe import json_text
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.problems import InputError
 
@@ -61,7 +61,7 @@ def read(path: Path) -> About:
     if not written.is_file():
         return About(option, folder)
     try:
-        about = json.loads(written.read_text(encoding="utf-8"))
+        about = json_text.parse(written.read_bytes())
         if about["state"] != "complete":
             raise InputError(f"{option}: is unfinished; run its compress command again")
         config = {key: about["config"][key] for key in ("method", "ratio", "layers", "projections")}

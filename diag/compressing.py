@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -29,10 +30,11 @@ from diag.calibrating import VERSION as CALIBRATION
 from diag.calibrating import from_arrays
 from diag.defaults import MEMORY_BYTES
 from diag.files import write_json
+from diag.loadable import check_loadable, is_native
 from diag.open_model import model_identity
 from diag.probes import Settings as ProbeSettings
 from diag.run import Job, Row, digest
-from tdmoe import assemble, forms, joint, methods
+from tdmoe import assemble, forms, joint, json_text, methods
 from tdmoe.architecture import architecture
 from tdmoe.blocks import BlockPlan
 from tdmoe.calibration import LayerMoments
@@ -44,7 +46,7 @@ from tdmoe.families import JOINT, MEMBERS
 from tdmoe.forms.bases import Fit
 from tdmoe.joint import Stack
 from tdmoe.layout import shard_name
-from tdmoe.problems import InputError
+from tdmoe.problems import InputError, WeightError
 from tdmoe.ranks import Ranks
 from tdmoe.source import stored_dtype
 from tdmoe.stack import ExpertStack
@@ -168,6 +170,8 @@ def run(
     statistics = statistics_of(settings, stack)
     kinds = affordable(stack.shape, method) if settings.errors is None else settings.errors
     made = compress_stack(reader, method, options, settings.allotment(stack), statistics, device=device, kinds=kinds)
+    if not math.isfinite(made.errors.weight):
+        raise WeightError(f"{stack.projection} of layer {stack.layer}: the factors came out as NaN or infinite")
     sha256 = write_stack(Path(settings.to), stack, made.factored)
     dense_bits = size(stack) * 8 * stored_dtype(stack).itemsize
     row = {
@@ -197,11 +201,18 @@ def _status(kinds: tuple[Kind, ...], calibrated: bool) -> str:
 
 def error_kinds(option: str, text: str | None) -> tuple[Kind, ...] | None:
     """Errors of stacks to measure; the weight error is always among them."""
-    return (
-        None
-        if text is None
-        else tuple(kind for kind in KINDS if kind in ("weight", *parse.choices(option, text, KINDS)))
-    )
+    if text is None:
+        return None
+    asked = parse.choices(option, text, KINDS)
+    return tuple(kind for kind in KINDS if kind in asked or kind == "weight")
+
+
+def check_source(session: Session) -> None:
+    """InputError where what would be copied beside the factors is not a whole model."""
+    checkpoint = session.checkpoint
+    checkpoint.refuse_adapter()
+    if is_native(checkpoint):
+        check_loadable(session.model, checkpoint, model_identity(checkpoint))
 
 
 def check_to(session: Session, *, settled: bool = True) -> None:
@@ -281,7 +292,7 @@ def _to(session: Session) -> Path:
 def _about(session: Session) -> dict[str, Any] | None:
     """What --to says of itself; None where it is not ours."""
     try:
-        about = json.loads((_to(session) / ABOUT).read_text(encoding="utf-8"))
+        about = json_text.parse((_to(session) / ABOUT).read_bytes())
         return about if isinstance(about["identity"], str) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -377,7 +388,7 @@ def moments_digest(identities: Iterable[Mapping[str, Any]]) -> str:
 def saved_moments(folder: Path) -> str:
     """`moments_digest` of a finished calibration; InputError where the folder holds none."""
     try:
-        manifest = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        manifest = json_text.parse((folder / "run.json").read_bytes())
         command, states = manifest["command"], {job["state"] for job in manifest["jobs"]}
         if command != CALIBRATE:
             raise InputError(f"--statistics {folder}: holds a run of '{command}'; give one of '{CALIBRATE}'")
@@ -419,7 +430,7 @@ def check_statistics(folder: Path, stack: Stack, needs: methods.Needs) -> None:
 
 
 def _result(folder: Path, key: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "results" / f"{key}.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json_text.parse((folder / "results" / f"{key}.json").read_bytes())
     return found
 
 

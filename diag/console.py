@@ -25,9 +25,9 @@ from diag.catalog import HUB_IDS
 from diag.progress import COUNTED, bars
 from diag.run import Job, Outcome, Row, RunFolder
 from diag.session import Session
+from reports.formats import visible
 from tdmoe.families import PROJECTIONS
 from tdmoe.gram import MODES
-from tdmoe.problems import InputError
 
 if TYPE_CHECKING:
     from diag.calibrating import Calibration
@@ -84,7 +84,7 @@ def execute(session: Session, notes: Iterable[str], *, quiet: bool) -> None:
 
 def _job_line(key: str, outcome: Outcome) -> str:
     if outcome.state == "failed":
-        return f"[red]{key}  failed[/red]: {escape(outcome.message or '')}"
+        return f"[red]{key}  failed[/red]: {escape(visible(outcome.message or ''))}"
     return f"{key}  done in {outcome.seconds:.1f} s"
 
 
@@ -119,6 +119,8 @@ def execute_before_compression(compression: Compression, afresh: Afresh, *, quie
     calibration, frontiers = compression.calibration, compression.frontiers
     if calibration is not None:
         execute_calibration(calibration, calibration.opened(), quiet=quiet)
+        if failed := calibration.folder.failures():
+            return failed
     if frontiers is None:
         return []
     execute(frontiers, _opened(frontiers.folder, afresh, frontiers.notes()), quiet=quiet)
@@ -132,7 +134,7 @@ def execute_before_compression(compression: Compression, afresh: Afresh, *, quie
             shown.note(note)
         task = bar.add_task(f"{frontiers.model.name} sensitivity", total=len(sensitivity.folder.pending()))
         sensitivity.execute(compression.points(), lambda: bar.advance(task))
-    return []
+    return sensitivity.folder.failures()
 
 
 def _opened(folder: RunFolder[Any], afresh: Afresh, notes: Sequence[str] = ()) -> list[str]:
@@ -162,18 +164,22 @@ def make_factors(
     afresh: Afresh = KEPT,
     on_notes: Callable[[Sequence[str]], None] = lambda notes: None,
 ) -> list[Factors]:
-    """Of every recipe, what is not there yet made; InputError where one cannot be. `on_notes`: of their calibration."""
+    """Of every recipe, what is not there yet made; Unmade where some cannot be. `on_notes`: of their calibration."""
     from diag.compress_run import Compression
-    from diag.factors import Factors
+    from diag.factors import Factors, Recipe, Unmade
 
-    made = []
+    made: list[Factors] = []
+    unmade: dict[Recipe, str] = {}
     for command in source.commands(recipes):
         with Compression(command.afresh() if afresh.first(command.to) else command) as compression:
             if failed := execute_compression(compression, afresh, quiet=quiet):
-                raise InputError(f"--methods {command.method}: {failed[0][0]}: {failed[0][1]}")
+                unmade[Recipe(command.method, command.ratio)] = f"{command.method}: {failed[0][0]}: {failed[0][1]}"
+                continue
             if compression.calibration is not None:
                 on_notes([f"calibration: {note}" for note in compression.calibration.notes()])
             made.append(Factors.of(compression))
+    if unmade:
+        raise Unmade(unmade, made)
     return made
 
 

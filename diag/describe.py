@@ -9,8 +9,8 @@ from diag import parse
 from tdmoe.architecture import Architecture, architecture
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.counted import is_tied, stored_twice
-from tdmoe.families import FAMILIES, PROJECTIONS, Layout
-from tdmoe.locate import check_layers, open_stack
+from tdmoe.families import FAMILIES, Layout
+from tdmoe.locate import check_stacks
 from tdmoe.problems import InputError
 from tdmoe.stack import ExpertStack
 
@@ -38,6 +38,7 @@ class Description:
     total_bytes: int
     embeddings: str
     refusal: str | None
+    notes: tuple[str, ...] = ()
 
     @property
     def expert_bytes(self) -> int:
@@ -47,17 +48,16 @@ class Description:
 def describe(checkpoint: Checkpoint) -> Description:
     """Read every header, no weight. InputError where not even the architecture is known."""
     arch = architecture(checkpoint.config)
-    embeddings, total = "apart from the output head", checkpoint.nbytes()
+    embeddings, total, notes = "apart from the output head", checkpoint.nbytes(), tuple(checkpoint.notes)
     if is_tied(checkpoint):
         embeddings = "tied: the output head is the same matrix, counted once"
     elif twice := stored_twice(checkpoint):
         embeddings, total = "tied: stored beside the output head, counted once", total - twice
     try:
-        check_layers(checkpoint, arch)
-        stacks = [open_stack(checkpoint, arch, layer, p) for p in PROJECTIONS for layer in arch.layers]
-        return Description(arch, tuple(_groups(stacks)), total, embeddings, None)
+        stacks = check_stacks(checkpoint, arch)
+        return Description(arch, tuple(_groups(stacks)), total, embeddings, None, notes)
     except InputError as error:
-        return Description(arch, (), total, embeddings, str(error))
+        return Description(arch, (), total, embeddings, str(error), notes)
 
 
 def family_rows() -> list[tuple[str, str, str]]:
@@ -88,6 +88,7 @@ def facts(description: Description) -> Iterator[tuple[str, str]]:
     yield "expert width", str(arch.width)
     yield "embeddings", description.embeddings
     yield "supported", f"no: {description.refusal}" if description.refusal else "yes"
+    yield from (("note", note) for note in description.notes)
 
 
 def _groups(stacks: list[ExpertStack]) -> Iterator[Group]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.progress import MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -26,16 +26,21 @@ def execute_quality(plan: Plan, *, quiet: bool, afresh: Afresh | None = None, no
 
     Here and below `afresh` is that of the work that the plan is a part of, and `notes` are kept with the plan's own.
     """
+    from diag.factors import Unmade
     from diag.probes.quality.run import Run
 
     told = _opened(plan, notes)
     make = _maker(plan, afresh, quiet=quiet)
-    made = make(plan.request.recipes, plan.source) if plan.due_variants else []
+    unmade: Mapping[Recipe, str] = {}
+    try:
+        made = make(plan.request.recipes, plan.source) if plan.due_variants else []
+    except Unmade as error:
+        made, unmade = error.made, error.failed
     with bars(*COUNTED, quiet=quiet) as shown:
         for note in told:
             shown.note(note)
         task = shown.bar.add_task(f"{plan.name} quality", total=plan.steps)
-        Run(plan, made, lambda count: shown.bar.advance(task, count)).execute()
+        Run(plan, made, unmade, lambda count: shown.bar.advance(task, count)).execute()
 
 
 def execute_drift(plan: Drift, *, quiet: bool, afresh: Afresh | None = None, notes: Sequence[str] = ()) -> None:

@@ -6,7 +6,7 @@ same. Nested sets of layers need no factors of their own: a layer's are the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tdmoe import methods, spec
 from tdmoe.assemble import read_shard
 from tdmoe.counted import bits
 from tdmoe.modules import factored_copy
-from tdmoe.problems import InputError
+from tdmoe.problems import InputError, WeightError
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,14 @@ def calibration_of(recipes: Iterable[Recipe], asked: CalibrationSettings) -> Cal
 def made_by(recipes: Iterable[Recipe]) -> list[Any]:
     """Versions of what makes the factors of these: ours, and those of methods of one's own."""
     return [VERSION, *methods.versions(recipe.method for recipe in recipes).items()]
+
+
+class Unmade(WeightError):
+    """Factors of some recipes could not be made: why, by recipe; and those of the others."""
+
+    def __init__(self, failed: Mapping[Recipe, str], made: list[Factors]) -> None:
+        super().__init__("; ".join(failed.values()))
+        self.failed, self.made = failed, made
 
 
 @dataclass(frozen=True)

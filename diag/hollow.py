@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diag.loadable import is_finite
 from diag.walk import Walk
 from tdmoe import joint
 from tdmoe.architecture import Architecture
@@ -102,6 +103,8 @@ class Experts:
                 view_EOI = dense_view(module, projection)
                 for start, W_BRC in reader.blocks([0, stack.shape[0]], torch.float32, self._device):
                     W_BOI = W_BRC.transpose(1, 2) if stack.row_mode == "input" else W_BRC
+                    if not is_finite(W_BOI):
+                        joint.refuse_non_finite(stack, "download the checkpoint again")
                     view_EOI[start : start + len(W_BOI)].copy_(W_BOI)
             yield
         finally:

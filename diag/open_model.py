@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from torch import Tensor
 
 from diag.engine import Inline
+from diag.loadable import check_loadable
 from diag.models import Model, resolve
 from diag.run import SCHEMA, RunFolder, Unit, digest, make_manifest
 from diag.texts import text_of
@@ -16,7 +18,7 @@ from diag.transformer import load_model, load_tokenizer
 from diag.windows import token_windows, window_of
 from tdmoe.architecture import EXPERTS, Architecture, architecture, language_config
 from tdmoe.checkpoint import Checkpoint
-from tdmoe.locate import check_layers
+from tdmoe.locate import check_stacks
 
 
 class OpenModel:
@@ -32,8 +34,9 @@ class OpenModel:
             self.dense = not experts and not any(fields.get(name) for name in EXPERTS)
             if not self.dense:
                 self.arch: Architecture = architecture(self.checkpoint.config)
-                check_layers(self.checkpoint, self.arch)
+                check_stacks(self.checkpoint, self.arch)
             self.identity = model_identity(self.checkpoint)
+            self._notes = [*self.checkpoint.notes, *check_loadable(self.model, self.checkpoint, self.identity)]
         except BaseException:
             self.checkpoint.close()
             raise
@@ -48,9 +51,18 @@ class OpenModel:
     def name(self) -> str:
         return self.model.name
 
+    def notes(self) -> list[str]:
+        """What is odd about the model, but does not stop a run."""
+        return list(self._notes)
+
     def tokenizer(self) -> Any:
-        """InputError where it has none."""
-        return load_tokenizer(self.model, self.checkpoint.files)
+        """InputError where it has none, or that of another vocabulary."""
+        return self._tokenizer
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        vocabulary = language_config(self.checkpoint.config).get("vocab_size")
+        return load_tokenizer(self.model, self.checkpoint.files, vocabulary if isinstance(vocabulary, int) else None)
 
     def load(self, dtype: str = "auto") -> Any:
         """The transformers model on the device, for inference."""

@@ -26,6 +26,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from reports.formats import visible
+
 COUNTED = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
 
 
@@ -39,7 +41,7 @@ class Shown:
 
     def note(self, line: str) -> None:
         """A line above the bars."""
-        self.console.print(line, markup=False)
+        self.console.print(visible(line), markup=False)
 
 
 class Display:
@@ -62,7 +64,7 @@ class Display:
 
     def note(self, line: str) -> None:
         """A line above."""
-        self.console.print(line, markup=False)
+        self.console.print(visible(line), markup=False)
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:

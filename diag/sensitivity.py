@@ -28,6 +28,7 @@ from diag.session import Session
 from diag.texts import load_text
 from diag.transformer import load_model, load_tokenizer
 from diag.windows import token_windows
+from diag.work import failing
 from tdmoe import joint, methods
 from tdmoe.calibration import experts_modules
 from tdmoe.families import MEMBERS
@@ -90,15 +91,16 @@ class Sensitivity:
         session = self.session
         if pending := self.folder.pending():
             self.folder.begin()
-            model = load_model(session.model, session.checkpoint.files, session.device)
-            windows_WT = self._windows().to(session.device)
-            whole = _loss(model, windows_WT)
-            stacks = {key(job): stack for job, stack in session.stacks.items()}
-            for job in pending:
-                started = time.perf_counter()
-                row = self._measured(job, stacks[key(job)], frontiers[key(job)], model, windows_WT, whole)
-                self.folder.finish(job, {TABLE: [row]}, {}, time.perf_counter() - started)
-                on_done()
+            with failing(self.folder, pending):
+                model = load_model(session.model, session.checkpoint.files, session.device)
+                windows_WT = self._windows().to(session.device)
+                whole = _loss(model, windows_WT)
+                stacks = {key(job): stack for job, stack in session.stacks.items()}
+                for job in pending:
+                    started = time.perf_counter()
+                    row = self._measured(job, stacks[key(job)], frontiers[key(job)], model, windows_WT, whole)
+                    self.folder.finish(job, {TABLE: [row]}, {}, time.perf_counter() - started)
+                    on_done()
         self.folder.write_table(TABLE, COLUMNS)
 
     def weights(self) -> list[float]:

@@ -83,6 +83,7 @@ class Session:
         """What looks odd about the checkpoint but does not stop a run."""
         files = self.checkpoint.files
         notes = [f"{files.unreachable}: the cached copy of {files.name} is used"] if files.unreachable else []
+        notes += self.checkpoint.notes
         declared, stored = self.arch.dtype, {s.encoding.name for s in self.stacks.values()}
         if declared is None or stored == {declared}:
             return notes

@@ -2,68 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from diag.loadable import check_finite, check_info
 from diag.models import Model
+from diag.pretrained import load_config, model_class, place, quiet, said
+from tdmoe import json_text
+from tdmoe.checkpoint import CONFIG, Checkpoint
 from tdmoe.files import Files
-from tdmoe.problems import InputError
+from tdmoe.problems import InputError, shown
 
+TOKENIZER = "tokenizer.json"
 VOCABULARIES = ("tokenizer", "vocab", "spiece", "sentencepiece", "tekken", "tiktoken", "merges")
 
 
-def load_tokenizer(model: Model, files: Files) -> Any:
-    """InputError when the checkpoint has none."""
+def load_tokenizer(model: Model, files: Files, vocabulary: int | None = None) -> Any:
+    """InputError when the checkpoint has none, or one with tokens beyond the model's `vocabulary`."""
     import transformers
 
-    arguments, options = _place(model, files)
     if not any(name.startswith(VOCABULARIES) and name != "tokenizer_config.json" for name in files.names()):
         # transformers makes one up that knows no words
         raise InputError(f"--model {model.name}: has no tokenizer; its tokenizer.json or vocabulary files are needed")
     try:
-        return transformers.AutoTokenizer.from_pretrained(*arguments, **options)
-    except (OSError, ValueError, KeyError) as error:
+        with place(model, Checkpoint(files)) as (where, options):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
+        ids = [*tokenizer.get_vocab().items(), *_added(files)]
+        token, largest = max(ids, key=lambda item: item[1])
+    except (KeyboardInterrupt, SystemExit, InputError):
+        raise
+    except BaseException as error:  # a damaged file may even end in a panic of the tokenizers library
         raise InputError(
-            f"--model {model.name}: has no tokenizer that transformers can load ({_line(error)})"
+            f"--model {model.name}: has no tokenizer that transformers can load ({said(error)}); download its "
+            "tokenizer files again"
         ) from error
+    if vocabulary is not None and largest >= vocabulary:
+        raise InputError(
+            f"--model {model.name}: its tokenizer has token {shown(token)} with id {largest:,}, but {CONFIG} says "
+            f"vocab_size {vocabulary:,}; give the tokenizer of this model"
+        )
+    return tokenizer
+
+
+def _added(files: Files) -> Iterator[tuple[str, int]]:
+    """(token, id) as its file adds them: the tokenizers library quietly takes other ids where these make no sense."""
+    if TOKENIZER not in files.names():
+        return
+    files.read(TOKENIZER, 0, memoryview(raw := bytearray(files.size(TOKENIZER))))
+    for added in json_text.parse(bytes(raw)).get("added_tokens") or ():
+        yield str(added["content"]), int(added["id"])
 
 
 def load_model(model: Model, files: Files, device: str, dtype: str = "auto", *, hollow: bool = False) -> Any:
     """For inference, its weights frozen; in its own dtype or another. InputError where transformers cannot load it.
 
-    A `hollow` one has no experts: they are never read, and have to be put in (diag/hollow.py).
+    A `hollow` one has no experts: they are never read, and have to be put in (diag/hollow.py). WeightError where a
+    weight is NaN or infinite.
     """
-    import transformers
-
-    import tdmoe.hub  # noqa: F401  checkpoints in our own format load too
-
-    arguments, options = _place(model, files)
-    before = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.disable_progress_bar()
-    try:
-        config = transformers.AutoConfig.from_pretrained(*arguments, **options)
-        causal = type(config) in transformers.AutoModelForCausalLM._model_mapping
-        named = getattr(transformers, (config.architectures or [""])[0], None)  # for models of images and text
-        kind = transformers.AutoModelForCausalLM if causal or named is None else named
+    checkpoint = Checkpoint(files)
+    checkpoint.refuse_adapter()
+    with place(model, checkpoint) as (where, options), quiet():
+        config = load_config(where, options)
+        kind = model_class(config)
         if hollow:
             from diag.hollow import hollow_class, without_quantization
 
-            kind = hollow_class(transformers.AutoModelForCausalLM._model_mapping[type(config)] if causal else kind)
-            options |= {"config": without_quantization(config)}
-        loaded = kind.from_pretrained(*arguments, dtype=dtype, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(f"--model {model.name}: transformers cannot load it ({_line(error)})") from error
-    finally:
-        if before:
-            transformers.logging.enable_progress_bar()
+            kind, config = hollow_class(kind), without_quantization(config)
+        try:
+            loaded, info = kind.from_pretrained(
+                where, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+            raise InputError(f"--model {model.name}: transformers cannot load it ({said(error)})") from error
+    check_info(checkpoint, info)
+    check_finite(checkpoint, loaded)
     return loaded.to(device).eval().requires_grad_(False)
-
-
-def _place(model: Model, files: Files) -> tuple[tuple[str], dict[str, Any]]:
-    """Where transformers finds it: a folder, or a commit in the cache."""
-    if model.folder is not None:
-        return (str(model.folder),), {}
-    return (model.repo,), {"revision": str(files.commit)}
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -6,17 +6,19 @@ import hashlib
 import math
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from diag.models import Model
 from diag.probes import Settings, probe
-from diag.run import Arrays, Job, Tables
+from diag.run import Arrays, Job, RunFolder, Tables
 from tdmoe.architecture import architecture
 from tdmoe.checkpoint import Checkpoint
-from tdmoe.joint import open_named
-from tdmoe.problems import InputError, WeightError
+from tdmoe.joint import Stack, open_named, refuse_non_finite
+from tdmoe.problems import InputError, WeightError, out_of_memory
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ Result = Done | Failed
 def perform(task: Task, checkpoint: Checkpoint, on_read: Callable[[int], None] | None = None) -> Result:
     """Do a job. Whatever it raises becomes a Failed with its traceback, so that the others go on."""
     started = time.perf_counter()
+    stack: Stack | None = None
     try:
         stack = open_named(checkpoint, architecture(checkpoint.config), task.job.layer, task.job.projection)
         tables, arrays = probe(task.job.probe).run(
@@ -73,7 +76,31 @@ def perform(task: Task, checkpoint: Checkpoint, on_read: Callable[[int], None] |
                     )
         return Done(task.job, tables, arrays, time.perf_counter() - started)
     except Exception as error:
-        return failure(task.job, error)
+        return failure(task.job, error if stack is None else _cause(stack, error))
+
+
+def _cause(stack: Stack, error: Exception) -> Exception:
+    """Weights that are NaN or infinite, where those made a job fail: numerics say so in words of their own."""
+    if isinstance(error, InputError | OSError) or out_of_memory(error):
+        return error
+    try:
+        refuse_non_finite(stack)
+    except Exception as found:
+        return found if isinstance(found, WeightError) else error
+    return error
+
+
+@contextmanager
+def failing(folder: RunFolder[Any], jobs: Iterable[Any]) -> Iterator[None]:
+    """What is raised inside fails those of the jobs that are still to be done; a user's mistake ends the run."""
+    try:
+        yield
+    except (InputError, OSError):
+        raise
+    except Exception as error:
+        for job in jobs:
+            if folder.outcomes[job.key].state == "pending":
+                folder.fail(job, *said(job.key, error))
 
 
 def failure(job: Job, error: Exception) -> Failed:
@@ -83,6 +110,7 @@ def failure(job: Job, error: Exception) -> Failed:
 
 def said(key: str, error: Exception) -> tuple[str, str]:
     """A user's mistake in its own words, anything else with its type and where its traceback will be; and that."""
-    known = isinstance(error, InputError | WeightError)
-    message = str(error) if known else f"{type(error).__name__}: {error} (see errors/{key}.txt)"
+    if (message := out_of_memory(error)) is None:
+        known = isinstance(error, InputError | WeightError)
+        message = str(error) if known else f"{type(error).__name__}: {error} (see errors/{key}.txt)"
     return message, "".join(traceback.format_exception(error))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tdmoe.families import FAMILIES, UNSUPPORTED, Family
-from tdmoe.problems import InputError
+from tdmoe.problems import InputError, shown
 
 # Every spelling that hub configs and transformers 4 and 5 write. Several may stand side by side if they agree.
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -63,7 +63,7 @@ def architecture(config: Config) -> Architecture:
         depth=depth,
         extra_layers=_count(config, EXTRA_LAYERS, default=0),
         layers=layers,
-        dtype=_agreed(config, DTYPES),
+        dtype=_dtype(config),
         scale_block=_scale_block(config),
     )
 
@@ -90,9 +90,11 @@ def _family(config: Config) -> tuple[str, Family]:
                 return bare, family
     for name in names:
         if reason := UNSUPPORTED.get(name.removesuffix("_text")):
-            raise InputError(f"config.json: model_type is {name!r}, which is not supported: {reason}")
+            raise InputError(f"config.json: model_type is {shown(name)}, which is not supported: {reason}")
+    if not any(config.get(name) or language_config(config).get(name) for name in EXPERTS):
+        raise InputError(f"config.json: model_type {shown(outer)} is dense: no experts; `superweights` measures it")
     known = ", ".join(t for f in FAMILIES for t in f.model_types)
-    raise InputError(f"config.json: model_type is {outer!r}; supported are {known}")
+    raise InputError(f"config.json: model_type is {shown(outer)}; supported are {known}")
 
 
 # Which layers are sparse. Each rule looks at one spelling and says yes where a config does not use it.
@@ -101,7 +103,7 @@ def _family(config: Config) -> tuple[str, Family]:
 def _mlp_only_layers(config: Config, layer: int) -> bool:
     dense = config.get("mlp_only_layers") or []
     if not isinstance(dense, list) or any(type(number) is not int for number in dense):
-        raise InputError(f"config.json: mlp_only_layers is {dense!r}, a list of layer numbers is needed")
+        raise InputError(f"config.json: mlp_only_layers is {shown(dense)}, a list of layer numbers is needed")
     return layer not in dense
 
 
@@ -121,7 +123,7 @@ def _listed(name: str) -> Callable[[Config, int], bool]:
     def rule(config: Config, layer: int) -> bool:
         kinds = config.get(name)
         if not isinstance(kinds, list):
-            raise InputError(f"config.json: {name} is {kinds!r}, a list with an entry for every layer is needed")
+            raise InputError(f"config.json: {name} is {shown(kinds)}, a list with an entry for every layer is needed")
         if layer >= len(kinds):
             raise InputError(
                 f"config.json: {name} has {len(kinds)} entries, but layer {layer} exists; "
@@ -176,18 +178,31 @@ LAYER_RULES: tuple[Callable[[Config, int], bool], ...] = (
 def _scale_block(config: Config) -> tuple[int, int]:
     """Rows and columns that share a scale of FP8 weights."""
     quantization = config.get("quantization_config")
+    if quantization is not None and not isinstance(quantization, dict):
+        raise InputError(
+            f"config.json: quantization_config is {shown(quantization)}, an object is needed, or leave it out"
+        )
     block = quantization.get("weight_block_size") if isinstance(quantization, dict) else None
     match block or [128, 128]:
         case [int(rows), int(columns)] if rows > 0 and columns > 0:
             return rows, columns
-    raise InputError(f"config.json: weight_block_size is {block!r}, [rows, columns] is needed, as [128, 128]")
+    raise InputError(f"config.json: weight_block_size is {shown(block)}, [rows, columns] is needed, as [128, 128]")
+
+
+def _dtype(config: Config) -> str | None:
+    found = _agreed(config, DTYPES)
+    if found is not None and not isinstance(found, str):
+        raise InputError(f"config.json: {' / '.join(DTYPES)} is {shown(found)}, a name is needed, as bfloat16")
+    return found
 
 
 def _agreed(config: Config, names: tuple[str, ...]) -> Any:
     """The value under whichever spelling is present; InputError when two spellings disagree."""
     found = {name: config[name] for name in names if config.get(name) is not None}
     if any(value != next(iter(found.values())) for value in found.values()):
-        raise InputError(f"config.json: {' and '.join(f'{k} = {v!r}' for k, v in found.items())} disagree; keep one")
+        raise InputError(
+            f"config.json: {' and '.join(f'{k} = {shown(v)}' for k, v in found.items())} disagree; keep one"
+        )
     return next(iter(found.values()), None)
 
 
@@ -206,7 +221,9 @@ def _count(config: Config, names: tuple[str, ...], default: int | None = None, m
     if value is None:
         raise InputError(f"config.json: has none of {', '.join(names)}; one of them is needed")
     if type(value) is not int or value < (1 if default is None else 0):
-        raise InputError(f"config.json: {' / '.join(names)} is {value!r}, a positive whole number is needed")
+        raise InputError(f"config.json: {' / '.join(names)} is {shown(value)}, a positive whole number is needed")
     if value > most:
-        raise InputError(f"config.json: {' / '.join(names)} is {value}, the limit is {most:,}; correct the config")
+        raise InputError(
+            f"config.json: {' / '.join(names)} is {shown(value)}, the limit is {most:,}; correct the config"
+        )
     return value

@@ -107,7 +107,7 @@ def dense(
             return
         whole = decoded(checkpoint, arch, found)
         for stack, number, experts in sources[found.source.name]:
-            if len(stack.entries) == 1:
+            if stack.source.axes != "OI":  # all experts in one tensor
                 stack.view_in(whole).copy_(experts(0, stack.shape[0]))
             else:
                 stack.view_in(whole).copy_(experts(number, number + 1)[0])

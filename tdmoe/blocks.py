@@ -20,6 +20,7 @@ from tdmoe.problems import InputError, WeightError
 from tdmoe.stack import ExpertStack
 
 BLOCK_WEIGHTS = 8 << 20  # weights of a block: 32 MiB in float32, enough to keep two cores busy, small beside a stack
+LEAVE_OUT = "download the checkpoint again, or leave out the layer (--layers)"
 STRIP_WEIGHTS = 4096  # of each expert in one product of the expert mode
 
 
@@ -110,7 +111,7 @@ class BlockReader:
         for piece, stored_ERX in self._stored(pieces, device):
             yield self._decode(piece, stored_ERX, dtype, device).flatten(1)
 
-    def refuse_non_finite(self) -> None:
+    def refuse_non_finite(self, remedy: str = LEAVE_OUT) -> None:
         """WeightError that names the tensor, if any weight is NaN or infinite."""
         for start, W_BRC in self.blocks([0, self.stack.shape[0]]):
             bad = (~W_BRC.isfinite()).flatten(1).sum(1)
@@ -118,7 +119,7 @@ class BlockReader:
                 expert = int(bad.nonzero()[0, 0])
                 raise WeightError(
                     f"{self.stack.tensor_name(start + expert)}: {int(bad[expert])} weights of expert {start + expert} "
-                    "are NaN or infinite; download the checkpoint again, or leave out the layer (--layers)"
+                    f"are NaN or infinite; {remedy}"
                 )
 
     @cached_property

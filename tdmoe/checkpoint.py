@@ -13,8 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tdmoe import json_text
 from tdmoe.files import Files, LocalFiles
-from tdmoe.problems import InputError, MissingShards, WeightError
+from tdmoe.problems import InputError, MissingShards, WeightError, shown
 from tdmoe.safetensors_header import Header, TensorEntry, read_header
 
 CONFIG = "config.json"
@@ -22,6 +23,8 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 SAMPLED, SAMPLED_BYTES = 16, 16_384  # tensors of a kind, and of each
+ADAPTER = "adapter_config.json"  # of LoRA weights, which transformers applies to the model beside them
+SERIES = re.compile(r"(.+)-(\d+)-of-(\d+)\.safetensors")
 MAX_JSON_BYTES = 200_000_000  # an index of 100,000 tensors takes 10 MB
 
 
@@ -32,9 +35,15 @@ class Checkpoint:
         """Read config and index; InputError when either is missing, damaged or unsafe."""
         self.files: Files = LocalFiles(files) if isinstance(files, Path) else files
         self._names = self.files.names()
-        self.config = self._object(CONFIG)
         self._headers: dict[str, Header] = {}
+        self.notes: list[str] = []  # what is odd about it, but does not stop a run
+        self.has_index = SINGLE in self._names or INDEX in self._names
+        if not self.has_index:
+            self._refuse_other_formats()
+        self.config = self._object(CONFIG)
         self._shard_of = self._find_shards()
+        if ADAPTER in self._names:
+            self.notes.append(f"{ADAPTER}: a LoRA adapter lies beside the weights; it is left out")
 
     def __enter__(self) -> Self:
         return self
@@ -55,6 +64,13 @@ class Checkpoint:
         """Names of all tensors, in the order of the index."""
         return self._shard_of.keys()
 
+    def refuse_adapter(self) -> None:
+        """InputError where a LoRA adapter lies beside the weights: running or copying the model would mix the two."""
+        if ADAPTER in self._names:
+            raise InputError(
+                f"{self.files.name}: holds a LoRA adapter ({ADAPTER}); merge it, or give the folder without it"
+            )
+
     def nbytes(self) -> int:
         """Size of all shards that are there."""
         return sum(self.files.size(shard) for shard in set(self._shard_of.values()) if shard in self._names)
@@ -62,11 +78,13 @@ class Checkpoint:
     def entry(self, name: str) -> TensorEntry:
         """Where tensor `name` lies; opens its shard's header. InputError when it is missing or the index lies."""
         if name not in self._shard_of:
-            raise InputError(f"{self.files.name}: tensor {name!r} is missing from the checkpoint; {self.remedy()}")
+            raise InputError(
+                f"{self.files.name}: tensor {shown(name, 200)} is missing from the checkpoint; {self.remedy()}"
+            )
         header = self._header(self._shard_of[name])
         if name not in header.tensors:
             raise InputError(
-                f"{INDEX}: says that tensor {name!r} is in {header.file}, but that file does not hold it; "
+                f"{INDEX}: says that tensor {shown(name, 200)} is in {header.file}, but that file does not hold it; "
                 "the index does not belong to these shards, download it again"
             )
         return header.tensors[name]
@@ -157,12 +175,59 @@ class Checkpoint:
             for name, shard in weight_map.items():
                 _check_shard_name(name, shard)
             return weight_map
+        if shards := self._series():
+            return self._merged(shards)
         if pickles := [name for name in self._names if name.endswith(PICKLES)]:
             raise InputError(
                 f"{self.files.name}: holds only pickled weights ({pickles[0]}); pickles can run code and are not "
                 "read. Convert with transformers: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)"
             )
         raise InputError(f"{self.files.name}: has neither {SINGLE} nor {INDEX}; --model needs a safetensors checkpoint")
+
+    def _series(self) -> list[str]:
+        """The files of the one whole series NAME-00001-of-0000N that is there; none where there is no such series."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for name in sorted(self._names):
+            if match := SERIES.fullmatch(name):
+                found.setdefault((match[1], match[3]), []).append(name)
+        if len(found) != 1:
+            return []
+        ((_, count), shards), *_ = found.items()
+        numbers = [int(SERIES.fullmatch(shard)[2]) for shard in shards]  # type: ignore[index]
+        if numbers != list(range(1, int(count) + 1)):
+            there = f"{len(numbers)} of its {count[:9]} shards"
+            raise InputError(f"{self.files.name}: has no {INDEX}, and {there}; download it again")
+        return shards
+
+    def _merged(self, shards: list[str]) -> dict[str, str]:
+        """{tensor: shard} by the shards' own headers; InputError where two of them hold the same tensor."""
+        found: dict[str, str] = {}
+        for shard in shards:
+            for name in self._header(shard).tensors:
+                if name in found:
+                    raise InputError(
+                        f"{self.files.name}: has no {INDEX}, and tensor {shown(name, 120)} is in {found[name]} and in "
+                        f"{shard}; download the checkpoint again"
+                    )
+                found[name] = shard
+        self.notes.append(f"{self.files.name} has no {INDEX}: the headers of its {len(shards)} shards are used instead")
+        return found
+
+    def _refuse_other_formats(self) -> None:
+        """InputError that says what a folder without such weights holds, where that is known."""
+        if any(name.endswith(".safetensors") and not name.startswith("adapter") for name in self._names):
+            return
+        if ADAPTER in self._names:
+            base = shown(self._object(ADAPTER).get("base_model_name_or_path"))
+            raise InputError(
+                f"{self.files.name}: is a LoRA adapter of base {base}, not a model; give the base, or what merging the "
+                "two gives"
+            )
+        if gguf := [name for name in self._names if name.endswith(".gguf")]:
+            raise InputError(
+                f"{self.files.name}: holds GGUF ({gguf[0]}), which is not read; give the safetensors checkpoint it was "
+                "made from"
+            )
 
     def _object(self, name: str) -> dict:  # type: ignore[type-arg]
         """A JSON file that holds an object."""
@@ -172,10 +237,10 @@ class Checkpoint:
             if (size := self.files.size(name)) > MAX_JSON_BYTES:
                 raise InputError(f"{name}: {size:,} bytes, the limit is {MAX_JSON_BYTES:,}; download it again")
             self.files.read(name, 0, memoryview(raw := bytearray(size)))
-            value = json.loads(raw.decode("utf-8"))
+            value = json_text.parse(bytes(raw))
         except InputError:
             raise
-        except (OSError, EOFError, ValueError, RecursionError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise InputError(f"{name}: cannot be read as JSON ({error}); download it again") from error
         if not isinstance(value, dict):
             raise InputError(f"{name}: holds a JSON {type(value).__name__}, not an object; download it again")
@@ -186,7 +251,7 @@ def _check_shard_name(tensor: str, shard: object) -> None:
     """Shard names come from a downloaded file: only a plain name may be opened (no path, nothing but safetensors)."""
     if not isinstance(shard, str) or not shard.endswith(".safetensors") or set(shard) & set("/\\\0") or shard[0] == ".":
         raise InputError(
-            f"{INDEX}: tensor {tensor!r} is said to be in {shard!r}; a shard must be a plain file name "
+            f"{INDEX}: tensor {shown(tensor, 120)} is said to be in {shown(shard)}; a shard must be a plain file name "
             "ending in .safetensors, without a path"
         )
 

@@ -33,7 +33,7 @@ class Files(Protocol):
 
     @property
     def commit(self) -> str | None:
-        """Of the repository that the files are from; None for a folder."""
+        """Of the repository that the files are from; None for a folder of no repository."""
 
     @property
     def unreachable(self) -> str | None:
@@ -70,12 +70,11 @@ class Files(Protocol):
 class LocalFiles:
     """A folder."""
 
-    commit: str | None = None
     unreachable: str | None = None
     parallel = 4  # one read copies 2 to 4 GB/s out of the page cache, and an SSD wants several in flight
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.resolve()
+    def __init__(self, folder: Path, commit: str | None = None) -> None:
+        self.folder, self.commit = folder.resolve(), commit
         self._open: OrderedDict[str, _Handle] = OrderedDict()
         self._lock = Lock()
 

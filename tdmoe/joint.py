@@ -17,13 +17,15 @@ import torch
 from torch import Tensor
 
 from tdmoe.architecture import Architecture
-from tdmoe.blocks import BlockPlan, BlockReader, plan_blocks
+from tdmoe.blocks import LEAVE_OUT, BlockPlan, BlockReader, plan_blocks
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.encodings import Encoding
 from tdmoe.families import JOINT, MEMBERS
 from tdmoe.locate import open_stack
 from tdmoe.safetensors_header import TensorEntry
 from tdmoe.stack import ExpertStack
+
+CHECK_BYTES = 256_000_000  # read at once, where a weight that is not finite is looked for
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,12 @@ def open_named(checkpoint: Checkpoint, arch: Architecture, layer: int, projectio
 def plan(stack: Stack, memory: int) -> BlockPlan:
     """How a stack is read within `memory` bytes."""
     return stack.plan(memory) if isinstance(stack, JointStack) else plan_blocks(stack, memory)
+
+
+def refuse_non_finite(stack: Stack, remedy: str = LEAVE_OUT) -> None:
+    """WeightError that names tensor and expert, if any weight is NaN or infinite."""
+    for part in (stack.gate, stack.up) if isinstance(stack, JointStack) else (stack,):
+        BlockReader(part, max(CHECK_BYTES, 2 * part.nbytes // min(part.shape[:2]))).refuse_non_finite(remedy)
 
 
 def reader(stack: Stack, memory: int, on_read: Callable[[int], None] | None = None) -> Reader:

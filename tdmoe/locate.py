@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from tdmoe.architecture import Architecture
 from tdmoe.checkpoint import Checkpoint
@@ -71,6 +71,12 @@ def check_layers(checkpoint: Checkpoint, arch: Architecture) -> None:
             _layout(checkpoint, arch, layer)  # raises, naming what was looked for
 
 
+def check_stacks(checkpoint: Checkpoint, arch: Architecture) -> list[ExpertStack]:
+    """`check_layers`, and every stack of the model opened; InputError names the tensor that is wrong."""
+    check_layers(checkpoint, arch)
+    return [open_stack(checkpoint, arch, layer, p) for p in PROJECTIONS for layer in arch.layers]
+
+
 def experts_module(checkpoint: Checkpoint, arch: Architecture, layer: int) -> str:
     """Name of the layer's experts module in transformers 5, which is where its fused layout keeps them."""
     prefix, _ = _layout(checkpoint, arch, layer)
@@ -99,7 +105,15 @@ def disk_shape(source: Source, shape: tuple[int, int, int]) -> tuple[int, ...]:
 
 def _entries(checkpoint: Checkpoint, arch: Architecture, template: str, source: Source) -> tuple[TensorEntry, ...]:
     experts = range(arch.experts if source.axes == "OI" else 1)  # a fused name has no {expert} to fill
-    return checkpoint.entries([template.format(expert=e) for e in experts])
+    names = [template.format(expert=e) for e in experts]
+    missing = [name for name in names if name not in checkpoint]
+    if missing and 0 < len(missing) < len(names):
+        found = f"{len(names) - len(missing)} of {len(names)} experts found, config.json says {arch.experts}"
+        raise InputError(
+            f"{checkpoint.files.name}: tensor {missing[0]!r} is missing from the checkpoint: {found}; correct it if "
+            f"experts were pruned, otherwise {checkpoint.remedy()}"
+        )
+    return checkpoint.entries(names)
 
 
 def _encoding(entry: TensorEntry, source: Source, arch: Architecture) -> Encoding:
@@ -178,6 +192,8 @@ def _layout(checkpoint: Checkpoint, arch: Architecture, layer: int) -> tuple[str
     found = [(p, layout) for p in prefixes for layout in arch.family.layouts if _present(checkpoint, arch, p, layout)]
     if not found:
         _refuse_layer(checkpoint, arch, layer, prefixes)
+    for other in found[1:]:
+        _refuse_two(checkpoint, arch, found[0], other)
     same_names = [(p, layout) for p, layout in found if p == found[0][0] and _names(layout) == _names(found[0][1])]
     if len(same_names) > 1:
         for candidate in same_names:
@@ -186,16 +202,32 @@ def _layout(checkpoint: Checkpoint, arch: Architecture, layer: int) -> tuple[str
     return found[0]
 
 
+def _refuse_two(checkpoint: Checkpoint, arch: Architecture, *found: tuple[str, Layout]) -> None:
+    """InputError where the same experts are there twice, under names of two layouts that have no tensor in common."""
+    ours, theirs = ({prefix + source.template for source in layout.values()} for prefix, layout in found)
+    first, second = _first(checkpoint, arch, ours - theirs), _first(checkpoint, arch, theirs - ours)
+    if first is not None and second is not None:
+        raise InputError(
+            f"{checkpoint.files.name}: holds the experts of one layer twice, as {first!r} and as {second!r}; remove "
+            "one of the two"
+        )
+
+
 def _names(layout: Layout) -> list[str]:
     return [layout[p].template for p in PROJECTIONS]
 
 
 def _present(checkpoint: Checkpoint, arch: Architecture, prefix: str, layout: Layout) -> bool:
-    return any(
-        prefix + source.template.format(expert=e) in checkpoint
-        for source in layout.values()
-        for e in range(arch.experts if source.axes == "OI" else 1)
-    )
+    return _first(checkpoint, arch, {prefix + source.template for source in layout.values()}) is not None
+
+
+def _first(checkpoint: Checkpoint, arch: Architecture, templates: Collection[str]) -> str | None:
+    """The first of these tensors that is there."""
+    for template in sorted(templates):
+        for e in range(arch.experts if "{expert}" in template else 1):
+            if (name := template.format(expert=e)) in checkpoint:
+                return name
+    return None
 
 
 def _fits(checkpoint: Checkpoint, arch: Architecture, prefix: str, layout: Layout) -> bool:

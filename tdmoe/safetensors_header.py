@@ -8,12 +8,12 @@ errors name neither the tensor nor the remedy, and a streaming reader needs the 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from dataclasses import dataclass
 
+from tdmoe import json_text
 from tdmoe.files import Files
-from tdmoe.problems import InputError
+from tdmoe.problems import InputError, shown
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
 GIT_LFS_POINTER = b"version "  # the first eight bytes of a file that git-lfs has not fetched
@@ -80,8 +80,8 @@ def read_header(files: Files, file: str) -> Header:
             f"{file}: cannot be read ({error.strerror or error}); check the file and its rights"
         ) from error
     try:
-        table = json.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        table = json_text.parse(raw)
+    except ValueError as error:
         raise InputError(f"{file}: the header is not JSON ({error}); {DAMAGED}") from error
     if not isinstance(table, dict):
         raise InputError(f"{file}: the header is a JSON {type(table).__name__}, not an object; {DAMAGED}")
@@ -102,12 +102,13 @@ def _entry(file: str, name: str, row: object, data_start: int) -> TensorEntry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
             pass
         case _:
-            raise InputError(f"{file}: tensor {name!r} has no dtype, shape and data_offsets; {DAMAGED}")
+            raise InputError(f"{file}: tensor {shown(name, 200)} has no dtype, shape and data_offsets; {DAMAGED}")
     if not all(type(n) is int and n >= 0 for n in shape) or not 0 <= begin <= end:
-        raise InputError(f"{file}: tensor {name!r} has shape {shape} at bytes {begin}:{end}; {DAMAGED}")
+        where = f"at bytes {begin}:{end}"
+        raise InputError(f"{file}: tensor {shown(name, 200)} has shape {shown(shape)} {where}; {DAMAGED}")
     if dtype in BITS and (bits := math.prod(shape) * BITS[dtype]) != 8 * (end - begin):
         raise InputError(
-            f"{file}: tensor {name!r} of shape {shape} and dtype {dtype} needs {bits // 8:,} bytes, "
+            f"{file}: tensor {shown(name, 200)} of shape {shown(shape)} and dtype {dtype} needs {bits // 8:,} bytes, "
             f"but its data_offsets span {end - begin:,}; {DAMAGED}"
         )
     return TensorEntry(name, file, dtype, tuple(shape), data_start + begin, end - begin)

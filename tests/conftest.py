@@ -20,6 +20,7 @@ from filelock import FileLock
 from tiny import (
     plain_checkpoint,
     single_thread,
+    whole,
     write_checkpoint,
 )
 
@@ -95,6 +96,12 @@ def compress(tool: Callable[..., Result]) -> Callable[..., Result]:
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config, tensors = plain_checkpoint()
     return write_checkpoint(tmp_path_factory.mktemp("good") / "model", config, tensors, SHARDS)
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`good` with attention and head, so that transformers loads it."""
+    return write_checkpoint(tmp_path_factory.mktemp("complete") / "model", *whole(*plain_checkpoint()), SHARDS)
 
 
 @pytest.fixture

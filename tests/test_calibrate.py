@@ -146,6 +146,8 @@ def test_wrong_input_is_refused(
     refuses(calibrate(*arguments, "--out", tmp_path / "out"), message, tmp_path / "out")
 
 
-def test_a_checkpoint_without_a_tokenizer_is_refused(tool: Callable[..., Result], model: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_tokenizer_is_refused(
+    tool: Callable[..., Result], complete: Path, tmp_path: Path
+) -> None:
     message = "--model model: has no tokenizer; its tokenizer.json .* needed"
-    refuses(tool("calibrate", "--model", model, "--out", tmp_path / "out"), message, tmp_path / "out")
+    refuses(tool("calibrate", "--model", complete, "--out", tmp_path / "out"), message, tmp_path / "out")

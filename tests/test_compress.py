@@ -13,7 +13,7 @@ import pytest
 import torch
 from compressed import MINI, QUICK, files, fill, fill_any, linear_weights, load_mini, rebuilt, rows
 from damage import Result, refuses
-from tiny import plain_checkpoint, read_json, read_tensors, write_checkpoint
+from tiny import plain_checkpoint, read_json, read_tensors, whole, write_checkpoint
 from zoo import FAMILIES, build, experts_of, load, save
 
 import diag.compressing
@@ -138,7 +138,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(compress: Callable[..., Result]
 
 
 def test_a_dead_expert_is_compressed_like_any_other(tool: Callable[..., Result], tmp_path: Path) -> None:
-    config, tensors = plain_checkpoint(experts=6, hidden=24, width=16, moe_layers=(0,))
+    config, tensors = whole(*plain_checkpoint(experts=6, hidden=24, width=16, moe_layers=(0,)))
     tensors = {name: t * 0 if ".experts.3." in name else t for name, t in tensors.items()}
     model = write_checkpoint(tmp_path / "m", config, tensors)
     options = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--ratio", "0.3")
@@ -170,7 +170,7 @@ def test_the_model_itself_and_foreign_folders_are_never_written_to(
     tool: Callable[..., Result], compress: Callable[..., Result], tmp_path: Path
 ) -> None:
     options = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--fresh", "--out", tmp_path / "out")
-    model = write_checkpoint(tmp_path / "m", *plain_checkpoint(experts=6, hidden=24, width=16, moe_layers=(0,)))
+    model = write_checkpoint(tmp_path / "m", *whole(*plain_checkpoint(experts=6, hidden=24, width=16, moe_layers=(0,))))
     before = files(model)
     refuses(tool("compress", "--model", model, "--to", model, *options), "is the model itself", tmp_path / "out")
     foreign = tmp_path / "foreign"
@@ -198,7 +198,7 @@ def test_what_has_no_factor_form_or_is_compressed_already_is_refused(
 
 
 def test_a_quantisation_that_is_not_read_is_refused(tool: Callable[..., Result], tmp_path: Path) -> None:
-    config, tensors = plain_checkpoint(experts=6, hidden=24, width=16, moe_layers=(0,))
+    config, tensors = whole(*plain_checkpoint(experts=6, hidden=24, width=16, moe_layers=(0,)))
     model = write_checkpoint(tmp_path / "m", config | {"quantization_config": {"quant_method": "awq"}}, tensors)
     options = ("--tokens", "0", "--whitening", "none", "--out", tmp_path / "out", "--to", tmp_path / "to")
     message = "quantization_config.quant_method is 'awq'; compressing reads fp8 .*, use a bf16 version"

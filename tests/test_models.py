@@ -55,6 +55,18 @@ def test_a_cached_hub_id_runs_through_symlinks(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "tables" / "spectra.csv").read_text().count("\n") == 10
 
 
+def test_a_snapshot_of_the_cache_is_its_model(tmp_path: Path) -> None:
+    snapshot = hub_cache(tmp_path / "hub", "acme/Tiny-MoE")
+    for folder in (snapshot, snapshot.parent.parent):
+        model = resolve(str(folder))
+        assert (model.name, model.files().commit, model.folder) == ("Tiny-MoE", snapshot.name, snapshot.resolve())
+    (snapshot.parent.parent / "refs" / "main").unlink()
+    assert resolve(str(snapshot.parent.parent)).folder == snapshot.resolve()
+    (snapshot.parent / ("b" * 40)).mkdir()
+    with pytest.raises(InputError, match=r"which of its snapshots \(0123.*, b+\)\? give snapshots/COMMIT"):
+        resolve(str(snapshot.parent.parent))
+
+
 def test_a_hub_id_that_is_not_cached_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

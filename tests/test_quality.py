@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 from damage import Result
+from safetensors.torch import load_file as load_tensors
+from safetensors.torch import save_file
 from tiny import single_thread
 
 import tdmoe.hub  # noqa: F401
@@ -217,10 +219,9 @@ def test_what_is_missing_is_measured_again_and_nothing_else(work: Path, monkeypa
 
 def test_a_model_that_knows_nothing_has_the_vocabulary_as_its_perplexity(tmp_path: Path, tool: Any) -> None:
     """mini with zero (tied) embeddings: every logit is 0, whatever its experts are."""
-    from safetensors.torch import load_file, save_file
 
     folder = Path(shutil.copytree(MINI, tmp_path / "blank"))
-    tensors = load_file(folder / "model.safetensors")
+    tensors = load_tensors(folder / "model.safetensors")
     tensors["model.embed_tokens.weight"].zero_()
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     write_texts()
@@ -237,16 +238,22 @@ def test_a_model_that_knows_nothing_has_the_vocabulary_as_its_perplexity(tmp_pat
 
 def test_a_checkpoint_that_cannot_run_fails_alone(tmp_path: Path, tool: Any) -> None:
     broken = Path(shutil.copytree(MINI, tmp_path / "broken"))
-    config = json.loads((broken / "config.json").read_text())
-    (broken / "config.json").write_text(json.dumps(config | {"model_type": "none_such", "architectures": []}))
+    weights = load_tensors(broken / "model.safetensors")
+    weights["model.norm.weight"][3] = float("nan")
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
     write_texts()
     asked = ("--texts", "web.txt", "--windows", 2, "--window", 32, "--compressed", broken, "--out", "run", "--quiet")
     result = tool("quality", "--model", "mini", *asked)
-    assert result.code == 1 and "quality-broken-web.txt" in result.err and "transformers cannot load it" in result.err
+    message = "model.norm.weight: holds weights that are NaN or infinite"
+    assert result.code == 1 and "quality-broken-web.txt" in result.err and message in result.err
     dense, failed = table(Path("run"))
     assert dense["status"] == "ok" and float(dense["value"]) > 1
     assert (failed["status"], failed["value"], failed["dataset"]) == ("failed", "", "web.txt")
     assert "did not finish" in Path("run/report.html").read_text()
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"model_type": "none_such", "architectures": []}))
+    result = tool("quality", "--model", "mini", *asked)
+    assert result.code == 2 and f"--compressed {broken}: config.json: transformers cannot use it" in result.err
 
 
 @pytest.mark.parametrize("command", ["quality", "drift"])

@@ -61,8 +61,18 @@ class First(methods.Method):
         return TuckerExperts(mode_products(reader, None, None, first_IQ, device=device), input_IQ=first_IQ)
 
 
-def test_a_method_of_ones_own_compresses_a_checkpoint(tool: Callable[..., Result], good: Path) -> None:
-    command = ("compress", "--model", good, "--method", "first:inputs=4", "--to", "to", "--projections", "gate,down")
+def test_a_method_of_ones_own_compresses_a_checkpoint(tool: Callable[..., Result], complete: Path) -> None:
+    command = (
+        "compress",
+        "--model",
+        complete,
+        "--method",
+        "first:inputs=4",
+        "--to",
+        "to",
+        "--projections",
+        "gate,down",
+    )
     assert "first: is no method; give one of tdmoe, mobe" in tool(*command, "--out", "run", "--quiet").err
     methods.register(First())
     result = tool(*command, "--tokens", 0, "--out", "run", "--quiet")
@@ -71,7 +81,7 @@ def test_a_method_of_ones_own_compresses_a_checkpoint(tool: Callable[..., Result
     assert set(rows.method) == {"first:inputs=4"} and set(rows.index) == {
         (x, p) for x in (1, 2) for p in ("gate", "down")
     }
-    weights, stored = read_tensors(good), read_tensors(Path("to"))
+    weights, stored = read_tensors(complete), read_tensors(Path("to"))
     for (layer, projection), row in rows.iterrows():  # type: ignore[misc]
         names = [n for n in weights if f"layers.{layer}.mlp.experts." in n and f".{projection}_proj" in n]
         W_EOI = torch.stack([weights[n] for n in names]).double()
@@ -215,27 +225,27 @@ def test_workers_of_ray_know_nothing_of_it(good: Path, monkeypatch: pytest.Monke
         Session(Request("largest", str(good), Settings(), engine="ray"))
 
 
-def test_workers_of_ray_know_nothing_of_a_method(tool: Callable[..., Result], good: Path) -> None:
+def test_workers_of_ray_know_nothing_of_a_method(tool: Callable[..., Result], complete: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
     methods.register(First())
-    result = tool("compress", "--model", good, "--method", "first", "--to", "to", "--tokens", 0, "--engine", "ray")
+    result = tool("compress", "--model", complete, "--method", "first", "--to", "to", "--tokens", 0, "--engine", "ray")
     assert result.code == 2 and "--engine ray: the method first was registered in this process" in result.err
     assert not Path("to").exists()
 
 
-def test_what_another_version_of_a_method_made_is_not_used(tool: Callable[..., Result], good: Path) -> None:
+def test_what_another_version_of_a_method_made_is_not_used(tool: Callable[..., Result], complete: Path) -> None:
     def made(version: str | int | None) -> int:
         method = First()
         method.VERSION = version  # type: ignore[misc]
         methods.register(method)
         before = First.calls
-        with OpenModel(str(good), "cpu") as opened:
-            source = Source(opened, str(good), [1, 2], "gate", None)
+        with OpenModel(str(complete), "cpu") as opened:
+            source = Source(opened, str(complete), [1, 2], "gate", None)
             make_factors(recipes("first:inputs=4", "0.4"), source, quiet=True)
         return First.calls - before
 
     assert [made(version) for version in (None, None, 1, 1, "b", 1)] == [2, 0, 2, 0, 2, 0]
-    command = ("compress", "--model", good, "--method", "first:inputs=4", "--to", "to", "--tokens", 0, "--quiet")
+    command = ("compress", "--model", complete, "--method", "first:inputs=4", "--to", "to", "--tokens", 0, "--quiet")
     assert tool(*command).code == 0
     made(3)
     assert "made from other weights or with other settings" in tool(*command).err

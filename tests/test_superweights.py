@@ -218,8 +218,11 @@ def test_mini_has_none_and_says_so(tool: Tool, short: tuple[object, ...], tmp_pa
     small = (*short, "--eval-windows", 2, "--draws", 1, "--methods", "rtn:bits=3", "--layers", "1-3")
     result = tool("superweights", "--model", "mini", *small, "--out", out, "--quiet", "--control-layer", 1)
     assert result.code == 0, result.err
-    assert "mini: no super weight above 50" in result.out
     found = tables(out)
+    ends = ("input_activation", "output_activation")
+    best = max(found["spikes"], key=lambda r: (r["same_token"] == "True", min(abs(float(r[end])) for end in ends)))
+    place = f"layer {best['layer']} down expert {best['expert']} [{best['row']}, {best['column']}]"
+    assert f"mini: no super weight above 50; the strongest spike is at {place}: input " in result.out
     (row,) = found["superweights"]
     assert (row["status"], row["layer"], row["value"]) == ("none_found", "", "")
     assert [r["layer"] for r in found["spikes"]] == ["1", "2", "3"]
@@ -245,7 +248,7 @@ def test_broken_weights_fail_with_a_message(tool: Tool, dense: Path, texts: tupl
     out = tmp_path / "out"
     result = tool("superweights", "--model", dense, *SMALL, *texts, "--out", out, "--quiet", "--device", "cpu")
     assert result.code == 1
-    assert "layer 1 down: its activations are NaN or infinite" in result.err
+    assert "model.layers.1.mlp.down_proj.weight: holds weights that are NaN or infinite; download" in result.err
     assert [row["status"] for row in tables(out)["superweights"]] == ["failed"]
     assert states(out) == {"superweights-discovery": "failed"}
 

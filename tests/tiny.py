@@ -99,3 +99,27 @@ def plain_checkpoint(
         if layer in moe_layers:
             tensors[f"{prefix}mlp.gate.weight"] = noise(experts, hidden)
     return config, tensors
+
+
+def whole(config: Config, tensors: Mapping[str, Tensor], vocabulary: int = 16) -> tuple[Config, dict[str, Tensor]]:
+    """A `plain_checkpoint` with attention, norms and head: a model that transformers can run."""
+    heads, groups, size, hidden = 2, 1, 4, config["hidden_size"]
+    config = config | {
+        "vocab_size": vocabulary,
+        "num_experts_per_tok": 2,
+        "head_dim": size,
+        "max_position_embeddings": 64,
+    }
+    config |= {"num_attention_heads": heads, "num_key_value_heads": groups}
+    config["intermediate_size"] = next((len(t) for n, t in tensors.items() if n.endswith("mlp.gate_proj.weight")), 9)
+    shapes = {"model.embed_tokens": (vocabulary, hidden), "model.norm": (hidden,), "lm_head": (vocabulary, hidden)}
+    for layer in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}."
+        shapes |= {prefix + name: (hidden,) for name in ("input_layernorm", "post_attention_layernorm")}
+        attention = {"q_proj": (heads * size, hidden), "o_proj": (hidden, heads * size)}
+        attention |= dict.fromkeys(("k_proj", "v_proj"), (groups * size, hidden))
+        attention |= dict.fromkeys(("q_norm", "k_norm"), (size,))
+        shapes |= {f"{prefix}self_attn.{name}": shape for name, shape in attention.items()}
+    generator = torch.Generator().manual_seed(5)
+    drawn = {f"{name}.weight": torch.randn(shape, generator=generator).bfloat16() for name, shape in shapes.items()}
+    return config, {**drawn, **{name: t for name, t in tensors.items() if "embed_tokens" not in name}}

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from diag.commands.running import command_line, saved_whatever_happens
+from diag.commands.running import command_line, report_failures, saved_whatever_happens
 from diag.defaults import CALIBRATION_TEXT, CALIBRATION_TOKENS
 from diag.options import (
     DeviceOption,
@@ -59,3 +59,4 @@ def calibrate(
     with console.output_may_close():
         console.print_calibration(calibration)
         console.print_lines([str(calibration.folder.path)])
+    report_failures(calibration.folder.failures())

@@ -69,10 +69,11 @@ def command_line() -> str:
 def report_failures(failed: list[tuple[str, str]]) -> NoReturn:
     """Name what failed, and exit with 1 if anything did."""
     from diag import console
+    from reports.formats import visible
 
     with console.output_may_close():
         for key, message in failed:
-            typer.echo(f"failed: {key}: {message}", err=True)
+            typer.echo(f"failed: {key}: {visible(message)}", err=True)
     raise typer.Exit(1 if failed else 0)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -103,9 +103,17 @@ def _told(work: SuperWeights) -> list[str]:
     lines = []
     for row in work.folder.rows("superweights"):
         if row["status"] == "none_found":
-            lines.append(f"{work.opened.name}: no super weight above {work.settings.threshold:g}")
+            spike = work.strongest()
+            sizes = f"input {abs(spike['input_activation']):.3g}, output {abs(spike['output_activation']):.3g}"
+            lines.append(
+                f"{work.opened.name}: no super weight above {work.settings.threshold:g}; the strongest spike is at "
+                f"{_place(spike)}: {sizes}"
+            )
             continue
-        expert = "" if row["expert"] is None else f" expert {row['expert']}"
-        place = f"layer {row['layer']} {row['projection']}{expert} [{row['row']}, {row['column']}]"
-        lines.append(f"{work.opened.name}: {place} = {row['value']:.4g} ({row['status']})")
+        lines.append(f"{work.opened.name}: {_place(row)} = {row['value']:.4g} ({row['status']})")
     return lines
+
+
+def _place(row: dict[str, Any]) -> str:
+    expert = "" if row["expert"] is None else f" expert {row['expert']}"
+    return f"layer {row['layer']} {row['projection']}{expert} [{row['row']}, {row['column']}]"

@@ -102,8 +102,8 @@ class Comparison(OpenModel):
         return any(_needs(text).statistics for text in step.settings.methods or self.experiment.methods)
 
     def notes(self) -> list[str]:
-        """What is left out of what was asked."""
-        return list(dict.fromkeys(note for step in self.steps for note in self._left_out(step)))
+        """What is odd about the model, and what is left out of what was asked."""
+        return super().notes() + list(dict.fromkeys(note for step in self.steps for note in self._left_out(step)))
 
     def _left_out(self, step: Step) -> list[str]:
         asked = getattr(step.settings, "tasks", ())

@@ -63,8 +63,9 @@ def _attempt(folder: RunFolder[Part], part: Part, work: Callable[[], str]) -> No
 def _calibrate(plan: Comparison, statistics: list[Path]) -> str:
     with plan.calibration() as calibration:
         execute_calibration(calibration, calibration.opened(fresh=plan.request.fresh), quiet=plan.request.quiet)
-        statistics.append(calibration.folder.path.absolute())
-        return _failed(calibration.folder.failures())
+        if not (failed := calibration.folder.failures()):
+            statistics.append(calibration.folder.path.absolute())
+        return _failed(failed)
 
 
 def _do(plan: Comparison, step: Step, statistics: Sequence[Path], on_part: OnPart) -> str:

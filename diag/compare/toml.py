@@ -32,11 +32,13 @@ NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or f
 def read(path: Path) -> dict[str, Any]:
     """The file's entries; InputError where it cannot be read or is no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a byte order mark
     except OSError as error:
         raise InputError(f"--config {path}: cannot be read ({error.strerror or error}); give a TOML file") from error
-    except ValueError as error:  # of TOML, and of what is not UTF-8
-        raise InputError(f"--config {path}: is not TOML ({error}); see the README for what it may say") from error
+    except (ValueError, RecursionError) as error:  # of TOML, of what is not UTF-8, and of what is nested without end
+        raise InputError(
+            f"--config {path}: is not TOML ({str(error)[:120]}); see the README for what it may say"
+        ) from error
 
 
 def text_of(entries: Mapping[str, Any], name: str, path: Path) -> str | None:

@@ -99,8 +99,8 @@ def measure(folder: Path, texts: dict[str, str], train: str, window: int, cap: i
     """All figures of the card. `texts` are the evaluated ones; routing is measured on the first."""
     import transformers
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
     model.eval()
     top_k, experts = model.config.num_experts_per_tok, model.config.num_experts
     parameters = sum(p.numel() for p in model.parameters())

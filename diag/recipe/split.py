@@ -71,7 +71,8 @@ def main() -> None:
     parser.add_argument("--experts", type=int, default=8)
     parser.add_argument("--to", type=Path, required=True, help="folder to write")
     arguments = parser.parse_args()
-    where = {} if arguments.gguf is None else {"gguf_file": arguments.gguf}
+    where: dict[str, Any] = {"trust_remote_code": False}
+    where |= {} if arguments.gguf is None else {"gguf_file": arguments.gguf}
     dense = AutoModelForCausalLM.from_pretrained(arguments.model, **where, dtype=torch.bfloat16)
     split(dense, arguments.experts).save_pretrained(arguments.to)
     AutoTokenizer.from_pretrained(arguments.model, **where).save_pretrained(arguments.to)

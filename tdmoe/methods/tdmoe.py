@@ -78,6 +78,11 @@ class TDMoE(Method):
         allowed = budget(shape, ratio)
         check_damping(self.NAME, options.damping)
         check_alignment(self.NAME, options.alignment)
+        if options.expert_mode == "compress" and shape[0] == 1:
+            raise InputError(
+                f"--method tdmoe: expert_mode=compress cuts the expert mode, a {' x '.join(map(str, shape))} stack has "
+                "one expert; give preserve or auto"
+            )
         none, inverse = options.whitening == "none", options.whitening_direction == "inverse"
         published, uniform = options.allocation != "exact", options.across != "global"
         for wrong, what, why in (

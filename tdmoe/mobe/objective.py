@@ -32,6 +32,7 @@ from tdmoe import lapack
 from tdmoe.forms.bases import ACTIVATIONS
 
 RIDGE = 1e-6  # of the mean diagonal, in solving for A
+LEAST = 1e-12  # of the largest mean diagonal
 DAMPING = 1e-3  # the same, of the curvature
 
 
@@ -176,8 +177,12 @@ def _solved(X_EOK: Tensor, L_EKK: Tensor) -> Tensor:
 
 
 def _factor(G_BNN: Tensor, ridge: float) -> Tensor:
-    """Cholesky factors of symmetric matrices, after `ridge` times their mean diagonal was added; NaN where none is."""
-    scale_B = G_BNN.diagonal(dim1=1, dim2=2).mean(1).clamp(min=torch.finfo(G_BNN.dtype).tiny)
+    """Cholesky factors of symmetric matrices, after `ridge` times their mean diagonal was added; NaN where none is.
+
+    One that is zero, as of an expert without weights, gets a ridge that is small beside the others'.
+    """
+    scale_B = G_BNN.diagonal(dim1=1, dim2=2).mean(1)
+    scale_B = scale_B.clamp(min=max(LEAST * float(scale_B.max()), torch.finfo(G_BNN.dtype).tiny ** 0.5))
     eye_NN = torch.eye(G_BNN.shape[1], dtype=G_BNN.dtype, device=G_BNN.device)
     for times in (1.0, 1e2, 1e4):
         L_BNN, failed_B = lapack.cholesky_ex(G_BNN + times * ridge * scale_B[:, None, None] * eye_NN)

@@ -193,7 +193,7 @@ class Plan(OpenModel):
         """What differs from what was asked."""
         asked, found = self.request.windows, len(self.windows_WT)
         short = f"--text {self.request.text}: holds {found} whole windows, fewer than --windows {asked}"
-        return [*text_notes(("--text", self.request.text)), *([short] if found < asked else [])]
+        return [*super().notes(), *text_notes(("--text", self.request.text)), *([short] if found < asked else [])]
 
     def _held_out(self) -> Tensor:
         """Windows of the text; InputError where it is the calibration's, or gives no two windows."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from diag.compressed import read
 from diag.hollow import factored_layers
+from diag.loadable import check_loadable, named
 from diag.models import Model
 from diag.open_model import model_identity
 from diag.transformer import load_tokenizer
@@ -55,6 +56,8 @@ def open_companion(path: Path, original: Checkpoint) -> Companion:
             known |= {"calibrated_on": about.calibrated_on, "calibration": about.calibration}
             saved = (bits(original) - bits(checkpoint)) / bits(original)
             model, identity = Model(name, about.folder), model_identity(checkpoint)
+            with named(option):
+                check_loadable(model, checkpoint, identity)
             return Companion(name, model, checkpoint, identity, saved, **{"method": name, **known})
         except BaseException:
             checkpoint.close()

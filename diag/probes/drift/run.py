@@ -24,7 +24,7 @@ from torch import Tensor
 from diag import parse
 from diag.asked import AskedVariants
 from diag.compress_run import Compression
-from diag.factors import Factors, Recipe, Source, calibration_of, made_by
+from diag.factors import Factors, Recipe, Source, Unmade, calibration_of, made_by
 from diag.hollow import Experts
 from diag.open_model import OpenModel
 from diag.probes.drift import ALL, CAST, COLUMNS, NAME, SCOPES, VERSION, Circumstances, Variant, rows, variants
@@ -132,7 +132,7 @@ class Drift(OpenModel):
     def notes(self) -> list[str]:
         """What differs from what was asked, or from what is expected."""
         found, asked, text = self.windows_WT.numel(), self.request.tokens, self.request.text
-        notes = text_notes(("--text", text))
+        notes = [*super().notes(), *text_notes(("--text", text))]
         if asked - found >= self.windows_WT.shape[1]:
             notes.append(f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {asked:,}")
         if self.due and self.by_layer:
@@ -147,7 +147,14 @@ class Drift(OpenModel):
         if due := self.due:
             self.folder.begin()
             wanted = list(dict.fromkeys(variant.recipe for variant in due if variant.recipe is not None))
-            made = {factors.recipe: factors for factors in make(wanted, self.source)} if wanted else {}
+            try:
+                factors = make(wanted, self.source) if wanted else []
+            except Unmade as error:
+                factors = error.made
+                for variant in [variant for variant in due if variant.recipe in error.failed]:
+                    self.folder.fail(variant.part, *said(variant.part.key, error))
+                    due.remove(variant)
+            made = {each.recipe: each for each in factors}
             started = time.perf_counter()
             try:
                 sums, about = self._measure(due, made, on_steps)

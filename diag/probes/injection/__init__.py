@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from diag.evaluation import mean, model_losses
 from diag.probes.injection import contrasts
 from diag.probes.injection.cells import Run
 from diag.run import Part, Row, RunFolder, digest
+from diag.work import said
 from tdmoe import joint, methods
 from tdmoe.architecture import Architecture
 from tdmoe.checkpoint import Checkpoint
@@ -246,10 +246,8 @@ def run_part(bench: Bench, folder: RunFolder[Part], job: Part, site: Site, sourc
         seed = int.from_bytes(hashlib.sha256(f"{settings.seed} {job.key}".encode()).digest()[:4])
         rows, change_RW = bench.measure(site, source, settings, seed)
         folder.finish(job, {NAME: rows}, {"change": change_RW}, time.perf_counter() - started)
-    except (InputError, WeightError) as error:
-        folder.fail(job, str(error), traceback.format_exc())
     except Exception as error:
-        folder.fail(job, f"{type(error).__name__}: {error} (see errors/{job.key}.txt)", traceback.format_exc())
+        folder.fail(job, *said(job.key, error))
 
 
 def summarise(folder: RunFolder[Part], site: Site, parts: Mapping[Part, tuple[Site, Source]], seed: int) -> None:

@@ -21,10 +21,11 @@ from diag.probes import injection
 from diag.probes.injection import Bench, Settings, Site, Source
 from diag.run import Part, Row, RunFolder, digest
 from diag.texts import load_text, text_notes
+from diag.work import failing
 from tdmoe import joint, methods, spec
 from tdmoe.families import PROJECTIONS
 from tdmoe.injection import DESIGNS, FAMILIES
-from tdmoe.problems import InputError
+from tdmoe.problems import InputError, WeightError
 
 SCOPES = ("all", "one")
 METHODS = "tdmoe,svd_llm,rtn"
@@ -95,8 +96,9 @@ class Injection(OpenModel):
     def notes(self) -> list[str]:
         """What differs from what was asked."""
         found, asked, text = self.windows_WT.numel(), self.request.tokens, self.request.text
-        short = f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {asked:,}"
-        return [*text_notes(("--text", text)), *([short] if asked - found >= self.windows_WT.shape[1] else [])]
+        short = asked - found >= self.windows_WT.shape[1]
+        note = f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {asked:,}"
+        return [*super().notes(), *text_notes(("--text", text)), *([note] if short else [])]
 
     @property
     def held_bytes(self) -> int:
@@ -113,15 +115,22 @@ class Injection(OpenModel):
         self.folder.forget([injection.summary(site) for site in self.sites if site in changed])
         self.folder.begin()
         if pending:
-            bench = self._bench()
-            for job in pending:
-                injection.run_part(bench, self.folder, job, *self.parts[job], self.settings)
-                on_done(job)
+            with failing(self.folder, pending):
+                self._check_statistics()
+                bench = self._bench()
+                for job in pending:
+                    injection.run_part(bench, self.folder, job, *self.parts[job], self.settings)
+                    on_done(job)
         for site in self.sites:
             if injection.summary(site) in self.folder.pending():
                 injection.summarise(self.folder, site, self.parts, self.request.seed)
         self.folder.write_table(injection.NAME, injection.COLUMNS, lambda job: job in self.parts)
         self.folder.write_table(injection.CONTRASTS, injection.CONTRAST_COLUMNS, lambda job: job not in self.parts)
+
+    def _check_statistics(self) -> None:
+        """WeightError where the calibration that was made for this failed."""
+        for key, message in [] if self.calibration is None else self.calibration.folder.failures():
+            raise WeightError(f"{key}: {message}")
 
     def _bench(self) -> Bench:
         model = self.load("float32")

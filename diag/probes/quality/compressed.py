@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diag.compressed import read
+from diag.loadable import check_loadable, named
 from diag.models import Model
 from diag.open_model import model_identity
 from diag.probes.quality import Saved, Subject
@@ -41,10 +42,12 @@ def open_compressed(path: Path, original: Checkpoint) -> OnDisk:
                     f"{option}: has a vocabulary of {theirs} tokens, the model {ours}; they cannot be compared"
                 )
             about.check_source(found, original)
+            model, identity = Model(name, about.folder), model_identity(found)
+            with named(option):
+                check_loadable(model, found, identity)
             before = bits(original), 16 * parameters(original)
             saved = Saved(*((whole - bits(found)) / whole for whole in before))
-            model = Model(name, about.folder)
-            return OnDisk(subject, model, saved, model_identity(found), about.calibrated_on, about.calibration)
+            return OnDisk(subject, model, saved, identity, about.calibrated_on, about.calibration)
     except OSError as error:
         reason = f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"
         raise InputError(f"{option}: {reason}; check the folder and its rights") from error

@@ -122,7 +122,7 @@ class Plan(OpenModel):
             for data, ids_WT in self.texts.items()
             if len(ids_WT) < asked
         ]
-        return [*text_notes(*(("--texts", name) for name in self.request.texts)), *short]
+        return [*super().notes(), *text_notes(*(("--texts", name) for name in self.request.texts)), *short]
 
     def is_due(self, subject: Subject, data: DataSet | None = None) -> bool:
         """Whether it is not measured yet: on this text or task, or on any."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,21 +38,25 @@ from diag.probes.quality.zero_shot import Evaluator, Task
 from diag.run import Part, Row
 from diag.transformer import load_model
 from diag.walk import Replaced, Walk
-from diag.work import said
+from diag.work import failing, said
 from tdmoe.counted import denominator
+from tdmoe.problems import WeightError
 
 BATCH_TOKENS = 4096  # through the models at once
 ROOM = 0.6  # of the free memory, for factors beside the dense model
+NO_LOSS = "its loss is NaN or infinite; look at its weights, or give --dtype float32"
 LOSSES, CORRECT = "losses", "correct"
 
 T = TypeVar("T")
 
 
 class Run:
-    """Of one plan. `made` are the factors of all recipes, where `plan.due_variants`."""
+    """Of one plan. `made` are the factors of all recipes but those `unmade`, where `plan.due_variants`."""
 
-    def __init__(self, plan: Plan, made: Sequence[Factors], on_steps: Callable[[int], None]) -> None:
-        self.plan, self.folder = plan, plan.folder
+    def __init__(
+        self, plan: Plan, made: Sequence[Factors], unmade: Mapping[Recipe, str], on_steps: Callable[[int], None]
+    ) -> None:
+        self.plan, self.folder, self.unmade = plan, plan.folder, unmade
         self.made = {factors.recipe: factors for factors in made}
         self.calibrations = {found.subject: found.calibration for found in plan.on_disk}
         for subject, (recipe, _) in plan.variants.items():
@@ -63,14 +68,24 @@ class Run:
         """Measure what is pending, and write the table."""
         if self.folder.pending():
             self.folder.begin()
+            for subject, (recipe, _) in self.plan.variants.items():
+                if recipe in self.unmade:
+                    self._fail([subject], self.plan.data, self.unmade[recipe])
             due = self.plan.due_variants
             if due or self.plan.is_due(DENSE):
-                self._own(due)
+                with failing(self.folder, [self.plan.parts[s, d] for s in (DENSE, *due) for d in self.plan.data]):
+                    self._own(due)
             for found in self.plan.on_disk:
                 if self.plan.is_due(found.subject):
                     self._on_disk(found)
             self._macros()
         self.folder.write_table(NAME, COLUMNS)
+
+    def _fail(self, subjects: Sequence[Subject], data: Sequence[DataSet], message: str) -> None:
+        for subject in subjects:
+            for each in data:
+                if self.plan.is_due(subject, each):
+                    self.folder.fail(self.plan.parts[subject, each], message, message)
 
     def _own(self, due: Sequence[Subject]) -> None:
         """The dense model, and the variants that are due."""
@@ -125,6 +140,9 @@ class Run:
         if losses_VW is not None:
             seconds = (time.perf_counter() - started) / len(subjects)
             for (subject, (_, saved)), losses_W in zip(subjects.items(), losses_VW, strict=True):
+                if not np.isfinite(losses_W).all():
+                    self._fail([subject], [data], NO_LOSS)
+                    continue
                 self._finish_text(subject, data, losses_W, saved, seconds)
 
     def _walked(self, walk: Walk, ids_WT: Tensor, variants: Sequence[Replaced]) -> list[Vector]:
@@ -159,6 +177,8 @@ class Run:
 
     def _losses(self, model: Any, ids_WT: Tensor) -> Vector:
         losses_W = model_losses(model, ids_WT.to(self.plan.device), self.plan.protocol.scored, _batch(ids_WT))
+        if not np.isfinite(losses_W).all():
+            raise WeightError(NO_LOSS)
         self.on_steps(len(losses_W))
         return losses_W
 

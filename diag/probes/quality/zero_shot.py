@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import json
 import logging
+import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,10 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tdmoe import json_text
 from tdmoe.problems import InputError
 
 METRIC = "acc"
 BATCH = 8
+ANSWER_SECONDS = 5.0  # that the hub has to answer at all
 DEFAULT = ("arc_challenge", "hellaswag", "openbookqa", "piqa", "winogrande")
 MACRO = "macro average"
 
@@ -98,6 +101,8 @@ def check_installed() -> None:
 
 def load_tasks(names: Sequence[str], folder: Path | None, limit: int | None) -> list[Task]:
     """Tasks ready to be run, the first `limit` documents of each; InputError where one is unknown or has no data."""
+    if folder is None and names and (why := _unreachable()) is not None:
+        _refuse_without_data(names[0], why)
     check_installed()
     with _quiet():
         return [_from_hub(name, limit) if folder is None else _from_folder(name, folder, limit) for name in names]
@@ -129,7 +134,7 @@ class Evaluator:
                 return super().loglikelihood(requests, disable_tqdm=True)
 
         with _quiet():
-            self._lm = Quiet(pretrained=model, tokenizer=tokenizer, batch_size=BATCH)
+            self._lm = Quiet(pretrained=model, tokenizer=tokenizer, batch_size=BATCH, trust_remote_code=False)
 
     def run(self, task: Task, limit: int | None) -> NDArray[np.float64]:
         """1 for every document answered rightly, 0 for the others, in the data's order."""
@@ -153,7 +158,7 @@ def read_rows(path: Path, local: Local) -> list[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json_text.parse(line.encode())
             missing = [column for column in local.columns if row.get(column) is None]
         except (ValueError, AttributeError) as error:
             raise InputError(f"--task-data: {path.name} line {number} is not a JSON object; fetch it again") from error
@@ -202,7 +207,8 @@ def _from_hub(name: str, limit: int | None) -> Task:
 
     check_known([name])
     try:
-        task = lm_eval.tasks.TaskManager().load([name])["tasks"][name]
+        with _offline(_unreachable()):
+            task = lm_eval.tasks.TaskManager().load([name])["tasks"][name]
     except Exception as error:  # of the hub, the network or the data set's own loader
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise InputError(
@@ -212,6 +218,44 @@ def _from_hub(name: str, limit: int | None) -> Task:
     fingerprint = getattr(task.eval_docs, "_fingerprint", "")
     size = min(len(task.eval_docs), limit or len(task.eval_docs))
     return Task(name, "the hub", f"{fingerprint} {size}", len(documents), task)
+
+
+def _unreachable() -> str | None:
+    """Why the hub cannot be asked, if it cannot."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=ANSWER_SECONDS)
+    except Exception as error:  # of the network, or because it must not be used
+        return (str(error) or type(error).__name__).strip().splitlines()[0][:120]
+    return None
+
+
+def _refuse_without_data(name: str, why: str) -> None:
+    """InputError where there is no hub and nothing in its cache: lm-eval would look for a minute."""
+    from huggingface_hub import constants
+
+    datasets = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
+    if name in LOCAL and not any((*Path(constants.HF_HUB_CACHE).glob("datasets--*"), *datasets.glob("*"))):
+        raise InputError(
+            f"--tasks {name}: its data cannot be had from the hub ({why}), and none is cached; give a folder of files "
+            "with --task-data"
+        )
+
+
+@contextmanager
+def _offline(why: str | None) -> Iterator[None]:
+    """Where the hub does not answer, what is cached is all there is: datasets would ask it again and again."""
+    import datasets
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    try:
+        if why is not None:
+            constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from torch import Tensor
 from diag import parse
 from diag.asked import Asked
 from diag.calibrating import Settings as CalibrationSettings
-from diag.factors import Factors, Recipe, Source, calibration_of, recipes
+from diag.factors import Factors, Recipe, Source, Unmade, calibration_of, recipes
 from diag.open_model import OpenModel
 from diag.probes.superweights import NAME, TABLES, VERSION, Settings
 from diag.probes.superweights.discovery import Arrays, Row, Search, labels, mean_square, search, site_of_row, tokens_of
@@ -109,7 +109,7 @@ class SuperWeights:
         self.windows_WT = opened.windows("--text", given.text, given.tokens, given.window)
         window = self.windows_WT.shape[1]
         self.evaluation_WT = opened.windows("--eval-text", given.evaluation, given.windows * window, window)
-        self.prompt_T = torch.tensor(opened.tokenizer()(given.prompt)["input_ids"], dtype=torch.long)
+        self.prompt_T = torch.tensor(opened.tokenizer()(given.prompt, verbose=False)["input_ids"], dtype=torch.long)
         if len(self.prompt_T) == 0:
             raise InputError("--prompt: has no tokens; give a sentence")
 
@@ -129,7 +129,7 @@ class SuperWeights:
     def notes(self) -> list[str]:
         """What differs from what was asked."""
         given, length = self.settings, self.windows_WT.shape[1]
-        notes = text_notes(("--text", given.text), ("--eval-text", given.evaluation))
+        notes = [*self.opened.notes(), *text_notes(("--text", given.text), ("--eval-text", given.evaluation))]
         if given.tokens - (found := self.windows_WT.numel()) >= length:
             notes.append(f"--text {given.text}: holds {found:,} tokens in whole windows, fewer than {given.tokens:,}")
         if (windows := len(self.evaluation_WT)) < given.windows:
@@ -147,7 +147,6 @@ class SuperWeights:
         if self.folder.failures():
             return []
         self.found = self.folder.rows("superweights")
-        self.spikes = self.folder.rows("spikes")
         self.inputs: Arrays = self.folder.arrays(part)
         self.followed = list(self._followed())
         parts = {part: None, **{Part(NAME, f"recovery-{f.name}", _about(f)): f for f in self.followed}}
@@ -167,7 +166,7 @@ class SuperWeights:
         self._made: list[Factors] = []
         try:
             self._made = make(self.recipes, self._source()) if pending else []
-        except InputError as error:
+        except (InputError, Unmade) as error:
             for part in pending:
                 self._fail(part, error)
 
@@ -220,6 +219,10 @@ class SuperWeights:
         tables, arrays = search(self._projections, looked_at, lambda: on_window(1))
         return tables, arrays
 
+    def strongest(self) -> dict[str, Any]:
+        """The row of the strongest spike, whether or not it is a super weight's."""
+        return max(self.folder.rows("spikes"), key=lambda row: (row["same_token"], _strength(row)))
+
     def _followed(self) -> Iterator[Followed]:
         """Every matrix with a super weight, otherwise that of the strongest spike; and a control."""
         entries: dict[Site, list[tuple[int, int]]] = {}
@@ -228,8 +231,7 @@ class SuperWeights:
                 entries.setdefault(site_of_row(row), []).append((int(row["row"]), int(row["column"])))
         sites = [Followed(site, "superweight", tuple(places)) for site, places in entries.items()]
         if not sites:
-            best = max(self.spikes, key=lambda row: (row["same_token"], _strength(row)))
-            sites = [Followed(site_of_row(best), "strongest_spike")]
+            sites = [Followed(site_of_row(self.strongest()), "strongest_spike")]
         yield from sites
         if (control := self._control([followed.site for followed in sites])) is not None:
             yield Followed(control, "control")
@@ -329,7 +331,7 @@ class SuperWeights:
         draws, found = self.settings.draws, [row for row in self.found if row["status"] != "none_found"]
         yield from self._beside(Removal("superweight", [_entry(row) for row in found]), draws, generator)
         if not found:
-            spikes = [_entry(row) for row in self.spikes if row["same_token"]]
+            spikes = [_entry(row) for row in self.folder.rows("spikes") if row["same_token"]]
             yield from self._beside(Removal("strongest_spike", spikes), draws, generator)
         first = [followed for followed in self.followed if followed.role != "control"][:1]
         for followed in first + [followed for followed in self.followed if followed.role == "control"]:

@@ -1,0 +1,147 @@
+"""Whether transformers loads a checkpoint whole: every tensor that its model has must be there, in its shape.
+
+transformers fills what is missing with random numbers and goes on. Here its own loader is run on empty tensors of the
+headers' shapes, so that names are changed, merged and tied as they are when the weights are read.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from os.path import commonprefix
+from typing import Any
+
+import torch
+
+from diag.models import Model
+from diag.pretrained import check_generation, load_config, model_class, place, quiet, said
+from tdmoe import joint
+from tdmoe.architecture import architecture, language_config
+from tdmoe.checkpoint import CONFIG, Checkpoint
+from tdmoe.encodings import PLAIN
+from tdmoe.families import PROJECTIONS
+from tdmoe.layout import METHOD
+from tdmoe.locate import open_stack
+from tdmoe.problems import InputError, WeightError, shown
+from tdmoe.unquantised import QUANTIZATION, unquantised
+
+READ = (None, "fp8", "mxfp4", METHOD)  # quantisations whose headers tell what is loaded
+WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size")
+EXPERTS_OF = re.compile(r".*layers\.(\d+)\..*\bexperts\b.*")
+_CHECKED: dict[str, list[str]] = {}
+
+
+def check_loadable(model: Model, checkpoint: Checkpoint, identity: str) -> list[str]:
+    """Notes on what the model leaves unused; InputError where it cannot be loaded whole. `identity`: of the weights."""
+    checkpoint.refuse_adapter()
+    with place(model, checkpoint) as (where, options), quiet():
+        config = load_config(where, options)
+        check_generation(checkpoint, where, options)
+        key = f"{identity} {checkpoint.structure_fingerprint()}"
+        if key not in _CHECKED:
+            _CHECKED[key] = _unused(checkpoint, config)
+    return _CHECKED[key]
+
+
+@contextmanager
+def named(option: str) -> Iterator[None]:
+    """What is wrong inside the block is said of this option."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{option}: {error}") from error
+
+
+def is_native(checkpoint: Checkpoint) -> bool:
+    """Whether transformers itself has the architecture."""
+    from transformers import CONFIG_MAPPING
+
+    return checkpoint.config.get("model_type") in CONFIG_MAPPING
+
+
+def check_info(checkpoint: Checkpoint, info: Mapping[str, Any]) -> None:
+    """InputError for the first tensor that transformers did not find, or not in the model's shape."""
+    for name in sorted(info["missing_keys"]):
+        raise InputError(
+            f"{_shard(checkpoint, name)}: tensor {shown(name, 200)} is missing from the checkpoint; transformers would "
+            f"run the model with random weights in its place; {checkpoint.remedy()}"
+        )
+    for name, stored, needed in sorted(info["mismatched_keys"]):
+        fields = language_config(checkpoint.config)
+        widths = ", ".join(f"{field} {shown(fields[field])}" for field in WIDTHS if field in fields)
+        raise InputError(
+            f"{_shard(checkpoint, name)}: tensor {shown(name, 200)} has shape {list(stored)}, {CONFIG} implies "
+            f"{list(needed)} ({widths}); correct it, or download the checkpoint again"
+        )
+
+
+def check_finite(checkpoint: Checkpoint, loaded: Any) -> None:
+    """WeightError that names the first tensor of a loaded model with a weight that is NaN or infinite."""
+    for name, weight in loaded.named_parameters():
+        if weight.dtype not in PLAIN.values() or not weight.numel() or is_finite(weight):
+            continue
+        if match := EXPERTS_OF.fullmatch(name):
+            _name_expert(checkpoint, int(match[1]))
+        raise WeightError(f"{name}: holds weights that are NaN or infinite; download the checkpoint again")
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Without a copy of it."""
+    return all(bool(end.isfinite()) for end in torch.aminmax(tensor.detach()))
+
+
+def _name_expert(checkpoint: Checkpoint, layer: int) -> None:
+    """WeightError that names tensor and expert, where the layer's experts are in the checkpoint one by one."""
+    try:
+        arch = architecture(checkpoint.config)
+        stacks = [open_stack(checkpoint, arch, layer, projection) for projection in PROJECTIONS]
+    except InputError:  # in factor form
+        return
+    for stack in stacks:
+        joint.refuse_non_finite(stack, "download the checkpoint again")
+
+
+def _unused(checkpoint: Checkpoint, config: Any) -> list[str]:
+    from transformers.utils import is_accelerate_available
+
+    quantization = checkpoint.config.get(QUANTIZATION) or {}
+    kind = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+    if kind not in READ or not is_accelerate_available():
+        return []  # told when it is loaded
+    config = copy.deepcopy(config)
+    if kind == METHOD:
+        entries = [checkpoint.entry(name) for name in checkpoint.names()]
+    else:
+        entries = [found.entry for found in unquantised(checkpoint)]
+        if kind is not None:
+            delattr(config, QUANTIZATION)
+    empty = {e.name: torch.empty(e.shape, dtype=PLAIN.get(e.dtype, torch.uint8), device="meta") for e in entries}
+    try:
+        _, info = model_class(config).from_pretrained(
+            None,
+            config=config,
+            state_dict=empty,
+            dtype=torch.bfloat16,
+            device_map={"": "meta"},
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{CONFIG}: transformers cannot build the model ({said(error)}); correct the config, or download "
+            "the checkpoint again"
+        ) from error
+    check_info(checkpoint, info)
+    if not (unused := sorted(info["unexpected_keys"])):
+        return []
+    return [f"{len(unused)} of the checkpoint's tensors are not used by the model, as {shown(unused[0], 200)}"]
+
+
+def _shard(checkpoint: Checkpoint, name: str) -> str:
+    """The file that holds the tensor, or the one that holds those named most like it."""
+    nearest = max(checkpoint.names(), key=lambda known: len(commonprefix((known, name))))
+    return checkpoint.entry(nearest).file
