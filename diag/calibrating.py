@@ -212,7 +212,7 @@ class Calibration(OpenModel):
         }
         identities = {Job(NAME, layer, "experts"): identity for layer in self.layers}
         line, out = self.request.command_line, self.request.out
-        return self.run_folder(NAME, identities, config, out=out, command_line=line)
+        return self.run_folder(NAME, identities, config, out=out, command_line=line, tables={TABLE: COLUMNS})
 
 
 def to_arrays(sums: LayerMoments) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:

@@ -29,7 +29,8 @@ from diag.calibrating import from_arrays
 from diag.files import write_json
 from diag.open_model import model_identity
 from diag.probes import Settings as ProbeSettings
-from diag.run import Job, Row, digest
+from diag.results import Row
+from diag.run import Job, digest
 from tdmoe import assemble, forms, joint, methods
 from tdmoe.architecture import architecture
 from tdmoe.blocks import BlockPlan

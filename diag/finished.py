@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diag.run import PART, SCHEMA, Row
+from diag import results
+from diag.files import read_json
+from diag.manifest import FILE, SCHEMA
+from diag.results import Row
+from diag.run import PART
 from tdmoe.problems import InputError
 
 COMPARE = "compare"  # its folder holds the run of its job compare-NAME in parts/NAME
@@ -88,24 +91,24 @@ def _parts(path: Path, manifest: Row) -> tuple[list[Path], list[Row]]:
 
 def _holds_run(path: Path) -> bool:
     try:
-        return (path / "run.json").is_file()
+        return (path / FILE).exists()
     except OSError as error:  # no right to look, or no name for a file
         raise InputError(f"{path}: cannot be read ({_reason(error)}); give a folder that can be") from error
 
 
 def _manifest(path: Path) -> Row:
-    file = path / "run.json"
+    file = path / FILE
     if not _holds_run(path):
         what = "holds no run.json" if path.is_dir() else "is a file" if path.exists() else "does not exist"
         raise InputError(f"{path}: {what}; give the folder of a finished run, which a command prints when it ends")
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = read_json(file)
         schema = manifest["schema"]
         later = schema > SCHEMA
         if schema == SCHEMA:
             manifest = {name: default for name, (default, _) in ADDED.items()} | manifest
             _check_shape(manifest)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file}: is not one of ours or is damaged ({_reason(error)}); give another folder") from error
     if schema != SCHEMA:
         age, remedy = ("a newer", "update tdmoe-diag") if later else ("an older", "run its command again with --fresh")
@@ -145,17 +148,17 @@ def _run(path: Path, manifest: Row) -> Row:
         raise InputError(f"{path}: is a run of '{command}', which has no page; {PAGELESS[command]}")
     jobs = manifest["jobs"]
     done = [job["key"] for job in jobs if job["state"] == "done"]
-    results = {key: _result(path, key) for key in done}
-    names = [name for result in results.values() for name in result["tables"]]
+    found = {key: _result(path, key) for key in done}
+    names = [name for result, _ in found.values() for name in result["tables"]]
     names += sorted(table.stem for table in path.glob("tables/*.csv"))  # those that no job filled
     return {
         **manifest,
         "jobs": [_job(job) for job in jobs],
         "tables": {
-            name: [row for result in results.values() for row in result["tables"].get(name, [])]
+            name: [row for result, _ in found.values() for row in result["tables"].get(name, [])]
             for name in dict.fromkeys(names)
         },
-        "arrays": {key: _arrays(path, key, result["arrays"]) for key, result in results.items()},
+        "arrays": {key: arrays for key, (_, arrays) in found.items()},
     }
 
 
@@ -163,45 +166,15 @@ def _job(job: Row) -> Row:
     return {"key": job["key"], "state": job["state"], "message": job.get("message")}
 
 
-def _result(path: Path, key: str) -> Row:
-    """The rows of a finished job, whose key may not lead out of the folder."""
-    file = path / "results" / f"{key}.json"
+def _result(path: Path, key: str) -> tuple[Row, dict[str, Any]]:
+    """Result and arrays of a finished job, whose key may not lead out of the folder."""
     try:
-        if file.parent != path / "results" or "\\" in key:
-            raise ValueError("its name is none of a job")
-        result: Row = json.loads(file.read_text(encoding="utf-8"))
-        if result["job"] != key:
-            raise ValueError("it is of another job")
-        _check_kind("tables", result["tables"], dict)
-        _check_kind("arrays", result["arrays"], list)
-        for name, rows in result["tables"].items():
-            _check_kind(f"table {name}", rows, list)
-            for row in rows:
-                _check_kind(f"a row of table {name}", row, dict)
-        for name in result["arrays"]:
-            _check_kind("name of an array", name, str)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _missing(file, error) from error
-    return result
-
-
-def _arrays(path: Path, key: str, expected: list[str]) -> dict[str, Any]:
-    from safetensors.numpy import load_file
-
-    if not expected:
-        return {}
-    file = path / "results" / f"{key}.safetensors"
-    try:
-        arrays = dict(load_file(file))
-    except Exception as error:  # safetensors' own errors share no base
-        raise _missing(file, error) from error
-    if sorted(arrays) != sorted(expected):
-        raise _missing(file, ValueError(f"{', '.join(sorted(set(expected) - set(arrays)))} missing"))
-    return arrays
-
-
-def _missing(file: Path, error: Exception) -> InputError:
-    return InputError(f"{file}: a finished job's result cannot be read ({_reason(error)}); run the command again")
+        result = results.read(path, key)
+        return result, results.arrays(path, result)
+    except (OSError, ValueError) as error:
+        file = results.path(path, key)
+        reason = f"{file}: a finished job's result cannot be used ({_reason(error)}); run the command again"
+        raise InputError(reason) from error
 
 
 def _reason(error: Exception) -> str:

@@ -95,6 +95,9 @@ class HubFiles:
         except HTTPError as error:
             refuse(error, self.name, file)
 
+    def stamp(self, file: str) -> tuple[int, int] | None:
+        return self._local.stamp(file) if self._cached(file) and self._local is not None else None
+
     def will_need(self, file: str, offset: int, count: int) -> None:
         if self._cached(file) and self._local is not None:
             self._local.will_need(file, offset, count)

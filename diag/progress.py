@@ -9,6 +9,7 @@ with display("compare", 5, quiet=False) as whole:    # what uses `bars` in here 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -89,6 +90,15 @@ class Display:
 
 
 _DISPLAY: ContextVar[Display | None] = ContextVar("display", default=None)
+
+
+def say(line: str) -> None:
+    """A line on stderr, above what is shown of a larger work."""
+    whole = _DISPLAY.get()
+    if whole is None:
+        print(line, file=sys.stderr, flush=True)
+    else:
+        whole.note(line)
 
 
 @contextmanager

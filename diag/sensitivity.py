@@ -23,7 +23,8 @@ from torch import Tensor
 
 from diag.compressing import Settings, statistics_of
 from diag.evaluation import model_losses
-from diag.run import SCHEMA, Job, RunFolder, digest, make_manifest
+from diag.manifest import SCHEMA, make_manifest
+from diag.run import Job, RunFolder, digest
 from diag.session import Session
 from diag.texts import load_text
 from diag.transformer import load_model, load_tokenizer
@@ -77,7 +78,9 @@ class Sensitivity:
         weights = digest([session.folder.identities[job]["weights"] for job in session.stacks])
         identities = {Job(NAME, job.layer, job.projection): {**identity, "weights": weights} for job in session.stacks}
         short = digest([SCHEMA, list(identities.values()), [job.key for job in identities]])[:8]
-        self.folder = RunFolder(Path("runs") / f"{session.model.name}-{NAME}-{short}", manifest, identities)
+        path = Path("runs") / f"{session.model.name}-{NAME}-{short}"
+        columns, changed = {TABLE: COLUMNS}, session.checkpoint.changed
+        self.folder = RunFolder(path, manifest, identities, given=False, columns=columns, changed=changed)
 
     def __enter__(self) -> Sensitivity:
         return self

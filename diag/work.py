@@ -12,7 +12,8 @@ from itertools import chain
 
 from diag.models import Model
 from diag.probes import Settings, probe
-from diag.run import Arrays, Job, Tables
+from diag.results import Arrays, Tables
+from diag.run import Job
 from tdmoe.architecture import architecture
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.joint import open_named

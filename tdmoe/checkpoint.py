@@ -33,6 +33,7 @@ class Checkpoint:
         self._names = self.files.names()
         self.config = self._object(CONFIG)
         self._headers: dict[str, Header] = {}
+        self._stamps: dict[str, tuple[int, int] | None] = {}  # of the shards with a header, before it was read
         self._shard_of = self._find_shards()
 
     def __enter__(self) -> Self:
@@ -124,10 +125,15 @@ class Checkpoint:
             shards.append([file, header.size, header.sha256, self.files.identity(file, of_file)])
         return _digest(shards)
 
+    def changed(self) -> list[str]:
+        """Shards of another size or time than when their headers were read."""
+        return [shard for shard, stamp in self._stamps.items() if stamp and self.files.stamp(shard) != stamp]
+
     def _header(self, shard: str) -> Header:
         if shard not in self._headers:
             if shard not in self._names:
                 raise MissingShards([shard], self.files.name)
+            self._stamps[shard] = self.files.stamp(shard)
             self._headers[shard] = read_header(self.files, shard)
         return self._headers[shard]
 

@@ -18,7 +18,8 @@ from test_page import Outline, words
 from test_quality_page import ratios, run_of, schedule
 
 from diag.finished import load
-from diag.run import Part, RunFolder, make_manifest
+from diag.manifest import make_manifest
+from diag.run import Part, RunFolder
 
 Run = dict[str, Any]
 Tool = Callable[..., Result]

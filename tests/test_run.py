@@ -109,7 +109,7 @@ def test_so_do_two_of_two_threads(tmp_path: Path) -> None:
     [
         ("diag.run.RunFolder", "finish", 3, False, 3),
         ("diag.run.RunFolder", "finish", 1, True, 0),
-        ("diag.run", "write_bytes", 2, False, 1),  # after the second job's arrays, before its JSON
+        ("diag.results", "write_bytes", 2, False, 1),  # after the second job's arrays, before its JSON
         ("__import__('pathlib').Path", "replace", 6, True, 1),  # between writing a file and renaming it
         ("diag.run.RunFolder", "write_table", 1, True, 6),
         ("__import__('pathlib').Path", "replace", 1, True, 0),  # before run.json is there at all
@@ -149,7 +149,7 @@ def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_ends_the_run_and_keeps_what_is_done(finished: Path, tmp_path: Path) -> None:
     code = KILLER.replace("os.kill(os.getpid(), signal.SIGKILL)", "raise OSError(28, 'No space left on device', 'x')")
     out = tmp_path / "full"
-    result = run(*command(out), code=code.format(owner="diag.run", name="write_bytes", nth=3, before=True))
+    result = run(*command(out), code=code.format(owner="diag.results", name="write_bytes", nth=3, before=True))
     assert result.returncode == 1
     assert "No space left on device" in result.stderr
     assert "the same command goes on from there" in result.stderr

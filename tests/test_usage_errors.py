@@ -127,7 +127,7 @@ def test_a_foreign_folder_is_never_written_to(
     before = tree(out)
     result = run("--model", good, "--out", out, *fresh)
     assert result.code == 2
-    assert re.search(r"--out .*thesis: the folder is not empty and holds no run; give a new folder", result.err)
+    assert re.search(r"--out .*thesis: the folder is not empty and holds no run; give another folder", result.err)
     assert tree(out) == before
 
 

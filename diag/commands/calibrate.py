@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from diag.commands.running import command_line, saved_whatever_happens
+from diag.commands.running import command_line, report_failures, saved_whatever_happens
 from diag.options import (
     DeviceOption,
     DryRunOption,
@@ -58,3 +58,4 @@ def calibrate(
     with console.output_may_close():
         console.print_calibration(calibration)
         console.print_lines([str(calibration.folder.path)])
+    report_failures(calibration.folder.failures())

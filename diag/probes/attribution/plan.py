@@ -20,7 +20,7 @@ from diag.calibrating import Settings as CalibrationSettings
 from diag.compress_run import Compression
 from diag.factors import Recipe, Source
 from diag.open_model import OpenModel
-from diag.probes.attribution import MEASURED, NAME, STATISTICS_VERSION, VERSION
+from diag.probes.attribution import MEASURED, NAME, STATISTICS_VERSION, TABLES, VERSION
 from diag.probes.attribution.game import Game, game
 from diag.probes.attribution.gap import SAMPLES
 from diag.probes.attribution.ladder import DENSE, FULL, Frame, Step, alignment, check_kind, is_tucker, steps
@@ -291,7 +291,14 @@ class Plan(OpenModel):
             **{f"calibration {name}": value for name, value in asdict(collected).items()},
         }
         return self.run_folder(
-            NAME, identities, config, out=request.out, command_line=request.command_line, seed=request.seed
+            NAME,
+            identities,
+            config,
+            out=request.out,
+            command_line=request.command_line,
+            tables=TABLES,
+            given=request.out_given,
+            seed=request.seed,
         )
 
     def measured(self, variant: Variant) -> dict[str, Any] | None:

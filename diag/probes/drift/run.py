@@ -27,7 +27,7 @@ from diag.compress_run import Compression
 from diag.factors import Factors, Recipe, Source, calibration_of, made_by
 from diag.hollow import Experts
 from diag.open_model import OpenModel
-from diag.probes.drift import ALL, CAST, COLUMNS, NAME, VERSION, Circumstances, Variant, rows, variants
+from diag.probes.drift import ALL, CAST, COLUMNS, NAME, TABLES, VERSION, Circumstances, Variant, rows, variants
 from diag.probes.drift.compared import Companion, check_tokenizer, open_companion
 from diag.probes.drift.routing import Routing, shows_logits, watching
 from diag.probes.drift.statistics import Sums, compared, unchanged
@@ -231,7 +231,14 @@ class Drift(OpenModel):
             "calibration": "none" if self.calibration is None else asdict(self.calibration),
         }
         return self.run_folder(
-            NAME, identities, config, out=request.out, command_line=request.command_line, seed=request.seed
+            NAME,
+            identities,
+            config,
+            out=request.out,
+            command_line=request.command_line,
+            tables=TABLES,
+            given=request.out_given,
+            seed=request.seed,
         )
 
     # the work

@@ -18,7 +18,8 @@ from diag.factors import split_specs
 from diag.open_model import OpenModel
 from diag.probes import injection
 from diag.probes.injection import Bench, Settings, Site, Source
-from diag.run import Part, Row, RunFolder, digest
+from diag.results import Row
+from diag.run import Part, RunFolder, digest
 from diag.texts import load_text
 from tdmoe import joint, methods, spec
 from tdmoe.families import PROJECTIONS
@@ -234,5 +235,12 @@ class Injection(OpenModel):
             **{"window": self.settings.window, "statistics": self._statistics.name, "moments": self._moments},
         }
         return self.run_folder(
-            injection.NAME, identities, config, out=request.out, command_line=request.command_line, seed=request.seed
+            injection.NAME,
+            identities,
+            config,
+            out=request.out,
+            command_line=request.command_line,
+            tables=injection.TABLES,
+            given=request.out_given,
+            seed=request.seed,
         )

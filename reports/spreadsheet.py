@@ -1,0 +1,13 @@
+"""Text from outside as a cell of a CSV file that spreadsheets open: one that they took for a formula could act."""
+
+import re
+
+_FORMULA = re.compile("[=+@\t\r\n\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH COMMERCIAL AT}-]")
+_AMOUNT = re.compile(
+    r"[+\-−]?[0-9](?:[0-9.,⁰¹²³⁴⁵⁶⁷⁸⁹⁻+\-−±–%°×∞() \N{NO-BREAK SPACE}]| to )*"
+)  # no word, so no function
+
+
+def cell(text: str) -> str:
+    """What may begin a formula behind an apostrophe; amounts stay."""
+    return f"'{text}" if _FORMULA.match(text) and not _AMOUNT.fullmatch(text) else text
