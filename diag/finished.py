@@ -168,13 +168,15 @@ def _job(job: Row) -> Row:
 
 def _result(path: Path, key: str) -> tuple[Row, dict[str, Any]]:
     """Result and arrays of a finished job, whose key may not lead out of the folder."""
+    file = results.path(path, key)
     try:
         result = results.read(path, key)
+        file = results.path(path, key, ".safetensors")
         return result, results.arrays(path, result)
     except (OSError, ValueError) as error:
-        file = results.path(path, key)
-        reason = f"{file}: a finished job's result cannot be used ({_reason(error)}); run the command again"
-        raise InputError(reason) from error
+        raise InputError(
+            f"{file}: a finished job's result cannot be read ({_reason(error)}); run the command again"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

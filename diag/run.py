@@ -128,7 +128,7 @@ class RunFolder(Generic[Unit]):
         """
         try:
             if self.path.exists() and not self.path.is_dir():
-                raise InputError(f"{self._where}: is a file; {self._instead}")
+                raise InputError(f"{self._where}: is a file; {'give a folder' if self._given else self._instead}")
             self._check_ours(fresh)
             self.path.mkdir(parents=True, exist_ok=True)
             self._hold()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -162,11 +164,36 @@ def edit(**changes: Any) -> Callable[[Path], None]:
 
 
 def result(**changes: Any) -> Callable[[Path], None]:
-    """The result of the only job."""
+    """The result of the only job, with the SHA-256 that belongs to what it then says."""
 
     def change(folder: Path) -> None:
         file = folder / "results" / "spectra-rows.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+        found = json.loads(file.read_text()) | changes
+        del found["sha256"]
+        sha256 = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+        file.write_text(json.dumps(found | {"sha256": sha256}))
+
+    return change
+
+
+def rewritten(name: str, pattern: bytes, by: bytes) -> Callable[[Path], None]:
+    """The first match of a pattern."""
+
+    def change(folder: Path) -> None:
+        before = (folder / name).read_bytes()
+        after = re.sub(pattern, by, before, count=1)
+        assert after != before
+        (folder / name).write_bytes(after)
+
+    return change
+
+
+def pipe(name: str) -> Callable[[Path], None]:
+    """In place of a file."""
+
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
 
     return change
 
@@ -203,7 +230,13 @@ def without(name: str) -> Callable[[Path], None]:
         (edit(jobs={"key": 1}), r"\(jobs is .*, a list is needed\)"),
         (edit(jobs=["rows"]), r"\(a job is 'rows', an object is needed\)"),
         (edit(notes=[3]), r"\(a note is '3', a text is needed\)"),
-        (result(tables={"spectra": [3]}), r"rows.json: .*\(a row of table spectra is '3', an object is needed\)"),
+        (result(tables={"spectra": [3]}), r"rows.json: .*\(table spectra is no list of rows\)"),
+        (rewritten("results/spectra-rows.json", rb'"alpha": 0', b'"alpha": 1'), r"rows.json: .*its SHA-256 does not"),
+        (rewritten("results/spectra-rows.json", rb',\s+"sha256": "\w+"', b""), r"rows.json: .*\(it has no SHA-256\)"),
+        (rewritten("results/spectra-rows.safetensors", rb".$", b"!"), r"rows.safetensors: .*SHA-256 of its arrays"),
+        (pipe("run.json"), r"run.json: is not one of ours or is damaged \(is not a regular file\)"),
+        (pipe("results/spectra-rows.json"), r"rows.json: .*\(is not a regular file\); run the command again"),
+        (pipe("results/spectra-rows.safetensors"), r"rows.safetensors: .*\(is not a regular file\)"),
         (result(tables={"spectra": [{"layer": 0}]}), r"run: cannot be shown \(KeyError: .*run its command again"),
     ],
 )  # fmt: skip
