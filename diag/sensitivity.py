@@ -11,7 +11,6 @@ projection to projection.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +22,8 @@ from torch import Tensor
 
 from diag.compressing import Settings, statistics_of
 from diag.evaluation import model_losses
-from diag.manifest import SCHEMA, make_manifest
+from diag.files import read_json
+from diag.manifest import FILE, SCHEMA, make_manifest
 from diag.run import Job, RunFolder, digest
 from diag.session import Session
 from diag.texts import load_text
@@ -142,7 +142,7 @@ class Sensitivity:
     def _windows(self) -> Tensor:
         """The first windows of the text that the statistics are from."""
         assert self.settings.statistics is not None, "checked before"
-        config = json.loads((Path(self.settings.statistics) / "run.json").read_text(encoding="utf-8"))["config"]
+        config = read_json(Path(self.settings.statistics) / FILE)["config"]
         try:
             text = load_text(config["text"])
         except ValueError as error:

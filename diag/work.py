@@ -84,6 +84,10 @@ def failure(job: Job, error: Exception) -> Failed:
 
 def said(key: str, error: Exception) -> tuple[str, str]:
     """A user's mistake in its own words, anything else with its type and where its traceback will be; and that."""
-    known = isinstance(error, InputError | WeightError)
-    message = str(error) if known else f"{type(error).__name__}: {error} (see errors/{key}.txt)"
+    if isinstance(error, OSError) and error.filename is not None:  # a full disk, a folder that is gone
+        message = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, InputError | WeightError):
+        message = str(error)
+    else:
+        message = f"{type(error).__name__}: {error} (see errors/{key}.txt)"
     return message, "".join(traceback.format_exception(error))

@@ -126,7 +126,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(compress: Callable[..., Result]
     to.mkdir()
     (to / "precious.txt").write_text("mine")
     options = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--layers", "0", "--projections", "up")
-    message = "--to .*: is not empty and holds no compressed checkpoint; give a new folder"
+    message = "--to .*: is not empty and holds no compressed checkpoint; give another folder"
     refuses(compress("--to", to, *options, "--out", tmp_path / "out"), message, tmp_path / "out")
     (to / "precious.txt").unlink()
     assert compress("--to", to, *options, "--out", tmp_path / "a").code == 0
@@ -178,7 +178,7 @@ def test_the_model_itself_and_foreign_folders_are_never_written_to(
     (foreign / "config.json").write_text("{}")
     refuses(compress("--to", foreign, *options), "holds no compressed checkpoint; give a new", tmp_path / "out")
     assert files(model) == before and files(foreign) == {"config.json": b"{}"}
-    message = "--to .*: .*config.json is a file; give a folder"
+    message = "--to .*: .*config.json is a file; give another folder"
     refuses(compress("--to", foreign / "config.json" / "z", *options), message, tmp_path / "out")
 
 

@@ -5,7 +5,6 @@ The statistics of the inputs come from a calibration in a run folder of its own,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -15,6 +14,8 @@ from diag import calibrating, compressing, parse
 from diag.asked import Asked
 from diag.calibrating import Calibration
 from diag.factors import split_specs
+from diag.files import read_json
+from diag.manifest import FILE
 from diag.open_model import OpenModel
 from diag.probes import injection
 from diag.probes.injection import Bench, Settings, Site, Source
@@ -173,7 +174,7 @@ class Injection(OpenModel):
             for stack in self._stacks:
                 for needs in self.needs:
                     compressing.check_statistics(request.statistics, stack, needs)
-            config = json.loads((request.statistics / "run.json").read_text(encoding="utf-8"))["config"]
+            config = read_json(request.statistics / FILE)["config"]
             self._check_text(str(config["text"]))
             return
         self._check_text(request.calibration.text)
