@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from diag import streams
 from diag.commands.attribution import attribution
 from diag.commands.calibrate import calibrate
 from diag.commands.compare import compare
@@ -51,12 +52,13 @@ def root(version: Annotated[bool, typer.Option("--version", callback=_version, i
 
 
 def main() -> None:
-    """Entry point; a user's mistake ends with one message and exit code 2, never a traceback."""
-    try:
-        app()
-    except InputError as error:
-        typer.echo(f"tdmoe-diag: {_as_given(str(error), sys.argv[1:2])}", err=True)
-        sys.exit(2)
+    """A user's mistake ends with one message and exit code 2, never a traceback."""
+    with streams.kept():
+        try:
+            app()
+        except InputError as error:
+            typer.echo(f"tdmoe-diag: {_as_given(str(error), sys.argv[1:2])}", err=True)
+            sys.exit(2)
 
 
 def _as_given(message: str, command: list[str]) -> str:
