@@ -59,6 +59,11 @@ def main() -> None:
         except InputError as error:
             typer.echo(f"tdmoe-diag: {_as_given(str(error), sys.argv[1:2])}", err=True)
             sys.exit(2)
+        except OSError as error:  # of a path, before anything has run
+            if error.filename is None:
+                raise
+            typer.echo(f"tdmoe-diag: {error.filename}: {error.strerror}; give another path", err=True)
+            sys.exit(2)
 
 
 def _as_given(message: str, command: list[str]) -> str:

@@ -22,35 +22,49 @@ NEEDED: dict[str, type] = {
 }
 ADDED: dict[str, tuple[Any, type]] = {"notes": ([], list), "peak_memory_bytes": (None, int)}  # absent in earlier runs
 JSON_NAMES = {str: "a text", dict: "an object", int: "a whole number", list: "a list"}
+MADE = ("run", "factors")  # folders of factors that a command makes for itself
 PAGELESS = {
     "calibrate": "its statistics are for --statistics of other commands",
     "compress": "its table is tables/compression.csv; measure what it wrote with quality or drift --compressed",
     "frontier": "it serves other commands",
+    "sensitivity": "it serves other commands",
 }
 
 
 @dataclass(frozen=True)
 class Found:
-    """Runs as `diag.run.RunFolder.data` gives them, where they lie, and jobs of comparisons that left no run folder."""
+    """Runs as `diag.run.RunFolder.data` gives them, where they lie, and jobs of comparisons that left no run folder.
+
+    `left_out` are folders without a page among those that have one.
+    """
 
     runs: list[Row]
     folders: list[Path]
     missing: list[Row]
+    left_out: list[Path]
 
 
 def load(paths: Iterable[Path]) -> Found:
     """The runs of these folders; a compare folder stands for its parts, in its order. One named twice is read once.
 
     Jobs that did not finish are kept with their state, and have no rows. InputError for what is no run folder, was
-    written by another version, has no page, or lacks a result that it says is there: a line for each such folder.
+    written by another version, or lacks a result that it says is there: a line for each such folder. Likewise where no
+    run of them has a page.
     """
     folders: dict[Path, Path] = {}
     runs: list[Row] = []
     missing: list[Row] = []
     wrong: list[str] = []
+    pageless: dict[Path, str] = {}
     for path in paths:
         try:
+            if not _holds_run(path) and all((path / name).is_dir() for name in MADE):
+                pageless[path] = f"{path}: holds factors that a command made for itself, and no page; leave it out"
+                continue
             manifest = _manifest(path)
+            if (command := manifest["command"]) in PAGELESS:
+                pageless[path] = f"{path}: is a run of '{command}', which has no page; {PAGELESS[command]}"
+                continue
             parts = [path]
             if manifest["command"] == COMPARE:
                 parts, unfinished = _parts(path, manifest)
@@ -66,9 +80,9 @@ def load(paths: Iterable[Path]) -> Found:
                 runs.append(_run(part, manifest if part is path else _manifest(part)))
             except InputError as error:
                 wrong.append(str(error))
-    if wrong:
-        raise InputError("\n".join(wrong))
-    return Found(runs, list(folders.values()), missing)
+    if wrong or not runs:
+        raise InputError("\n".join(wrong or pageless.values()))
+    return Found(runs, list(folders.values()), missing, list(pageless))
 
 
 def _parts(path: Path, manifest: Row) -> tuple[list[Path], list[Row]]:
@@ -143,9 +157,6 @@ def _check_kind(name: str, value: Any, kind: type) -> None:
 
 
 def _run(path: Path, manifest: Row) -> Row:
-    command = manifest["command"]
-    if command in PAGELESS:
-        raise InputError(f"{path}: is a run of '{command}', which has no page; {PAGELESS[command]}")
     jobs = manifest["jobs"]
     done = [job["key"] for job in jobs if job["state"] == "done"]
     found = {key: _result(path, key) for key in done}

@@ -1,7 +1,7 @@
 """A text as windows of tokens: tokenised once, nothing added, cut without overlap, the rest dropped.
 
-Of a long text only the beginning is tokenised, where that gives the same tokens: a tokenizer that first splits text into
-words decides on every word by itself, so that tokens before the last words of a beginning do not depend on what follows.
+Of a long text only the beginning is tokenised, where that gives the same tokens: a tokenizer that first splits text
+into words decides on each by itself, so that tokens before a beginning's last words do not depend on what follows.
 """
 
 from __future__ import annotations

@@ -97,6 +97,8 @@ def saved_whatever_happens() -> Iterator[Saved]:
         typer.echo("interrupted; the same command goes on where this one stopped", err=True)
         raise typer.Exit(130) from None
     except OSError as error:  # of the run folder: everything else is caught where it is read
+        if saved.path is None:  # nothing has run
+            raise
         reason = f"{error.filename or saved.path}: {error.strerror or error}"
         typer.echo(f"tdmoe-diag: {reason}; finished jobs are saved, the same command goes on from there", err=True)
         raise typer.Exit(1) from error
