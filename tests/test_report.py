@@ -258,6 +258,32 @@ def test_a_page_that_cannot_be_written_says_why(tool: Tool, home: Path) -> None:
     assert tool("report").code == 2
 
 
+def test_a_page_is_html_and_a_half_written_one_is_removed(tool: Tool, home: Path) -> None:
+    written(home / "run", synthetic_run((0,), ("gate",)))
+    for out in ("x.pdf", "x", "x.HTML.gz"):
+        result = tool("report", "run", "--out", out)
+        assert result.code == 2 and f"--out {out}: the page is HTML; give a file that ends in .html" in result.err
+    (home / ".x.HTML.31.tmp").touch()
+    (home / ".precious.tmp").touch()
+    assert tool("report", "run", "--out", "x.HTML").code == 0
+    assert {path.name for path in home.iterdir()} == {"run", "x.HTML", ".precious.tmp"}
+
+
+def test_runs_that_commands_make_for_themselves_are_left_out(tool: Tool, home: Path) -> None:
+    """As `report runs/*` names them; alone they are refused."""
+    written(home / "s", synthetic_run((0,), ("gate",)))
+    for name, command in (("c", "calibrate"), ("f/run", "compress"), ("n", "sensitivity")):
+        written(home / name, synthetic_run((0,), ("gate",)))
+        edit(command=command)(home / name)
+    (home / "f" / "factors").mkdir()
+    result = tool("report", "c", "f", "n", "s")
+    assert (result.code, result.out, result.err) == (0, "report.html\n", "left out, they have no page: c, f, n\n")
+    assert tool("report", "s", "--out", "s.html").code == 0
+    assert (home / "report.html").read_text(encoding="utf-8") == (home / "s.html").read_text(encoding="utf-8")
+    alone = tool("report", "c", "f")
+    assert alone.code == 2 and len(alone.err.splitlines()) == 2 and "f: holds factors that a command" in alone.err
+
+
 def test_every_folder_is_checked_and_each_says_what_is_wrong(tool: Tool, home: Path) -> None:
     for name in ("a", "b", "c"):
         written(home / name, synthetic_run((0,), ("gate",)))
