@@ -40,7 +40,7 @@ class Shown:
 
     def note(self, line: str) -> None:
         """A line above the bars."""
-        self.console.print(line, markup=False)
+        self.console.print(line, markup=False, soft_wrap=True)
 
 
 class Display:
@@ -63,7 +63,7 @@ class Display:
 
     def note(self, line: str) -> None:
         """A line above."""
-        self.console.print(line, markup=False)
+        self.console.print(line, markup=False, soft_wrap=True)
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:

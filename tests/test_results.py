@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from damage import Result
 
+from diag import partial
 from diag.files import lock
 from diag.manifest import make_manifest
 from diag.results import Row
@@ -105,6 +106,26 @@ def test_a_pipe_as_run_json_is_not_waited_for(tmp_path: Path) -> None:
     pipe(tmp_path / "run" / "run.json")
     with pytest.raises(ValueError, match="run.json is not one of ours"):
         folder(tmp_path / "run").open()
+
+
+@pytest.mark.parametrize("place", range(8, 400, 7))
+def test_sums_of_a_stopped_run_that_changed_begin_anew(place: int, tmp_path: Path) -> None:
+    """A bit anywhere: header, data. What is of something else, likewise."""
+    sums = {"a": np.arange(6.0).reshape(2, 3), "counts": np.arange(4), "one": np.array(2.5)}
+    partial.save(tmp_path, {"x": 1}, 3, sums)
+    found = partial.load(tmp_path, {"x": 1})
+    assert (
+        found is not None
+        and found[1] == 3
+        and {n: a.tolist() for n, a in found[0].items()} == {name: array.tolist() for name, array in sums.items()}
+    )
+    assert partial.load(tmp_path, {"x": 2}) is None
+    content = bytearray((tmp_path / partial.FILE).read_bytes())
+    content[place % len(content)] ^= 1
+    (tmp_path / partial.FILE).write_bytes(content)
+    assert partial.load(tmp_path, {"x": 1}) is None
+    partial.forget(tmp_path)
+    assert partial.load(tmp_path, {"x": 1}) is None
 
 
 def test_only_what_we_left_half_written_is_removed(tmp_path: Path) -> None:
