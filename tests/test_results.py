@@ -180,6 +180,9 @@ def test_weights_that_changed_meanwhile_fail_the_job(tmp_path: Path) -> None:
         ("\t=x", "'\t=x"),
         ("\N{FULLWIDTH EQUALS SIGN}1", "'\N{FULLWIDTH EQUALS SIGN}1"),
         ("a=b", "a=b"),
+        ("+ phi tanh: preset corrected", "+ phi tanh: preset corrected"),
+        ("+ cmd|' /C calc'!A0", "'+ cmd|' /C calc'!A0"),
+        ("+ SUM(A1)", "'+ SUM(A1)"),
         ("-0.5", "-0.5"),
     ],
 )
