@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import Result
+from damage import Result, signed
 from test_drift_page import a_run
 from test_figures import synthetic_run
 from test_page import Outline, words
@@ -168,10 +167,7 @@ def result(**changes: Any) -> Callable[[Path], None]:
 
     def change(folder: Path) -> None:
         file = folder / "results" / "spectra-rows.json"
-        found = json.loads(file.read_text()) | changes
-        del found["sha256"]
-        sha256 = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
-        file.write_text(json.dumps(found | {"sha256": sha256}))
+        file.write_text(json.dumps(signed(json.loads(file.read_text()) | changes)))
 
     return change
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
 import re
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import Result
+from damage import Result, signed
 
 from diag import partial
 from diag.files import lock
@@ -49,10 +48,7 @@ def edit(change: Callable[[Row], object], *, sign: bool = True) -> Callable[[Pat
     def edited(file: Path) -> None:
         found = json.loads(file.read_text())
         change(found)
-        if sign:
-            del found["sha256"]
-            found["sha256"] = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
-        file.write_text(json.dumps(found))
+        file.write_text(json.dumps(signed(found) if sign else found))
 
     return edited
 
