@@ -1,6 +1,6 @@
 """`python -m diag` is `tdmoe-diag`."""
 
-from diag.cli import main
+from diag.start import main
 
 if __name__ == "__main__":
     main()

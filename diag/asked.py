@@ -21,6 +21,7 @@ class Asked:
     layers: str | None = None
     device: str = "auto"
     out: Path | None = None
+    out_given: bool = True  # by --out, not by the command that this one is a part of
     seed: int = 0
     fresh: bool = False
     revision: str | None = None

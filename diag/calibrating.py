@@ -6,7 +6,6 @@ stopped goes on with the next windows; the sums are float64 and added in order, 
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -16,18 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from diag import parse
+from diag import parse, partial
 from diag.defaults import CALIBRATION_TEXT, CALIBRATION_TOKENS
 from diag.loadable import is_finite
 from diag.open_model import OpenModel
 from diag.run import Job, RunFolder, digest
 from diag.texts import load_text, text_notes
 from diag.work import failing
-from tdmoe.atomic import write_bytes
 from tdmoe.calibration import LayerMoments, Moments, PerExpert, Weighting, collecting
 from tdmoe.problems import InputError, WeightError
 
@@ -38,7 +34,6 @@ COLUMNS = (
     *("layer", "projection", "tokens", "routed", "experts", "experts_unseen", "routed_least", "routed_most"),
     *("shrinkage_largest", "status"),
 )
-PARTIAL = "partial.safetensors"
 SAVE_SECONDS = 20.0
 SAVE_SPACING = 20.0  # times what a save takes, before the next one
 FEW = 10  # tokens a feature below which a second moment is told to be rough
@@ -95,7 +90,7 @@ class Calibration(OpenModel):
         """The run folder taken up, or begun anew; notes for a person."""
         notes = self.folder.open(fresh=fresh, notes=self.notes())
         if fresh:
-            (self.folder.path / PARTIAL).unlink(missing_ok=True)
+            partial.forget(self.folder.path)
         return notes
 
     def notes(self) -> list[str]:
@@ -154,7 +149,7 @@ class Calibration(OpenModel):
                     )
                 rows = {TABLE: [self._row(job, sums, moments.tokens)]}
                 self.folder.finish(job, rows, to_arrays(sums), seconds)
-        (self.folder.path / PARTIAL).unlink(missing_ok=True)
+        partial.forget(self.folder.path)
 
     def _collect(self, on_tokens: Callable[[int], None]) -> Moments:
         model = self.load()
@@ -177,29 +172,23 @@ class Calibration(OpenModel):
         return moments
 
     def _save_partial(self, moments: Moments) -> None:
-        tensors = {
-            f"{layer}.{name}": tensor.cpu().contiguous()
+        arrays = {
+            f"{layer}.{name}": array
             for layer, sums in moments.layers.items()
-            for name, tensor in vars(sums).items()
-            if tensor is not None
+            for name, array in to_arrays(sums).items()
         }
-        about = {"tokens": str(moments.tokens), "identity": json.dumps(self._identity())}
-        write_bytes(self.folder.path / PARTIAL, save(tensors, about))
+        partial.save(self.folder.path, self._identity(), moments.tokens, arrays)
 
     def _partial(self) -> Moments:
         """Sums of an earlier run that was stopped, if they are of the same thing."""
-        path = self.folder.path / PARTIAL
-        if not path.is_file():
+        found = partial.load(self.folder.path, self._identity())
+        if found is None:
             return Moments()
-        with safe_open(path, "pt", device=self.device) as file:
-            about = file.metadata() or {}
-            if about.get("identity") != json.dumps(self._identity()):
-                return Moments()
-            layers: dict[int, dict[str, Tensor]] = {}
-            for key in file.keys():  # noqa: SIM118  not a dict
-                layer, _, name = key.partition(".")
-                layers.setdefault(int(layer), {})[name] = file.get_tensor(key)
-        return Moments({layer: LayerMoments(**tensors) for layer, tensors in layers.items()}, int(about["tokens"]))
+        layers: dict[int, dict[str, Tensor]] = {}
+        for key, array in found[0].items():
+            layer, _, name = key.partition(".")
+            layers.setdefault(int(layer), {})[name] = torch.from_numpy(array).to(self.device)
+        return Moments({layer: LayerMoments(**tensors) for layer, tensors in layers.items()}, found[1])
 
     def _row(self, job: Job, sums: LayerMoments, tokens: int) -> dict[str, Any]:
         counts_E = sums.tokens_E
@@ -225,7 +214,7 @@ class Calibration(OpenModel):
         }
         identities = {Job(NAME, layer, "experts"): identity for layer in self.layers}
         line, out = self.request.command_line, self.request.out
-        return self.run_folder(NAME, identities, config, out=out, command_line=line)
+        return self.run_folder(NAME, identities, config, out=out, command_line=line, tables={TABLE: COLUMNS})
 
 
 def to_arrays(sums: LayerMoments) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:

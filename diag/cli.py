@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from diag import streams
 from diag.commands.attribution import attribution
 from diag.commands.calibrate import calibrate
 from diag.commands.compare import compare
@@ -55,20 +56,24 @@ def root(version: Annotated[bool, typer.Option("--version", callback=_version, i
 
 
 def main() -> None:
-    """Entry point; a user's mistake ends with one message and exit code 2, never a traceback."""
+    """A user's mistake ends with one message and exit code 2, never a traceback."""
     sleep_while_waiting()
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a path that is not UTF-8 is printed as it is
-    try:
-        app(prog_name=NAME)
-    except InputError as error:
-        typer.echo(f"{NAME}: {visible(_as_given(str(error), sys.argv[1:2]))}", err=True)
-        sys.exit(2)
-    except Exception as error:
-        if (message := out_of_memory(error)) is None:
-            raise
-        typer.echo(f"{NAME}: {message}", err=True)
-        sys.exit(2)
+    with streams.kept():
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")  # a path that is not UTF-8 is printed as it is
+        try:
+            app(prog_name=NAME)
+        except InputError as error:
+            typer.echo(f"{NAME}: {visible(_as_given(str(error), sys.argv[1:2]))}", err=True)
+            sys.exit(2)
+        except Exception as error:
+            message = out_of_memory(error)
+            if message is None and isinstance(error, OSError) and error.filename is not None:  # before anything has run
+                message = f"{error.filename}: {error.strerror}; give another path"
+            if message is None:
+                raise
+            typer.echo(f"{NAME}: {visible(message)}", err=True)
+            sys.exit(2)
 
 
 def _as_given(message: str, command: list[str]) -> str:

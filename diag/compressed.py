@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diag.compressing import ABOUT, DENSE, SOURCE, compressed_folder
-from tdmoe import json_text
+from diag.files import read_json
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.problems import InputError
 
@@ -61,7 +61,7 @@ def read(path: Path) -> About:
     if not written.is_file():
         return About(option, folder)
     try:
-        about = json_text.parse(written.read_bytes())
+        about = read_json(written)
         if about["state"] != "complete":
             raise InputError(f"{option}: is unfinished; run its compress command again")
         config = {key: about["config"][key] for key in ("method", "ratio", "layers", "projections")}

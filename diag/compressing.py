@@ -6,7 +6,6 @@ errors. It is taken up where it was left if that is the same, and refused otherw
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
@@ -21,21 +20,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import load_file
 
-from diag import parse
+from diag import manifest as manifests
+from diag import parse, results
 from diag.calibrating import NAME as CALIBRATE
 from diag.calibrating import TABLE as CALIBRATED
 from diag.calibrating import VERSION as CALIBRATION
 from diag.calibrating import from_arrays
 from diag.defaults import MEMORY_BYTES
-from diag.files import write_json
+from diag.files import read_json, write_json
 from diag.loadable import check_loadable, is_native
 from diag.open_model import model_identity
 from diag.probes import Settings as ProbeSettings
-from diag.run import Job, Row, digest
-from tdmoe import assemble, forms, joint, json_text, methods
+from diag.results import Row
+from diag.run import Job, digest
+from tdmoe import assemble, forms, joint, methods
 from tdmoe.architecture import architecture
+from tdmoe.atomic import is_leftover, remove_leftovers
 from tdmoe.blocks import BlockPlan
 from tdmoe.calibration import LayerMoments
 from tdmoe.checkpoint import CONFIG, INDEX, Checkpoint
@@ -221,22 +222,34 @@ def check_to(session: Session, *, settled: bool = True) -> None:
     Until every stack's share of the budget is `settled`, what was asked for is compared.
     """
     to = _to(session)
-    if session.model.folder is not None and to.resolve() == session.model.folder.resolve():
-        raise InputError(f"--to {to}: is the model itself; give another folder")
-    there = next(path for path in (to, *to.parents) if path.exists())
-    if not there.is_dir():
-        raise InputError(f"--to {to}: {there} is a file; give a folder")
-    if not to.is_dir() or not any(to.iterdir()):
-        return
+    where, instead = _named(session)
+    try:
+        if session.model.folder is not None and to.resolve() == session.model.folder.resolve():
+            raise InputError(f"{where}: is the model itself; {instead}")
+        there = next(path for path in (to, *to.parents) if path.exists())
+        if not there.is_dir():
+            raise InputError(f"{where}: {there} is a file; {instead}")
+        if not to.is_dir() or all(map(is_leftover, to.iterdir())):
+            return
+    except OSError as error:
+        raise InputError(f"{where}: cannot be used ({error.strerror or error}); {instead}") from error
     about = _about(session)
     if about is None:
-        raise InputError(f"--to {to}: is not empty and holds no compressed checkpoint; give a new folder")
+        raise InputError(f"{where}: is not empty and holds no compressed checkpoint; {instead}")
     same = about["identity"] == _identity(session) if settled else about.get("asked") == _asked(session)
     if not same and not session.request.fresh:
         raise InputError(
-            f"--to {to}: holds a checkpoint made from other weights or with other settings; give another folder, or "
+            f"{where}: holds a checkpoint made from other weights or with other settings; {instead}, or "
             "--fresh to replace it"
         )
+
+
+def _named(session: Session) -> tuple[str, str]:
+    """What messages call the folder, and what they tell to do: nobody gave --to for factors of other commands."""
+    to = _to(session)
+    if session.request.out_given:
+        return f"--to {to}", "give another folder"
+    return str(to), "move it away, or run the command in another folder"
 
 
 def compressed_folder(path: Path) -> Path:
@@ -264,6 +277,8 @@ def check_writable(to: Path) -> None:
 def begin(session: Session) -> None:
     """Do again what is done in the run folder but not whole in --to; mark --to as ours, and unfinished where it is."""
     to, fresh = _to(session), session.request.fresh
+    for folder in (to, to / DENSE):
+        remove_leftovers(folder)
     damaged = [job for job in session.stacks if not _whole(to, session, job)]
     session.folder.forget(damaged)
     if fresh or damaged or is_complete(session) is None:
@@ -292,7 +307,7 @@ def _to(session: Session) -> Path:
 def _about(session: Session) -> dict[str, Any] | None:
     """What --to says of itself; None where it is not ours."""
     try:
-        about = json_text.parse((_to(session) / ABOUT).read_bytes())
+        about = read_json(_to(session) / ABOUT)
         return about if isinstance(about["identity"], str) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -319,6 +334,8 @@ def finish(session: Session, *, dense: bool, on_written: Callable[[int], None] =
     assemble.factored(to, session.checkpoint, session.arch, stacks, on_written)
     if dense:
         assemble.dense(to / DENSE, to, session.checkpoint, session.arch, stacks, on_written)
+    if changed := session.checkpoint.changed():
+        raise WeightError(f"{', '.join(changed)}: changed while the command ran; run it again when it is whole")
     manifest = session.folder.manifest
     config = {key: value for key, value in manifest["config"].items() if key not in UNIDENTIFIED}
     before = bits(session.checkpoint), 16 * parameters(session.checkpoint)
@@ -346,17 +363,16 @@ def calibration_said(settings: Settings) -> str:
     method, options = methods.parse(settings.method)
     if settings.statistics is None or not method.needs(options).statistics:
         return ""
-    table = Path(settings.statistics) / "tables" / f"{CALIBRATED}.csv"
-    with table.open(encoding="utf-8", newline="") as lines:
-        tokens = int(next(csv.DictReader(lines))["tokens"])
+    folder = Path(settings.statistics)
+    first = read_json(folder / manifests.FILE)["jobs"][0]["key"]
+    tokens = results.read(folder, first)["tables"][CALIBRATED][0]["tokens"]
     return f"{Path(str(_calibration_text(settings))).name}, {tokens:,} tokens"
 
 
 def _calibration_text(settings: Any) -> str | None:
     if settings.statistics is None:
         return None
-    manifest = json.loads((Path(settings.statistics) / "run.json").read_text(encoding="utf-8"))
-    return str(manifest["config"]["text"])
+    return str(read_json(Path(settings.statistics) / manifests.FILE)["config"]["text"])
 
 
 def size(stack: Stack) -> int:
@@ -388,26 +404,34 @@ def moments_digest(identities: Iterable[Mapping[str, Any]]) -> str:
 def saved_moments(folder: Path) -> str:
     """`moments_digest` of a finished calibration; InputError where the folder holds none."""
     try:
-        manifest = json_text.parse((folder / "run.json").read_bytes())
-        command, states = manifest["command"], {job["state"] for job in manifest["jobs"]}
+        about = read_json(folder / manifests.FILE)
+        command, states = about["command"], {job["state"] for job in about["jobs"]}
         if command != CALIBRATE:
             raise InputError(f"--statistics {folder}: holds a run of '{command}'; give one of '{CALIBRATE}'")
         if states != {"done"}:
             raise InputError(f"--statistics {folder}: is not finished; run its calibrate command again")
-        return moments_digest(_result(folder, job["key"]) for job in manifest["jobs"])
+        keys = [job["key"] for job in about["jobs"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"--statistics {folder}: is no run folder of tdmoe-diag calibrate; give one") from error
+    try:
+        return moments_digest([results.read(folder, key) for key in keys])
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"--statistics {folder}: a result cannot be used ({error}); calibrate again") from error
 
 
 def check_statistics(folder: Path, stack: Stack, needs: methods.Needs) -> None:
     """InputError where the folder holds no calibration of this layer of these weights, or not all that is needed."""
     try:
-        found = _result(folder, Job(CALIBRATE, stack.layer, "experts").key)
-    except (OSError, ValueError) as error:
+        found = results.read(folder, Job(CALIBRATE, stack.layer, "experts").key)
+    except FileNotFoundError as error:
         raise InputError(
             f"--statistics {folder}: has nothing of layer {stack.layer}; calibrate that layer too"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--statistics {folder}: layer {stack.layer} cannot be used ({error}); calibrate again"
         ) from error
     if found["weights"] != model_identity(stack.checkpoint):
         raise InputError(
@@ -418,7 +442,10 @@ def check_statistics(folder: Path, stack: Stack, needs: methods.Needs) -> None:
         raise InputError(f"--statistics {folder}: were collected by another version of this tool; calibrate again")
     if needs.outputs and "gate_output_OO" not in found["arrays"]:
         raise InputError(f"--statistics {folder}: hold no gradients at outputs; calibrate with --outputs")
-    with safe_open(_sums_path(folder, stack.layer), "np") as file:
+    sums = results.path(folder, found["job"], ".safetensors")
+    if not sums.is_file():
+        raise InputError(f"--statistics {folder}: the sums of layer {stack.layer} are missing; calibrate again")
+    with safe_open(sums, "np") as file:
         name = "down_II" if stack.projection == "down" else "input_II"
         own = len(file.get_slice(name).get_shape()) == 3
     if needs.own and not own:
@@ -427,11 +454,6 @@ def check_statistics(folder: Path, stack: Stack, needs: methods.Needs) -> None:
             f"--statistics {folder}: hold no inputs of each expert alone for {stack.projection}; calibrate with "
             f"--per-expert {kind}"
         )
-
-
-def _result(folder: Path, key: str) -> dict[str, Any]:
-    found: dict[str, Any] = json_text.parse((folder / "results" / f"{key}.json").read_bytes())
-    return found
 
 
 def statistics_of(settings: Settings, stack: Stack) -> methods.StackStatistics | None:
@@ -449,17 +471,16 @@ def calibrated(folder: Path, stack: Stack) -> methods.StackStatistics:
     return methods.StackStatistics(sums.moment(members[0]), own, D_OO, sums.tokens_E, sums.fisher(members))
 
 
-def _sums_path(folder: Path, layer: int) -> Path:
-    return folder / "results" / f"{Job(CALIBRATE, layer, 'experts').key}.safetensors"
-
-
 def layer_sums(folder: Path, layer: int) -> LayerMoments:
-    """Sums of a layer of a calibration."""
-    path = _sums_path(folder, layer)
-    return from_arrays(dict(_arrays(path, path.stat().st_mtime_ns)))
+    """Sums of a layer of a calibration; WeightError where they are not those that it saved."""
+    file = results.path(folder, Job(CALIBRATE, layer, "experts").key, ".safetensors")
+    try:
+        return from_arrays(dict(_arrays(folder, file.stem, file.stat().st_mtime_ns)))
+    except (OSError, ValueError) as error:
+        raise WeightError(f"{file}: the statistics cannot be used ({error}); calibrate again") from error
 
 
 @lru_cache(maxsize=1)
-def _arrays(path: Path, time: int) -> Mapping[str, NDArray[np.float64]]:
+def _arrays(folder: Path, key: str, time: int) -> Mapping[str, NDArray[np.float64]]:
     """One layer's, for its three projections."""
-    return load_file(path)
+    return results.arrays(folder, results.read(folder, key))

@@ -23,7 +23,8 @@ from diag import describe, parse
 from diag.afresh import Afresh
 from diag.catalog import HUB_IDS
 from diag.progress import COUNTED, bars
-from diag.run import Job, Outcome, Row, RunFolder
+from diag.results import Row
+from diag.run import Job, Outcome, RunFolder
 from diag.session import Session
 from reports.formats import visible
 from tdmoe.families import PROJECTIONS
@@ -117,10 +118,8 @@ def _download_note(session: Session) -> str:
 def execute_before_compression(compression: Compression, afresh: Afresh, *, quiet: bool) -> list[tuple[str, str]]:
     """Calibrate and find the frontiers, where asked for; what failed of it."""
     calibration, frontiers = compression.calibration, compression.frontiers
-    if calibration is not None:
-        execute_calibration(calibration, calibration.opened(), quiet=quiet)
-        if failed := calibration.folder.failures():
-            return failed
+    if calibration is not None and (failed := _calibrate(calibration, quiet=quiet)):
+        return failed
     if frontiers is None:
         return []
     execute(frontiers, _opened(frontiers.folder, afresh, frontiers.notes()), quiet=quiet)
@@ -135,6 +134,13 @@ def execute_before_compression(compression: Compression, afresh: Afresh, *, quie
         task = bar.add_task(f"{frontiers.model.name} sensitivity", total=len(sensitivity.folder.pending()))
         sensitivity.execute(compression.points(), lambda: bar.advance(task))
     return sensitivity.folder.failures()
+
+
+def _calibrate(calibration: Calibration, *, quiet: bool) -> list[tuple[str, str]]:
+    """For a command that needs it, and then for others that wait for it; what failed of it."""
+    execute_calibration(calibration, calibration.opened(), quiet=quiet)
+    calibration.folder.close()
+    return calibration.folder.failures()
 
 
 def _opened(folder: RunFolder[Any], afresh: Afresh, notes: Sequence[str] = ()) -> list[str]:
@@ -187,7 +193,7 @@ def execute_injection(injection: Injection, *, quiet: bool, notes: Sequence[str]
     """Calibrate where that is asked for, then measure under a bar of parts; `notes` are kept with its own."""
     calibration = injection.calibration
     if calibration is not None:
-        execute_calibration(calibration, calibration.opened(), quiet=quiet)
+        _calibrate(calibration, quiet=quiet)  # what failed of it fails the sites that need it
         notes = [*notes, *(f"calibration: {note}" for note in calibration.notes())]
     notes = injection.folder.open(fresh=injection.request.fresh, notes=[*notes, *injection.notes()])
     with bars(*COUNTED, quiet=quiet) as shown:

@@ -16,8 +16,10 @@ from diag.calibrating import Settings as CalibrationSettings
 from diag.compress_run import Command, Compression, own_inputs
 from diag.compressing import VERSION, calibration_said, stored_dense_bits
 from diag.defaults import ALL_PROJECTIONS, MEMORY_BYTES
+from diag.manifest import SCHEMA
 from diag.open_model import OpenModel
-from diag.run import SCHEMA, Row, digest
+from diag.results import Row
+from diag.run import digest
 from tdmoe import methods, spec
 from tdmoe.assemble import read_shard
 from tdmoe.counted import bits
@@ -121,7 +123,7 @@ class Source:
         short = digest([SCHEMA, *asked, *weights, *made_by([recipe])])[:8]
         home = Path("runs") / f"{self.opened.name}-factors-{short}"
         where: dict[str, Any] = {"layers": parse.spans(self.layers), "projections": self.projections}
-        where |= {"device": self.opened.device, "out": home / "run", "revision": self.revision}
+        where |= {"device": self.opened.device, "out": home / "run", "out_given": False, "revision": self.revision}
         how: dict[str, Any] = {"seed": self.seed, "engine": "inline", "fresh": False, "command_line": self.command_line}
         to = home / "factors"
         return Command(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diag.run import PART, SCHEMA, Row
+from diag import results
+from diag.files import read_json
+from diag.manifest import FILE, SCHEMA
+from diag.results import Row
+from diag.run import PART
 from tdmoe.problems import InputError
 
 COMPARE = "compare"  # its folder holds the run of its job compare-NAME in parts/NAME
@@ -19,35 +22,49 @@ NEEDED: dict[str, type] = {
 }
 ADDED: dict[str, tuple[Any, type]] = {"notes": ([], list), "peak_memory_bytes": (None, int)}  # absent in earlier runs
 JSON_NAMES = {str: "a text", dict: "an object", int: "a whole number", list: "a list"}
+MADE = ("run", "factors")  # folders of factors that a command makes for itself
 PAGELESS = {
     "calibrate": "its statistics are for --statistics of other commands",
     "compress": "its table is tables/compression.csv; measure what it wrote with quality or drift --compressed",
     "frontier": "it serves other commands",
+    "sensitivity": "it serves other commands",
 }
 
 
 @dataclass(frozen=True)
 class Found:
-    """Runs as `diag.run.RunFolder.data` gives them, where they lie, and jobs of comparisons that left no run folder."""
+    """Runs as `diag.run.RunFolder.data` gives them, where they lie, and jobs of comparisons that left no run folder.
+
+    `left_out` are folders without a page among those that have one.
+    """
 
     runs: list[Row]
     folders: list[Path]
     missing: list[Row]
+    left_out: list[Path]
 
 
 def load(paths: Iterable[Path]) -> Found:
     """The runs of these folders; a compare folder stands for its parts, in its order. One named twice is read once.
 
     Jobs that did not finish are kept with their state, and have no rows. InputError for what is no run folder, was
-    written by another version, has no page, or lacks a result that it says is there: a line for each such folder.
+    written by another version, or lacks a result that it says is there: a line for each such folder. Likewise where no
+    run of them has a page.
     """
     folders: dict[Path, Path] = {}
     runs: list[Row] = []
     missing: list[Row] = []
     wrong: list[str] = []
+    pageless: dict[Path, str] = {}
     for path in paths:
         try:
+            if not _holds_run(path) and all((path / name).is_dir() for name in MADE):
+                pageless[path] = f"{path}: holds factors that a command made for itself, and no page; leave it out"
+                continue
             manifest = _manifest(path)
+            if (command := manifest["command"]) in PAGELESS:
+                pageless[path] = f"{path}: is a run of '{command}', which has no page; {PAGELESS[command]}"
+                continue
             parts = [path]
             if manifest["command"] == COMPARE:
                 parts, unfinished = _parts(path, manifest)
@@ -63,9 +80,9 @@ def load(paths: Iterable[Path]) -> Found:
                 runs.append(_run(part, manifest if part is path else _manifest(part)))
             except InputError as error:
                 wrong.append(str(error))
-    if wrong:
-        raise InputError("\n".join(wrong))
-    return Found(runs, list(folders.values()), missing)
+    if wrong or not runs:
+        raise InputError("\n".join(wrong or pageless.values()))
+    return Found(runs, list(folders.values()), missing, list(pageless))
 
 
 def _parts(path: Path, manifest: Row) -> tuple[list[Path], list[Row]]:
@@ -88,24 +105,24 @@ def _parts(path: Path, manifest: Row) -> tuple[list[Path], list[Row]]:
 
 def _holds_run(path: Path) -> bool:
     try:
-        return (path / "run.json").is_file()
+        return (path / FILE).exists()
     except OSError as error:  # no right to look, or no name for a file
         raise InputError(f"{path}: cannot be read ({_reason(error)}); give a folder that can be") from error
 
 
 def _manifest(path: Path) -> Row:
-    file = path / "run.json"
+    file = path / FILE
     if not _holds_run(path):
         what = "holds no run.json" if path.is_dir() else "is a file" if path.exists() else "does not exist"
         raise InputError(f"{path}: {what}; give the folder of a finished run, which a command prints when it ends")
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = read_json(file)
         schema = manifest["schema"]
         later = schema > SCHEMA
         if schema == SCHEMA:
             manifest = {name: default for name, (default, _) in ADDED.items()} | manifest
             _check_shape(manifest)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file}: is not one of ours or is damaged ({_reason(error)}); give another folder") from error
     if schema != SCHEMA:
         age, remedy = ("a newer", "update tdmoe-diag") if later else ("an older", "run its command again with --fresh")
@@ -140,22 +157,19 @@ def _check_kind(name: str, value: Any, kind: type) -> None:
 
 
 def _run(path: Path, manifest: Row) -> Row:
-    command = manifest["command"]
-    if command in PAGELESS:
-        raise InputError(f"{path}: is a run of '{command}', which has no page; {PAGELESS[command]}")
     jobs = manifest["jobs"]
     done = [job["key"] for job in jobs if job["state"] == "done"]
-    results = {key: _result(path, key) for key in done}
-    names = [name for result in results.values() for name in result["tables"]]
+    found = {key: _result(path, key) for key in done}
+    names = [name for result, _ in found.values() for name in result["tables"]]
     names += sorted(table.stem for table in path.glob("tables/*.csv"))  # those that no job filled
     return {
         **manifest,
         "jobs": [_job(job) for job in jobs],
         "tables": {
-            name: [row for result in results.values() for row in result["tables"].get(name, [])]
+            name: [row for result, _ in found.values() for row in result["tables"].get(name, [])]
             for name in dict.fromkeys(names)
         },
-        "arrays": {key: _arrays(path, key, result["arrays"]) for key, result in results.items()},
+        "arrays": {key: arrays for key, (_, arrays) in found.items()},
     }
 
 
@@ -163,45 +177,17 @@ def _job(job: Row) -> Row:
     return {"key": job["key"], "state": job["state"], "message": job.get("message")}
 
 
-def _result(path: Path, key: str) -> Row:
-    """The rows of a finished job, whose key may not lead out of the folder."""
-    file = path / "results" / f"{key}.json"
+def _result(path: Path, key: str) -> tuple[Row, dict[str, Any]]:
+    """Result and arrays of a finished job, whose key may not lead out of the folder."""
+    file = results.path(path, key)
     try:
-        if file.parent != path / "results" or "\\" in key:
-            raise ValueError("its name is none of a job")
-        result: Row = json.loads(file.read_text(encoding="utf-8"))
-        if result["job"] != key:
-            raise ValueError("it is of another job")
-        _check_kind("tables", result["tables"], dict)
-        _check_kind("arrays", result["arrays"], list)
-        for name, rows in result["tables"].items():
-            _check_kind(f"table {name}", rows, list)
-            for row in rows:
-                _check_kind(f"a row of table {name}", row, dict)
-        for name in result["arrays"]:
-            _check_kind("name of an array", name, str)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _missing(file, error) from error
-    return result
-
-
-def _arrays(path: Path, key: str, expected: list[str]) -> dict[str, Any]:
-    from safetensors.numpy import load_file
-
-    if not expected:
-        return {}
-    file = path / "results" / f"{key}.safetensors"
-    try:
-        arrays = dict(load_file(file))
-    except Exception as error:  # safetensors' own errors share no base
-        raise _missing(file, error) from error
-    if sorted(arrays) != sorted(expected):
-        raise _missing(file, ValueError(f"{', '.join(sorted(set(expected) - set(arrays)))} missing"))
-    return arrays
-
-
-def _missing(file: Path, error: Exception) -> InputError:
-    return InputError(f"{file}: a finished job's result cannot be read ({_reason(error)}); run the command again")
+        result = results.read(path, key)
+        file = results.path(path, key, ".safetensors")
+        return result, results.arrays(path, result)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{file}: a finished job's result cannot be read ({_reason(error)}); run the command again"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diag.compressing import Settings, plan, statistics_of
-from diag.run import Row
+from diag.results import Row
 from tdmoe import methods
 from tdmoe.across import lower_hull
 from tdmoe.joint import Stack, reader

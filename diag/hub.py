@@ -25,11 +25,13 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import tqdm
 
-from diag.remote import HTTPError, RangeReader, retrying, status, timeout
+from diag.remote import RangeReader, retrying, status
+from diag.transfers import HTTPError, session, timeout, whole
 from tdmoe.checkpoint import CONFIG, INDEX
 from tdmoe.files import LocalFiles, Span
 from tdmoe.problems import InputError
 
+SLACK = 1 << 20  # bytes more than the hub lists, before a download is broken off
 PARALLEL = 16  # a hub answers many requests at once, each with some delay
 
 
@@ -69,7 +71,7 @@ class HubFiles:
             for s in info.siblings or ()
             if "/" not in s.rfilename  # a checkpoint is flat; folders hold other formats of the same weights
         }
-        self._ranges = RangeReader(repo, self.commit)
+        self._ranges = RangeReader(repo, self.commit, {name: file.size for name, file in self._files.items()})
         if not remote:
             # by the revision's name and also when it is cached, so that offline the name leads to this commit
             self._download(CONFIG, revision or constants.DEFAULT_REVISION, again=True)
@@ -95,6 +97,9 @@ class HubFiles:
         except HTTPError as error:
             refuse(error, self.name, file)
 
+    def stamp(self, file: str) -> tuple[int, int] | None:
+        return self._local.stamp(file) if self._cached(file) and self._local is not None else None
+
     def will_need(self, file: str, offset: int, count: int) -> None:
         if self._cached(file) and self._local is not None:
             self._local.will_need(file, offset, count)
@@ -117,7 +122,8 @@ class HubFiles:
             self._local.close()
 
     def _ask(self, revision: str | None) -> Any:
-        return HfApi().model_info(self.name, revision=revision, files_metadata=True, timeout=timeout())
+        session()
+        return whole(lambda: HfApi().model_info(self.name, revision=revision, files_metadata=True, timeout=timeout()))
 
     def _cached(self, file: str) -> bool:
         path = try_to_load_from_cache(self.name, file, revision=self.commit)
@@ -133,7 +139,8 @@ class HubFiles:
         if file not in self._files or (self._cached(file) and not again):
             return
         try:
-            reporting = _reporting(on_bytes)
+            session()
+            reporting = _reporting(on_bytes, f"{self.name}/{file}", self.size(file))
             path = retrying(lambda: hf_hub_download(self.name, file, revision=revision, tqdm_class=reporting))
         except (HTTPError, OSError) as error:
             refuse(error, self.name, file)
@@ -217,14 +224,18 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _reporting(on_bytes: Callable[[int], None]) -> Any:
-    """A progress class for huggingface_hub that draws nothing and passes the bytes on."""
+def _reporting(on_bytes: Callable[[int], None], file: str, size: int) -> Any:
+    """A progress class for huggingface_hub that draws nothing and passes bytes on; InputError where they never end."""
 
     class Reporting(tqdm):  # type: ignore[misc]
         def __init__(self, *arguments: Any, **named: Any) -> None:
             super().__init__(*arguments, **{**named, "disable": True})
+            self._came = int(named.get("initial") or 0)
 
         def update(self, n: float | None = 1) -> None:
+            self._came += int(n or 0)
+            if self._came > size + SLACK:
+                raise InputError(f"{file}: more comes than the {size:,} bytes that the hub lists; check HF_ENDPOINT")
             on_bytes(int(n or 0))
 
     return Reporting

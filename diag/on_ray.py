@@ -22,8 +22,8 @@ import torch
 
 from diag import probes
 from diag.device import gpu_index
+from diag.manifest import package_versions
 from diag.models import Model
-from diag.run import package_versions
 from diag.work import Failed, Result, Task, failure, perform
 from tdmoe import methods
 from tdmoe.architecture import architecture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from diag.engine import Inline
 from diag.loadable import check_loadable
+from diag.manifest import SCHEMA, make_manifest
 from diag.models import Model, resolve
-from diag.run import SCHEMA, RunFolder, Unit, digest, make_manifest
+from diag.run import RunFolder, Unit, digest
 from diag.texts import text_of
 from diag.transformer import load_model, load_tokenizer
 from diag.windows import token_windows, window_of
@@ -96,9 +97,14 @@ class OpenModel:
         *,
         out: Path | None,
         command_line: str,
+        tables: Mapping[str, Sequence[str]],
+        given: bool = True,
         seed: int = 0,
     ) -> RunFolder[Unit]:
-        """Of a command; every job's identity is what is given, and the weights and the kind of device."""
+        """Of a command; every job's identity is what is given, and the weights and the kind of device.
+
+        `given`: an `out` that is not None was given by --out.
+        """
         common = {"model": self.name, "weights": self.identity, "device": self.device.partition(":")[0]}
         whole = {job: {**common, **identity} for job, identity in identities.items()}
         manifest = make_manifest(
@@ -112,7 +118,9 @@ class OpenModel:
             device=self.device,
         )
         short = digest([SCHEMA, [[job.key, identity] for job, identity in whole.items()]])[:8]
-        return RunFolder(out or Path("runs") / f"{self.name}-{command}-{short}", manifest, whole)
+        path = out or Path("runs") / f"{self.name}-{command}-{short}"
+        given = given and out is not None
+        return RunFolder(path, manifest, whole, given=given, columns=tables, changed=self.checkpoint.changed)
 
 
 def model_identity(checkpoint: Checkpoint) -> str:

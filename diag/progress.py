@@ -9,6 +9,7 @@ with display("compare", 5, quiet=False) as whole:    # what uses `bars` in here 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,7 +42,7 @@ class Shown:
 
     def note(self, line: str) -> None:
         """A line above the bars."""
-        self.console.print(visible(line), markup=False)
+        self.console.print(visible(line), markup=False, soft_wrap=True)
 
 
 class Display:
@@ -64,7 +65,7 @@ class Display:
 
     def note(self, line: str) -> None:
         """A line above."""
-        self.console.print(visible(line), markup=False)
+        self.console.print(visible(line), markup=False, soft_wrap=True)
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -91,6 +92,15 @@ class Display:
 
 
 _DISPLAY: ContextVar[Display | None] = ContextVar("display", default=None)
+
+
+def say(line: str) -> None:
+    """A line on stderr, above what is shown of a larger work."""
+    whole = _DISPLAY.get()
+    if whole is None:
+        print(line, file=sys.stderr, flush=True)
+    else:
+        whole.note(line)
 
 
 @contextmanager

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import random
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from threading import Event, Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from huggingface_hub import constants, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+from huggingface_hub import hf_hub_url
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
-HTTPError: type[Exception] = HfHubHTTPError.__mro__[1]  # of the HTTP library that this huggingface_hub uses
+from diag.transfers import BrokenTransfer, HTTPError, session, timeout
+
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 RETRIES = 6
 LONGEST_PAUSE = 60.0  # seconds
 CHUNK = 1 << 20
+RANGE = re.compile(r"bytes (?P<first>[0-9]{1,19})-[0-9]{1,19}/(?P<size>[0-9]{1,19}|\*)", re.ASCII)
+NOTHING_KNOWN: Mapping[str, int] = {}
 
 Result = TypeVar("Result")
-
-
-def timeout() -> float:
-    """Seconds that a silent server is waited for: the user's HF_HUB_DOWNLOAD_TIMEOUT, 10 by default."""
-    return float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
 
 
 def retrying(call: Callable[[], Result], unanswered: int = RETRIES) -> Result:
@@ -57,11 +55,28 @@ def pause(error: Exception, attempt: int) -> float:
     return min(wait, LONGEST_PAUSE)
 
 
+def _check(response: Any, offset: int, size: int | None) -> None:
+    """BrokenTransfer unless what comes are the file's own bytes from `offset` on, or the whole file."""
+    if (encoding := response.headers.get("Content-Encoding", "identity")).lower() not in ("identity", ""):
+        raise BrokenTransfer(f"the range comes encoded as {encoding[:20]}")
+    if response.status_code == 200:
+        length = response.headers.get("Content-Length", "")
+        if size is not None and length.isdecimal() and int(length) != size:
+            raise BrokenTransfer(f"{int(length):,} bytes come for a file of {size:,}")
+        return
+    said = response.headers.get("Content-Range", "")
+    found = RANGE.fullmatch(said)
+    if not found or int(found["first"]) != offset or (size is not None and found["size"] not in ("*", str(size))):
+        whole = "" if size is None else f" of {size}"
+        raise BrokenTransfer(f"Content-Range {said[:60]!r} comes for the bytes from {offset} on{whole}")
+
+
 class RangeReader:
     """Ranges of the files of one commit, in several threads. After `close` no read waits for another try."""
 
-    def __init__(self, repo: str, commit: str) -> None:
-        self._repo, self._commit = repo, commit
+    def __init__(self, repo: str, commit: str, sizes: Mapping[str, int] = NOTHING_KNOWN) -> None:
+        """`sizes` of the files, as the hub lists them."""
+        self._repo, self._commit, self._sizes = repo, commit, sizes
         self._locations: dict[str, str] = {}  # where the hub has redirected to, for as long as that is valid
         self._lock = Lock()
         self._closed = Event()
@@ -93,16 +108,15 @@ class RangeReader:
     def _stream(self, location: str, hub: str, file: str, offset: int, count: int) -> Iterator[bytes]:
         headers = {} if location != hub else build_hf_headers()  # the token is for the hub alone
         headers |= {"Range": f"bytes={offset}-{offset + count - 1}", "Accept-Encoding": "identity"}
-        with get_session().stream(
-            "GET", location, headers=headers, follow_redirects=True, timeout=timeout()
-        ) as response:
+        with session().stream("GET", location, headers=headers, follow_redirects=True, timeout=timeout()) as response:
             if response.status_code == 416:
                 return
             hf_raise_for_status(response)
+            _check(response, offset, self._sizes.get(file))
             with self._lock:
                 self._locations[file] = str(response.url)
             skip = offset if response.status_code == 200 else 0  # the server sends the whole file
-            for chunk in response.iter_bytes(CHUNK):
+            for chunk in response.iter_raw(CHUNK):
                 part, skip = chunk[skip:], max(0, skip - len(chunk))
                 part = part[:count]
                 count -= len(part)

@@ -1,48 +1,40 @@
 """A run folder: manifest, one result per finished job, tables. Kill it anywhere and nothing finished is lost.
 
-run.json              what was asked, of which model, with which versions, and the state of every job; `notes` say what
-                      was odd or other than asked, `peak_memory_bytes` is null where it is not known
-results/JOB.json      rows of a finished job by table, written after its arrays in results/JOB.safetensors
+run.json              what was asked and the state of every job (diag/manifest.py)
+results/JOB.json      rows and arrays of a finished job with their SHA-256 (diag/results.py)
 tables/NAME.csv       all rows of that table, written when the run ends
 errors/JOB.txt        traceback of a failed job
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
-import platform
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diag import manifest as manifests
+from diag import progress, results, tables
 from diag.files import lock, write_json, write_text
 from diag.peak_memory import PeakMemory, measuring
-from tdmoe.atomic import write_bytes
+from diag.results import Arrays, Row, Tables
+from tdmoe.atomic import is_leftover, remove_leftovers
 from tdmoe.problems import InputError
 
-SCHEMA = 2
 LOCK = ".lock"
-TEMPORARY = ".*.tmp"  # left by a process killed while writing
-RESULTS = ("results/*.json", "results/*.safetensors")
+WAIT = 0.5  # seconds between looks at a folder that another process writes to
 OUTPUTS = ("tables/*.csv", "figures/*.svg", "errors/*.txt", "report.html")  # made from the results when a run ends
-PACKAGES = ("tdmoe-diag", "torch", "numpy", "scipy", "powerlaw", "safetensors", "transformers")
+FOLDERS = ("", results.FOLDER, "tables", "figures", "errors")
+NO_TABLES: Mapping[str, Sequence[str]] = {}
 
 PART = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
-
-Row = dict[str, Any]
-Tables = Mapping[str, list[Row]]  # a table's name and rows
-Arrays = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +97,24 @@ def digest(value: Any) -> str:
 class RunFolder(Generic[Unit]):
     """The results of one command on one model. `identities[job]` is what its result must match to be used again."""
 
-    def __init__(self, path: Path, manifest: Row, identities: Mapping[Unit, Row]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest: Row,
+        identities: Mapping[Unit, Row],
+        *,
+        given: bool = True,
+        columns: Mapping[str, Sequence[str]] = NO_TABLES,
+        changed: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        """`given` by --out, not chosen by the command; `changed` names files of the model that changed meanwhile."""
         self.path = path
         self.manifest = {**manifest, "notes": [], "peak_memory_bytes": None}
         self.jobs = list(identities)
         self.identities = identities
         self.outcomes = {job.key: Outcome() for job in self.jobs}
+        self.replaces: list[str] = []  # what an earlier command was asked for in this folder, and is not any more
+        self._given, self._columns, self._changed = given, columns, changed
         self._lock: BinaryIO | None = None
         self._memory: PeakMemory | None = None
         self._peak_before: int | None = None  # of earlier processes whose results are used
@@ -120,27 +124,50 @@ class RunFolder(Generic[Unit]):
         """Create or take up the folder; returns `notes`, which are kept, and notes on results not to be used again.
 
         InputError when the folder holds something else: it is never overwritten, and `fresh` deletes only what a
-        run wrote.
+        run wrote. While another process writes to it, one that the command chose itself is waited for.
         """
         try:
             if self.path.exists() and not self.path.is_dir():
-                raise InputError(f"--out {self.path}: is a file; give a folder")
-            if self.path.is_dir() and any(p.name != LOCK and not p.match(TEMPORARY) for p in self.path.iterdir()):
-                self._check_ours(same_run=not fresh)
+                raise InputError(f"{self._where}: is a file; {'give a folder' if self._given else self._instead}")
+            self._check_ours(fresh)
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = lock(self.path / LOCK)
-            if self._lock is None:
-                raise InputError(f"--out {self.path}: another process writes to it; wait for it or give another folder")
-            self._remove(*(RESULTS if fresh else ()), TEMPORARY, f"*/{TEMPORARY}")
-            told = [note for job in self.jobs if (note := self._take_up(job))] + self._account()
-            self._take_up_manifest()
+            self._hold()
+            self._check_ours(fresh)
+            self._remove(*([f"{results.FOLDER}/*{suffix}" for suffix in results.SUFFIXES] if fresh else ()))
+            for folder in FOLDERS:
+                remove_leftovers(self.path / folder)
+            earlier = {} if fresh else manifests.earlier(self.path)
+            told = [note for job in self.jobs if (note := self._take_up(job))]
+            self.replaces = self._replaces(earlier, bool(told))
+            told = [*self.replaces, *told, *self._account()]
+            self._take_up_manifest(earlier)
             self._memory = measuring(str(self.manifest.get("device")), str(self.manifest.get("engine", "inline")))
             self.note(notes)
-            (self.path / "results").mkdir(exist_ok=True)
+            (self.path / results.FOLDER).mkdir(exist_ok=True)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise InputError(f"--out {self.path}: cannot be written ({reason}); give another folder") from error
+            raise InputError(f"{self._where}: cannot be written ({reason}); {self._instead}") from error
         return list(dict.fromkeys([*notes, *told]))
+
+    @property
+    def _where(self) -> str:
+        return f"--out {self.path}" if self._given else str(self.path)
+
+    @property
+    def _instead(self) -> str:
+        return "give another folder" if self._given else "move it away, or run the command in another folder"
+
+    def _hold(self) -> None:
+        """The lock, at once or, where the command chose the folder itself, when the other process lets go of it."""
+        waits = False
+        while (held := lock(self.path / LOCK)) is None:
+            if self._given:
+                raise InputError(f"{self._where}: another process writes to it; wait for it or give another folder")
+            if not waits:
+                progress.say(f"{self.path}: another process writes to it; waiting for that to end")
+            waits = True
+            time.sleep(WAIT)
+        self._lock = held
 
     def note(self, notes: Iterable[str]) -> None:
         """Keep these in run.json, each once."""
@@ -175,22 +202,16 @@ class RunFolder(Generic[Unit]):
         return [(key, str(o.message)) for key, o in self.outcomes.items() if o.state == "failed"]
 
     def finish(self, job: Unit, tables: Tables, arrays: Arrays, seconds: float) -> None:
-        """Save a finished job: its JSON file last, so that where there is one the result is whole."""
-        from safetensors.numpy import save
-
-        self._file(job, ".json").unlink(missing_ok=True)
-        self._file(job, ".safetensors").unlink(missing_ok=True)
-        if arrays:
-            write_bytes(self._file(job, ".safetensors"), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
-        result = {
+        """Save a finished job; it has failed where the model's files changed since they were opened."""
+        if changed := self._changed():
+            self.fail(job, f"{', '.join(changed)}: changed while the command ran; run it again when it is whole", "")
+            return
+        about = {
             **self.identities[job],
-            "job": job.key,
-            "tables": tables,
-            "arrays": sorted(arrays),
             "seconds": round(seconds, 3),
             "versions": self.manifest["versions"],  # a run may be finished by newer ones than it was begun with
         }
-        write_json(self._file(job, ".json"), result)
+        results.write(self.path, job.key, about, tables, arrays)
         self.outcomes[job.key] = Outcome("done", tables, None, round(seconds, 3))
         self._save_manifest()
 
@@ -205,17 +226,15 @@ class RunFolder(Generic[Unit]):
 
         `fills` tells which jobs would have had rows in this table.
         """
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-        writer.writeheader()
+        rows: list[Row] = []
         for job in self.jobs:
             outcome = self.outcomes[job.key]
             if outcome.state == "done":
-                writer.writerows(outcome.tables.get(name, []))
+                rows += outcome.tables.get(name, [])
             elif fills(job):
-                writer.writerow({k: v for k, v in job.labels.items() if k in columns} | {"status": outcome.state})
+                rows.append({k: v for k, v in job.labels.items() if k in columns} | {"status": outcome.state})
         path = self.path / "tables" / f"{name}.csv"
-        write_text(path, buffer.getvalue())
+        write_text(path, tables.text_of(columns, rows))
         return path
 
     def rows(self, table: str) -> list[Row]:
@@ -224,10 +243,8 @@ class RunFolder(Generic[Unit]):
 
     def arrays(self, job: Unit) -> dict[str, NDArray[np.float64]]:
         """The arrays of a finished job; none where it has none."""
-        from safetensors.numpy import load_file
-
-        path = self._file(job, ".safetensors")
-        return dict(load_file(path)) if path.is_file() else {}
+        done = self.outcomes[job.key].state == "done"
+        return results.arrays(self.path, results.read(self.path, job.key)) if done else {}
 
     def data(self, tables: Iterable[str]) -> Row:
         """The run as plain data, which is all that the reports see."""
@@ -239,76 +256,63 @@ class RunFolder(Generic[Unit]):
             "arrays": {job.key: self.arrays(job) for job, o in states.items() if o.state == "done"},
         }
 
-    def _file(self, job: Unit, suffix: str) -> Path:
-        return self.path / "results" / (job.key + suffix)
-
     def _take_up(self, job: Unit) -> str | None:
         """Use an earlier result if it is whole and everything matches; otherwise say what differs."""
-        path = self._file(job, ".json")
-        if not path.is_file():
+        if not results.path(self.path, job.key).exists():
             return None
         try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            differs = [k for k, v in (self.identities[job] | {"job": job.key}).items() if result.get(k) != v]
-            if not differs and (not result["arrays"] or sorted(self.arrays(job)) == result["arrays"]):
-                self.outcomes[job.key] = Outcome("done", result["tables"], None, result["seconds"])
-                return None
-            reason = f"{', '.join(differs)} changed" if differs else "its arrays are incomplete"
-        except Exception as error:  # any damage means the same: measure it again
-            reason = f"the result cannot be read ({error})"
-        return f"{job.key}: measured again, {reason}"
+            result = results.read(self.path, job.key, self._columns)
+            if differs := [k for k, v in self.identities[job].items() if result.get(k) != v]:
+                return f"{job.key}: measured again, {', '.join(differs)} changed"
+            results.check_arrays(self.path, result)
+        except (OSError, ValueError) as error:  # any damage means the same: measure it again
+            reason = error.strerror if isinstance(error, OSError) else error
+            return f"{job.key}: measured again, the result cannot be used ({reason})"
+        self.outcomes[job.key] = Outcome("done", result["tables"], None, result["seconds"])
+        return None
 
-    def _take_up_manifest(self) -> None:
+    def _take_up_manifest(self, earlier: Row) -> None:
         """Notes and peak memory of the runs before, where a result of theirs is used."""
-        path = self.path / "run.json"
-        if len(self.pending()) == len(self.jobs) or not path.is_file():
+        if len(self.pending()) == len(self.jobs) or not earlier:
             return
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-            notes, peak = earlier.get("notes"), earlier.get("peak_memory_bytes")
-        except (ValueError, AttributeError, RecursionError):
-            notes = peak = None
+        notes, peak = earlier.get("notes"), earlier.get("peak_memory_bytes")
         self.manifest["notes"] = [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
         self._peak_known = type(peak) is int
         self._peak_before = peak if self._peak_known else None
 
+    def _replaces(self, earlier: Row, differs: bool) -> list[str]:
+        """A note where tables and page of other settings give way to this command's."""
+        before, jobs = earlier.get("config"), earlier.get("jobs")
+        if not isinstance(before, dict) or not isinstance(jobs, list):
+            return []
+        keys = {job.get("key") for job in jobs if isinstance(job, dict)}
+        differs = differs or keys != {job.key for job in self.jobs}
+        changes = manifests.changes(before, self.manifest.get("config") or {}) if differs else []
+        if not changes:
+            return []
+        return [f"{self.path}: tables and page of an earlier command are replaced; {'; '.join(changes)}"]
+
     def _account(self) -> list[str]:
         """What is there already: results that are used again, and results that are not asked for."""
         taken = len(self.jobs) - len(self.pending())
-        others = len(list(self.path.glob("results/*.json"))) - sum(self._file(j, ".json").is_file() for j in self.jobs)
+        asked = {results.path(self.path, job.key) for job in self.jobs}
+        others = len(set(self.path.glob(f"{results.FOLDER}/*.json")) - asked)
         notes = [f"{taken} of {len(self.jobs)} jobs are done already"] if taken else []
         if others:
             notes.append(f"{others} results of other jobs are kept, but table and page leave them out")
         return notes
 
-    def _check_ours(self, *, same_run: bool) -> None:
-        """The folder must hold a run of ours, and the same one unless it is to be replaced."""
-        path = self.path / "run.json"
-        if not path.exists():
-            raise InputError(f"--out {self.path}: the folder is not empty and holds no run; give a new folder")
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-            schema, *kind = [earlier[key] for key in ("schema", "command", "fingerprint")]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise InputError(f"--out {self.path}: its run.json is not one of ours; give a new folder") from error
-        if same_run and schema != SCHEMA:
-            raise InputError(
-                f"--out {self.path}: holds a run of another version of this tool; give another folder, or --fresh to "
-                "replace it"
-            )
-        if same_run and kind != [self.manifest[key] for key in ("command", "fingerprint")]:
-            raise InputError(
-                f"--out {self.path}: holds a run of '{earlier['command']}' on {earlier.get('model')} "
-                f"(fingerprint {earlier['fingerprint']}), this is '{self.manifest['command']}' "
-                f"on {self.manifest['model']} ({self.manifest['fingerprint']}); "
-                "give another folder, or --fresh to replace it"
-            )
+    def _check_ours(self, fresh: bool) -> None:
+        """The folder must be empty or hold a run of ours, and the same one unless it is to be replaced."""
+        if self.path.is_dir() and any(p.name != LOCK and not is_leftover(p) for p in self.path.iterdir()):
+            manifests.check_same(self.path, self._where, self._instead, self.manifest, same_run=not fresh)
 
     def _remove(self, *patterns: str) -> None:
         """Delete what a run wrote and nothing else: a user's own files in the folder stay."""
         for pattern in patterns:
             for path in self.path.glob(pattern):
-                path.unlink()
+                if not path.is_dir():
+                    path.unlink()
 
     def _save_manifest(self) -> None:
         states = [
@@ -318,24 +322,4 @@ class RunFolder(Generic[Unit]):
         found = None if self._memory is None else self._memory.bytes()
         peaks = [peak for peak in (self._peak_before, found) if peak is not None]
         self.manifest["peak_memory_bytes"] = max(peaks) if peaks and self._peak_known else None
-        write_json(self.path / "run.json", {**self.manifest, "jobs": states})
-
-
-def make_manifest(**known: Any) -> Row:
-    """The part of run.json that does not change while the run goes on."""
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"schema": SCHEMA, **known, "versions": package_versions(), "started": started}
-
-
-def package_versions() -> dict[str, str]:
-    """Of everything that results may depend on."""
-    return {"python": platform.python_version()} | {package: _version(package) for package in PACKAGES}
-
-
-@cache
-def _version(package: str) -> str:
-    """Read once: a command may make a manifest for every method that it compares."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+        write_json(self.path / manifests.FILE, {**self.manifest, "jobs": states})

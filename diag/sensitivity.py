@@ -11,7 +11,6 @@ projection to projection.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +22,9 @@ from torch import Tensor
 
 from diag.compressing import Settings, statistics_of
 from diag.evaluation import model_losses
-from diag.run import SCHEMA, Job, RunFolder, digest, make_manifest
+from diag.files import read_json
+from diag.manifest import FILE, SCHEMA, make_manifest
+from diag.run import Job, RunFolder, digest
 from diag.session import Session
 from diag.texts import load_text
 from diag.transformer import load_model, load_tokenizer
@@ -78,7 +79,9 @@ class Sensitivity:
         weights = digest([session.folder.identities[job]["weights"] for job in session.stacks])
         identities = {Job(NAME, job.layer, job.projection): {**identity, "weights": weights} for job in session.stacks}
         short = digest([SCHEMA, list(identities.values()), [job.key for job in identities]])[:8]
-        self.folder = RunFolder(Path("runs") / f"{session.model.name}-{NAME}-{short}", manifest, identities)
+        path = Path("runs") / f"{session.model.name}-{NAME}-{short}"
+        columns, changed = {TABLE: COLUMNS}, session.checkpoint.changed
+        self.folder = RunFolder(path, manifest, identities, given=False, columns=columns, changed=changed)
 
     def __enter__(self) -> Sensitivity:
         return self
@@ -141,7 +144,7 @@ class Sensitivity:
     def _windows(self) -> Tensor:
         """The first windows of the text that the statistics are from."""
         assert self.settings.statistics is not None, "checked before"
-        config = json.loads((Path(self.settings.statistics) / "run.json").read_text(encoding="utf-8"))["config"]
+        config = read_json(Path(self.settings.statistics) / FILE)["config"]
         try:
             text = load_text(config["text"])
         except ValueError as error:

@@ -13,9 +13,10 @@ from typing import Self
 from diag import parse
 from diag.defaults import ALL_PROJECTIONS
 from diag.engine import engine
+from diag.manifest import SCHEMA, make_manifest
 from diag.models import Model, resolve
 from diag.probes import Probe, Settings, probe
-from diag.run import SCHEMA, Job, RunFolder, digest, make_manifest
+from diag.run import Job, RunFolder, digest
 from diag.work import Done, Failed, Task
 from tdmoe.architecture import architecture
 from tdmoe.blocks import BlockPlan
@@ -37,6 +38,7 @@ class Request:
     projections: str = ALL_PROJECTIONS
     device: str = "auto"
     out: Path | None = None
+    out_given: bool = True  # by --out, not by the command that this one is a part of
     seed: int = 0
     engine: str = "inline"
     fresh: bool = False
@@ -201,7 +203,14 @@ class Session:
         )
         short = digest([SCHEMA, identity, config["layers"], config["projections"], manifest["fingerprint"]])[:8]
         out = request.out or Path("runs") / f"{self.model.name}-{request.command}-{short}"
-        return RunFolder(out, manifest, identities)
+        return RunFolder(
+            out,
+            manifest,
+            identities,
+            given=request.out is not None and request.out_given,
+            columns=self.probe.TABLES,
+            changed=self.checkpoint.changed,
+        )
 
 
 def _unreadable(model: str, error: OSError) -> InputError:

@@ -1,4 +1,8 @@
-"""A text as windows of tokens: tokenised once, nothing added, cut without overlap, the rest dropped."""
+"""A text as windows of tokens: tokenised once, nothing added, cut without overlap, the rest dropped.
+
+Of a long text only the beginning is tokenised, where that gives the same tokens: a tokenizer that first splits text
+into words decides on each by itself, so that tokens before a beginning's last words do not depend on what follows.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,10 @@ from tdmoe.problems import InputError
 
 WINDOW = 2048  # tokens; shorter where a model has fewer positions
 REMEMBERED = 6  # tokenised texts
+SHORT = 1 << 18  # characters of a text that is tokenised whole
+CHARACTERS = 8  # of a token, or fewer, in most texts
+END = 2048  # characters of a beginning whose tokens may still change
+WORDS = 64  # that they have at least, where a tokenizer splits text into words
 
 _remembered: dict[tuple[str, str], list[int]] = {}
 
@@ -24,11 +32,28 @@ def token_windows(tokenizer: Any, text: str, tokens: int, window: int) -> Tensor
     """
     if tokens < window:
         raise InputError(f"--tokens {tokens}: a window takes {window} tokens; give at least that")
-    ids = tokenised(tokenizer, text)
+    ids = first(tokenizer, text, tokens)
     count = min(tokens, len(ids)) // window
     if count == 0:
         raise InputError(f"--text: holds {len(ids)} tokens, a window takes {window}; give a longer text")
     return torch.tensor(ids[: count * window], dtype=torch.long).view(count, window)
+
+
+def first(tokenizer: Any, text: str, tokens: int) -> list[int]:
+    """So many tokens of the text or more, or all that it has; nothing is added to them."""
+    size = max(SHORT, CHARACTERS * tokens)
+    while size < len(text) and _splits(tokenizer, end := text[size - END : size]):
+        ids = tokenised(tokenizer, text[:size])[: -len(end.encode())]  # a token takes a byte or more
+        if len(ids) >= tokens:
+            return ids
+        size *= 2
+    return tokenised(tokenizer, text)
+
+
+def _splits(tokenizer: Any, text: str) -> bool:
+    """Whether the tokenizer splits it into words before anything else."""
+    splitter = getattr(getattr(tokenizer, "backend_tokenizer", None), "pre_tokenizer", None)
+    return splitter is not None and len(splitter.pre_tokenize_str(text)) >= WORDS
 
 
 def tokenised(tokenizer: Any, text: str) -> list[int]:

@@ -14,7 +14,8 @@ from typing import Any
 
 from diag.models import Model
 from diag.probes import Settings, probe
-from diag.run import Arrays, Job, RunFolder, Tables
+from diag.results import Arrays, Tables
+from diag.run import Job, RunFolder
 from tdmoe.architecture import architecture
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.joint import Stack, open_named, refuse_non_finite
@@ -110,7 +111,10 @@ def failure(job: Job, error: Exception) -> Failed:
 
 def said(key: str, error: Exception) -> tuple[str, str]:
     """A user's mistake in its own words, anything else with its type and where its traceback will be; and that."""
-    if (message := out_of_memory(error)) is None:
+    message = out_of_memory(error)
+    if message is None and isinstance(error, OSError) and error.filename is not None:  # a full disk, a folder gone
+        message = f"{error.filename}: {error.strerror}"
+    if message is None:
         known = isinstance(error, InputError | WeightError)
         message = str(error) if known else f"{type(error).__name__}: {error} (see errors/{key}.txt)"
     return message, "".join(traceback.format_exception(error))

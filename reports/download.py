@@ -12,15 +12,12 @@ import io
 import re
 from collections.abc import Sequence
 
+from reports import spreadsheet
 from reports.formats import EMPTY, display
 from reports.run import Row
 from reports.tables import Table
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet may take for the beginning of one
 _NUMBER = re.compile(r"[+\-−]?[0-9][0-9.]*(?:e[+-]?[0-9]+)?")
-_AMOUNT = re.compile(
-    r"[+\-−]?[0-9](?:[0-9.,⁰¹²³⁴⁵⁶⁷⁸⁹⁻+\-−±–%°×∞() \N{NO-BREAK SPACE}]| to )*"
-)  # no word, so no function
 _WITH_ERROR = re.compile(r"([+\-−]?[0-9][0-9.]*) ± ([0-9][0-9.]*)")
 _ERROR = "standard error"
 _SCALAR = (str, int, float, bool, type(None))
@@ -82,5 +79,4 @@ def _value(value: object) -> str:
 
 def _safe(text: str) -> str:
     """Text from outside without folders, invisible characters and formulas."""
-    shown = str(display(text))
-    return f"'{shown}" if shown.startswith(_FORMULA) and not _AMOUNT.fullmatch(shown) else shown
+    return spreadsheet.cell(str(display(text)))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
+
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp")  # of a file NAME, by a process; any other .tmp is somebody else's
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -13,8 +16,16 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_pieces(path: Path, pieces: Iterable[bytes | bytearray]) -> None:
-    """`write_bytes` of pieces that are made one after the other."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """`write_bytes` of pieces that are made one after the other. An OSError names the file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, pieces)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk names none
+        raise
+
+
+def _write(path: Path, pieces: Iterable[bytes | bytearray]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -31,3 +42,16 @@ def write_pieces(path: Path, pieces: Iterable[bytes | bytearray]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def is_leftover(path: Path, name: str | None = None) -> bool:
+    """Whether a process that was killed while it wrote (of file `name`) left this behind."""
+    found = TEMPORARY.fullmatch(path.name)
+    return found is not None and name in (None, found["name"]) and path.is_file() and not path.is_symlink()
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Delete them; a folder that is not there has none."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if is_leftover(path, name):
+            path.unlink(missing_ok=True)

@@ -36,6 +36,7 @@ class Checkpoint:
         self.files: Files = LocalFiles(files) if isinstance(files, Path) else files
         self._names = self.files.names()
         self._headers: dict[str, Header] = {}
+        self._stamps: dict[str, tuple[int, int] | None] = {}  # of the shards with a header, before it was read
         self.notes: list[str] = []  # what is odd about it, but does not stop a run
         self.has_index = SINGLE in self._names or INDEX in self._names
         if not self.has_index:
@@ -157,10 +158,15 @@ class Checkpoint:
                 found.append([entry.name, entry.dtype, list(entry.shape), hashlib.sha256(start).hexdigest()])
         return _digest(found)
 
+    def changed(self) -> list[str]:
+        """Shards of another size or time than when their headers were read."""
+        return [shard for shard, stamp in self._stamps.items() if stamp and self.files.stamp(shard) != stamp]
+
     def _header(self, shard: str) -> Header:
         if shard not in self._headers:
             if shard not in self._names:
                 raise MissingShards([shard], self.files.name)
+            self._stamps[shard] = self.files.stamp(shard)
             self._headers[shard] = read_header(self.files, shard)
         return self._headers[shard]
 

@@ -51,6 +51,9 @@ class Files(Protocol):
     def read(self, file: str, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes from `offset` on."""
 
+    def stamp(self, file: str) -> tuple[int, int] | None:
+        """Size and time of a file here; None of one elsewhere, which a commit holds as it is."""
+
     def will_need(self, file: str, offset: int, count: int) -> None:
         """A hint that these bytes are read next."""
 
@@ -89,6 +92,13 @@ class LocalFiles:
 
     def size(self, file: str) -> int:
         return (self.folder / file).stat().st_size
+
+    def stamp(self, file: str) -> tuple[int, int] | None:
+        try:
+            found = (self.folder / file).stat()
+        except OSError:  # gone
+            return (-1, -1)
+        return found.st_size, found.st_mtime_ns
 
     def read(self, file: str, offset: int, buffer: memoryview) -> None:
         target, handle = buffer.cast("B"), self._handle(file)

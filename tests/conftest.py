@@ -34,6 +34,8 @@ def tokenised_once() -> Iterator[None]:
     memory: dict[tuple[str, str], list[int]] = {}
 
     def remembered(tokenizer: Any, text: str) -> list[int]:
+        if not hasattr(tokenizer, "backend_tokenizer"):
+            return real(tokenizer, text)
         key = tokenizer.backend_tokenizer.to_str(), text
         if key not in memory:
             memory[key] = real(tokenizer, text)

@@ -1,5 +1,7 @@
 """What can be wrong with a checkpoint: each damage is a function of its folder. And what a refusal must look like."""
 
+import hashlib
+import json
 import re
 import shutil
 import signal
@@ -175,6 +177,12 @@ def header(content: Any, data: bytes = b"", length: int | None = None) -> Damage
 
 def entry(begin: int, end: int, shape: tuple[Any, ...] = (4,), dtype: str = "BF16") -> dict[str, Any]:
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+
+
+def signed(result: dict[str, Any]) -> dict[str, Any]:
+    """A job's result with the SHA-256 that belongs to what it says."""
+    rest = {name: value for name, value in result.items() if name != "sha256"}
+    return rest | {"sha256": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
 
 
 def replace_weights(name: str) -> Damage:

@@ -28,6 +28,8 @@ class Fault:
     body_bytes: int | None = None  # sent before the connection is closed
     stall: float = 0.0  # seconds of silence before it is closed
     body: bytes = b"{}"  # of an answer with `status`
+    drip: float = 0.0  # seconds before every byte of the body
+    shift: int = 0  # bytes by which the range that comes lies behind the one that was asked for
     times: int = 1
 
 
@@ -115,6 +117,7 @@ def serving() -> Iterator[Hub]:
     Handler.hub = hub
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client may give up at any time
     hub.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -144,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = f"{self.command} {path}"
         fault = self.hub.fault(request)
         if fault and fault.status:
-            self._send(request, fault.status, fault.body, fault.headers)
+            self._send(request, fault.status, fault.body, fault.headers, drip=fault.drip)
         elif api := re.fullmatch(r"/api/models/([^/]+/[^/]+?)(?:/revision/(.+))?", path):
             self._model(request, api[1], api[2] or "main")
         elif file := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
@@ -197,17 +200,25 @@ class _Handler(BaseHTTPRequestHandler):
         wanted, status = self.headers.get("Range"), 200
         if wanted and (bounds := re.fullmatch(r"bytes=(\d+)-(\d*)", wanted)):
             first, last = int(bounds[1]), int(bounds[2] or len(data) - 1)
+            first += fault.shift if fault else 0
             if first >= len(data):
                 self._send(request, 416, b"", {"Content-Range": f"bytes */{len(data)}"})
                 return
             headers["Content-Range"] = f"bytes {first}-{min(last, len(data) - 1)}/{len(data)}"
             data, status = data[first : last + 1], 206
-        self._send(request, status, data, headers, fault.body_bytes if fault else None)
+        headers |= fault.headers if fault else {}
+        self._send(request, status, data, headers, fault.body_bytes if fault else None, fault.drip if fault else 0.0)
         if fault:
             self.hub.released.wait(fault.stall)
 
     def _send(
-        self, request: str, status: int, body: bytes, headers: dict[str, str], body_bytes: int | None = None
+        self,
+        request: str,
+        status: int,
+        body: bytes,
+        headers: dict[str, str],
+        body_bytes: int | None = None,
+        drip: float = 0.0,
     ) -> None:
         self.send_response(status)
         for name, value in headers.items():
@@ -218,6 +229,11 @@ class _Handler(BaseHTTPRequestHandler):
         with self.hub.lock:
             where = self.headers.get("Range")
             self.hub.log.append(Sent(request, where, status, len(part), self.headers.get("Authorization")))
-        self.wfile.write(part)
+        try:
+            for start in range(0, len(part), 1 if drip else max(1, len(part))):
+                self.hub.released.wait(drip)
+                self.wfile.write(part[start : start + 1] if drip else part)
+        except OSError:  # given up
+            self.close_connection = True
         if body_bytes is not None:
             self.close_connection = True

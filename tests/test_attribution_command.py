@@ -19,7 +19,7 @@ from test_superweights import TEXT, write_tokenizer
 from tiny import single_thread
 
 import reports.page
-from diag import cli
+from diag import cli, partial
 from diag.calibrating import Settings
 from diag.console import make_factors
 from diag.factors import Recipe, Source
@@ -254,11 +254,11 @@ def test_a_stopped_run_goes_on(work: Path, here: pytest.MonkeyPatch) -> None:
         patch.setattr(walking, "SAVE_SECONDS", -1.0)
         patch.setattr(walking, "scores", stopping)
         assert command(patch, *asked) == 130
-        assert (work / "again" / walking.PARTIAL).is_file() and not [*(work / "again").glob("tables/*.csv")]
+        assert (work / "again" / partial.FILE).is_file() and not [*(work / "again").glob("tables/*.csv")]
         patch.setattr(walking, "scores", lambda *given: (seen.append(1), real(*given)))
         assert command(patch, *asked) == 0
     assert len(seen) == 2 + 3  # of four batches the first was walked already
-    assert not (work / "again" / walking.PARTIAL).exists()
+    assert not (work / "again" / partial.FILE).exists()
     found = without_seconds(work / "again")
     assert [row["step"] for row in found["attribution"]] == [row["step"] for row in expected["attribution"]]
     for one, other in zip(found["attribution"], expected["attribution"], strict=True):  # batches were other ones

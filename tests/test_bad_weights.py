@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from tiny import (
 )
 from torch import Tensor
 
+from diag import session
 from tdmoe.architecture import architecture
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.locate import open_stack
@@ -112,6 +114,28 @@ def test_other_weights_of_the_same_shape_are_measured_again(
     assert "spectra-L001-up" not in again.err
     assert after[:4] == before[:4], "layer 1"
     assert not set(after[4:]) & set(before[4:]), "layer 2"
+
+
+def test_weights_that_are_overwritten_while_a_command_runs_are_not_mixed(
+    model: Path, run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two layers: what was computed by then stays, the other has failed; the same command goes on."""
+    original = session.RunFolder.finish
+
+    def overwritten(folder: Any, job: Any, *result: Any) -> None:
+        if job.key == "spectra-L002-up":
+            put(EXPERT.format(2, 2, "up"), lambda t: 3 * t)(model)
+        original(folder, job, *result)
+
+    monkeypatch.setattr(session.RunFolder, "finish", overwritten)
+    arguments = ("--model", model, "--out", tmp_path / "out", "--projections", "up", "--device", "cpu")
+    result = run(*arguments)
+    assert result.code == 1 and re.search(rf"failed: spectra-L002-up: .*{THIRD}: changed while the command", result.err)
+    with (tmp_path / "out" / "tables" / "spectra.csv").open(newline="") as file:
+        failed = [(row["layer"], row["status"] == "failed") for row in csv.DictReader(file)]
+    assert failed == [("1", False)] * 3 + [("2", True)]
+    monkeypatch.setattr(session.RunFolder, "finish", original)
+    assert run(*arguments).code == 0
 
 
 def test_a_file_that_shrinks_during_the_run_fails_its_job_by_name(model: Path) -> None:

@@ -24,9 +24,9 @@ from diag import cli, compressing
 from diag.calibrating import Calibration
 from diag.compare import presets, toml
 from diag.compare.experiment import Drift, Experiment, Quality, commands
-from diag.compare.run import union
 from diag.engine import Inline
 from diag.probes.drift.run import Drift as DriftPlan
+from diag.tables import union
 from tdmoe.problems import InputError
 
 ABOUT = presets.About(layers=48, positions=512, begins=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -126,7 +128,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(compress: Callable[..., Result]
     to.mkdir()
     (to / "precious.txt").write_text("mine")
     options = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--layers", "0", "--projections", "up")
-    message = "--to .*: is not empty and holds no compressed checkpoint; give a new folder"
+    message = "--to .*: is not empty and holds no compressed checkpoint; give another folder"
     refuses(compress("--to", to, *options, "--out", tmp_path / "out"), message, tmp_path / "out")
     (to / "precious.txt").unlink()
     assert compress("--to", to, *options, "--out", tmp_path / "a").code == 0
@@ -135,6 +137,40 @@ def test_a_folder_that_is_not_ours_is_left_alone(compress: Callable[..., Result]
     (to / "notes.txt").write_text("mine")
     assert compress("--to", to, *options, "--ratio", "0.3", "--fresh", "--out", tmp_path / "b").code == 0
     assert (to / "notes.txt").read_text() == "mine" and float(rows(tmp_path / "b")[0]["kept_ratio"]) > 0.6
+
+
+ONE = ("--tokens", "0", "--method", "rtn:bits=4", "--layers", "0", "--projections", "up", "--out")
+
+
+def test_what_a_killed_process_left_half_written_is_removed(compress: Callable[..., Result], tmp_path: Path) -> None:
+    """Before there was anything else in --to, and later; with --fresh too."""
+    to = tmp_path / "to"
+    to.mkdir()
+    for fresh in ((), (), ("--fresh",)):
+        (to / ".tdmoe.json.1.tmp").touch()
+        assert compress("--to", to, *ONE, tmp_path / "o", *fresh).code == 0
+        assert not list(to.glob(".*")) and (to / "tdmoe.json").is_file()
+    refuses(compress("--to", "x" * 300, *ONE, tmp_path / "out"), "--to .*: cannot be used", tmp_path / "out")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs the names of open files")
+def test_a_disk_that_is_full_is_named(
+    compress: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a shard, or the rest of the checkpoint, is written: not the run folder."""
+    to, shard = tmp_path / "to", "experts-L000-up.safetensors"
+    for full, said in ((shard, f"failed: compress-L000-up: {to / shard}: No space left"),
+                       ("rest-00001", f"tdmoe-diag: {to / 'rest-00001.safetensors'}: No space left")):  # fmt: skip
+
+        def fsync(descriptor: int, full: str = full) -> None:
+            if full in os.readlink(f"/proc/self/fd/{descriptor}"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        result = compress("--to", to, *ONE, tmp_path / "o")
+        assert result.code == 1 and said in result.err, result
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    assert compress("--to", to, *ONE, tmp_path / "o").code == 0
 
 
 def test_a_dead_expert_is_compressed_like_any_other(tool: Callable[..., Result], tmp_path: Path) -> None:
@@ -176,9 +212,9 @@ def test_the_model_itself_and_foreign_folders_are_never_written_to(
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "config.json").write_text("{}")
-    refuses(compress("--to", foreign, *options), "holds no compressed checkpoint; give a new", tmp_path / "out")
+    refuses(compress("--to", foreign, *options), "holds no compressed checkpoint; give another", tmp_path / "out")
     assert files(model) == before and files(foreign) == {"config.json": b"{}"}
-    message = "--to .*: .*config.json is a file; give a folder"
+    message = "--to .*: .*config.json is a file; give another folder"
     refuses(compress("--to", foreign / "config.json" / "z", *options), message, tmp_path / "out")
 
 

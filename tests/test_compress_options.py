@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from compressed import MINI, QUICK, load_mini, rebuilt, rows
-from damage import Result, refuses
+from damage import Result, refuses, signed
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 from tiny import read_json, read_tensors, write_json
@@ -225,13 +225,20 @@ def test_statistics_of_another_model_are_refused(
     refuses(compress(*command), "--statistics .*: has nothing of layer 1; calibrate that layer too", tmp_path / "out")
     path = where / "results" / "calibrate-L000-experts.json"
     found = read_json(path)
-    write_json(path, found | {"weights": "0"})
+    write_json(path, signed(found | {"weights": "0"}))
     message = r"--statistics .*: were collected on other weights \(mini\), or on another copy of them; calibrate this"
     refuses(compress(*command, "--layers", "0"), message, tmp_path / "out")
-    write_json(path, found | {"probe_version": 1})
+    write_json(path, signed(found | {"probe_version": 1}))
     message = "--statistics .*: were collected by another version of this tool; calibrate again"
     refuses(compress(*command, "--layers", "0"), message, tmp_path / "out")
+    write_json(path, found | {"seconds": found["seconds"] + 1})
+    refuses(compress(*command, "--layers", "0"), "--statistics .*SHA-256 does not match.; calibrate", tmp_path / "out")
     write_json(path, found)
+    sums = path.with_suffix(".safetensors").read_bytes()
+    path.with_suffix(".safetensors").write_bytes(sums[:-1] + bytes([sums[-1] ^ 1]))
+    other = compress("--to", tmp_path / "t", "--statistics", where, "--layers", "0", "--out", tmp_path / "o")
+    assert other.code == 1 and "the SHA-256 of its arrays does not match); calibrate again" in other.err
+    path.with_suffix(".safetensors").write_bytes(sums)
     outputs = compress(*command, "--layers", "0", "--whitening", "both")
     refuses(outputs, "--statistics .*: hold no gradients at outputs; calibrate with --outputs", tmp_path / "out")
     own = compress(*command, "--layers", "0", "--refit", "expert")

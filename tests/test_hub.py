@@ -10,7 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -24,6 +27,8 @@ from diag.remote import pause
 pytestmark = pytest.mark.usefixtures("one_thread")
 REPO = "acme/Tiny-MoE"
 SECRET = "hf_loopback"
+_PACK = zlib.compressobj(wbits=31)
+BOMB = b"".join([_PACK.compress(bytes(10_000_000)) for _ in range(30)]) + _PACK.flush()  # 300 kB, 300 MB unpacked
 
 
 @pytest.fixture
@@ -160,6 +165,54 @@ def test_a_silent_connection_is_given_up_and_taken_up_again(
     result = run("--model", REPO, "--layers", "2", "--projections", "up", "--remote", "--out", tmp_path / "o")
     assert result.code == 0, result
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("GET /cdn/", shift=7),
+        Fault("GET /cdn/", headers={"Content-Range": "bytes 0-9/12"}),
+        Fault("GET /cdn/", headers={"Content-Range": "none"}),
+        Fault("GET /cdn/", headers={"Content-Encoding": "gzip"}),
+        Fault("GET /cdn/", 200, body=bytes(4096)),  # what is no file of that size
+        Fault("GET /cdn/", drip=0.05),
+    ],
+    ids=["shifted", "of another size", "without a range", "encoded", "another file", "a byte now and then"],
+)
+def test_a_range_that_is_not_the_asked_one_is_a_broken_transfer(
+    hub: Hub, run: Callable[..., Result], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    """Twice, and it is asked for again; for ever, and nothing of it is taken."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
+    asked = ("--layers", "2", "--projections", "up")
+    assert run("--model", model, *asked, "--out", tmp_path / "a").code == 0
+    hub.faults = [replace(fault, times=2)]
+    assert run("--model", REPO, "--remote", *asked, "--out", tmp_path / "b").code == 0
+    assert table(tmp_path / "a") == table(tmp_path / "b") and len(hub.slept) == 2  # type: ignore[attr-defined]
+    hub.faults = [replace(fault, times=99)]
+    said = rf"{THIRD}: the transfer failed \(.*\); check the network, the same command goes on"
+    refuses(run("--model", REPO, "--remote", *asked, "--out", tmp_path / "out"), said, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (Fault("/api/", 200, body=bytes(99), drip=0.02, times=99), "no answer from the hub .only [0-9]+ bytes in 0 s"),
+        (Fault("/api/", 200, {"Content-Encoding": "gzip"}, body=BOMB, times=99),
+         "answer of more than 100,000,000 bytes"),
+        (Fault("GET .*/config.json", 200, {"Content-Encoding": "gzip"}, body=BOMB, times=99),
+         "config.json: more comes than the [0-9]+ bytes that the hub lists; check HF_ENDPOINT"),
+    ],
+)  # fmt: skip
+def test_an_answer_without_end_is_given_up(
+    hub: Hub, run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault, message: str
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.4)
+    hub.faults = [fault]
+    tracemalloc.start()
+    refuses(run("--model", REPO, "--out", tmp_path / "out"), message, tmp_path / "out")
+    assert tracemalloc.get_traced_memory()[1] < 400_000_000
+    tracemalloc.stop()
 
 
 def test_ctrl_c_does_not_wait_for_a_busy_hub(hub: Hub, model: Path, tmp_path: Path) -> None:

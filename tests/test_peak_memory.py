@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from diag import peak_memory
-from diag.run import Part, RunFolder, make_manifest
+from diag.manifest import make_manifest
+from diag.run import Part, RunFolder
 
 ONE, TWO = Part("quality", "one"), Part("quality", "two")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -11,14 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import Result
+from damage import Result, signed
 from test_drift_page import a_run
 from test_figures import synthetic_run
 from test_page import Outline, words
 from test_quality_page import ratios, run_of, schedule
 
 from diag.finished import load
-from diag.run import Part, RunFolder, make_manifest
+from diag.manifest import make_manifest
+from diag.run import Part, RunFolder
 
 Run = dict[str, Any]
 Tool = Callable[..., Result]
@@ -161,11 +163,33 @@ def edit(**changes: Any) -> Callable[[Path], None]:
 
 
 def result(**changes: Any) -> Callable[[Path], None]:
-    """The result of the only job."""
+    """The result of the only job, with the SHA-256 that belongs to what it then says."""
 
     def change(folder: Path) -> None:
         file = folder / "results" / "spectra-rows.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+        file.write_text(json.dumps(signed(json.loads(file.read_text()) | changes)))
+
+    return change
+
+
+def rewritten(name: str, pattern: bytes, by: bytes) -> Callable[[Path], None]:
+    """The first match of a pattern."""
+
+    def change(folder: Path) -> None:
+        before = (folder / name).read_bytes()
+        after = re.sub(pattern, by, before, count=1)
+        assert after != before
+        (folder / name).write_bytes(after)
+
+    return change
+
+
+def pipe(name: str) -> Callable[[Path], None]:
+    """In place of a file."""
+
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
 
     return change
 
@@ -202,7 +226,13 @@ def without(name: str) -> Callable[[Path], None]:
         (edit(jobs={"key": 1}), r"\(jobs is .*, a list is needed\)"),
         (edit(jobs=["rows"]), r"\(a job is 'rows', an object is needed\)"),
         (edit(notes=[3]), r"\(a note is '3', a text is needed\)"),
-        (result(tables={"spectra": [3]}), r"rows.json: .*\(a row of table spectra is '3', an object is needed\)"),
+        (result(tables={"spectra": [3]}), r"rows.json: .*\(table spectra is no list of rows\)"),
+        (rewritten("results/spectra-rows.json", rb'"alpha": 0', b'"alpha": 1'), r"rows.json: .*its SHA-256 does not"),
+        (rewritten("results/spectra-rows.json", rb',\s+"sha256": "\w+"', b""), r"rows.json: .*\(it has no SHA-256\)"),
+        (rewritten("results/spectra-rows.safetensors", rb".$", b"!"), r"rows.safetensors: .*SHA-256 of its arrays"),
+        (pipe("run.json"), r"run.json: is not one of ours or is damaged \(is not a regular file\)"),
+        (pipe("results/spectra-rows.json"), r"rows.json: .*\(is not a regular file\); run the command again"),
+        (pipe("results/spectra-rows.safetensors"), r"rows.safetensors: .*\(is not a regular file\)"),
         (result(tables={"spectra": [{"layer": 0}]}), r"run: cannot be shown \(KeyError: .*run its command again"),
     ],
 )  # fmt: skip
@@ -222,6 +252,32 @@ def test_a_page_that_cannot_be_written_says_why(tool: Tool, home: Path) -> None:
         result = tool("report", "run", "--out", out)
         assert (result.code, result.out) == (2, "") and f"--out {out}: {said}" in result.err
     assert tool("report").code == 2
+
+
+def test_a_page_is_html_and_a_half_written_one_is_removed(tool: Tool, home: Path) -> None:
+    written(home / "run", synthetic_run((0,), ("gate",)))
+    for out in ("x.pdf", "x", "x.HTML.gz"):
+        result = tool("report", "run", "--out", out)
+        assert result.code == 2 and f"--out {out}: the page is HTML; give a file that ends in .html" in result.err
+    (home / ".x.HTML.31.tmp").touch()
+    (home / ".precious.tmp").touch()
+    assert tool("report", "run", "--out", "x.HTML").code == 0
+    assert {path.name for path in home.iterdir()} == {"run", "x.HTML", ".precious.tmp"}
+
+
+def test_runs_that_commands_make_for_themselves_are_left_out(tool: Tool, home: Path) -> None:
+    """As `report runs/*` names them; alone they are refused."""
+    written(home / "s", synthetic_run((0,), ("gate",)))
+    for name, command in (("c", "calibrate"), ("f/run", "compress"), ("n", "sensitivity")):
+        written(home / name, synthetic_run((0,), ("gate",)))
+        edit(command=command)(home / name)
+    (home / "f" / "factors").mkdir()
+    result = tool("report", "c", "f", "n", "s")
+    assert (result.code, result.out, result.err) == (0, "report.html\n", "left out, they have no page: c, f, n\n")
+    assert tool("report", "s", "--out", "s.html").code == 0
+    assert (home / "report.html").read_text(encoding="utf-8") == (home / "s.html").read_text(encoding="utf-8")
+    alone = tool("report", "c", "f")
+    assert alone.code == 2 and len(alone.err.splitlines()) == 2 and "f: holds factors that a command" in alone.err
 
 
 def test_every_folder_is_checked_and_each_says_what_is_wrong(tool: Tool, home: Path) -> None:

@@ -109,7 +109,7 @@ def test_so_do_two_of_two_threads(tmp_path: Path) -> None:
     [
         ("diag.run.RunFolder", "finish", 3, False, 3),
         ("diag.run.RunFolder", "finish", 1, True, 0),
-        ("diag.run", "write_bytes", 2, False, 1),  # after the second job's arrays, before its JSON
+        ("diag.results", "write_bytes", 2, False, 1),  # after the second job's arrays, before its JSON
         ("__import__('pathlib').Path", "replace", 6, True, 1),  # between writing a file and renaming it
         ("diag.run.RunFolder", "write_table", 1, True, 6),
         ("__import__('pathlib').Path", "replace", 1, True, 0),  # before run.json is there at all
@@ -149,7 +149,7 @@ def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_ends_the_run_and_keeps_what_is_done(finished: Path, tmp_path: Path) -> None:
     code = KILLER.replace("os.kill(os.getpid(), signal.SIGKILL)", "raise OSError(28, 'No space left on device', 'x')")
     out = tmp_path / "full"
-    result = run(*command(out), code=code.format(owner="diag.run", name="write_bytes", nth=3, before=True))
+    result = run(*command(out), code=code.format(owner="diag.results", name="write_bytes", nth=3, before=True))
     assert result.returncode == 1
     assert "No space left on device" in result.stderr
     assert "the same command goes on from there" in result.stderr
@@ -170,22 +170,25 @@ def test_another_choice_of_layers_in_one_folder_leaves_no_stale_output(finished:
     assert stamps(out) == before  # layer 0 was not measured again, layer 2 is kept for later
 
 
-@pytest.mark.parametrize("sink", ["closed", "full"])
+@pytest.mark.parametrize("sink", ["closed", "both closed", "full"])
 def test_output_that_nobody_takes_loses_nothing(finished: Path, tmp_path: Path, sink: str) -> None:
     out = tmp_path / "out"
     arguments = [sys.executable, "-m", "diag.cli", *command(out)]
     if sink == "full" and not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
-    if sink == "closed":
+    if sink == "both closed":
+        arguments.remove("--quiet")  # progress and notes have nowhere to go
+    if sink != "full":
         reader, writer = os.pipe()
         os.close(reader)
     else:
         writer = os.open("/dev/full", os.O_WRONLY)
     for _ in range(2):  # a first run, and one that finds everything done
-        result = subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, text=True)
+        err = writer if sink == "both closed" else subprocess.PIPE
+        result = subprocess.run(arguments, stdout=writer, stderr=err, text=True)
         assert result.returncode == 0, result.stderr
         expected = "tdmoe-diag: standard output: No space left on device; the run itself is saved\n"
-        assert result.stderr == ("" if sink == "closed" else expected)
+        assert result.stderr == {"closed": "", "both closed": None, "full": expected}[sink]
         assert table(out) == table(finished)
         assert (out / "report.html").is_file()
         assert len(list((out / "figures").iterdir())) == 3
@@ -309,11 +312,31 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_reader_that_stops_reading_is_no_error(tmp_path: Path) -> None:
-    """As `| head -1` does, before the first line of the table comes."""
-    command_line = [sys.executable, "-m", "diag.cli", *command(tmp_path / "out")]
-    process = subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.wait(timeout=120) == 0, process.stderr and process.stderr.read()
-    assert (tmp_path / "out" / "report.html").is_file()
+@pytest.mark.skipif(os.name != "posix", reason="a shell is needed")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "set -o pipefail; {} spectra --model mini --dry-run | true",
+        "{} models >&-",
+        "{} spectra --model mini --layers 0 --projections up --out run --quiet 0<&- 1>&- 2>&-",
+    ],
+)
+def test_streams_that_nobody_reads_or_holds_are_no_error(tmp_path: Path, line: str) -> None:
+    command_line = line.format(f"{sys.executable} -m diag.start")
+    result = subprocess.run(["bash", "-c", command_line], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert (result.returncode, result.stderr) == (0, "")
+    if "--out" in line:
+        assert (tmp_path / "run" / "report.html").is_file() and (tmp_path / "run" / ".lock").read_bytes() == b""
+
+
+def test_an_interrupted_import_is_an_interruption(tmp_path: Path) -> None:
+    """Whatever a library makes of the signal; `typer` stands for any."""
+    (tmp_path / "typer.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n    import time; time.sleep(9)\n"
+        "except KeyboardInterrupt:\n    raise ImportError('C extension failed')\n"
+    )
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += f"sys.path.insert(0, {str(tmp_path)!r})\nfrom diag.start import main\nmain()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "tdmoe-diag: interrupted\n")

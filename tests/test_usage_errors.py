@@ -127,7 +127,7 @@ def test_a_foreign_folder_is_never_written_to(
     before = tree(out)
     result = run("--model", good, "--out", out, *fresh)
     assert result.code == 2
-    assert re.search(r"--out .*thesis: the folder is not empty and holds no run; give a new folder", result.err)
+    assert re.search(r"--out .*thesis: the folder is not empty and holds no run; give another folder", result.err)
     assert tree(out) == before
 
 
@@ -142,7 +142,7 @@ def test_a_run_json_of_another_tool_is_not_ours(
     (out / "run.json").write_text(manifest)
     before = tree(out)
     result = run("--model", good, "--out", out, *fresh)
-    assert result.code == 2 and re.search(r"--out .*thesis: .*run.*; .*new folder", result.err), result
+    assert result.code == 2 and re.search(r"--out .*thesis: .*run.*; give another folder", result.err), result
     assert tree(out) == before
 
 

@@ -86,13 +86,20 @@ class Saved:
 @contextmanager
 def saved_whatever_happens() -> Iterator[Saved]:
     """Ctrl-C and a run folder that cannot be written end a run with what is finished saved; raises the exit code."""
+    from tdmoe.problems import WeightError
+
     saved = Saved()
     try:
         yield saved
+    except WeightError as error:  # outside of a job
+        typer.echo(f"tdmoe-diag: {error}; finished jobs are saved, the same command goes on from there", err=True)
+        raise typer.Exit(1) from error
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on where this one stopped", err=True)
         raise typer.Exit(130) from None
     except OSError as error:  # of the run folder: everything else is caught where it is read
+        if saved.path is None:  # nothing has run
+            raise
         reason = f"{error.filename or saved.path}: {error.strerror or error}"
         typer.echo(f"tdmoe-diag: {reason}; finished jobs are saved, the same command goes on from there", err=True)
         raise typer.Exit(1) from error

@@ -79,7 +79,7 @@ class Context:
         """What requests of the whole model have in common."""
         given = self.experiment
         found: dict[str, Any] = {"device": given.device, "out": out, "seed": given.seed, "fresh": self.fresh}
-        return found | {"revision": given.revision or None, "command_line": self.command_line}
+        return found | {"out_given": False, "revision": given.revision or None, "command_line": self.command_line}
 
 
 class Opened(Protocol):

@@ -118,11 +118,12 @@ class Comparison(OpenModel):
         """What a part is told: that, and what is odd about the calibration that it shares."""
         return [*self._left_out(step), *(self._calibration_notes if self._calibrates(step) else [])]
 
-    def take_up(self) -> None:
-        """Its run folder, whose jobs are all to be done: the parts' own folders tell what is done."""
+    def take_up(self) -> list[str]:
+        """Its run folder, whose jobs are all to be done: the parts' own folders tell what is done. Notes on it."""
         self.folder.open(fresh=self.request.fresh, notes=[*self.notes(), *self._calibration_notes])
         self.folder.forget(self.folder.jobs)
         self.folder.begin()
+        return [*self.folder.replaces, *self.notes()]
 
     def _check_tasks(self) -> None:
         """InputError where a task is unknown, whether there is data of tasks or not."""
@@ -241,6 +242,7 @@ class Comparison(OpenModel):
             _flat(given, self.steps),
             out=request.out,
             command_line=request.command_line,
+            tables={},
             seed=given.seed,
         )
 

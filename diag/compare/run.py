@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from diag import tables
 from diag.compare import NAME, toml
 from diag.compare.plan import CALIBRATION, Comparison, Step
 from diag.console import execute_calibration
@@ -26,7 +25,7 @@ def execute(plan: Comparison, on_part: OnPart) -> None:
     A part that is done is opened, found done, and told all the same.
     """
     folder = plan.folder
-    plan.take_up()
+    told = plan.take_up()
     write_text(folder.path / "experiment.toml", toml.written(plan.experiment))
     statistics: list[Path] = []
     work: dict[Part, Callable[[], str]] = {}
@@ -35,7 +34,7 @@ def execute(plan: Comparison, on_part: OnPart) -> None:
     for step in plan.steps:
         work[step.part] = lambda step=step: _do(plan, step, statistics, on_part)  # type: ignore[misc]
     with display(f"{plan.name} {NAME}", len(work), quiet=plan.request.quiet) as whole:
-        for note in plan.notes():
+        for note in told:
             whole.note(note)
         for part, do in work.items():
             with whole.part(part.name):
@@ -92,20 +91,4 @@ def _write_tables(out: Path, parts: Iterable[Path]) -> None:
         for path in sorted((part / "tables").glob("*.csv")):
             found.setdefault(path.name, []).append(path)
     for name, paths in found.items():
-        write_text(out / "tables" / name, union(paths))
-
-
-def union(paths: Iterable[Path]) -> str:
-    """Tables of one kind as one; a column that one of them lacks is empty in its rows."""
-    columns: dict[str, None] = {}
-    rows: list[dict[str, str]] = []
-    for path in paths:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            columns |= dict.fromkeys(reader.fieldnames or ())
-            rows += reader
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(columns), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+        write_text(out / "tables" / name, tables.union(paths))

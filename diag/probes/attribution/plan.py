@@ -21,7 +21,7 @@ from diag.compress_run import Compression
 from diag.defaults import ALL_PROJECTIONS, MEMORY_BYTES
 from diag.factors import Recipe, Source, made_by
 from diag.open_model import OpenModel
-from diag.probes.attribution import MEASURED, NAME, STATISTICS_VERSION, VERSION
+from diag.probes.attribution import MEASURED, NAME, STATISTICS_VERSION, TABLES, VERSION
 from diag.probes.attribution.game import Game, game
 from diag.probes.attribution.gap import SAMPLES
 from diag.probes.attribution.ladder import DENSE, FULL, Frame, Step, alignment, check_kind, is_tucker, steps
@@ -292,7 +292,14 @@ class Plan(OpenModel):
             **{f"calibration {name}": value for name, value in asdict(collected).items()},
         }
         return self.run_folder(
-            NAME, identities, config, out=request.out, command_line=request.command_line, seed=request.seed
+            NAME,
+            identities,
+            config,
+            out=request.out,
+            command_line=request.command_line,
+            tables=TABLES,
+            given=request.out_given,
+            seed=request.seed,
         )
 
     def measured(self, variant: Variant) -> dict[str, Any] | None:

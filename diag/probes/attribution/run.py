@@ -17,7 +17,7 @@ from diag.probes.attribution.ladder import is_tucker
 from diag.probes.attribution.plan import Plan, Variant
 from diag.probes.attribution.rows import of_factors
 from diag.probes.attribution.tables import tables
-from diag.probes.attribution.walking import PARTIAL, QUANTITIES, Walking
+from diag.probes.attribution.walking import QUANTITIES, Walking
 from diag.run import Part
 from diag.work import said
 
@@ -29,8 +29,7 @@ class Run:
         request = plan.request
         self.plan, self.folder = plan, plan.folder
         self.kitchen, self.on_steps = Kitchen(plan, make), on_steps
-        partial = plan.folder.path / PARTIAL
-        self.walking = Walking(plan, plan.windows_WT, plan.layers, request.dtype, request.memory, partial)
+        self.walking = Walking(plan, plan.windows_WT, plan.layers, request.dtype, request.memory, plan.folder.path)
 
     def execute(self) -> None:
         """Measure what is pending, compute the tables, and write them."""

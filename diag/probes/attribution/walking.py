@@ -9,7 +9,6 @@ Legend: V models, Q quantities, W windows, B windows of a batch, T tokens, H hid
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,10 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.numpy import save as serialized
 from torch import Tensor
 
+from diag import partial
 from diag.evaluation import window_losses
 from diag.factors import Factors, Recipe
 from diag.hollow import Experts
@@ -31,13 +29,11 @@ from diag.probes.drift.statistics import angles, norm_ratios
 from diag.shelf import Shelf
 from diag.transformer import load_model
 from diag.walk import Stream, Walk
-from tdmoe.atomic import write_bytes
 
 QUANTITIES = ("losses", "angles", "norm_ratios")
 BATCH_TOKENS = 4096  # through the models at once
 SAVE_SECONDS = 20.0
-PARTIAL = "partial.safetensors"
-FOUND, IDENTITY = "found", "identity"
+FOUND = "found"
 
 Vector = NDArray[np.float64]
 
@@ -46,10 +42,10 @@ class Walking:
     """Of one opened model. A model is given as its factors, None for the dense one."""
 
     def __init__(
-        self, opened: OpenModel, windows_WT: Tensor, layers: Sequence[int], dtype: str, memory: int, partial: Path
+        self, opened: OpenModel, windows_WT: Tensor, layers: Sequence[int], dtype: str, memory: int, folder: Path
     ) -> None:
         self.opened, self.windows_WT, self.layers = opened, windows_WT, layers
-        self.memory, self._partial_path = memory, partial
+        self.memory, self._folder = memory, folder
         self.dtype = opened.run_dtype(dtype)
         self._itemsize = int(getattr(torch, self.dtype).itemsize)
         self._walk: Walk | None = None
@@ -95,15 +91,14 @@ class Walking:
                 on_steps(len(batches[number]))
             done += len(chunk_WT)
             if time.monotonic() - saved > SAVE_SECONDS and done < len(self.windows_WT):
-                about = {IDENTITY: json.dumps(list(identity)), "done": str(done)}
-                write_bytes(self._partial_path, serialized({FOUND: found_VQW}, about))
+                partial.save(self._folder, list(identity), done, {FOUND: found_VQW})
                 saved = time.monotonic()
         walk.resident = resident
         return found_VQW
 
     def forget_partial(self) -> None:
         """What was left of a walk says nothing once that is whole."""
-        self._partial_path.unlink(missing_ok=True)
+        partial.forget(self._folder)
 
     def _opened_walk(self) -> Walk:
         if self._walk is None:
@@ -131,12 +126,8 @@ class Walking:
 
     def _partial(self, identity: Sequence[Any], models: int) -> tuple[NDArray[np.float64], int]:
         """What an earlier run that was stopped had walked, if it is of the same models; and how many windows."""
-        path = self._partial_path
-        if path.is_file():
-            with safe_open(path, "np") as file:
-                about = file.metadata() or {}
-                if about.get(IDENTITY) == json.dumps(list(identity)):
-                    return np.array(file.get_tensor(FOUND)), int(about["done"])
+        if (found := partial.load(self._folder, list(identity))) is not None:
+            return found[0][FOUND], found[1]
         return np.full((models, len(QUANTITIES), len(self.windows_WT)), np.nan), 0
 
 

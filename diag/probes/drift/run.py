@@ -7,7 +7,6 @@ the weights are more than `memory`, its dense experts too, which then are never 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,17 +16,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.numpy import load_file
-from safetensors.numpy import save as serialized
 from torch import Tensor
 
-from diag import parse
+from diag import parse, partial
 from diag.asked import AskedVariants
 from diag.compress_run import Compression
 from diag.factors import Factors, Recipe, Source, Unmade, calibration_of, made_by
 from diag.hollow import Experts
 from diag.open_model import OpenModel
-from diag.probes.drift import ALL, CAST, COLUMNS, NAME, SCOPES, VERSION, Circumstances, Variant, rows, variants
+from diag.probes.drift import (
+    ALL,
+    CAST,
+    COLUMNS,
+    NAME,
+    SCOPES,
+    TABLES,
+    VERSION,
+    Circumstances,
+    Variant,
+    rows,
+    variants,
+)
 from diag.probes.drift.compared import Companion, check_tokenizer, open_companion
 from diag.probes.drift.routing import Routing, shows_logits, watching
 from diag.probes.drift.statistics import Sums, compared, unchanged
@@ -38,13 +47,11 @@ from diag.transformer import load_model
 from diag.walk import Stream, Walk
 from diag.work import said
 from tdmoe.architecture import architecture
-from tdmoe.atomic import write_bytes
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.counted import denominator
 from tdmoe.problems import InputError
 
 BATCH_TOKENS = 8192  # through the models at once
-PARTIAL, ABOUT = "partial.safetensors", "partial.json"
 SAVE_SECONDS = 20.0
 HEAD = 4000  # characters of the text that another checkpoint's tokenizer is tried on
 
@@ -169,7 +176,7 @@ class Drift(OpenModel):
                     saved = self._bits_saved(variant, made)
                     found = {NAME: rows(variant, sums, number, about, saved, self._calibration(variant, made))}
                     self.folder.finish(variant.part, found, {}, seconds)
-                self._forget_partial()
+                partial.forget(self.folder.path)
         self.folder.write_table(NAME, COLUMNS)
 
     # what is asked
@@ -239,7 +246,14 @@ class Drift(OpenModel):
             "calibration": "none" if self.calibration is None else asdict(self.calibration),
         }
         return self.run_folder(
-            NAME, identities, config, out=request.out, command_line=request.command_line, seed=request.seed
+            NAME,
+            identities,
+            config,
+            out=request.out,
+            command_line=request.command_line,
+            tables=TABLES,
+            given=request.out_given,
+            seed=request.seed,
         )
 
     # the work
@@ -266,7 +280,7 @@ class Drift(OpenModel):
                 on_steps(len(batches[batch]))
             done += len(chunk_WT)
             if time.monotonic() - saved > SAVE_SECONDS:
-                self._save_partial(identity, sums, done)
+                partial.save(self.folder.path, identity, done, vars(sums))
                 saved = time.monotonic()
         counted = denominator(self.checkpoint)
         about = (Path(self.request.text).name, self._dtype, routers, shows_logits(walk.model), counted)
@@ -319,23 +333,10 @@ class Drift(OpenModel):
             return made[variant.recipe].calibration
         return self.companions[variant].calibration if variant in self.companions else ""
 
-    def _save_partial(self, identity: Any, sums: Sums, done: int) -> None:
-        self._forget_partial()
-        write_bytes(self.folder.path / PARTIAL, serialized(vars(sums)))
-        write_bytes(self.folder.path / ABOUT, json.dumps({"identity": identity, "windows": done}).encode())
-
     def _partial(self, identity: Any, count: int) -> tuple[Sums, int]:
         """Sums of an earlier run that was stopped, if they are of the same variants, and how many windows."""
-        paths = [self.folder.path / name for name in (ABOUT, PARTIAL)]
-        if not self.request.fresh and all(path.is_file() for path in paths):
-            about = json.loads(paths[0].read_text(encoding="utf-8"))
-            if about["identity"] == json.loads(json.dumps(identity)):
-                return Sums(**load_file(paths[1])), int(about["windows"])
-        return Sums.empty(count, self.arch.depth), 0
-
-    def _forget_partial(self) -> None:
-        for name in (ABOUT, PARTIAL):  # the sums say nothing without what they are of
-            (self.folder.path / name).unlink(missing_ok=True)
+        found = None if self.request.fresh else partial.load(self.folder.path, identity)
+        return (Sums.empty(count, self.arch.depth), 0) if found is None else (Sums(**found[0]), found[1])
 
 
 def add_layer(

@@ -29,7 +29,8 @@ from diag.compressing import layer_sums
 from diag.evaluation import mean, model_losses
 from diag.probes.injection import contrasts
 from diag.probes.injection.cells import Run
-from diag.run import Part, Row, RunFolder, digest
+from diag.results import Row
+from diag.run import Part, RunFolder, digest
 from diag.work import said
 from tdmoe import joint, methods
 from tdmoe.architecture import Architecture

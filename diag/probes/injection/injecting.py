@@ -5,7 +5,6 @@ The statistics of the inputs come from a calibration in a run folder of its own,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,10 +15,13 @@ from diag.asked import Asked
 from diag.calibrating import Calibration
 from diag.defaults import ALL_PROJECTIONS, MEMORY_BYTES
 from diag.factors import split_specs
+from diag.files import read_json
+from diag.manifest import FILE
 from diag.open_model import OpenModel
 from diag.probes import injection
 from diag.probes.injection import Bench, Settings, Site, Source
-from diag.run import Part, Row, RunFolder, digest
+from diag.results import Row
+from diag.run import Part, RunFolder, digest
 from diag.texts import load_text, text_notes
 from diag.work import failing
 from tdmoe import joint, methods, spec
@@ -181,7 +183,7 @@ class Injection(OpenModel):
             for stack in self._stacks:
                 for needs in self.needs:
                     compressing.check_statistics(request.statistics, stack, needs)
-            config = json.loads((request.statistics / "run.json").read_text(encoding="utf-8"))["config"]
+            config = read_json(request.statistics / FILE)["config"]
             self._check_text(str(config["text"]))
             return
         self._check_text(request.calibration.text)
@@ -243,5 +245,12 @@ class Injection(OpenModel):
             **{"window": self.settings.window, "statistics": self._statistics.name, "moments": self._moments},
         }
         return self.run_folder(
-            injection.NAME, identities, config, out=request.out, command_line=request.command_line, seed=request.seed
+            injection.NAME,
+            identities,
+            config,
+            out=request.out,
+            command_line=request.command_line,
+            tables=injection.TABLES,
+            given=request.out_given,
+            seed=request.seed,
         )

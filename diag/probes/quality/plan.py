@@ -24,6 +24,7 @@ from diag.probes.quality import (
     DENSE,
     NAME,
     PERPLEXITY,
+    TABLES,
     VERSION,
     DataSet,
     Saved,
@@ -220,8 +221,16 @@ class Plan(OpenModel):
             }
         if self.calibration is not None:
             config |= {f"calibration {name}": value for name, value in asdict(self.calibration).items()}
-        line, out = request.command_line, request.out
-        return self.run_folder(NAME, identities, config, out=out, command_line=line, seed=request.seed)
+        return self.run_folder(
+            NAME,
+            identities,
+            config,
+            out=request.out,
+            command_line=request.command_line,
+            tables=TABLES,
+            given=request.out_given,
+            seed=request.seed,
+        )
 
 
 def _known(name: str) -> str | None:

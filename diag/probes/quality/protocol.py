@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diag.windows import tokenised
+from diag.windows import first, tokenised
 from tdmoe.problems import InputError
 
 JOINS = ("as-is", "blank-lines")
@@ -52,7 +52,8 @@ class Protocol:
 
     def cut(self, tokenizer: Any, text: str, name: str) -> Tensor:
         """(W, T). InputError where the text is shorter than one window or a token is missing."""
-        ids = tokenised(tokenizer, joined(text, self.join))
+        content, needed = joined(text, self.join), self.window + (self.windows - 1) * self.stride
+        ids = first(tokenizer, content, needed) if self.windows else tokenised(tokenizer, content)
         bos = tokenizer.bos_token_id
         if self.bos != "none" and bos is None:
             raise InputError(f"--bos {self.bos}: the tokenizer has no beginning-of-sequence token; give none")

@@ -35,7 +35,8 @@ from diag.probes.quality import (
 from diag.probes.quality.compressed import OnDisk
 from diag.probes.quality.plan import Plan
 from diag.probes.quality.zero_shot import Evaluator, Task
-from diag.run import Part, Row
+from diag.results import Row
+from diag.run import Part
 from diag.transformer import load_model
 from diag.walk import Replaced, Walk
 from diag.work import failing, said

@@ -364,6 +364,8 @@ class SuperWeights:
             config,
             out=out,
             command_line=self.request.command_line,
+            tables=TABLES,
+            given=self.request.out is not None and self.request.out_given,
             seed=self.request.seed,
         )
 

@@ -1,0 +1,58 @@
+"""Standard streams that nobody holds or reads: the work goes on, and what cannot be written is dropped."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Unread:
+    """A text stream whose reader may go away (`| head`), or whose disk may be full."""
+
+    def __init__(self, stream: Any, name: str) -> None:
+        self._stream, self._name = stream, name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return int(self._stream.write(text))
+        except OSError as error:
+            self._drop(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._drop(error)
+
+    def _drop(self, error: OSError) -> None:
+        """What is buffered, and all that follows: it must not raise again, at exit either."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+        if not isinstance(error, BrokenPipeError) and self._name == "stdout":
+            sys.stderr.write(f"tdmoe-diag: standard output: {error.strerror or error}; the run itself is saved\n")
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Standard streams that take whatever is written; files opened meanwhile never get their numbers."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (  # type: ignore[assignment]
+        Unread(open(os.devnull, "w") if stream is None else stream, name)  # noqa: SIM115  until the process ends
+        for stream, name in zip(before, ("stdout", "stderr"), strict=True)
+    )
+    try:
+        yield
+        sys.stdout.flush()
+    finally:
+        sys.stdout, sys.stderr = before
