@@ -29,7 +29,6 @@ from diag.calibrating import VERSION as CALIBRATION
 from diag.calibrating import from_arrays
 from diag.defaults import MEMORY_BYTES
 from diag.files import read_json, write_json
-from diag.loadable import check_loadable, is_native
 from diag.open_model import model_identity
 from diag.probes import Settings as ProbeSettings
 from diag.results import Row
@@ -209,11 +208,12 @@ def error_kinds(option: str, text: str | None) -> tuple[Kind, ...] | None:
 
 
 def check_source(session: Session) -> None:
-    """InputError where what would be copied beside the factors is not a whole model."""
-    checkpoint = session.checkpoint
-    checkpoint.refuse_adapter()
-    if is_native(checkpoint):
-        check_loadable(session.model, checkpoint, model_identity(checkpoint))
+    """InputError where what would be copied beside the factors is not all there, by the headers.
+
+    Whether the model has more tensors than these only transformers knows: a calibration asks it.
+    """
+    session.checkpoint.refuse_adapter()
+    session.checkpoint.entries(tuple(session.checkpoint.names()))
 
 
 def check_to(session: Session, *, settled: bool = True) -> None:

@@ -54,13 +54,6 @@ def named(option: str) -> Iterator[None]:
         raise InputError(f"{option}: {error}") from error
 
 
-def is_native(checkpoint: Checkpoint) -> bool:
-    """Whether transformers itself has the architecture."""
-    from transformers import CONFIG_MAPPING
-
-    return checkpoint.config.get("model_type") in CONFIG_MAPPING
-
-
 def check_info(checkpoint: Checkpoint, info: Mapping[str, Any]) -> None:
     """InputError for the first tensor that transformers did not find, or not in the model's shape."""
     for name in sorted(info["missing_keys"]):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from damage import SHARDS, add, config, drop, put, tensors, text
+from damage import SHARDS, add, config, drop, mapped, put, tensors, text
 from tiny import INDEX, read_json, read_tensors, write_checkpoint, write_json
 
 from tdmoe.architecture import EXPERTS
@@ -23,12 +23,14 @@ QUALITY = ("quality", "--texts", "b.txt", "--windows", "2", "--methods", "rtn:bi
 DRIFT = ("drift", "--text", "b.txt", "--tokens", "32", "--methods", "rtn:bits=4,group=4", *WINDOWS)
 INJECTION = ("injection", "--text", "b.txt", "--tokens", "32", "--calibration-text", "a.txt", *WINDOWS)
 SUPERWEIGHTS = ("superweights", "--text", "a.txt", "--eval-text", "b.txt", "--methods", "", *WINDOWS)
-COMPRESS = ("compress", "--tokens", "0", "--to", "to", "--device", "cpu", "--quiet", "--out", "out", "--method")
+TO = ("--to", "to", "--device", "cpu", "--quiet", "--out", "out", "--method")
+COMPRESS = ("compress", "--tokens", "0", *TO)
 ROUNDED = (*COMPRESS, "rtn:bits=4,group=4")
+WHITENED = ("compress", "--text", "a.txt", "--tokens", "64", "--window", "16", *TO, "svd")
 SPECTRA = ("spectra", "--device", "cpu", "--quiet", "--out", "out")
 PLANNED = (*SPECTRA, "--dry-run")
 MODELS = ("models",)
-RUN = (CALIBRATE, QUALITY, DRIFT, SUPERWEIGHTS, ROUNDED)
+RUN = (CALIBRATE, QUALITY, DRIFT, SUPERWEIGHTS, WHITENED)
 
 
 class Case(NamedTuple):
@@ -142,6 +144,7 @@ def deep(name: str) -> Callable[[Path], object]:
 
 
 MISSING = rf"model-0000\d-of-0000{SHARDS}\.safetensors: tensor '{re.escape(QUERY)}' is missing from the checkpoint"
+LOST = r"says that tensor 'model\.lost\.weight' is in model-00001-of-00003\.safetensors, but that file does not hold it"
 SHAPE = rf"tensor '{re.escape(QUERY)}' has shape \[23, 24\], config\.json implies \[24, 24\]"
 HEADS = (
     r"q_proj.*has shape \[24, 24\], config\.json implies \[36, 24\] .*num_attention_heads 3|o_proj.*attention_heads 3"
@@ -155,14 +158,15 @@ ONE = (SPECTRA, CALIBRATE)
 CASES = (
     Case("missing_dense", drop(re.escape(QUERY)), (*RUN, INJECTION), 2, MISSING),
     Case("wrong_dense_shape", put(QUERY, lambda t: t[:-1]), RUN, 2, SHAPE),
-    Case("three_heads", config(num_attention_heads=3), (CALIBRATE, ROUNDED), 2, HEADS),
+    Case("index_lies", mapped("model.lost.weight", "model-00001-of-00003.safetensors"), (ROUNDED,), 2, LOST),
+    Case("three_heads", config(num_attention_heads=3), (CALIBRATE, WHITENED), 2, HEADS),
     Case("int_coefficient", config(router_aux_loss_coef=0), (CALIBRATE, QUALITY), 0, ""),
     Case("generation_list", text("generation_config.json", "[]"), (CALIBRATE,), 2, r"generation_config\.json: .*corr"),
     Case("tokenizer_beyond", added_token, (CALIBRATE, QUALITY), 2, r"token 'the' with id 999,999, .* vocab_size 64; "),
     Case("tokenizer_deep", deep("tokenizer.json"), (CALIBRATE,), 2, r"has no tokenizer that transformers can load"),
     Case("nan_expert", nan(EXPERT.format(3, "up")), (CALIBRATE, QUALITY, DRIFT, ROUNDED, (*COMPRESS, "svd")), 1, NAN),
     Case("nan_dense", nan(QUERY), (CALIBRATE, QUALITY), 1, rf"{re.escape(QUERY)}: holds weights that are NaN or"),
-    Case("adapter_beside", adapter, RUN, 2, ADAPTER),
+    Case("adapter_beside", adapter, (*RUN, ROUNDED), 2, ADAPTER),
     Case("adapter_left_out", adapter, (SPECTRA, MODELS), 0, r"adapter_config\.json: a LoRA adapter .* is left out"),
     Case("two_layouts", tensors(twice), (*ONE, QUALITY), 2, TWICE),
     Case("without_index", lambda f: (f / INDEX).unlink(), (*ONE, ROUNDED, MODELS), 0, rf"has no {INDEX}: the headers"),

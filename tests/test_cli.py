@@ -38,10 +38,14 @@ def test_help_imports_neither_torch_nor_numpy(arguments: list[str]) -> None:
     assert not loaded & {"torch", "numpy", "transformers", "matplotlib", "pandas", "scipy", "powerlaw"}
 
 
-def test_measuring_weights_imports_no_transformers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [["spectra"], ["compress", "--method", "rtn:bits=4", "--tokens=0", "--to=to"]])
+def test_what_needs_only_weights_imports_no_transformers(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     code = (
         "import sys\nfrom diag.cli import main\n"
-        f"sys.argv = ['tdmoe-diag', 'spectra', '--model', 'mini', '--layers', '0', '--out', {str(tmp_path / 'o')!r}]\n"
+        f"sys.argv = ['tdmoe-diag', *{[*arguments, '--model', 'mini', '--layers', '0', '--out', 'o']!r}]\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "print('transformers' in sys.modules)"
     )
