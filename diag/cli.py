@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import sys
-from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -59,8 +58,6 @@ def main() -> None:
     """A user's mistake ends with one message and exit code 2, never a traceback."""
     sleep_while_waiting()
     with streams.kept():
-        if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(errors="surrogateescape")  # a path that is not UTF-8 is printed as it is
         try:
             app(prog_name=NAME)
         except InputError as error:

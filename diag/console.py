@@ -1,32 +1,17 @@
-"""What a run shows in a terminal: progress and notes on stderr, tables on stdout."""
+"""What a command prints on stdout: plans, tables and lines."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.table import Table
 
 from diag import describe, parse
-from diag.afresh import Afresh
 from diag.catalog import HUB_IDS
-from diag.progress import COUNTED, bars
 from diag.results import Row
-from diag.run import Job, Outcome, RunFolder
 from diag.session import Session
-from reports.formats import visible
 from tdmoe.families import PROJECTIONS
 from tdmoe.gram import MODES
 
@@ -34,59 +19,9 @@ if TYPE_CHECKING:
     from diag.calibrating import Calibration
     from diag.compress_run import Compression
     from diag.compressing import Saved
-    from diag.factors import Factors, Recipe, Source
     from diag.probes.injection.injecting import Injection
 
-KEPT = Afresh(False)  # what is there already is used
 MIN_WIDTH = 100  # of a table when stdout is a pipe
-
-
-@contextmanager
-def output_may_close() -> Iterator[None]:
-    """Whoever reads our output may stop reading (`| head`): everything is saved by then, so that is no error."""
-    try:
-        yield
-        sys.stdout.flush()
-    except OSError as error:
-        # what is still buffered must not raise again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            sys.stderr.write(f"tdmoe-diag: standard output: {error.strerror or error}; the run itself is saved\n")
-
-
-def execute(session: Session, notes: Iterable[str], *, quiet: bool) -> None:
-    """Run the session under a bar of bytes, bytes per second and time left, with a line per finished job."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with bars(*columns, TimeRemainingColumn(), quiet=quiet) as shown:
-        bar, console = shown.bar, shown.console
-        if shown.alone or session.folder.pending():
-            for note in notes:
-                shown.note(note)
-
-        def on_done(job: Job) -> None:
-            outcome = session.folder.outcomes[job.key]
-            try:
-                if shown.alone or outcome.state == "failed":
-                    console.print(_job_line(job.key, outcome))
-            except OSError:  # nobody reads our progress any more; the run goes on
-                console.quiet = True
-
-        if missing := session.missing():
-            download = bar.add_task(f"{session.model.name} download", total=sum(missing.values()))
-            session.fetch(lambda count: bar.advance(download, count))
-            bar.remove_task(download)
-        task = bar.add_task(f"{session.model.name} {session.request.command}", total=session.pending_bytes)
-        session.execute(
-            on_read=lambda count: bar.advance(task, count),
-            on_done=on_done,
-            on_note=shown.note,
-        )
-
-
-def _job_line(key: str, outcome: Outcome) -> str:
-    if outcome.state == "failed":
-        return f"[red]{key}  failed[/red]: {escape(visible(outcome.message or ''))}"
-    return f"{key}  done in {outcome.seconds:.1f} s"
 
 
 def print_plan(session: Session) -> None:
@@ -113,96 +48,6 @@ def print_plan(session: Session) -> None:
 def _download_note(session: Session) -> str:
     missing = session.missing()
     return f" {len(missing)} shards to download first, {_bytes(sum(missing.values()))};" if missing else ""
-
-
-def execute_before_compression(compression: Compression, afresh: Afresh, *, quiet: bool) -> list[tuple[str, str]]:
-    """Calibrate and find the frontiers, where asked for; what failed of it."""
-    calibration, frontiers = compression.calibration, compression.frontiers
-    if calibration is not None and (failed := _calibrate(calibration, quiet=quiet)):
-        return failed
-    if frontiers is None:
-        return []
-    execute(frontiers, _opened(frontiers.folder, afresh, frontiers.notes()), quiet=quiet)
-    if (failed := frontiers.folder.failures()) or compression.sensitivity is None:
-        return failed
-    sensitivity = compression.sensitivity
-    notes = _opened(sensitivity.folder, afresh)
-    with bars(*COUNTED, quiet=quiet) as shown:
-        bar = shown.bar
-        for note in notes:
-            shown.note(note)
-        task = bar.add_task(f"{frontiers.model.name} sensitivity", total=len(sensitivity.folder.pending()))
-        sensitivity.execute(compression.points(), lambda: bar.advance(task))
-    return sensitivity.folder.failures()
-
-
-def _calibrate(calibration: Calibration, *, quiet: bool) -> list[tuple[str, str]]:
-    """For a command that needs it, and then for others that wait for it; what failed of it."""
-    execute_calibration(calibration, calibration.opened(), quiet=quiet)
-    calibration.folder.close()
-    return calibration.folder.failures()
-
-
-def _opened(folder: RunFolder[Any], afresh: Afresh, notes: Sequence[str] = ()) -> list[str]:
-    """Taken up, or anew; notes for a person."""
-    return folder.open(fresh=afresh.first(folder.path), notes=notes)
-
-
-def execute_compression(compression: Compression, afresh: Afresh, *, quiet: bool) -> list[tuple[str, str]]:
-    """Everything up to the factors of every stack; what failed of it."""
-    from diag.compressing import begin
-
-    if failed := execute_before_compression(compression, afresh, quiet=quiet):
-        return failed
-    compression.settle()
-    session = compression.session
-    notes = session.folder.open(fresh=session.request.fresh, notes=session.notes())
-    begin(session)
-    execute(session, notes, quiet=quiet)
-    return session.folder.failures()
-
-
-def make_factors(
-    recipes: Sequence[Recipe],
-    source: Source,
-    *,
-    quiet: bool,
-    afresh: Afresh = KEPT,
-    on_notes: Callable[[Sequence[str]], None] = lambda notes: None,
-) -> list[Factors]:
-    """Of every recipe, what is not there yet made; Unmade where some cannot be. `on_notes`: of their calibration."""
-    from diag.compress_run import Compression
-    from diag.factors import Factors, Recipe, Unmade
-
-    made: list[Factors] = []
-    unmade: dict[Recipe, str] = {}
-    for command in source.commands(recipes):
-        with Compression(command.afresh() if afresh.first(command.to) else command) as compression:
-            if failed := execute_compression(compression, afresh, quiet=quiet):
-                unmade[Recipe(command.method, command.ratio)] = f"{command.method}: {failed[0][0]}: {failed[0][1]}"
-                continue
-            if compression.calibration is not None:
-                on_notes([f"calibration: {note}" for note in compression.calibration.notes()])
-            made.append(Factors.of(compression))
-    if unmade:
-        raise Unmade(unmade, made)
-    return made
-
-
-def execute_injection(injection: Injection, *, quiet: bool, notes: Sequence[str] = ()) -> None:
-    """Calibrate where that is asked for, then measure under a bar of parts; `notes` are kept with its own."""
-    calibration = injection.calibration
-    if calibration is not None:
-        _calibrate(calibration, quiet=quiet)  # what failed of it fails the sites that need it
-        notes = [*notes, *(f"calibration: {note}" for note in calibration.notes())]
-    notes = injection.folder.open(fresh=injection.request.fresh, notes=[*notes, *injection.notes()])
-    with bars(*COUNTED, quiet=quiet) as shown:
-        bar = shown.bar
-        for note in notes:
-            shown.note(note)
-        pending = sum(job in injection.parts for job in injection.folder.pending())
-        task = bar.add_task(f"{injection.name} injection", total=pending)
-        injection.execute(lambda job: bar.advance(task))
 
 
 def print_injection_plan(injection: Injection) -> None:
@@ -249,16 +94,6 @@ def _ranged(row: Mapping[str, Any] | None) -> str:
     return f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
 
 
-def finish_compression(session: Session, *, dense: bool, quiet: bool) -> Saved:
-    """Write the rest of the checkpoint under a count of bytes."""
-    from diag.compressing import finish
-
-    with bars(TextColumn("{task.description}"), DownloadColumn(), TransferSpeedColumn(), quiet=quiet) as shown:
-        bar = shown.bar
-        task = bar.add_task("writing the rest of the checkpoint", total=None)
-        return finish(session, dense=dense, on_written=lambda count: bar.advance(task, count))
-
-
 def print_compression_plan(compression: Compression) -> None:
     """--dry-run: what is made first, then the stacks."""
     if compression.calibration is not None:
@@ -266,17 +101,6 @@ def print_compression_plan(compression: Compression) -> None:
     if compression.frontiers is not None:
         print_plan(compression.frontiers)
     print_plan(compression.session)
-
-
-def execute_calibration(calibration: Calibration, notes: Iterable[str], *, quiet: bool) -> None:
-    """Run it under a bar of tokens."""
-    with bars(*COUNTED, quiet=quiet) as shown:
-        bar = shown.bar
-        if shown.alone or calibration.folder.pending():
-            for note in notes:
-                shown.note(note)
-        task = bar.add_task(f"{calibration.model.name} calibrate", total=calibration.windows_WT.numel())
-        calibration.execute(lambda count: bar.advance(task, count))
 
 
 def print_calibration_plan(calibration: Calibration) -> None:
@@ -480,17 +304,10 @@ def _cell(row: dict[str, Any] | None) -> str:
     return value if row["alpha_paper"] is None else f"{value} {row['alpha_paper']:.3f}"
 
 
-class _Stdout(Console):
-    """Standard output; a closed pipe is for `output_may_close` to handle, where rich would exit with an error."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
-
-
 def _stdout() -> Console:
-    console = _Stdout(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False)
     return (
-        console if console.is_terminal else _Stdout(highlight=False, markup=False, width=max(MIN_WIDTH, console.width))
+        console if console.is_terminal else Console(highlight=False, markup=False, width=max(MIN_WIDTH, console.width))
     )
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import Any
 
 
@@ -47,12 +48,14 @@ def kept() -> Iterator[None]:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
     before = sys.stdout, sys.stderr
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path that is not UTF-8 is printed as it is
     sys.stdout, sys.stderr = (  # type: ignore[assignment]
         Unread(open(os.devnull, "w") if stream is None else stream, name)  # noqa: SIM115  until the process ends
         for stream, name in zip(before, ("stdout", "stderr"), strict=True)
     )
     try:
         yield
-        sys.stdout.flush()
     finally:
+        sys.stdout.flush()
         sys.stdout, sys.stderr = before

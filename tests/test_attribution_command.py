@@ -21,7 +21,7 @@ from tiny import single_thread
 import reports.page
 from diag import cli, partial
 from diag.calibrating import Settings
-from diag.console import make_factors
+from diag.executing import make_factors
 from diag.factors import Recipe, Source
 from diag.open_model import OpenModel
 from diag.probes.attribution import TABLES as COLUMNS_OF

@@ -12,7 +12,7 @@ import torch
 from damage import Result
 
 import tdmoe.hub  # noqa: F401
-from diag import console
+from diag import executing
 from diag.calibrating import Settings
 from diag.factors import Factors, Recipe, Source, recipes, split_specs
 from diag.open_model import OpenModel
@@ -64,8 +64,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Factors], 
         with OpenModel("mini", "cpu") as opened:
             source = Source(opened, "mini", [1, 3], calibration=CALIBRATION)
             asked = [Recipe(r.method, r.ratio) for r in recipes(",".join(CASES), "0.4")]
-            found = console.make_factors(asked, source, quiet=True)
-            again = console.make_factors(asked, source, quiet=True)
+            found = executing.make_factors(asked, source, quiet=True)
+            again = executing.make_factors(asked, source, quiet=True)
             assert [f.rows for f in again] == [f.rows for f in found]  # seconds too: nothing was made twice
             model = opened.load("float32")
             for factors in found:

@@ -14,7 +14,7 @@ from damage import Result
 from tiny import read_tensors
 
 from diag import probes
-from diag.console import make_factors
+from diag.executing import make_factors
 from diag.factors import Source, recipes
 from diag.open_model import OpenModel
 from diag.run import Job

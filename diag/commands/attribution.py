@@ -71,7 +71,7 @@ def attribution(
     """Which change to TD-MoE closes how much of its gap to MoBE, at matched stored bits."""
     from diag import parse
     from diag.calibrating import Settings
-    from diag.console import output_may_close, print_lines
+    from diag.console import print_lines
     from diag.executing import execute_attribution
     from diag.probes.attribution import TABLES
     from diag.probes.attribution.plan import Plan, Request
@@ -105,9 +105,8 @@ def attribution(
             raise typer.Exit(0)
         execute_attribution(plan, quiet=quiet)
         page = write_page(plan.folder, TABLES)
-    with output_may_close():
-        _print_table(plan)
-        print_lines([*table_paths(plan.folder, TABLES), str(page)])
+    _print_table(plan)
+    print_lines([*table_paths(plan.folder, TABLES), str(page)])
     report_failures(plan.folder.failures())
 
 

@@ -44,7 +44,7 @@ def calibrate(
     quiet: QuietOption = False,
 ) -> None:
     """Second moments of what the experts are given, from routed tokens: the metric of activation-aware compression."""
-    from diag import console
+    from diag import console, executing
     from diag.calibrating import Calibration, Request, Settings
 
     settings = Settings(text, tokens, window, weighting.value, per_expert.value, outputs)
@@ -55,8 +55,7 @@ def calibrate(
         if dry_run:
             console.print_calibration_plan(calibration)
             raise typer.Exit(0)
-        console.execute_calibration(calibration, calibration.opened(fresh=fresh), quiet=quiet)
-    with console.output_may_close():
-        console.print_calibration(calibration)
-        console.print_lines([str(calibration.folder.path)])
+        executing.execute_calibration(calibration, calibration.opened(fresh=fresh), quiet=quiet)
+    console.print_calibration(calibration)
+    console.print_lines([str(calibration.folder.path)])
     report_failures(calibration.folder.failures())

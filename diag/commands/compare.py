@@ -80,7 +80,7 @@ def compare(
     from diag.compare.experiment import Calibration
     from diag.compare.plan import Comparison, Request, methods_of
     from diag.compare.run import execute
-    from diag.console import output_may_close, print_lines
+    from diag.console import print_lines
 
     flags: dict[str, Any] = {
         "model": model,
@@ -114,9 +114,8 @@ def compare(
 
         execute(plan, on_part)
         page = pages.together(plan.folder.path, plan.without_run())
-    with output_may_close():
-        tables = sorted((plan.folder.path / "tables").glob("*.csv"))
-        print_lines([*map(str, tables), *([] if page is None else [str(page)])])
+    tables = sorted((plan.folder.path / "tables").glob("*.csv"))
+    print_lines([*map(str, tables), *([] if page is None else [str(page)])])
     report_failures(plan.folder.failures())
 
 

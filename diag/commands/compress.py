@@ -125,7 +125,7 @@ def compress(
     quiet: QuietOption = False,
 ) -> None:
     """A smaller checkpoint that transformers loads and runs in factor form, after `import tdmoe.hub`."""
-    from diag import calibrating, console, parse
+    from diag import calibrating, console, executing, parse
     from diag.afresh import Afresh
     from diag.compress_run import Command, Compression, own_inputs
     from diag.compressing import check_writable, error_kinds
@@ -184,16 +184,15 @@ def compress(
                 console.print_compression_plan(compression)
                 raise typer.Exit(0)
             check_writable(to)
-            failed = console.execute_compression(compression, Afresh(fresh), quiet=quiet)
+            failed = executing.execute_compression(compression, Afresh(fresh), quiet=quiet)
             session = compression.session
             saved.path = session.folder.path
-            bits = None if failed else console.finish_compression(session, dense=dense, quiet=quiet)
-    with console.output_may_close():
-        console.print_compression(session, bits)
-        console.print_sensitivities(compression.layer_sensitivities)
-        runs = (compression.frontiers, compression.sensitivity, session)
-        tables = [path for run in runs if run for path in sorted((run.folder.path / "tables").glob("*.csv"))]
-        console.print_lines([*map(str, tables), *([] if failed else [str(to)])])
+            bits = None if failed else executing.finish_compression(session, dense=dense, quiet=quiet)
+    console.print_compression(session, bits)
+    console.print_sensitivities(compression.layer_sensitivities)
+    runs = (compression.frontiers, compression.sensitivity, session)
+    tables = [path for run in runs if run for path in sorted((run.folder.path / "tables").glob("*.csv"))]
+    console.print_lines([*map(str, tables), *([] if failed else [str(to)])])
     report_failures(failed)
 
 

@@ -82,7 +82,7 @@ def drift(
     """How far compressed models' residual streams and routing are from the dense model's, layer by layer."""
     from diag import parse
     from diag.calibrating import Settings
-    from diag.console import output_may_close, print_lines
+    from diag.console import print_lines
     from diag.executing import execute_drift
     from diag.factors import recipes
     from diag.probes.drift import SCOPES, TABLES
@@ -119,9 +119,8 @@ def drift(
             raise typer.Exit(0)
         execute_drift(plan, quiet=quiet)
         page = write_page(plan.folder, TABLES)
-    with output_may_close():
-        _print_table(plan)
-        print_lines([*table_paths(plan.folder, TABLES), str(page)])
+    _print_table(plan)
+    print_lines([*table_paths(plan.folder, TABLES), str(page)])
     report_failures(plan.folder.failures())
 
 

@@ -71,7 +71,7 @@ def injection(
     quiet: QuietOption = False,
 ) -> None:
     """Which error predicts the damage: residuals of prescribed norms put into the model, and what the loss does."""
-    from diag import calibrating, console, parse
+    from diag import calibrating, console, executing, parse
     from diag.probes.injection import TABLES
     from diag.probes.injection.injecting import Injection, Request
 
@@ -113,9 +113,8 @@ def injection(
         if dry_run:
             console.print_injection_plan(run)
             raise typer.Exit(0)
-        console.execute_injection(run, quiet=quiet)
+        executing.execute_injection(run, quiet=quiet)
         page = write_page(run.folder, TABLES)
-    with console.output_may_close():
-        console.print_injection(run)
-        console.print_lines([*table_paths(run.folder, TABLES), str(page)])
+    console.print_injection(run)
+    console.print_lines([*table_paths(run.folder, TABLES), str(page)])
     report_failures(run.folder.failures())

@@ -22,8 +22,7 @@ def models(
     if model is None:
         if revision is not None:
             raise InputError(f"--revision {revision}: give --model too")
-        with console.output_may_close():
-            console.print_families()
+        console.print_families()
         raise typer.Exit(0)
     from diag.describe import describe
     from diag.models import resolve
@@ -32,6 +31,5 @@ def models(
     found = resolve(model, revision)
     with Checkpoint(found.files()) as checkpoint:
         description = describe(checkpoint)
-    with console.output_may_close():
-        console.print_description(found.name, description)
+    console.print_description(found.name, description)
     raise typer.Exit(2 if description.refusal else 0)

@@ -111,7 +111,7 @@ def quality(
     """Perplexity and zero-shot accuracy of the dense model and of compressed ones, with paired differences."""
     from diag import parse
     from diag.calibrating import Settings
-    from diag.console import output_may_close, print_lines
+    from diag.console import print_lines
     from diag.executing import execute_quality
     from diag.factors import recipes
     from diag.probes.quality import TABLES
@@ -153,9 +153,8 @@ def quality(
             raise typer.Exit(0)
         execute_quality(plan, quiet=quiet)
         page = write_page(plan.folder, TABLES)
-    with output_may_close():
-        _print_table(plan)
-        print_lines([*table_paths(plan.folder, TABLES), str(page)])
+    _print_table(plan)
+    print_lines([*table_paths(plan.folder, TABLES), str(page)])
     report_failures(plan.folder.failures())
 
 

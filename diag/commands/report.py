@@ -20,7 +20,7 @@ def report(
     ] = None,
 ) -> None:
     """One page from one or several finished runs: verdict and comparison, every run, and how they were made."""
-    from diag.console import output_may_close, print_lines
+    from diag.console import print_lines
     from diag.finished import load
     from tdmoe.atomic import remove_leftovers
     from tdmoe.problems import InputError
@@ -39,5 +39,4 @@ def report(
         write_report(found, page)
     except OSError as error:
         raise InputError(f"--out {page}: cannot be written ({error.strerror or error}); give another file") from error
-    with output_may_close():
-        print_lines([str(page)])
+    print_lines([str(page)])

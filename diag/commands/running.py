@@ -31,7 +31,7 @@ def run_probe(
     quiet: bool,
 ) -> None:
     """Check, run, `show` the result on stdout, write figures and page; raises the exit code."""
-    from diag import console
+    from diag import console, executing
     from diag.session import Request, Session
 
     request = Request(command, model, settings, command_line=command_line(), **options)
@@ -41,11 +41,10 @@ def run_probe(
             console.print_plan(session)
             raise typer.Exit(0)
         notes = session.folder.open(fresh=request.fresh, notes=session.notes())
-        console.execute(session, notes, quiet=quiet)
+        executing.execute(session, notes, quiet=quiet)
         page = write_page(session.folder, session.probe.TABLES)
-    with console.output_may_close():
-        show(session)
-        console.print_lines([*table_paths(session.folder, session.probe.TABLES), str(page)])
+    show(session)
+    console.print_lines([*table_paths(session.folder, session.probe.TABLES), str(page)])
     report_failures(session.folder.failures())
 
 
@@ -68,12 +67,10 @@ def command_line() -> str:
 
 def report_failures(failed: list[tuple[str, str]]) -> NoReturn:
     """Name what failed, and exit with 1 if anything did."""
-    from diag import console
     from reports.formats import visible
 
-    with console.output_may_close():
-        for key, message in failed:
-            typer.echo(f"failed: {key}: {visible(message)}", err=True)
+    for key, message in failed:
+        typer.echo(f"failed: {key}: {visible(message)}", err=True)
     raise typer.Exit(1 if failed else 0)
 
 

@@ -93,8 +93,7 @@ def superweights(
             raise typer.Exit(0)
         execute_superweights(work, quiet=quiet)
         page = write_page(work.folder, TABLES)
-    with console.output_may_close():
-        console.print_lines([*_told(work), *table_paths(work.folder, TABLES), str(page)])
+    console.print_lines([*_told(work), *table_paths(work.folder, TABLES), str(page)])
     report_failures(work.folder.failures())
 
 

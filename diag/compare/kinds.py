@@ -129,7 +129,7 @@ class StackPart(_Part):
 
     def execute(self) -> None:
         told = self.folder.open(fresh=self.context.fresh, notes=[*self.context.notes, *self.plan.notes()])
-        console.execute(self.plan, told, quiet=self.context.quiet)
+        executing.execute(self.plan, told, quiet=self.context.quiet)
 
 
 class ModelPart(_Part):
@@ -151,7 +151,7 @@ class InjectionPart(_Part):
         console.print_injection_plan(self.plan)
 
     def execute(self) -> None:
-        console.execute_injection(self.plan, quiet=self.context.quiet, notes=self.context.notes)
+        executing.execute_injection(self.plan, quiet=self.context.quiet, notes=self.context.notes)
 
 
 def _session(name: str, context: Context, settings: Any, out: Path, layers: str) -> StackPart:

@@ -9,7 +9,7 @@ from pathlib import Path
 from diag import tables
 from diag.compare import NAME, toml
 from diag.compare.plan import CALIBRATION, Comparison, Step
-from diag.console import execute_calibration
+from diag.executing import execute_calibration
 from diag.files import write_text
 from diag.progress import display
 from diag.run import Part, RunFolder
