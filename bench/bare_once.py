@@ -17,7 +17,7 @@ MEMORY = 4_000_000_000
 
 def main() -> None:
     sleep_while_waiting()
-    from diag.compressing import calibrated
+    from diag.calibrated import statistics_of
     from tdmoe import joint, methods
     from tdmoe.architecture import architecture
     from tdmoe.checkpoint import Checkpoint
@@ -29,7 +29,7 @@ def main() -> None:
     with Checkpoint(Path(model)) as checkpoint:
         for name in names:
             stack = joint.open_named(checkpoint, architecture(checkpoint.config), 0, name)
-            known = calibrated(Path(statistics), stack) if method.needs(options).statistics else None
+            known = statistics_of(statistics, stack) if method.needs(options).statistics else None
             reader = joint.reader(stack, MEMORY)
             method.compress(reader, options, methods.Allotment(float(ratio)), known, device="cpu")
     Path(result).write_text(json.dumps({"seconds": time.perf_counter() - started}))

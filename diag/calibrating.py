@@ -19,7 +19,7 @@ from torch import Tensor
 
 from diag import parse, partial
 from diag.defaults import CALIBRATION_TEXT, CALIBRATION_TOKENS
-from diag.loadable import is_finite
+from diag.finite import is_finite
 from diag.open_model import OpenModel
 from diag.run import Job, RunFolder, digest
 from diag.texts import load_text, text_notes

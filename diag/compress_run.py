@@ -15,8 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from diag import calibrating, compressing, frontier
+from diag.calibrated import layer_sums, moments_digest, saved_moments
 from diag.calibrating import Calibration
-from diag.compressing import Settings, layer_sums
+from diag.compressing import Settings
 from diag.run import Job
 from diag.sensitivity import Sensitivity, key
 from diag.session import Request, Session
@@ -128,7 +129,7 @@ class Compression:
         command = self.command
         folder, moments = command.statistics, None
         if folder is not None:
-            moments = compressing.saved_moments(folder)
+            moments = saved_moments(folder)
         elif command.calibration is not None:
             names = ("layers", "device", "revision")
             request = calibrating.Request(
@@ -139,7 +140,7 @@ class Compression:
             )
             self.calibration = self._opened.enter_context(Calibration(request))
             folder = self.calibration.folder.path
-            moments = compressing.moments_digest(self.calibration.folder.identities.values())
+            moments = moments_digest(self.calibration.folder.identities.values())
         return Settings(
             command.method,
             command.ratio,

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diag.compressing import ABOUT, DENSE, SOURCE, compressed_folder
+from diag.compressing import ABOUT, DENSE, SOURCE
 from diag.files import read_json
-from tdmoe.checkpoint import Checkpoint
+from diag.loadable import check_loadable
+from diag.models import Model
+from diag.open_model import model_identity
+from tdmoe.checkpoint import CONFIG, Checkpoint
 from tdmoe.problems import InputError
 
 
@@ -33,10 +36,20 @@ class About:
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Name in tables."""
         return f"{self.folder.parent.name}-{DENSE}" if self.is_dense else self.folder.name
 
-    def check_source(self, checkpoint: Checkpoint, original: Checkpoint) -> None:
+    def checked(self, checkpoint: Checkpoint, original: Checkpoint) -> tuple[Model, str]:
+        """The model and the identity of its weights; InputError where it is not of this original, or not whole."""
+        self._check_source(checkpoint, original)
+        model, identity = Model(self.name, self.folder), model_identity(checkpoint)
+        try:
+            check_loadable(model, checkpoint, identity)
+        except InputError as error:
+            raise InputError(f"{self.option}: {error}") from error
+        return model, identity
+
+    def _check_source(self, checkpoint: Checkpoint, original: Checkpoint) -> None:
         """InputError where `compress` made it of other weights; where it did not say so, by what it copied."""
         if not self.config:
             return
@@ -55,8 +68,8 @@ class About:
 
 
 def read(path: Path) -> About:
-    """Of --compressed; InputError where the folder holds no checkpoint, or `compress` has not finished it."""
-    option, folder = f"--compressed {path}", compressed_folder(path)
+    """What --compressed names; InputError where the folder holds no checkpoint, or `compress` has not finished it."""
+    option, folder = f"--compressed {path}", _folder(path)
     written = (folder.parent if folder.name == DENSE else folder) / ABOUT
     if not written.is_file():
         return About(option, folder)
@@ -73,3 +86,15 @@ def read(path: Path) -> About:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{option}: its {ABOUT} cannot be read ({error}); compress again") from error
+
+
+def _folder(path: Path) -> Path:
+    """The folder of the checkpoint, resolved; InputError where it holds none."""
+    option, give = f"--compressed {path}", "give what `compress --to` wrote, or another checkpoint's folder"
+    if not path.is_dir():
+        raise InputError(f"{option}: no such folder; {give}")
+    if not (path / CONFIG).is_file() and not (path / ABOUT).is_file():
+        raise InputError(f"{option}: has no {CONFIG}; {give}")
+    if not any(path.glob("*.safetensors")) and not (path / ABOUT).is_file():
+        raise InputError(f"{option}: has no .safetensors files; {give}")
+    return path.resolve()

@@ -10,26 +10,17 @@ import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 
-from diag import manifest as manifests
-from diag import parse, results
-from diag.calibrating import NAME as CALIBRATE
-from diag.calibrating import TABLE as CALIBRATED
-from diag.calibrating import VERSION as CALIBRATION
-from diag.calibrating import from_arrays
+from diag import calibrated, parse
 from diag.defaults import MEMORY_BYTES
 from diag.files import read_json, write_json
-from diag.open_model import model_identity
 from diag.probes import Settings as ProbeSettings
 from diag.results import Row
 from diag.run import Job, digest
@@ -37,7 +28,6 @@ from tdmoe import assemble, forms, joint, methods
 from tdmoe.architecture import architecture
 from tdmoe.atomic import is_leftover, remove_leftovers
 from tdmoe.blocks import BlockPlan
-from tdmoe.calibration import LayerMoments
 from tdmoe.checkpoint import CONFIG, INDEX, Checkpoint
 from tdmoe.compress import affordable, compress_stack, write_stack
 from tdmoe.counted import bits, denominator, parameters
@@ -67,7 +57,6 @@ COLUMNS = (
 TABLES = {TABLE: COLUMNS}
 UNIDENTIFIED = ("memory", "to", "statistics", "calibrates", "allotted")  # settings that do not change the factors
 ABOUT = "tdmoe.json"
-IDENTITY = ("model", "device", "settings", "probe_version", "weights")  # of a calibration's results
 SOURCE = "source"  # in it: what tells the weights that it was made of from others
 DENSE = "dense"  # folder of the rebuilt checkpoint in --to
 OURS = (
@@ -147,7 +136,7 @@ def plan(stack: Stack, settings: Settings) -> BlockPlan:
     if settings.statistics is None and needs.statistics:
         raise InputError(f"--method {settings.method}: needs statistics of the inputs; give --tokens or --statistics")
     if settings.statistics is not None and not settings.calibrates:
-        check_statistics(Path(settings.statistics), stack, needs)
+        calibrated.check_statistics(Path(settings.statistics), stack, needs)
     blocks = joint.plan(stack, settings.memory)
     products = method.memory(stack.shape, options, allotment.ratio)
     experts, _, inputs = stack.shape
@@ -167,7 +156,7 @@ def run(
     """The row of `compression.csv`, and (evaluations, seconds, error) of an iterative fit; the factors go to --to."""
     method, options = methods.parse(settings.method)
     reader = joint.reader(stack, settings.memory, on_read)
-    statistics = statistics_of(settings, stack)
+    statistics = calibrated.statistics_of(settings.statistics, stack)
     kinds = affordable(stack.shape, method) if settings.errors is None else settings.errors
     made = compress_stack(reader, method, options, settings.allotment(stack), statistics, device=device, kinds=kinds)
     if not math.isfinite(made.errors.weight):
@@ -252,18 +241,6 @@ def _named(session: Session) -> tuple[str, str]:
     return str(to), "move it away, or run the command in another folder"
 
 
-def compressed_folder(path: Path) -> Path:
-    """Of a checkpoint that --compressed names, resolved; InputError where it holds none."""
-    option, give = f"--compressed {path}", "give what `compress --to` wrote, or another checkpoint's folder"
-    if not path.is_dir():
-        raise InputError(f"{option}: no such folder; {give}")
-    if not (path / CONFIG).is_file() and not (path / ABOUT).is_file():
-        raise InputError(f"{option}: has no {CONFIG}; {give}")
-    if not any(path.glob("*.safetensors")) and not (path / ABOUT).is_file():
-        raise InputError(f"{option}: has no .safetensors files; {give}")
-    return path.resolve()
-
-
 def check_writable(to: Path) -> None:
     """Make the folder of --to; InputError, before anything is computed, where nothing can be written into it."""
     try:
@@ -336,7 +313,7 @@ def finish(session: Session, *, dense: bool, on_written: Callable[[int], None] =
         assemble.dense(to / DENSE, to, session.checkpoint, session.arch, stacks, on_written)
     if changed := session.checkpoint.changed():
         raise WeightError(f"{', '.join(changed)}: changed while the command ran; run it again when it is whole")
-    manifest = session.folder.manifest
+    manifest, statistics = session.folder.manifest, session.request.settings.statistics  # type: ignore[attr-defined]
     config = {key: value for key, value in manifest["config"].items() if key not in UNIDENTIFIED}
     before = bits(session.checkpoint), 16 * parameters(session.checkpoint)
     with Checkpoint(to) as compressed:
@@ -349,7 +326,7 @@ def finish(session: Session, *, dense: bool, on_written: Callable[[int], None] =
         **asdict(saved),
         "stacks": session.folder.rows(TABLE),
         "config": config,
-        "calibrated_on": _calibration_text(session.request.settings),
+        "calibrated_on": None if statistics is None else str(calibrated.config(Path(statistics))["text"]),
         "calibration": calibration_said(session.request.settings),  # type: ignore[arg-type]
         SOURCE: session.checkpoint.sampled_fingerprint(session.checkpoint.names()),
         **{key: manifest[key] for key in ("model", "commit", "seed", "versions", "device")},
@@ -363,16 +340,7 @@ def calibration_said(settings: Settings) -> str:
     method, options = methods.parse(settings.method)
     if settings.statistics is None or not method.needs(options).statistics:
         return ""
-    folder = Path(settings.statistics)
-    first = read_json(folder / manifests.FILE)["jobs"][0]["key"]
-    tokens = results.read(folder, first)["tables"][CALIBRATED][0]["tokens"]
-    return f"{Path(str(_calibration_text(settings))).name}, {tokens:,} tokens"
-
-
-def _calibration_text(settings: Any) -> str | None:
-    if settings.statistics is None:
-        return None
-    return str(read_json(Path(settings.statistics) / manifests.FILE)["config"]["text"])
+    return calibrated.said(Path(settings.statistics))
 
 
 def size(stack: Stack) -> int:
@@ -394,93 +362,3 @@ def _asked(session: Session) -> str:
     """Of everything but the stacks' shares of the budget, which follow from it."""
     identities = (session.folder.identities[job] for job in session.stacks)
     return digest([{k: v for k, v in identity.items() if k != "allotted"} for identity in identities])
-
-
-def moments_digest(identities: Iterable[Mapping[str, Any]]) -> str:
-    """Of what statistics were collected from and how, by the identities of a calibration's jobs."""
-    return digest([{key: identity[key] for key in sorted(IDENTITY)} for identity in identities])
-
-
-def saved_moments(folder: Path) -> str:
-    """`moments_digest` of a finished calibration; InputError where the folder holds none."""
-    try:
-        about = read_json(folder / manifests.FILE)
-        command, states = about["command"], {job["state"] for job in about["jobs"]}
-        if command != CALIBRATE:
-            raise InputError(f"--statistics {folder}: holds a run of '{command}'; give one of '{CALIBRATE}'")
-        if states != {"done"}:
-            raise InputError(f"--statistics {folder}: is not finished; run its calibrate command again")
-        keys = [job["key"] for job in about["jobs"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"--statistics {folder}: is no run folder of tdmoe-diag calibrate; give one") from error
-    try:
-        return moments_digest([results.read(folder, key) for key in keys])
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"--statistics {folder}: a result cannot be used ({error}); calibrate again") from error
-
-
-def check_statistics(folder: Path, stack: Stack, needs: methods.Needs) -> None:
-    """InputError where the folder holds no calibration of this layer of these weights, or not all that is needed."""
-    try:
-        found = results.read(folder, Job(CALIBRATE, stack.layer, "experts").key)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"--statistics {folder}: has nothing of layer {stack.layer}; calibrate that layer too"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"--statistics {folder}: layer {stack.layer} cannot be used ({error}); calibrate again"
-        ) from error
-    if found["weights"] != model_identity(stack.checkpoint):
-        raise InputError(
-            f"--statistics {folder}: were collected on other weights ({found['model']}), or on another copy of them; "
-            "calibrate this model"
-        )
-    if found["probe_version"] != CALIBRATION:
-        raise InputError(f"--statistics {folder}: were collected by another version of this tool; calibrate again")
-    if needs.outputs and "gate_output_OO" not in found["arrays"]:
-        raise InputError(f"--statistics {folder}: hold no gradients at outputs; calibrate with --outputs")
-    sums = results.path(folder, found["job"], ".safetensors")
-    if not sums.is_file():
-        raise InputError(f"--statistics {folder}: the sums of layer {stack.layer} are missing; calibrate again")
-    with safe_open(sums, "np") as file:
-        name = "down_II" if stack.projection == "down" else "input_II"
-        own = len(file.get_slice(name).get_shape()) == 3
-    if needs.own and not own:
-        kind = "down" if stack.projection == "down" else "all"
-        raise InputError(
-            f"--statistics {folder}: hold no inputs of each expert alone for {stack.projection}; calibrate with "
-            f"--per-expert {kind}"
-        )
-
-
-def statistics_of(settings: Settings, stack: Stack) -> methods.StackStatistics | None:
-    """What was calibrated of the stack, if anything was."""
-    return None if settings.statistics is None else calibrated(Path(settings.statistics), stack)
-
-
-def calibrated(folder: Path, stack: Stack) -> methods.StackStatistics:
-    """Statistics of the stack; gate and up share their inputs, and as one stack their gradients' blocks."""
-    sums = layer_sums(folder, stack.layer)
-    members = MEMBERS[stack.projection]
-    outputs = [D_OO for member in members if (D_OO := sums.output_moment(member)) is not None]
-    own = sums.own_moments(members[0]) if sums.has_own(members[0]) else None
-    D_OO = torch.block_diag(*outputs) if outputs else None
-    return methods.StackStatistics(sums.moment(members[0]), own, D_OO, sums.tokens_E, sums.fisher(members))
-
-
-def layer_sums(folder: Path, layer: int) -> LayerMoments:
-    """Sums of a layer of a calibration; WeightError where they are not those that it saved."""
-    file = results.path(folder, Job(CALIBRATE, layer, "experts").key, ".safetensors")
-    try:
-        return from_arrays(dict(_arrays(folder, file.stem, file.stat().st_mtime_ns)))
-    except (OSError, ValueError) as error:
-        raise WeightError(f"{file}: the statistics cannot be used ({error}); calibrate again") from error
-
-
-@lru_cache(maxsize=1)
-def _arrays(folder: Path, key: str, time: int) -> Mapping[str, NDArray[np.float64]]:
-    """One layer's, for its three projections."""
-    return results.arrays(folder, results.read(folder, key))

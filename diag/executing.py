@@ -107,7 +107,7 @@ def execute_before_compression(compression: Compression, afresh: Afresh, *, quie
 
 
 def _calibrate(calibration: Calibration, *, quiet: bool) -> list[tuple[str, str]]:
-    """For a command that needs it, and then for others that wait for it; what failed of it."""
+    """Run it for a command that needs it, and let go of its folder for others that wait; what failed of it."""
     execute_calibration(calibration, calibration.opened(), quiet=quiet)
     calibration.folder.close()
     return calibration.folder.failures()
@@ -135,7 +135,7 @@ def make_factors(
     afresh: Afresh = KEPT,
     on_notes: Callable[[Sequence[str]], None] = lambda notes: None,
 ) -> list[Factors]:
-    """Of every recipe, what is not there yet made; Unmade where some cannot be. `on_notes`: of their calibration."""
+    """Factors of every recipe, made where not there; Unmade where some cannot be. `on_notes`: of the calibration."""
     from diag.compress_run import Compression
     from diag.factors import Factors, Recipe, Unmade
 

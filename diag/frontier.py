@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from diag.compressing import Settings, plan, statistics_of
+from diag.calibrated import statistics_of
+from diag.compressing import Settings, plan
 from diag.results import Row
 from tdmoe import methods
 from tdmoe.across import lower_hull
@@ -41,7 +42,7 @@ def run(
     """A row a point: `error` is relative to the stack's norm, in the metric of the method."""
     method, options = methods.parse(settings.method)
     source = reader(stack, settings.memory, on_read)
-    found = method.frontier(source, options, statistics_of(settings, stack), device=device)
+    found = method.frontier(source, options, statistics_of(settings.statistics, stack), device=device)
     corners = set(lower_hull(found.parameters_n.astype(np.float64), found.squared_n).tolist())
     dense = int(np.prod(stack.shape))
     rows = [

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diag.loadable import is_finite
+from diag.finite import is_finite
 from diag.walk import Walk
 from tdmoe import joint
 from tdmoe.architecture import Architecture

@@ -1,15 +1,14 @@
 """Whether transformers loads a checkpoint whole: every tensor that its model has must be there, in its shape.
 
 transformers fills what is missing with random numbers and goes on. Here its own loader is run on empty tensors of the
-headers' shapes, so that names are changed, merged and tied as they are when the weights are read.
+headers' shapes, so that names are changed, merged and tied as they are when the weights are read. It takes a device for
+them only where accelerate is installed; without that the same is found when the model is loaded.
 """
 
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from os.path import commonprefix
 from typing import Any
 
@@ -17,19 +16,15 @@ import torch
 
 from diag.models import Model
 from diag.pretrained import check_generation, load_config, model_class, place, quiet, said
-from tdmoe import joint
-from tdmoe.architecture import architecture, language_config
+from tdmoe.architecture import language_config
 from tdmoe.checkpoint import CONFIG, Checkpoint
 from tdmoe.encodings import PLAIN
-from tdmoe.families import PROJECTIONS
 from tdmoe.layout import METHOD
-from tdmoe.locate import open_stack
-from tdmoe.problems import InputError, WeightError, shown
+from tdmoe.problems import InputError, shown
 from tdmoe.unquantised import QUANTIZATION, unquantised
 
 READ = (None, "fp8", "mxfp4", METHOD)  # quantisations whose headers tell what is loaded
 WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size")
-EXPERTS_OF = re.compile(r".*layers\.(\d+)\..*\bexperts\b.*")
 _CHECKED: dict[str, list[str]] = {}
 
 
@@ -43,15 +38,6 @@ def check_loadable(model: Model, checkpoint: Checkpoint, identity: str) -> list[
         if key not in _CHECKED:
             _CHECKED[key] = _unused(checkpoint, config)
     return _CHECKED[key]
-
-
-@contextmanager
-def named(option: str) -> Iterator[None]:
-    """What is wrong inside the block is said of this option."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{option}: {error}") from error
 
 
 def check_info(checkpoint: Checkpoint, info: Mapping[str, Any]) -> None:
@@ -68,32 +54,6 @@ def check_info(checkpoint: Checkpoint, info: Mapping[str, Any]) -> None:
             f"{_shard(checkpoint, name)}: tensor {shown(name, 200)} has shape {list(stored)}, {CONFIG} implies "
             f"{list(needed)} ({widths}); correct it, or download the checkpoint again"
         )
-
-
-def check_finite(checkpoint: Checkpoint, loaded: Any) -> None:
-    """WeightError that names the first tensor of a loaded model with a weight that is NaN or infinite."""
-    for name, weight in loaded.named_parameters():
-        if weight.dtype not in PLAIN.values() or not weight.numel() or is_finite(weight):
-            continue
-        if match := EXPERTS_OF.fullmatch(name):
-            _name_expert(checkpoint, int(match[1]))
-        raise WeightError(f"{name}: holds weights that are NaN or infinite; download the checkpoint again")
-
-
-def is_finite(tensor: torch.Tensor) -> bool:
-    """Without a copy of it."""
-    return all(bool(end.isfinite()) for end in torch.aminmax(tensor.detach()))
-
-
-def _name_expert(checkpoint: Checkpoint, layer: int) -> None:
-    """WeightError that names tensor and expert, where the layer's experts are in the checkpoint one by one."""
-    try:
-        arch = architecture(checkpoint.config)
-        stacks = [open_stack(checkpoint, arch, layer, projection) for projection in PROJECTIONS]
-    except InputError:  # in factor form
-        return
-    for stack in stacks:
-        joint.refuse_non_finite(stack, "download the checkpoint again")
 
 
 def _unused(checkpoint: Checkpoint, config: Any) -> list[str]:

@@ -29,7 +29,7 @@ def make_manifest(**known: Any) -> Row:
 
 
 def package_versions() -> dict[str, str]:
-    """Of everything that results may depend on."""
+    """Versions of everything that results may depend on."""
     return {"python": platform.python_version()} | {package: _version(package) for package in PACKAGES}
 
 

@@ -101,7 +101,7 @@ class OpenModel:
         given: bool = True,
         seed: int = 0,
     ) -> RunFolder[Unit]:
-        """Of a command; every job's identity is what is given, and the weights and the kind of device.
+        """The run folder of a command; every job's identity is what is given, the weights and the kind of device.
 
         `given`: an `out` that is not None was given by --out.
         """

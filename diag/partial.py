@@ -22,7 +22,7 @@ FILE = "partial.safetensors"
 
 
 def save(run: Path, identity: Any, done: int, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Whole or not at all; `identity` is what the sums must be of to be used again, `done` how much they hold."""
+    """Write the sums. `identity` is what they must be of to be used again, `done` how much they hold."""
     about = {"identity": json.dumps(identity), "done": str(done)}
     whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     write_bytes(run / FILE, serialised(whole, about | {"sha256": _sha256(about, whole)}))
@@ -44,7 +44,7 @@ def load(run: Path, identity: Any) -> tuple[dict[str, NDArray[Any]], int] | None
 
 
 def forget(run: Path) -> None:
-    """Once the sums are whole."""
+    """Delete what was saved, once the sums are whole."""
     (run / FILE).unlink(missing_ok=True)
 
 

@@ -1,6 +1,7 @@
 """How transformers is told of a checkpoint: where it lies, its config, its class.
 
-Code of a checkpoint is never run."""
+Code of a checkpoint is never run.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def load_config(where: str, options: Mapping[str, Any]) -> Any:
 
 
 def model_class(config: Any) -> Any:
-    """For causal language models, or that of the config's own architecture: models of images and text."""
+    """The class for causal language models, or the config's own architecture: models of images and text."""
     import transformers
 
     if type(config) in (mapping := transformers.AutoModelForCausalLM._model_mapping):
@@ -63,7 +64,7 @@ def check_generation(checkpoint: Checkpoint, where: str, options: Mapping[str, A
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without bars and reports of transformers: what they say is said by us, or is no news."""
+    """Silence transformers' bars and reports: what matters of them this tool says itself."""
     import transformers
 
     bars, level = transformers.logging.is_progress_bar_enabled(), transformers.logging.get_verbosity()
@@ -79,7 +80,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def place(model: Model, checkpoint: Checkpoint) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where transformers finds it, and how: a commit in the cache, or a folder.
+    """Place and options by which transformers finds a checkpoint: a commit in the cache, or a folder.
 
     A folder with files that we read and transformers does not is given to it as links, with these files put right.
     """

@@ -28,7 +28,7 @@ Arrays = Mapping[str, NDArray[np.float64]]
 
 
 def write(run: Path, key: str, about: Row, tables: Tables, arrays: Arrays) -> None:
-    """Its JSON file last, so that where there is one the result is whole. `about` is everything else to be kept."""
+    """Save a result, its JSON file last: where there is one it is whole. `about` is everything else to be kept."""
     from safetensors.numpy import save
 
     for suffix in SUFFIXES:
@@ -43,7 +43,7 @@ def write(run: Path, key: str, about: Row, tables: Tables, arrays: Arrays) -> No
 
 
 def read(run: Path, key: str, columns: Mapping[str, Sequence[str]] | None = None) -> Row:
-    """As it was written, its arrays' file unread. `columns` are those of tables; tables without any hold anything.
+    """A result as it was written, its arrays' file unread. `columns` are those of tables; others hold anything.
 
     OSError or ValueError where there is none, or it is not what was written.
     """
@@ -84,12 +84,12 @@ def arrays(run: Path, result: Row) -> dict[str, NDArray[np.float64]]:
 
 
 def path(run: Path, key: str, suffix: str = ".json") -> Path:
-    """Where a run folder keeps it."""
+    """File of a job's result in a run folder."""
     return run / FOLDER / (key + suffix)
 
 
 def _digest(result: Row) -> str:
-    """Of what a reader of the JSON file will have."""
+    """SHA-256 of what a reader of the JSON file will have."""
     plain = json.loads(json.dumps(result, allow_nan=False))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 

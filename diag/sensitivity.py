@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diag.compressing import Settings, statistics_of
+from diag import calibrated
+from diag.compressing import Settings
 from diag.evaluation import model_losses
-from diag.files import read_json
-from diag.manifest import FILE, SCHEMA, make_manifest
+from diag.manifest import SCHEMA, make_manifest
 from diag.run import Job, RunFolder, digest
 from diag.session import Session
 from diag.texts import load_text
@@ -119,7 +119,7 @@ class Sensitivity:
         at = max(0, int(np.searchsorted(points.parameters_n, (1 - self.ratio) * dense, side="right")) - 1)
         ranks = Ranks(*map(int, points.ranks_n3[at]))
         reader = joint.reader(stack, self.settings.memory)
-        statistics = statistics_of(self.settings, stack)
+        statistics = calibrated.statistics_of(self.settings.statistics, stack)
         device = self.session.device
         allotment = methods.Allotment(self.ratio, ranks)
         made = self._method.compress(reader, self._options, allotment, statistics, device=device)
@@ -144,7 +144,7 @@ class Sensitivity:
     def _windows(self) -> Tensor:
         """The first windows of the text that the statistics are from."""
         assert self.settings.statistics is not None, "checked before"
-        config = read_json(Path(self.settings.statistics) / FILE)["config"]
+        config = calibrated.config(Path(self.settings.statistics))
         try:
             text = load_text(config["text"])
         except ValueError as error:

@@ -35,7 +35,7 @@ def timeout() -> float:
 
 
 def session() -> Any:
-    """That of huggingface_hub, with every answer watched, whoever asks."""
+    """The HTTP session of huggingface_hub, which watches every answer, whoever asks."""
     found = get_session()
     if _watch not in (hooks := found.event_hooks)["response"]:
         found.event_hooks = {**hooks, "response": [*hooks["response"], _watch]}

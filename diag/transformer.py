@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from diag.loadable import check_finite, check_info
+from diag.finite import check_finite
+from diag.loadable import check_info
 from diag.models import Model
 from diag.pretrained import load_config, model_class, place, quiet, said
 from tdmoe import json_text

@@ -33,7 +33,7 @@ class Files(Protocol):
 
     @property
     def commit(self) -> str | None:
-        """Of the repository that the files are from; None for a folder of no repository."""
+        """Commit of the repository that the files are from; None for a folder of no repository."""
 
     @property
     def unreachable(self) -> str | None:

@@ -261,7 +261,7 @@ def test_a_checkpoint_that_cannot_run_fails_alone(tmp_path: Path, tool: Any) -> 
 def test_a_checkpoint_that_was_made_of_other_weights_is_refused(
     tool: Callable[..., Result], work: Path, tmp_path: Path, command: str, says: bool
 ) -> None:
-    """By what compress wrote down, and where it did not by what it copied; a copy of the model will do."""
+    """The source is told by what compress wrote, or by what it copied; a copy of the model will do."""
     shutil.copytree(MINI, "copy")
     small = Path(shutil.copytree(work / "small", tmp_path / "small"))
     if not says:

@@ -68,7 +68,7 @@ def experts(
 ) -> None:
     """Expert mode: preserve against compress at equal storage, published and exact ranks; similarity of experts."""
     from diag import parse
-    from diag.compressing import saved_moments
+    from diag.calibrated import saved_moments
     from diag.console import print_expert_modes
     from diag.probes.experts import Settings
 

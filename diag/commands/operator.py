@@ -56,7 +56,7 @@ def operator(
     quiet: QuietOption = False,
 ) -> None:
     """Operator against Frobenius error of truncations and methods over rank and storage, with the paper's bound."""
-    from diag import compressing, parse
+    from diag import calibrated, parse
     from diag.console import print_operator
     from diag.factors import split_specs
     from diag.probes.operator import Settings
@@ -67,7 +67,7 @@ def operator(
         ratios=tuple(parse.ratios("--ratios", ratios)),
         methods=tuple(dict.fromkeys(canonical(text) for text in split_specs(methods))),
         statistics=None if statistics is None else str(statistics),
-        moments=None if statistics is None else compressing.saved_moments(statistics),
+        moments=None if statistics is None else calibrated.saved_moments(statistics),
         per_expert=per_expert,
         memory=parse.size("--memory", memory),
     )

@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self
 
 from diag import calibrating, console, executing, parse
 from diag.afresh import Afresh
+from diag.calibrated import saved_moments
 from diag.compare.experiment import (
     MIDDLE,
     Attribution,
@@ -25,7 +26,6 @@ from diag.compare.experiment import (
     Spectra,
     SuperWeights,
 )
-from diag.compressing import saved_moments
 from diag.factors import Recipe, recipes
 from diag.probes import attribution as attribution_probe
 from diag.probes import drift as drift_probe

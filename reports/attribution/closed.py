@@ -79,7 +79,7 @@ def size_of(share: Estimate, rest: Estimate, *, signed: bool = False) -> str:
 
 
 def of_one_run(share: Estimate, rest: Estimate, *, refitted: bool, among: int = 2) -> Shares:
-    """Of a run as its own row has it, where there is no table of shares.
+    """Share of a run as its own row has it, where there is no table of shares.
 
     `refitted`: it has the refit and MoBE has not; `among`: how many it was chosen from.
     """

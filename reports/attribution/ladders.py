@@ -240,7 +240,7 @@ def _finite(row: Row) -> dict[str, Any]:
 
 
 def with_error(value: float | None, stderr: float | None, *, signed: bool = False) -> str:
-    """As the verdict writes it, so that one number is one text on a page."""
+    """The share as the verdict writes it, so that one number is one text on a page."""
     return EMPTY if value is None else intervals.with_error(value, stderr, signed=signed)
 
 

@@ -38,7 +38,7 @@ def compared(site: Site, where: str, exponent: str) -> str:
 
 
 def claimed(site: Site) -> str:
-    """Of drawn residuals, by name where the intervals allow it; of what methods leave it says nothing."""
+    """The claim about drawn residuals, by name where the intervals allow it; it says nothing of what methods leave."""
     best, *others = laws(site)
     name = NAMES[str(best["error"])]
     if not others:

@@ -71,7 +71,7 @@ class Duel:
 
     @property
     def shares(self) -> Shares:
-        """Of the gap; without attribution's table from the best run alone, which then has been chosen."""
+        """Shares of the gap; without attribution's table from the best run alone, which then has been chosen."""
         if self.arena.shares.rows or self.best is None or self.mobe is None or self.published is None:
             return self.arena.shares
         row, rest = self.best.row, difference(self.best, self.mobe)

@@ -75,7 +75,7 @@ def _told_without_gap(duel: Duel) -> bool:
 
 
 def _remainder(first: Row) -> str:
-    """Of the same windows and MoBE as the share; what holds 0 by the share's interval, where it has one, is nothing."""
+    """What is left, of the same windows and MoBE as the share; nothing where its interval, or the share's, holds 0."""
     share, rest = closed(first), left(first)
     if share.known:
         assert share.low is not None and share.high is not None, "known"

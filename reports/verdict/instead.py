@@ -63,7 +63,7 @@ def _families(listed: Sequence[Loss]) -> set[str]:
 
 
 def _second(best: Sequence[Loss], able: Sequence[Loss]) -> Loss | None:
-    """Where rounding wins the best decomposition, otherwise the best of TD-MoE or, where that wins, of the others."""
+    """The best decomposition where rounding wins, otherwise the best of TD-MoE or, where that wins, of the others."""
     families = _families(best)
     if families == {RTN}:
         return next((loss for loss in able if loss.family != RTN), None)
@@ -111,7 +111,7 @@ def _ties(best: Sequence[Loss], able: Sequence[Loss]) -> str:
 
 
 def _unknown(able: Sequence[Loss]) -> str:
-    """Where no difference to the least has an error."""
+    """The text where no difference to the least has an error."""
     return "" if any(difference(loss, able[0]).known for loss in able[1:]) else " No error of these is known."
 
 

@@ -61,7 +61,7 @@ def _behind(site: Site, best: Row, other: Row, *, first: bool) -> str:
 
 
 def _compressed(subject: Subject, named: str | None) -> str:
-    """Of the attribution that compared most models: the first error, and the place of the one of drawn residuals."""
+    """What the attribution with most models says: the first error, and the place of the one of drawn residuals."""
     tables = [
         [row for row in rows if given(row, "rank_correlation")] for _, rows in subject.tables("attribution_predictors")
     ]

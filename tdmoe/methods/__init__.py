@@ -79,7 +79,7 @@ def method(name: str) -> Method:
 
 
 def versions(specs: Iterable[str]) -> dict[str, str | int]:
-    """Of the methods among these that have one, by their names."""
+    """Versions of the methods among these that have one, by their names."""
     own = {name: method(name).VERSION for name in sorted({spec.split(text)[0] for text in specs})}
     return {name: version for name, version in own.items() if version is not None}
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from diag.calibrated import statistics_of
 from diag.compress_run import Compression
-from diag.compressing import statistics_of
 from diag.factors import Factors, Recipe, Source
 from diag.probes.attribution.floors import mode_tails
 from diag.probes.attribution.ladder import is_tucker
@@ -61,7 +61,7 @@ class Kitchen:
                         continue
                     started = time.perf_counter()
                     try:
-                        statistics = statistics_of(settings, stack)  # type: ignore[arg-type]
+                        statistics = statistics_of(settings.statistics, stack)  # type: ignore[attr-defined]
                         assert statistics is not None, "collected for all models"
                         tails = mode_tails(joint.reader(stack, plan.request.memory), statistics.C_II, plan.device)
                     except Exception as error:

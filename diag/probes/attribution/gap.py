@@ -78,7 +78,7 @@ class Gap:
 
     @property
     def interval(self) -> Interval:
-        """Of its value, in nats."""
+        """Interval of its value, in nats."""
         return self._interval(self.value_B)
 
     @property

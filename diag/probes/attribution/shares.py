@@ -46,7 +46,7 @@ class Candidate:
 
     @property
     def changes(self) -> frozenset[str]:
-        """Of those that MoBE's ladder and TD-MoE's may both have."""
+        """Changes that it has, of those that MoBE's ladder and TD-MoE's may both have."""
         options = methods.parse(self.method)[1]
         found = {REFIT: getattr(options, "refit", "none") == "expert"}
         found[BUDGET] = getattr(options, "across", "uniform") == "global"
@@ -60,7 +60,7 @@ def share_rows(
     weights_BW: Vector,
     common: Mapping[str, Any],
 ) -> list[Row]:
-    """Of TD-MoE's runs and MoBE's, all over the same projections; none without a preset."""
+    """Two rows from TD-MoE's runs and MoBE's, all over the same projections; none without a preset."""
     presets = [one for one in matrices if one.preset]
     if not tensors or not presets:
         return []

@@ -87,7 +87,8 @@ def variants(
 class Circumstances:
     """What all rows of a run have in common. `routers` are the layers that have one; `shown`: its logits are known.
 
-    `counted` is what bits saved are of."""
+    `counted` is what bits saved are of.
+    """
 
     windows: int
     window: int

@@ -12,9 +12,7 @@ from typing import Any
 
 from diag.compressed import read
 from diag.hollow import factored_layers
-from diag.loadable import check_loadable, named
 from diag.models import Model
-from diag.open_model import model_identity
 from diag.transformer import load_tokenizer
 from tdmoe.architecture import language_config
 from tdmoe.checkpoint import Checkpoint
@@ -50,14 +48,11 @@ def open_companion(path: Path, original: Checkpoint) -> Companion:
         checkpoint = Checkpoint(LocalFiles(about.folder))
         try:
             _check_same(option, checkpoint, original)
-            about.check_source(checkpoint, original)
+            model, identity = about.checked(checkpoint, original)
             layers = about.layers if about.config else tuple(sorted(factored_layers(checkpoint)))
             known = {**about.config, "layers": layers}
             known |= {"calibrated_on": about.calibrated_on, "calibration": about.calibration}
             saved = (bits(original) - bits(checkpoint)) / bits(original)
-            model, identity = Model(name, about.folder), model_identity(checkpoint)
-            with named(option):
-                check_loadable(model, checkpoint, identity)
             return Companion(name, model, checkpoint, identity, saved, **{"method": name, **known})
         except BaseException:
             checkpoint.close()

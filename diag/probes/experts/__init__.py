@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from diag import probes
-from diag.compressing import calibrated, check_statistics
+from diag.calibrated import check_statistics, statistics_of
 from diag.defaults import MEMORY_BYTES
 from diag.probes.experts.ablating import ALLOCATIONS, EXPERT_MODES, NULL_DRAWS, Whitening, ablation, alignment_of, specs
 from tdmoe import methods
@@ -135,7 +135,7 @@ def run(
 ) -> tuple[dict[str, list[Row]], dict[str, Vector]]:
     """Rows of the three tables; arrays: every measure of similarity pair by pair, and its null's."""
     reader = BlockReader(stack, settings.memory, on_read)
-    statistics = None if settings.statistics is None else calibrated(Path(settings.statistics), stack)
+    statistics = statistics_of(settings.statistics, stack)
     generator = torch.Generator().manual_seed(seed)
     measured = ablation(
         reader,

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diag.compressing import layer_sums
+from diag.calibrated import layer_sums
 from diag.evaluation import mean, model_losses
 from diag.probes.injection import contrasts
 from diag.probes.injection.cells import Run

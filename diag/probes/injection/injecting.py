@@ -10,13 +10,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diag import calibrating, compressing, parse
+from diag import calibrated, calibrating, parse
 from diag.asked import Asked
 from diag.calibrating import Calibration
 from diag.defaults import ALL_PROJECTIONS, MEMORY_BYTES
 from diag.factors import split_specs
-from diag.files import read_json
-from diag.manifest import FILE
 from diag.open_model import OpenModel
 from diag.probes import injection
 from diag.probes.injection import Bench, Settings, Site, Source
@@ -179,12 +177,11 @@ class Injection(OpenModel):
         if request.calibration is None:
             assert request.statistics is not None
             self._statistics = request.statistics
-            self._moments = compressing.saved_moments(request.statistics)
+            self._moments = calibrated.saved_moments(request.statistics)
             for stack in self._stacks:
                 for needs in self.needs:
-                    compressing.check_statistics(request.statistics, stack, needs)
-            config = read_json(request.statistics / FILE)["config"]
-            self._check_text(str(config["text"]))
+                    calibrated.check_statistics(request.statistics, stack, needs)
+            self._check_text(str(calibrated.config(request.statistics)["text"]))
             return
         self._check_text(request.calibration.text)
         outputs = any(needs.outputs for needs in self.needs)
@@ -198,7 +195,7 @@ class Injection(OpenModel):
         )
         self.calibration = self._opened.enter_context(Calibration(asked))
         self._statistics = self.calibration.folder.path
-        self._moments = compressing.moments_digest(self.calibration.folder.identities.values())
+        self._moments = calibrated.moments_digest(self.calibration.folder.identities.values())
 
     def _check_text(self, seen: str) -> None:
         """InputError where the loss would be of the text that the statistics are from."""

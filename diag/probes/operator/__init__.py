@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diag import compressing, probes
+from diag import probes
+from diag.calibrated import check_statistics, statistics_of
 from diag.defaults import MEMORY_BYTES
 from diag.probes.operator.bounds import growth
 from diag.probes.operator.cases import Work, canonical, grid_cases, products, storage_cases
@@ -81,7 +82,7 @@ def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
     blocks = plan_blocks(stack, settings.memory)
     peak = 0
     if settings.statistics is not None:
-        compressing.check_statistics(Path(settings.statistics), stack, methods.Needs())
+        check_statistics(Path(settings.statistics), stack, methods.Needs())
     for text in settings.methods:
         canonical(text)
         method, options = methods.parse(text)
@@ -89,7 +90,7 @@ def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
         if settings.statistics is None and needs.statistics:
             raise InputError(f"--methods {text}: needs statistics of the inputs; give --statistics")
         if settings.statistics is not None:
-            compressing.check_statistics(Path(settings.statistics), stack, needs)
+            check_statistics(Path(settings.statistics), stack, needs)
         for ratio in (0.5,) if method.fixes_storage(options) else settings.ratios:
             method.check(stack.shape, options, ratio)
             peak = max(peak, method.memory(stack.shape, options, ratio))
@@ -115,7 +116,7 @@ def run(
         found = spectrum_of(gram, stack.shape, str(how["dtype"]))
         assert found is not None, "finite"
         spectra[mode] = found
-    statistics = compressing.statistics_of(compressing.Settings("", None, "", settings.statistics), stack)
+    statistics = statistics_of(settings.statistics, stack)
     C_II = None if statistics is None else statistics.C_II
     work = Work(
         stack,

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diag.compressed import read
-from diag.loadable import check_loadable, named
 from diag.models import Model
-from diag.open_model import model_identity
 from diag.probes.quality import Saved, Subject
 from tdmoe.architecture import language_config
 from tdmoe.checkpoint import Checkpoint
@@ -41,10 +39,7 @@ def open_compressed(path: Path, original: Checkpoint) -> OnDisk:
                 raise InputError(
                     f"{option}: has a vocabulary of {theirs} tokens, the model {ours}; they cannot be compared"
                 )
-            about.check_source(found, original)
-            model, identity = Model(name, about.folder), model_identity(found)
-            with named(option):
-                check_loadable(model, found, identity)
+            model, identity = about.checked(found, original)
             before = bits(original), 16 * parameters(original)
             saved = Saved(*((whole - bits(found)) / whole for whole in before))
             return OnDisk(subject, model, saved, identity, about.calibrated_on, about.calibration)

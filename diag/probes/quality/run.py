@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 
 class Run:
-    """Of one plan. `made` are the factors of all recipes but those `unmade`, where `plan.due_variants`."""
+    """The measurement of a plan. `made` are factors of all recipes but those `unmade`, where `plan.due_variants`."""
 
     def __init__(
         self, plan: Plan, made: Sequence[Factors], unmade: Mapping[Recipe, str], on_steps: Callable[[int], None]

@@ -245,7 +245,7 @@ def _refuse_without_data(name: str, why: str) -> None:
 
 @contextmanager
 def _offline(why: str | None) -> Iterator[None]:
-    """Where the hub does not answer, what is cached is all there is: datasets would ask it again and again."""
+    """Keep datasets from asking a hub that does not answer, again and again: what is cached is all there is."""
     import datasets
     from huggingface_hub import constants
 
