@@ -22,7 +22,7 @@ from diag.defaults import CALIBRATION_TEXT, CALIBRATION_TOKENS
 from diag.finite import is_finite
 from diag.open_model import OpenModel
 from diag.run import Job, RunFolder, digest
-from diag.texts import load_text, text_notes
+from diag.texts import load_text
 from diag.work import failing
 from tdmoe.calibration import LayerMoments, Moments, PerExpert, Weighting, collecting
 from tdmoe.problems import InputError, WeightError
@@ -95,10 +95,7 @@ class Calibration(OpenModel):
 
     def notes(self) -> list[str]:
         """What differs from what was asked."""
-        found, asked, text = self.windows_WT.numel(), self.settings.tokens, self.settings.text
-        notes = [*super().notes(), *text_notes(("--text", text))]
-        if asked - found >= self.windows_WT.shape[1]:
-            notes.append(f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {asked:,}")
+        notes, found = self.notes_on(self.settings.text, self.windows_WT, self.settings.tokens), self.windows_WT.numel()
         if found < FEW * self.arch.hidden:
             notes.append(
                 f"{found:,} tokens are few for second moments of {self.arch.hidden:,} features; "

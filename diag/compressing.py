@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from diag import calibrated, parse
 from diag.defaults import MEMORY_BYTES
 from diag.files import read_json, write_json
+from diag.manifest import named
 from diag.probes import Settings as ProbeSettings
 from diag.results import Row
-from diag.run import Job, digest
+from diag.run import Job, digest, overwritten
 from tdmoe import assemble, forms, joint, methods
 from tdmoe.architecture import architecture
 from tdmoe.atomic import is_leftover, remove_leftovers
@@ -211,7 +212,7 @@ def check_to(session: Session, *, settled: bool = True) -> None:
     Until every stack's share of the budget is `settled`, what was asked for is compared.
     """
     to = _to(session)
-    where, instead = _named(session)
+    where, instead = named("--to", to, given=session.request.out_given)
     try:
         if session.model.folder is not None and to.resolve() == session.model.folder.resolve():
             raise InputError(f"{where}: is the model itself; {instead}")
@@ -231,14 +232,6 @@ def check_to(session: Session, *, settled: bool = True) -> None:
             f"{where}: holds a checkpoint made from other weights or with other settings; {instead}, or "
             "--fresh to replace it"
         )
-
-
-def _named(session: Session) -> tuple[str, str]:
-    """What messages call the folder, and what they tell to do: nobody gave --to for factors of other commands."""
-    to = _to(session)
-    if session.request.out_given:
-        return f"--to {to}", "give another folder"
-    return str(to), "move it away, or run the command in another folder"
 
 
 def check_writable(to: Path) -> None:
@@ -312,7 +305,7 @@ def finish(session: Session, *, dense: bool, on_written: Callable[[int], None] =
     if dense:
         assemble.dense(to / DENSE, to, session.checkpoint, session.arch, stacks, on_written)
     if changed := session.checkpoint.changed():
-        raise WeightError(f"{', '.join(changed)}: changed while the command ran; run it again when it is whole")
+        raise WeightError(overwritten(changed))
     manifest, statistics = session.folder.manifest, session.request.settings.statistics  # type: ignore[attr-defined]
     config = {key: value for key, value in manifest["config"].items() if key not in UNIDENTIFIED}
     before = bits(session.checkpoint), 16 * parameters(session.checkpoint)

@@ -14,7 +14,7 @@ from diag.loadable import check_loadable
 from diag.manifest import SCHEMA, make_manifest
 from diag.models import Model, resolve
 from diag.run import RunFolder, Unit, digest
-from diag.texts import text_of
+from diag.texts import text_notes, text_of
 from diag.transformer import load_model, load_tokenizer
 from diag.windows import token_windows, window_of
 from tdmoe.architecture import EXPERTS, Architecture, architecture, language_config
@@ -55,6 +55,13 @@ class OpenModel:
     def notes(self) -> list[str]:
         """What is odd about the model, but does not stop a run."""
         return list(self._notes)
+
+    def notes_on(self, text: str, windows_WT: Tensor, tokens: int) -> list[str]:
+        """The same, then what of --text is read otherwise than it stands there, and whether it is too short."""
+        notes, found = [*self._notes, *text_notes(("--text", text))], windows_WT.numel()
+        if tokens - found >= windows_WT.shape[1]:
+            notes.append(f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {tokens:,}")
+        return notes
 
     def tokenizer(self) -> Any:
         """InputError where it has none, or that of another vocabulary."""

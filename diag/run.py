@@ -94,6 +94,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def overwritten(files: Iterable[str]) -> str:
+    """What to say of files of a model that changed since they were opened: what was made is of two models."""
+    return f"{', '.join(files)}: changed while the command ran; run it again when it is whole"
+
+
 class RunFolder(Generic[Unit]):
     """The results of one command on one model. `identities[job]` is what its result must match to be used again."""
 
@@ -115,6 +120,7 @@ class RunFolder(Generic[Unit]):
         self.outcomes = {job.key: Outcome() for job in self.jobs}
         self.replaces: list[str] = []  # what an earlier command was asked for in this folder, and is not any more
         self._given, self._columns, self._changed = given, columns, changed
+        self._where, self._instead = manifests.named("--out", path, given=given)
         self._lock: BinaryIO | None = None
         self._memory: PeakMemory | None = None
         self._peak_before: int | None = None  # of earlier processes whose results are used
@@ -128,7 +134,7 @@ class RunFolder(Generic[Unit]):
         """
         try:
             if self.path.exists() and not self.path.is_dir():
-                raise InputError(f"{self._where}: is a file; {'give a folder' if self._given else self._instead}")
+                raise InputError(f"{self._where}: is a file; {self._instead}")
             self._check_ours(fresh)
             self.path.mkdir(parents=True, exist_ok=True)
             self._hold()
@@ -148,14 +154,6 @@ class RunFolder(Generic[Unit]):
             reason = error.strerror or str(error)
             raise InputError(f"{self._where}: cannot be written ({reason}); {self._instead}") from error
         return list(dict.fromkeys([*notes, *told]))
-
-    @property
-    def _where(self) -> str:
-        return f"--out {self.path}" if self._given else str(self.path)
-
-    @property
-    def _instead(self) -> str:
-        return "give another folder" if self._given else "move it away, or run the command in another folder"
 
     def _hold(self) -> None:
         """The lock, at once or, where the command chose the folder itself, when the other process lets go of it."""
@@ -204,7 +202,7 @@ class RunFolder(Generic[Unit]):
     def finish(self, job: Unit, tables: Tables, arrays: Arrays, seconds: float) -> None:
         """Save a finished job; it has failed where the model's files changed since they were opened."""
         if changed := self._changed():
-            self.fail(job, f"{', '.join(changed)}: changed while the command ran; run it again when it is whole", "")
+            self.fail(job, overwritten(changed), "")
             return
         about = {
             **self.identities[job],

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import zlib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from tdmoe import json_text
 from tdmoe.problems import InputError
 
 GZIP_MAGIC = b"\x1f\x8b"  # never the start of UTF-8 text: 0x8b cannot follow 0x1f there
@@ -151,8 +151,8 @@ def _json_lines(content: str, label: str) -> list[str]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            value = json_text.parse(line.encode())
+        except ValueError as error:
             raise ValueError(f"{label}: line {number} is not JSON ({error}); give a JSON object a line") from error
         if not isinstance(value, dict) or not isinstance(value.get(FIELD), str):
             has = f"fields {', '.join(map(repr, value))}"[:200] if isinstance(value, dict) else type(value).__name__

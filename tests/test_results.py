@@ -104,8 +104,7 @@ def test_a_pipe_as_run_json_is_not_waited_for(tmp_path: Path) -> None:
         folder(tmp_path / "run").open()
 
 
-@pytest.mark.parametrize("place", range(8, 400, 7))
-def test_sums_of_a_stopped_run_that_changed_begin_anew(place: int, tmp_path: Path) -> None:
+def test_sums_of_a_stopped_run_that_changed_begin_anew(tmp_path: Path) -> None:
     """A bit anywhere: header, data. What is of something else, likewise."""
     sums = {"a": np.arange(6.0).reshape(2, 3), "counts": np.arange(4), "one": np.array(2.5)}
     partial.save(tmp_path, {"x": 1}, 3, sums)
@@ -116,10 +115,10 @@ def test_sums_of_a_stopped_run_that_changed_begin_anew(place: int, tmp_path: Pat
         and {n: a.tolist() for n, a in found[0].items()} == {name: array.tolist() for name, array in sums.items()}
     )
     assert partial.load(tmp_path, {"x": 2}) is None
-    content = bytearray((tmp_path / partial.FILE).read_bytes())
-    content[place % len(content)] ^= 1
-    (tmp_path / partial.FILE).write_bytes(content)
-    assert partial.load(tmp_path, {"x": 1}) is None
+    whole = (tmp_path / partial.FILE).read_bytes()
+    for place in range(8, len(whole), 7):
+        (tmp_path / partial.FILE).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert partial.load(tmp_path, {"x": 1}) is None, place
     partial.forget(tmp_path)
     assert partial.load(tmp_path, {"x": 1}) is None
 

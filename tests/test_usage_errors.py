@@ -149,7 +149,7 @@ def test_a_run_json_of_another_tool_is_not_ours(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("file", r"--out .*file: is a file; give a folder"),
+        ("file", r"--out .*file: is a file; give another folder"),
         ("file/below", r"--out .*file/below: .*(cannot be written|is a file)"),
         ("x" * 300, r"--out .*x+: cannot be written \(.*\)"),
     ],

@@ -21,6 +21,7 @@ from diag.compare.experiment import Experiment, commands
 from diag.compare.kinds import KINDS, Context, Kind, Opened
 from diag.compress_run import own_inputs
 from diag.factors import split_specs
+from diag.manifest import FILE
 from diag.open_model import OpenModel
 from diag.probes.attribution.switches import method as method_with
 from diag.probes.attribution.switches import switches
@@ -139,7 +140,7 @@ class Comparison(OpenModel):
         return [
             {"key": key, "state": "failed", "message": message}
             for key, message in self.folder.failures()
-            if not (path / key.removeprefix(f"{NAME}-") / "run.json").is_file()
+            if not (path / key.removeprefix(f"{NAME}-") / FILE).is_file()
         ]
 
     def calibration(self) -> Calibration:

@@ -42,7 +42,7 @@ from diag.probes.drift.routing import Routing, shows_logits, watching
 from diag.probes.drift.statistics import Sums, compared, unchanged
 from diag.run import Part, RunFolder, digest
 from diag.shelf import Shelf
-from diag.texts import text_notes, text_of
+from diag.texts import text_of
 from diag.transformer import load_model
 from diag.walk import Stream, Walk
 from diag.work import said
@@ -138,10 +138,7 @@ class Drift(OpenModel):
 
     def notes(self) -> list[str]:
         """What differs from what was asked, or from what is expected."""
-        found, asked, text = self.windows_WT.numel(), self.request.tokens, self.request.text
-        notes = [*super().notes(), *text_notes(("--text", text))]
-        if asked - found >= self.windows_WT.shape[1]:
-            notes.append(f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {asked:,}")
+        notes = self.notes_on(self.request.text, self.windows_WT, self.request.tokens)
         if self.due and self.by_layer:
             notes.append(
                 f"weights of {self.held_bytes / 1e9:.1f} GB are more than --memory {self.request.memory / 1e9:.1f} GB: "

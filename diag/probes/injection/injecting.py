@@ -20,7 +20,7 @@ from diag.probes import injection
 from diag.probes.injection import Bench, Settings, Site, Source
 from diag.results import Row
 from diag.run import Part, RunFolder, digest
-from diag.texts import load_text, text_notes
+from diag.texts import load_text
 from diag.work import failing
 from tdmoe import joint, methods, spec
 from tdmoe.families import PROJECTIONS
@@ -95,10 +95,7 @@ class Injection(OpenModel):
 
     def notes(self) -> list[str]:
         """What differs from what was asked."""
-        found, asked, text = self.windows_WT.numel(), self.request.tokens, self.request.text
-        short = asked - found >= self.windows_WT.shape[1]
-        note = f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {asked:,}"
-        return [*super().notes(), *text_notes(("--text", text)), *([note] if short else [])]
+        return self.notes_on(self.request.text, self.windows_WT, self.request.tokens)
 
     @property
     def held_bytes(self) -> int:

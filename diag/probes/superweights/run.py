@@ -128,10 +128,9 @@ class SuperWeights:
 
     def notes(self) -> list[str]:
         """What differs from what was asked."""
-        given, length = self.settings, self.windows_WT.shape[1]
-        notes = [*self.opened.notes(), *text_notes(("--text", given.text), ("--eval-text", given.evaluation))]
-        if given.tokens - (found := self.windows_WT.numel()) >= length:
-            notes.append(f"--text {given.text}: holds {found:,} tokens in whole windows, fewer than {given.tokens:,}")
+        given = self.settings
+        notes = self.opened.notes_on(given.text, self.windows_WT, given.tokens)
+        notes += text_notes(("--eval-text", given.evaluation))
         if (windows := len(self.evaluation_WT)) < given.windows:
             notes.append(f"--eval-text {given.evaluation}: holds {windows} whole windows, fewer than {given.windows}")
         return notes
