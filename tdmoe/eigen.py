@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import eigh, lapack
+from scipy.linalg import eigh
+from scipy.linalg.lapack import dpotrf
 from torch import Tensor
 
 from tdmoe.threads import lapack_threads
@@ -53,7 +54,7 @@ def is_positive_definite(G_NN: Tensor) -> bool:
     if G_NN.device.type != "cpu":
         return int(torch.linalg.cholesky_ex(G_NN).info) == 0
     with lapack_threads(*G_NN.shape):
-        _, info = lapack.dpotrf(G_NN.T.numpy(), lower=1, clean=0, overwrite_a=1)
+        _, info = dpotrf(G_NN.T.numpy(), lower=1, clean=0, overwrite_a=1)
     return bool(info == 0)
 
 

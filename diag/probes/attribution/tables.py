@@ -43,7 +43,7 @@ def tables(plan: Plan) -> dict[str, list[Row]]:
     return {
         NAME: rows,
         SHAPLEY: _shapley(plan, found, gap, weights_BW),
-        PREDICTORS: _predictors(plan, rows, of_step, dense),
+        PREDICTORS: _predictors(rows, of_step, dense),
         SHARES: _shares(plan, found, best, weights_BW, common),
     }
 
@@ -177,9 +177,7 @@ def _difference(losses: Mapping[Coalition, Vector], before: Coalition, after: Co
     return found if np.isfinite(found) else None
 
 
-def _predictors(
-    plan: Plan, rows: list[Row], of_step: Mapping[Step, Measurement | None], dense: Measurement | None
-) -> list[Row]:
+def _predictors(rows: list[Row], of_step: Mapping[Step, Measurement | None], dense: Measurement | None) -> list[Row]:
     if dense is None or not dense.finite:
         return []
     models = [
