@@ -101,9 +101,10 @@ def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
     if settings.whitening == "input" and settings.statistics is None:
         raise InputError("--whitening input: needs statistics of the inputs; give --statistics")
     for ratio in settings.ratios:
-        for name in specs("none", DAMPING, alignment_of(stack.shape)).values():
+        for (_, mode), name in specs("none", DAMPING, alignment_of(stack.shape)).items():
             method, options = methods.parse(name)
-            method.check(stack.shape, options, ratio)
+            if mode == "preserve" or stack.shape[0] > 1:  # of one expert nothing can be cut, and the table says so
+                method.check(stack.shape, options, ratio)
     if settings.statistics is not None:
         check_statistics(Path(settings.statistics), stack, Needs(statistics=True))
     parts = groups(stack.shape[0], settings.jackknife) if settings.jackknife else [0]
