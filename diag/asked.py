@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from diag import parse
 from diag.calibrating import Settings as CalibrationSettings
@@ -26,6 +27,11 @@ class Asked:
     fresh: bool = False
     revision: str | None = None
     command_line: str = ""
+
+    @property
+    def folder(self) -> dict[str, Any]:
+        """What `OpenModel.run_folder` takes of it."""
+        return {"out": self.out, "given": self.out_given, "command_line": self.command_line, "seed": self.seed}
 
 
 @dataclass(frozen=True, kw_only=True)

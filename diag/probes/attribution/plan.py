@@ -291,16 +291,7 @@ class Plan(OpenModel):
             },
             **{f"calibration {name}": value for name, value in asdict(collected).items()},
         }
-        return self.run_folder(
-            NAME,
-            identities,
-            config,
-            out=request.out,
-            command_line=request.command_line,
-            tables=TABLES,
-            given=request.out_given,
-            seed=request.seed,
-        )
+        return self.run_folder(NAME, identities, config, tables=TABLES, **request.folder)
 
     def measured(self, variant: Variant) -> dict[str, Any] | None:
         """The row of a finished part."""

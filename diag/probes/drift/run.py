@@ -242,16 +242,7 @@ class Drift(OpenModel):
             "dtype": self._dtype,
             "calibration": "none" if self.calibration is None else asdict(self.calibration),
         }
-        return self.run_folder(
-            NAME,
-            identities,
-            config,
-            out=request.out,
-            command_line=request.command_line,
-            tables=TABLES,
-            given=request.out_given,
-            seed=request.seed,
-        )
+        return self.run_folder(NAME, identities, config, tables=TABLES, **request.folder)
 
     # the work
 

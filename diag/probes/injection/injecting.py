@@ -238,13 +238,4 @@ class Injection(OpenModel):
             **{"seeds": request.seeds, "text": request.text, "windows": self.settings.windows},
             **{"window": self.settings.window, "statistics": self._statistics.name, "moments": self._moments},
         }
-        return self.run_folder(
-            injection.NAME,
-            identities,
-            config,
-            out=request.out,
-            command_line=request.command_line,
-            tables=injection.TABLES,
-            given=request.out_given,
-            seed=request.seed,
-        )
+        return self.run_folder(injection.NAME, identities, config, tables=injection.TABLES, **request.folder)

@@ -221,16 +221,7 @@ class Plan(OpenModel):
             }
         if self.calibration is not None:
             config |= {f"calibration {name}": value for name, value in asdict(self.calibration).items()}
-        return self.run_folder(
-            NAME,
-            identities,
-            config,
-            out=request.out,
-            command_line=request.command_line,
-            tables=TABLES,
-            given=request.out_given,
-            seed=request.seed,
-        )
+        return self.run_folder(NAME, identities, config, tables=TABLES, **request.folder)
 
 
 def _known(name: str) -> str | None:

@@ -364,7 +364,7 @@ class SuperWeights:
             out=out,
             command_line=self.request.command_line,
             tables=TABLES,
-            given=self.request.out_given,
+            given=self.request.out is not None and self.request.out_given,
             seed=self.request.seed,
         )
 
