@@ -144,6 +144,14 @@ def dense_llama(folder: Path) -> None:
     write_checkpoint(folder, {"model_type": "llama", "num_hidden_layers": 3, "hidden_size": 24}, read_tensors(folder))
 
 
+def pipe(name: str) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+
+    return change
+
+
 def deep(name: str) -> Callable[[Path], object]:
     return text(name, "[" * 100_000)
 
@@ -178,6 +186,7 @@ CASES = (
     Case("quantization_true", config(quantization_config=True), (ROUNDED, SPECTRA), 2, r"quantization_config is True,"),
     Case("quantization_half", config(quantization_config=0.5), (CALIBRATE,), 2, r"quantization_config is 0\.5,"),
     Case("long_type", config(model_type="x" * 5000), (SPECTRA, MODELS), 2, r"model_type is 'xx.*; supported are mixtr"),
+    Case("pipe", pipe("generation_config.json"), (CALIBRATE,), 0, ""),
     Case("no_metadata", index(lambda table: table.pop("metadata")), (CALIBRATE, ROUNDED), 0, ""),
     Case(
         "dtype_list",
