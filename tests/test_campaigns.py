@@ -78,7 +78,8 @@ diag.windows.tokenised = lambda *given, **named: [token for token in tokenised(*
         "0,4,13",
         """
 import json, diag.results
-diag.results.read = lambda run, key, columns=None: json.loads(diag.results.path(run, key).read_text())  # as it lies there
+# as it lies there
+diag.results.read = lambda run, key, columns=None: json.loads(diag.results.path(run, key).read_text())
 """,
         "0",
         "silent wrong number",
