@@ -26,12 +26,13 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import tqdm
 
 from diag.remote import RangeReader, retrying, status
-from diag.transfers import HTTPError, session, timeout, whole
+from diag.transfers import HTTPError, Patience, session, timeout, whole
 from tdmoe.checkpoint import CONFIG, INDEX
 from tdmoe.files import LocalFiles, Span
 from tdmoe.problems import InputError
 
 SLACK = 1 << 20  # bytes more than the hub lists, before a download is broken off
+NONSENSE = (ValueError, KeyError, TypeError)  # what is raised of an answer that makes no sense
 PARALLEL = 16  # a hub answers many requests at once, each with some delay
 
 
@@ -60,11 +61,8 @@ class HubFiles:
         except (HTTPError, OSError, HFValidationError) as error:
             self._use_cache(revision, error)
             return
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"--model {repo}: what {constants.ENDPOINT} answers is not a hub's ({_first_line(error)}); check "
-                "HF_ENDPOINT, HF_TOKEN and whether the network wants a login"
-            ) from error
+        except NONSENSE as error:
+            refuse(error, repo)
         self.commit = str(info.sha)
         self._files = {
             s.rfilename: _File(s.size or 0, s.lfs.sha256 if s.lfs else None)
@@ -94,7 +92,7 @@ class HubFiles:
             return
         try:
             self._ranges.read(file, offset, buffer)
-        except HTTPError as error:
+        except (HTTPError, *NONSENSE) as error:
             refuse(error, self.name, file)
 
     def stamp(self, file: str) -> tuple[int, int] | None:
@@ -140,9 +138,14 @@ class HubFiles:
             return
         try:
             session()
-            reporting = _reporting(on_bytes, f"{self.name}/{file}", self.size(file))
-            path = retrying(lambda: hf_hub_download(self.name, file, revision=revision, tqdm_class=reporting))
-        except (HTTPError, OSError) as error:
+            patience = Patience()
+            reporting = _reporting(on_bytes, f"{self.name}/{file}", self.size(file), patience)
+            path = retrying(
+                lambda: hf_hub_download(self.name, file, revision=revision, tqdm_class=reporting), patience=patience
+            )
+        except InputError:
+            raise
+        except (HTTPError, OSError, *NONSENSE) as error:
             refuse(error, self.name, file)
         self._check(Path(path), file)
 
@@ -211,6 +214,11 @@ def refuse(error: Exception, repo: str, file: str | None = None, revision: str |
             reason = (
                 "the hub limits the rate of requests (HTTP 429); wait some minutes, or run hf auth login to raise it"
             )
+        case _ if isinstance(error, NONSENSE):
+            reason = (
+                f"what {constants.ENDPOINT} answers is not a hub's ({_first_line(error)}); check HF_ENDPOINT, HF_TOKEN "
+                "and whether the network wants a login"
+            )
         case _ if code is not None:
             reason = f"the hub answered HTTP {code} several times; check its status page, run the command again later"
         case _:
@@ -221,10 +229,10 @@ def refuse(error: Exception, repo: str, file: str | None = None, revision: str |
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
 
 
-def _reporting(on_bytes: Callable[[int], None], file: str, size: int) -> Any:
+def _reporting(on_bytes: Callable[[int], None], file: str, size: int, patience: Patience) -> Any:
     """A progress class for huggingface_hub that draws nothing and passes bytes on; InputError where they never end."""
 
     class Reporting(tqdm):  # type: ignore[misc]
@@ -236,6 +244,7 @@ def _reporting(on_bytes: Callable[[int], None], file: str, size: int) -> Any:
             self._came += int(n or 0)
             if self._came > size + SLACK:
                 raise InputError(f"{file}: more comes than the {size:,} bytes that the hub lists; check HF_ENDPOINT")
+            patience.came(int(n or 0))
             on_bytes(int(n or 0))
 
     return Reporting

@@ -52,7 +52,7 @@ def check_info(checkpoint: Checkpoint, info: Mapping[str, Any]) -> None:
         widths = ", ".join(f"{field} {shown(fields[field])}" for field in WIDTHS if field in fields)
         raise InputError(
             f"{_shard(checkpoint, name)}: tensor {shown(name, 200)} has shape {list(stored)}, {CONFIG} implies "
-            f"{list(needed)} ({widths}); correct it, or download the checkpoint again"
+            f"{list(needed)} ({widths}); correct it or download it again"
         )
 
 

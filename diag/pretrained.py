@@ -33,8 +33,8 @@ def load_config(where: str, options: Mapping[str, Any]) -> Any:
         return transformers.AutoConfig.from_pretrained(where, **options)
     except Exception as error:
         raise InputError(
-            f"{CONFIG}: transformers cannot use it ({said(error)}); correct the field, or use the model "
-            "where transformers has its architecture itself: code of a checkpoint is never run"
+            f"{CONFIG}: transformers cannot use it ({said(error)}); correct the field; a model that transformers "
+            "knows only by code of its own is never run"
         ) from error
 
 
@@ -82,17 +82,19 @@ def quiet() -> Iterator[None]:
 def place(model: Model, checkpoint: Checkpoint) -> Iterator[tuple[str, dict[str, Any]]]:
     """Place and options by which transformers finds a checkpoint: a commit in the cache, or a folder.
 
-    A folder with files that we read and transformers does not is given to it as links, with these files put right.
+    A folder with files that we read and transformers does not is given to it as links, with these files put right and
+    without what is no file, as a pipe, which it would wait for.
     """
     if model.folder is None:
         yield model.repo, {"revision": str(checkpoint.files.commit), **OWN}
         return
-    if not (right := _put_right(model.folder, checkpoint)):
+    right, names = _put_right(model.folder, checkpoint), set(checkpoint.files.names())
+    if not right and all(path.name in names or path.is_dir() for path in model.folder.iterdir()):
         yield str(model.folder), dict(OWN)
         return
     with tempfile.TemporaryDirectory(prefix="tdmoe-") as made:
         for path in model.folder.iterdir():
-            if path.name not in right:
+            if path.name not in right and (path.name in names or path.is_dir()):
                 (Path(made) / path.name).symlink_to(path.resolve())
         for name, content in right.items():
             (Path(made) / name).write_bytes(content)
@@ -103,7 +105,7 @@ def _put_right(folder: Path, checkpoint: Checkpoint) -> dict[str, bytes]:
     """{file: content} of byte order marks left out, whole numbers as floats, and the index that is missing."""
     right = {}
     for path in folder.glob("*.json"):
-        if path.stat().st_size <= SHORT and (content := path.read_bytes()).startswith(BOM):
+        if path.is_file() and path.stat().st_size <= SHORT and (content := path.read_bytes()).startswith(BOM):
             right[path.name] = content.removeprefix(BOM)
     config = json.dumps(_with_floats(checkpoint.config))
     if config != json.dumps(checkpoint.config) or CONFIG in right:
@@ -145,4 +147,4 @@ def _make_float(fields: Any, name: str) -> bool:
 def said(error: BaseException) -> str:
     """The last line that an error says before it quotes others, short: what is wrong, of several lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:200].removesuffix(": ")
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}"[:150].removesuffix(": ")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from huggingface_hub import hf_hub_url
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
-from diag.transfers import BrokenTransfer, HTTPError, session, timeout
+from diag.transfers import BrokenTransfer, HTTPError, Patience, session, timeout
 
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 RETRIES = 6
@@ -24,14 +24,20 @@ NOTHING_KNOWN: Mapping[str, int] = {}
 Result = TypeVar("Result")
 
 
-def retrying(call: Callable[[], Result], unanswered: int = RETRIES) -> Result:
-    """`call()`, again after a pause while it fails for reasons that pass; `unanswered` times where nobody answers."""
+def retrying(call: Callable[[], Result], unanswered: int = RETRIES, patience: Patience | None = None) -> Result:
+    """`call()`, again after a pause while it fails for reasons that pass.
+
+    `unanswered` times where nobody answers, and only while there is `patience`: `call()` may have tries of its own.
+    """
     for attempt in range(RETRIES):
         try:
             return call()
         except HTTPError as error:
-            if not passes(error) or (status(error) is None and attempt >= unanswered):
+            silent, over = status(error) is None, patience is not None and patience.over()
+            if not passes(error) or (silent and (attempt >= unanswered or over)):
                 raise
+            if patience is not None and not silent:
+                patience.renew()
             time.sleep(pause(error, attempt))
     return call()
 

@@ -63,6 +63,27 @@ def whole(call: Callable[[], Result]) -> Result:
     return found[0]
 
 
+class Patience:
+    """With a server that answers nothing, or crawls, however often it is asked; an answer of any status renews it."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self._began, self._came = time.monotonic(), 0
+
+    def came(self, count: int) -> None:
+        """So many bytes. BrokenTransfer where it is over: huggingface_hub itself asks again after every byte."""
+        self._came += count
+        if self._came >= SLOWEST * WHOLE * timeout():
+            self.renew()
+        if self.over():
+            raise BrokenTransfer(f"only {self._came:,} bytes in {time.monotonic() - self._began:.0f} s")
+
+    def over(self) -> bool:
+        return time.monotonic() - self._began > WHOLE * timeout()
+
+
 def _watch(response: Any) -> None:
     """A hook of the session, before the body is read."""
     response.stream = _Watched(response.stream)

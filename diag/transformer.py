@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from torch import Tensor
+
 from diag.finite import check_finite
 from diag.loadable import check_info
 from diag.models import Model
 from diag.pretrained import load_config, model_class, place, quiet, said
 from tdmoe import json_text
+from tdmoe.calibration import MODULE
 from tdmoe.checkpoint import CONFIG, Checkpoint
+from tdmoe.encodings import PLAIN
 from tdmoe.files import Files
 from tdmoe.problems import InputError, shown
 
 TOKENIZER = "tokenizer.json"
+ROW_BYTES = 16  # of which a row of a grouped product is a multiple
 VOCABULARIES = ("tokenizer", "vocab", "spiece", "sentencepiece", "tekken", "tiktoken", "merges")
 
 
@@ -77,4 +82,16 @@ def load_model(model: Model, files: Files, device: str, dtype: str = "auto", *, 
             raise InputError(f"--model {model.name}: transformers cannot load it ({said(error)})") from error
     check_info(checkpoint, info)
     check_finite(checkpoint, loaded)
+    _loop_where_unaligned(loaded)
     return loaded.to(device).eval().requires_grad_(False)
+
+
+def _loop_where_unaligned(loaded: Any) -> None:
+    """Experts one after the other where transformers' grouped product would refuse rows of other than 16 bytes."""
+    for name, module in loaded.named_modules():
+        weight = getattr(module, "down_proj", None) if MODULE.search(name) else None
+        if not isinstance(weight, Tensor) or weight.dtype not in PLAIN.values():
+            continue
+        if any(width * weight.element_size() % ROW_BYTES for width in weight.shape[-2:]):
+            loaded.set_experts_implementation("eager")
+            return

@@ -93,8 +93,11 @@ def _family(config: Config) -> tuple[str, Family]:
             raise InputError(f"config.json: model_type is {shown(name)}, which is not supported: {reason}")
     if not any(config.get(name) or language_config(config).get(name) for name in EXPERTS):
         raise InputError(f"config.json: model_type {shown(outer)} is dense: no experts; `superweights` measures it")
-    known = ", ".join(t for f in FAMILIES for t in f.model_types)
-    raise InputError(f"config.json: model_type is {shown(outer)}; supported are {known}")
+    more = sum(len(family.model_types) for family in FAMILIES) - 2
+    raise InputError(
+        f"config.json: model_type is {shown(outer)}; supported are mixtral, qwen3_moe and {more} more: see "
+        "`tdmoe-diag models`"
+    )
 
 
 # Which layers are sparse. Each rule looks at one spelling and says yes where a config does not use it.

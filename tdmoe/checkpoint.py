@@ -80,12 +80,12 @@ class Checkpoint:
         """Where tensor `name` lies; opens its shard's header. InputError when it is missing or the index lies."""
         if name not in self._shard_of:
             raise InputError(
-                f"{self.files.name}: tensor {shown(name, 200)} is missing from the checkpoint; {self.remedy()}"
+                f"{self.files.name}: tensor {shown(name, 120)} is missing from the checkpoint; {self.remedy()}"
             )
         header = self._header(self._shard_of[name])
         if name not in header.tensors:
             raise InputError(
-                f"{INDEX}: says that tensor {shown(name, 200)} is in {header.file}, but that file does not hold it; "
+                f"{INDEX}: says that tensor {shown(name, 120)} is in {header.file}, but that file does not hold it; "
                 "the index does not belong to these shards, download it again"
             )
         return header.tensors[name]
@@ -104,11 +104,11 @@ class Checkpoint:
             self.files.read(entry.file, entry.offset + start, buffer)
         except EOFError as error:
             raise WeightError(
-                f"{entry.file}: ends inside tensor {entry.name!r}; the file changed during the run"
+                f"{entry.file}: ends inside tensor {shown(entry.name, 120)}; the file changed during the run"
             ) from error
         except OSError as error:
             raise WeightError(
-                f"{entry.file}: reading tensor {entry.name!r} failed ({error.strerror or error})"
+                f"{entry.file}: reading tensor {shown(entry.name, 120)} failed ({error.strerror or error})"
             ) from error
 
     def will_need(self, entries: Iterable[TensorEntry]) -> None:
@@ -175,7 +175,8 @@ class Checkpoint:
         if SINGLE in self._names:
             return dict.fromkeys(self._header(SINGLE).tensors, SINGLE)
         if INDEX in self._names:
-            weight_map = self._object(INDEX).get("weight_map")
+            index = self._object(INDEX)
+            weight_map, self.has_index = index.get("weight_map"), isinstance(index.get("metadata"), dict)
             if not isinstance(weight_map, dict) or not weight_map:
                 raise InputError(f"{INDEX}: field 'weight_map' is missing or empty; download the index again")
             for name, shard in weight_map.items():

@@ -102,16 +102,20 @@ def _entry(file: str, name: str, row: object, data_start: int) -> TensorEntry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
             pass
         case _:
-            raise InputError(f"{file}: tensor {shown(name, 200)} has no dtype, shape and data_offsets; {DAMAGED}")
+            raise InputError(f"{file}: tensor {shown(name, 120)} has no dtype, shape and data_offsets; {DAMAGED}")
     if not all(type(n) is int and n >= 0 for n in shape) or not 0 <= begin <= end:
         where = f"at bytes {begin}:{end}"
-        raise InputError(f"{file}: tensor {shown(name, 200)} has shape {shown(shape)} {where}; {DAMAGED}")
+        raise InputError(f"{file}: tensor {shown(name, 120)} has shape {shown(shape)} {where}; {DAMAGED}")
     if dtype in BITS and (bits := math.prod(shape) * BITS[dtype]) != 8 * (end - begin):
         raise InputError(
-            f"{file}: tensor {shown(name, 200)} of shape {shown(shape)} and dtype {dtype} needs {bits // 8:,} bytes, "
-            f"but its data_offsets span {end - begin:,}; {DAMAGED}"
+            f"{file}: tensor {shown(name, 120)} of shape {shown(shape)} and dtype {dtype} needs "
+            f"{_count(bits // 8)} bytes, but its data_offsets span {end - begin:,}; {DAMAGED}"
         )
     return TensorEntry(name, file, dtype, tuple(shape), data_start + begin, end - begin)
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number < 2**63 else "more than 2^63"
 
 
 def _check_layout(file: str, tensors: dict[str, TensorEntry], data_start: int, size: int) -> None:
@@ -119,8 +123,8 @@ def _check_layout(file: str, tensors: dict[str, TensorEntry], data_start: int, s
     for entry in sorted(tensors.values(), key=lambda e: (e.offset, e.nbytes)):
         if entry.offset != expected:
             raise InputError(
-                f"{file}: tensor {entry.name!r} starts at byte {entry.offset:,} where {expected:,} was expected; "
-                f"tensors overlap or leave a gap, {DAMAGED}"
+                f"{file}: tensor {shown(entry.name, 120)} starts at byte {entry.offset:,} where {expected:,} was "
+                f"expected; tensors overlap or leave a gap, {DAMAGED}"
             )
         expected += entry.nbytes
     if expected != size:

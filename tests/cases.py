@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from damage import SHARDS, add, config, drop, mapped, put, tensors, text
+from damage import SHARDS, add, config, drop, index, mapped, put, tensors, text
 from tiny import INDEX, read_json, read_tensors, write_checkpoint, write_json
 
 from tdmoe.architecture import EXPERTS
@@ -95,13 +95,20 @@ def bom(folder: Path) -> None:
             path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
 
 
-def huge_shape(folder: Path) -> None:
-    """A dimension of 5,001 digits in the header of the first shard."""
-    path = sorted(folder.glob("*.safetensors"))[0]
-    raw = path.read_bytes()
-    length = int.from_bytes(raw[:8], "little")
-    head = re.sub(r'("shape":\s*\[)\d+', lambda m: f"{m[1]}1{'0' * 5000}", raw[8 : 8 + length].decode(), count=1)
-    path.write_bytes(len(head).to_bytes(8, "little") + head.encode() + raw[8 + length :])
+def in_header(pattern: str, text: str) -> Callable[[Path], None]:
+    """Other text for the first find in the header of a shard."""
+
+    def change(folder: Path) -> None:
+        for path in sorted(folder.glob("*.safetensors")):
+            raw = path.read_bytes()
+            length = int.from_bytes(raw[:8], "little")
+            head, found = re.subn(pattern, text, raw[8 : 8 + length].decode(), count=1)
+            if found:
+                path.write_bytes(len(head).to_bytes(8, "little") + head.encode() + raw[8 + length :])
+                return
+        raise AssertionError(pattern)
+
+    return change
 
 
 def added_token(folder: Path) -> None:
@@ -139,6 +146,14 @@ def dense_llama(folder: Path) -> None:
     write_checkpoint(folder, {"model_type": "llama", "num_hidden_layers": 3, "hidden_size": 24}, read_tensors(folder))
 
 
+def pipe(name: str) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+
+    return change
+
+
 def deep(name: str) -> Callable[[Path], object]:
     return text(name, "[" * 100_000)
 
@@ -173,6 +188,10 @@ CASES = (
     Case("snapshot", snapshot, (MODELS, SPECTRA), 0, r"^Qwen3-30B-A3B"),
     Case("snapshot_above", lambda f: snapshot(f).parent.parent, (MODELS,), 0, r"^Qwen3-30B-A3B\n"),
     Case("quantization_true", config(quantization_config=True), (ROUNDED, SPECTRA), 2, r"quantization_config is True,"),
+    Case("quantization_half", config(quantization_config=0.5), (CALIBRATE,), 2, r"quantization_config is 0\.5,"),
+    Case("long_type", config(model_type="x" * 5000), (SPECTRA, MODELS), 2, r"model_type is 'xx.*; supported are mixtr"),
+    Case("pipe", pipe("generation_config.json"), (CALIBRATE,), 0, ""),
+    Case("no_metadata", index(lambda table: table.pop("metadata")), (CALIBRATE, ROUNDED), 0, ""),
     Case(
         "dtype_list",
         config(dtype=None, torch_dtype=["float32"]),
@@ -180,7 +199,27 @@ CASES = (
         2,
         r"torch_dtype is \['float32'\]",
     ),
-    Case("huge_shape", huge_shape, (SPECTRA, ROUNDED), 2, r"safetensors: tensor '[\w.]+' has shape \['10000.*damaged"),
+    Case(
+        "huge_shape",
+        in_header(r'("shape":\s*\[)\d+', rf"\g<1>1{'0' * 5000}"),
+        (SPECTRA, ROUNDED),
+        2,
+        r"safetensors: tensor '[\w.]+' has shape \['10000.*damaged",
+    ),
+    Case(
+        "huge_product",
+        in_header(r'("shape":\s*\[)\d+,\s*\d+', rf"\g<1>{10**18},{10**18}"),
+        (SPECTRA,),
+        2,
+        r"of shape \[10{18}, 10{18}\] and dtype F32 needs more than 2\^63 bytes",
+    ),
+    Case(
+        "unknown_dtype",
+        in_header(rf'("{re.escape(QUERY)}":\s*{{"dtype":\s*")F32', r"\g<1>BF17"),
+        (ROUNDED, CALIBRATE),
+        2,
+        rf"tensor '{re.escape(QUERY)}' has dtype 'BF17', which safetensors does not know; download",
+    ),
     Case("bom", bom, (*ONE, QUALITY, ROUNDED), 0, ""),
     Case(
         "escapes",

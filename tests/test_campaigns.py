@@ -36,7 +36,7 @@ class Slice(NamedTuple):
 
 SLICES = {
     "kills": Slice(
-        "0,52",
+        "0,259",
         """
 import tdmoe.atomic
 def write_pieces(path, pieces):  # a file that stands in its place before it is whole
@@ -46,11 +46,11 @@ def write_pieces(path, pieces):  # a file that stands in its place before it is 
             file.write(piece)
 tdmoe.atomic.write_pieces = write_pieces
 """,
-        "52",
+        "259",
         "dead end",
     ),
     "checkpoints": Slice(
-        "0,1,2,3,4,5,192",
+        "0,1,2,3,4,5,144",
         """
 import contextlib, tdmoe.safetensors_header
 from tdmoe.files import LocalFiles
@@ -61,7 +61,7 @@ def lenient(self, file, offset, buffer):  # what a cut file lacks is zero
 LocalFiles.read = lenient
 tdmoe.safetensors_header._check_layout = lambda *_: None
 """,
-        "192",
+        "144",
         "silent wrong number",
     ),
     "running": Slice(
@@ -75,23 +75,19 @@ diag.windows.tokenised = lambda *given, **named: [token for token in tokenised(*
         "silent wrong number",
     ),
     "folders": Slice(
-        "4,13",
+        "0,4,13",
         """
-import json, diag.run
-def believing(self, job):  # whatever lies there is the result
-    path = self._file(job, ".json")
-    if path.is_file():
-        result = json.loads(path.read_text())
-        self.outcomes[job.key] = diag.run.Outcome("done", result["tables"], None, result["seconds"])
-diag.run.RunFolder._take_up = believing
+import json, diag.results
+# as it lies there
+diag.results.read = lambda run, key, columns=None: json.loads(diag.results.path(run, key).read_text())
 """,
         "0",
         "silent wrong number",
     ),
     "hubs": Slice(
-        "0,330",
-        "\nimport diag.hub\ndiag.hub.HubFiles._check = lambda *_: None  # whatever came is what was asked for",
-        "330",
+        "0,77",
+        "\nimport diag.remote\ndiag.remote._check = lambda *_: None  # whatever came is what was asked for",
+        "77",
         "silent wrong number",
     ),
 }

@@ -82,7 +82,7 @@ def test_inputs_that_went_wrong(case: Case, pico: Path, tool: Tool) -> None:
         assert re.search(case.said, f"{result.out}\n{result.err}\n{notes_of(Path('out'))}", re.MULTILINE), result
         assert "\x1b" not in result.out + result.err and "\u202e" not in result.out + result.err
         if case.code == 2:
-            assert result.err.count("\n") == (result.err != "") and len(result.err) < 600
+            assert result.err.count("\n") == (result.err != "") and len(result.err) < 340
             assert set(Path.cwd().iterdir()) == before, "before any work"
         nothing_with_nan_is_saved()
         for folder_made in ("out", "to", "runs"):

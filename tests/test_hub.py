@@ -202,6 +202,10 @@ def test_a_range_that_is_not_the_asked_one_is_a_broken_transfer(
          "answer of more than 100,000,000 bytes"),
         (Fault("GET .*/config.json", 200, {"Content-Encoding": "gzip"}, body=BOMB, times=99),
          "config.json: more comes than the [0-9]+ bytes that the hub lists; check HF_ENDPOINT"),
+        (Fault("GET .*/config.json", body_bytes=3, stall=60, times=99),
+         r"config.json: the transfer failed .*; check the network"),
+        (Fault("GET .*/config.json", headers={"Content-Range": "bytes x-y/z"}, times=99),
+         r"config.json: what \S+ answers is not a hub's \(.*; check HF_ENDPOINT"),
     ],
 )  # fmt: skip
 def test_an_answer_without_end_is_given_up(
@@ -213,6 +217,7 @@ def test_an_answer_without_end_is_given_up(
     refuses(run("--model", REPO, "--out", tmp_path / "out"), message, tmp_path / "out")
     assert tracemalloc.get_traced_memory()[1] < 400_000_000
     tracemalloc.stop()
+    assert len(hub.log) < 20, "tries of huggingface_hub's own count"
 
 
 def test_ctrl_c_does_not_wait_for_a_busy_hub(hub: Hub, model: Path, tmp_path: Path) -> None:

@@ -112,12 +112,10 @@ def _serve(bench: Bench, folder: Path, fault: _Fault) -> None:
     import diag.remote
 
     class Handler(hub_server._Handler):
-        def _send(
-            self, request: str, status: int, body: bytes, headers: dict[str, str], body_bytes: int | None = None
-        ) -> None:
+        def _send(self, request: str, status: int, body: bytes, headers: dict[str, str], *broken: Any) -> None:
             change = fault.of(request)
             if change is None:
-                super()._send(request, status, body, headers, body_bytes)
+                super()._send(request, status, body, headers, *broken)
                 return
             status, headers, body = change(status, dict(headers), body)
             self.close_connection = True

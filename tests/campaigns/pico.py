@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import string
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tiny import write_json
@@ -13,14 +13,13 @@ from zoo import FAMILIES, build, save
 
 LETTERS = string.ascii_lowercase + " .,"
 SHARD_BYTES = 24_000  # three shards
-WIDTH = 16  # of an expert; a multiple of 8, which transformers' grouped product in bfloat16 asks for
 
 
 def pico(folder: Path) -> Path:
     """A Qwen3-MoE of three layers, the second dense, in three shards, with a tokenizer of letters."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-    save(build(replace(FAMILIES["qwen3_moe"], width=WIDTH)), folder, fused=False, shard_size=SHARD_BYTES)
+    save(build(FAMILIES["qwen3_moe"]), folder, fused=False, shard_size=SHARD_BYTES)
     words = {"[UNK]": 0, **{letter: 3 + i for i, letter in enumerate(LETTERS)}}
     tokenizer = Tokenizer(models.WordLevel(words, "[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
@@ -31,7 +30,7 @@ def pico(folder: Path) -> Path:
 
 def fused_pico(folder: Path) -> Path:
     """The same weights in one file, the experts of a layer in one tensor each."""
-    save(build(replace(FAMILIES["qwen3_moe"], width=WIDTH)), folder, fused=True, shard_size=10**9)
+    save(build(FAMILIES["qwen3_moe"]), folder, fused=True, shard_size=10**9)
     return folder
 
 
