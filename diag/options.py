@@ -53,7 +53,8 @@ MemoryOption = Annotated[
     str, typer.Option("--memory", help="weights held in memory at once; a smaller stack is read once")
 ]
 OutOption = Annotated[Path | None, typer.Option("--out", help="run folder (default: runs/MODEL-COMMAND-FINGERPRINT)")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="of every random draw")]
+LARGEST_SEED = 2**63 - 1  # of a whole number in TOML and in torch's generators
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="of every random draw")]
 EngineOption = Annotated[Engine, typer.Option("--engine", help="where jobs run: one by one in this process, or on Ray")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="print jobs, bytes to read and peak memory, do nothing")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="discard this run's earlier results")]

@@ -44,7 +44,7 @@ class Checkpoint:
         self.config = self._object(CONFIG)
         self._shard_of = self._find_shards()
         if ADAPTER in self._names:
-            self.notes.append(f"{ADAPTER}: a LoRA adapter lies beside the weights; it is left out")
+            self.notes.append(f"{ADAPTER}: a LoRA adapter lies beside the weights; it is left out here")
 
     def __enter__(self) -> Self:
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
-from tdmoe.architecture import Architecture
+from tdmoe.architecture import EXPERTS, Architecture, language_config
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.encodings import FP8, MX_GROUP, MXFP4, PLAIN, SCALES, BlockFP8, Encoding, Plain
 from tdmoe.families import LAYER_PREFIXES, PROJECTIONS, Layout, Source
@@ -108,7 +108,8 @@ def _entries(checkpoint: Checkpoint, arch: Architecture, template: str, source: 
     names = [template.format(expert=e) for e in experts]
     missing = [name for name in names if name not in checkpoint]
     if missing and 0 < len(missing) < len(names):
-        found = f"{len(names) - len(missing)} of {len(names)} experts found, config.json says {arch.experts}"
+        field = next((name for name in EXPERTS if name in language_config(checkpoint.config)), "its number")
+        found = f"{len(names) - len(missing)} of {len(names)} experts found, config.json says {field} {arch.experts}"
         raise InputError(
             f"{checkpoint.files.name}: tensor {missing[0]!r} is missing from the checkpoint: {found}; correct it if "
             f"experts were pruned, otherwise {checkpoint.remedy()}"

@@ -15,7 +15,7 @@ import typer
 
 from diag.commands.limits import Limits
 from diag.commands.running import Pages, command_line, report_failures, saved_whatever_happens
-from diag.options import DryRunOption, Engine, FreshOption, OutOption, QuietOption
+from diag.options import LARGEST_SEED, DryRunOption, Engine, FreshOption, OutOption, QuietOption
 from tdmoe.problems import InputError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def compare(
         Engine | None,
         typer.Option("--engine", help="where jobs of spectra, operator and experts run (default: inline)"),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="of every random draw")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, max=LARGEST_SEED, help="of every random draw")] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="branch, tag or commit on the hub")] = None,
     out: OutOption = None,
     dry_run: DryRunOption = False,
