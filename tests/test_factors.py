@@ -62,7 +62,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Factors], 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("made"))
         with OpenModel("mini", "cpu") as opened:
-            source = Source(opened, "mini", [1, 3], calibration=CALIBRATION)
+            source = Source(opened, "mini", [1, 3], "gate,up", CALIBRATION)
             asked = [Recipe(r.method, r.ratio) for r in recipes(",".join(CASES), "0.4")]
             found = executing.make_factors(asked, source, quiet=True)
             again = executing.make_factors(asked, source, quiet=True)
