@@ -51,7 +51,7 @@ from tdmoe.problems import InputError, WeightError
 from tdmoe.ranks import Ranks
 from tdmoe.source import stored_dtype
 from tdmoe.stack import ExpertStack
-from tdmoe.unquantised import QUANTIZATION, unquantised
+from tdmoe.unquantised import QUANTIZATION
 
 if TYPE_CHECKING:
     from diag.session import Session
@@ -214,7 +214,6 @@ def check_source(session: Session) -> None:
     checkpoint.refuse_adapter()
     if is_native(checkpoint):
         check_loadable(session.model, checkpoint, model_identity(checkpoint))
-    list(unquantised(checkpoint))  # InputError for what cannot be copied
 
 
 def check_to(session: Session, *, settled: bool = True) -> None:
