@@ -31,6 +31,7 @@ from tdmoe import __version__
 from tdmoe.problems import InputError, out_of_memory
 from tdmoe.threads import sleep_while_waiting
 
+INTERRUPTED = 130
 NAME = "tdmoe-diag"  # however it is started
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,6 +64,10 @@ def main() -> None:
         except InputError as error:
             typer.echo(f"{NAME}: {visible(_as_given(str(error), sys.argv[1:2]))}", err=True)
             sys.exit(2)
+        except SystemExit as end:
+            if end.code == INTERRUPTED and not streams.interruption_said:  # typer's own answer to Ctrl-C has no words
+                typer.echo(f"{NAME}: interrupted", err=True)
+            raise
         except Exception as error:
             message = out_of_memory(error)
             if message is None and isinstance(error, OSError) and error.filename is not None:  # before anything has run

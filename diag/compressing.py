@@ -41,7 +41,7 @@ from tdmoe.problems import InputError, WeightError
 from tdmoe.ranks import Ranks
 from tdmoe.source import stored_dtype
 from tdmoe.stack import ExpertStack
-from tdmoe.unquantised import QUANTIZATION, unquantised
+from tdmoe.unquantised import QUANTIZATION
 
 if TYPE_CHECKING:
     from diag.session import Session
@@ -198,13 +198,12 @@ def error_kinds(option: str, text: str | None) -> tuple[Kind, ...] | None:
 
 
 def check_source(session: Session) -> None:
-    """InputError where what would be copied beside the factors is not all there, or of an unknown kind, by the headers.
+    """InputError where what would be copied beside the factors is not all there, by the headers.
 
     Whether the model has more tensors than these only transformers knows: a calibration asks it.
     """
     session.checkpoint.refuse_adapter()
     session.checkpoint.entries(tuple(session.checkpoint.names()))
-    list(unquantised(session.checkpoint))  # InputError for what cannot be copied
 
 
 def check_to(session: Session, *, settled: bool = True) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from diag.models import Model
 from diag.pretrained import check_generation, load_config, model_class, place, quiet, said
-from tdmoe.architecture import language_config
+from tdmoe.architecture import EXPERTS, language_config
 from tdmoe.checkpoint import CONFIG, Checkpoint
 from tdmoe.encodings import PLAIN
 from tdmoe.layout import METHOD
@@ -25,6 +25,7 @@ from tdmoe.unquantised import QUANTIZATION, unquantised
 
 READ = (None, "fp8", "mxfp4", METHOD)  # quantisations whose headers tell what is loaded
 WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size")
+TOP_K = "num_experts_per_tok"
 _CHECKED: dict[str, list[str]] = {}
 
 
@@ -33,11 +34,24 @@ def check_loadable(model: Model, checkpoint: Checkpoint, identity: str) -> list[
     checkpoint.refuse_adapter()
     with place(model, checkpoint) as (where, options), quiet():
         config = load_config(where, options)
+        _check_top_k(checkpoint, config)
         check_generation(checkpoint, where, options)
         key = f"{identity} {checkpoint.structure_fingerprint()}"
         if key not in _CHECKED:
             _CHECKED[key] = _unused(checkpoint, config)
     return _CHECKED[key]
+
+
+def _check_top_k(checkpoint: Checkpoint, config: Any) -> None:
+    """InputError where a token is routed to more experts than there are; transformers' default counts too."""
+    fields = language_config(checkpoint.config)
+    experts = next((fields[name] for name in EXPERTS if type(fields.get(name)) is int), None)
+    top_k = getattr(config.get_text_config(), TOP_K, None)
+    if experts is not None and type(top_k) is int and not 1 <= top_k <= experts:
+        raise InputError(
+            f"{CONFIG}: {TOP_K} is {shown(top_k)}{'' if TOP_K in fields else ' by default'}, of {experts} experts; "
+            f"give 1 to {experts}"
+        )
 
 
 def check_info(checkpoint: Checkpoint, info: Mapping[str, Any]) -> None:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import Any
 
+interruption_said: list[bool] = []  # not empty where a command has told of its Ctrl-C
+
 
 class Unread:
     """A text stream whose reader may go away (`| head`), or whose disk may be full."""

@@ -106,7 +106,11 @@ def _entry(file: str, name: str, row: object, data_start: int) -> TensorEntry:
     if not all(type(n) is int and n >= 0 for n in shape) or not 0 <= begin <= end:
         where = f"at bytes {begin}:{end}"
         raise InputError(f"{file}: tensor {shown(name, 120)} has shape {shown(shape)} {where}; {DAMAGED}")
-    if dtype in BITS and (bits := math.prod(shape) * BITS[dtype]) != 8 * (end - begin):
+    if dtype not in BITS:
+        raise InputError(
+            f"{file}: tensor {shown(name, 120)} has dtype {shown(dtype)}, which safetensors does not know; {DAMAGED}"
+        )
+    if (bits := math.prod(shape) * BITS[dtype]) != 8 * (end - begin):
         raise InputError(
             f"{file}: tensor {shown(name, 120)} of shape {shown(shape)} and dtype {dtype} needs "
             f"{_count(bits // 8)} bytes, but its data_offsets span {end - begin:,}; {DAMAGED}"

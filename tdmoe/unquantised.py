@@ -20,8 +20,8 @@ from torch import Tensor
 from tdmoe.architecture import Architecture
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.encodings import FP8, MX_GROUP, MXFP4, PLAIN, SCALES, BlockFP8, scales_to_float
-from tdmoe.problems import InputError, shown
-from tdmoe.safetensors_header import BITS, TensorEntry
+from tdmoe.problems import InputError
+from tdmoe.safetensors_header import TensorEntry
 from tdmoe.writer import Pieces, copied, tensor_bytes
 
 FP8_SCALES, MX_BLOCKS, MX_SCALES = "_scale_inv", "_blocks", "_scales"
@@ -44,11 +44,6 @@ def unquantised(checkpoint: Checkpoint) -> Iterator[Unquantised]:
         if name.endswith(FP8_SCALES) or (name.endswith(MX_SCALES) and _mx_name(name, MX_SCALES) in checkpoint):
             continue
         entry = checkpoint.entry(name)
-        if entry.dtype not in BITS:
-            raise InputError(
-                f"{entry.file}: tensor {shown(name, 120)} has dtype {shown(entry.dtype)}, which safetensors does not "
-                "know; download the file again"
-            )
         if name.endswith(MX_BLOCKS) and _mx_name(name, MX_BLOCKS, MX_SCALES) in checkpoint:
             experts, outputs, groups, _ = entry.shape
             shape = (experts, groups * MX_GROUP, outputs)

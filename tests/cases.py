@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from damage import SHARDS, add, config, drop, index, mapped, put, tensors, text
+from damage import SHARDS, add, config, drop, index, mapped, put, tensors, text, without
 from tiny import INDEX, read_json, read_tensors, write_checkpoint, write_json
 
 from tdmoe.architecture import EXPERTS
@@ -175,6 +175,8 @@ CASES = (
     Case("wrong_dense_shape", put(QUERY, lambda t: t[:-1]), RUN, 2, SHAPE),
     Case("index_lies", mapped("model.lost.weight", "model-00001-of-00003.safetensors"), (ROUNDED,), 2, LOST),
     Case("three_heads", config(num_attention_heads=3), (CALIBRATE, WHITENED), 2, HEADS),
+    Case("top_9", config(num_experts_per_tok=9), (CALIBRATE,), 2, r"num_experts_per_tok is 9, of 7 experts; give 1 t"),
+    Case("top_8", without("num_experts_per_tok"), (CALIBRATE,), 2, r"num_experts_per_tok is 8 by default, of 7 exper"),
     Case("int_coefficient", config(router_aux_loss_coef=0), (CALIBRATE, QUALITY), 0, ""),
     Case("generation_list", text("generation_config.json", "[]"), (CALIBRATE,), 2, r"generation_config\.json: .*corr"),
     Case("tokenizer_beyond", added_token, (CALIBRATE, QUALITY), 2, r"token 'the' with id 999,999, .* vocab_size 64; "),
@@ -218,7 +220,7 @@ CASES = (
         in_header(rf'("{re.escape(QUERY)}":\s*{{"dtype":\s*")F32', r"\g<1>BF17"),
         (ROUNDED, CALIBRATE),
         2,
-        rf"tensor '{re.escape(QUERY)}' has dtype 'BF17', which safetensors does not know; download",
+        rf"tensor '{re.escape(QUERY)}' has dtype 'BF17', which safetensors does not know; the file is damaged",
     ),
     Case("bom", bom, (*ONE, QUALITY, ROUNDED), 0, ""),
     Case(

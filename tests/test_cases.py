@@ -131,6 +131,7 @@ def test_what_cannot_be_made_leaves_the_rest(pico: Path, tool: Tool, monkeypatch
 
 def one_expert(folder: Path, change: Callable[[str], float] = lambda name: 1.0, experts: int = 1) -> Path:
     config, tensors = whole(*plain_checkpoint(experts=experts, hidden=24, width=16, moe_layers=(0, 1)))
+    config = {**config, "num_experts_per_tok": min(2, experts)}
     return write_checkpoint(folder, config, {name: change(name) * t for name, t in tensors.items()})
 
 

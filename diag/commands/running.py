@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from diag import streams
+
 if TYPE_CHECKING:
     from diag.finished import Found
     from diag.probes import Settings
@@ -93,6 +95,7 @@ def saved_whatever_happens() -> Iterator[Saved]:
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on where this one stopped", err=True)
+        streams.interruption_said.append(True)
         raise typer.Exit(130) from None
     except OSError as error:  # of the run folder: everything else is caught where it is read
         if saved.path is None:  # nothing has run
