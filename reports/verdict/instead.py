@@ -77,9 +77,12 @@ def _next(best: Sequence[Loss], able: Sequence[Loss]) -> str:
     if found is None:
         return ""
     who = {RTN: "of decompositions ", TDMOE: "of the others "}.get(best[0].family, "")
-    over = [difference(found, loss) for loss in best]
-    alike = ", which cannot be told apart" if any(one.open for one in over) else ""
-    if not any(one.known for one in over) and best[0].stderr is not None:
+    over = [(loss, difference(found, loss)) for loss in best]
+    like = [_name(loss) for loss, one in over if one.open]
+    alike = ""
+    if like:
+        alike = ", which cannot be told apart" if len(best) == 1 else f", not told apart in loss from {listing(like)}"
+    if not any(one.known for _, one in over) and best[0].stderr is not None:
         alike = ", no error known"
     return f"; {who}{_name(found)}, {_adds(found)}{alike}"
 
