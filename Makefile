@@ -42,7 +42,7 @@ campaign: setup-dev
 	@PYTHONPATH=tests $(BIN)/python -m campaigns --seconds $(or $(SECONDS),600) --seed $(or $(SEED),0) --jobs $(JOBS) \
 		$(if $(ONLY),--only $(ONLY)) $(if $(CASE),--case $(CASE)) $(if $(KEEP),--keep $(KEEP))
 
-# About fifteen minutes on two cores, and 12 GB of disk; rewrites bench/RESULTS.md
+# About forty minutes on two cores, and 12 GB of disk; rewrites bench/RESULTS.md
 bench: setup-dev
 	@$(BIN)/python -m bench
 
