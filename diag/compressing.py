@@ -158,7 +158,7 @@ def run(
     method, options = methods.parse(settings.method)
     reader = joint.reader(stack, settings.memory, on_read)
     statistics = calibrated.statistics_of(settings.statistics, stack)
-    kinds = affordable(stack.shape, method) if settings.errors is None else settings.errors
+    kinds = affordable(stack, method) if settings.errors is None else settings.errors
     made = compress_stack(reader, method, options, settings.allotment(stack), statistics, device=device, kinds=kinds)
     if not math.isfinite(made.errors.weight):
         raise WeightError(f"{stack.projection} of layer {stack.layer}: the factors came out as NaN or infinite")

@@ -20,7 +20,7 @@ from tdmoe.locate import experts_module
 from tdmoe.methods import Allotment, Method, StackStatistics
 from tdmoe.operator_norm import SMALL, Norms
 from tdmoe.problems import WeightError
-from tdmoe.source import stored_dtype
+from tdmoe.source import Shaped, stored_dtype
 from tdmoe.writer import write_tensors
 
 
@@ -34,9 +34,10 @@ class Compressed:
     stored_bits: int
 
 
-def affordable(shape: tuple[int, int, int], method: Method) -> tuple[Kind, ...]:
-    """Errors measured where nobody said which: all, but spectral norms of large matrices only where these are dear."""
-    norms = not method.LIGHT or min(shape[1:]) <= SMALL
+def affordable(stack: Shaped, method: Method) -> tuple[Kind, ...]:
+    """Errors measured where nobody said which: all, but spectral norms of large matrices not of LIGHT methods."""
+    _, outputs, inputs = stack.shape
+    norms = not method.LIGHT or min(outputs // stack.matrices, inputs) <= SMALL
     return KINDS if norms else tuple(kind for kind in KINDS if kind != "operator")
 
 

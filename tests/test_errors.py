@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -96,16 +97,17 @@ def test_norms_of_large_matrices_lie_in_their_intervals(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "shape", "norms"),
+    ("method", "shape", "matrices", "norms"),
     [
-        *(("rtn", (3, SMALL, 900), True), ("rtn", (3, 700, SMALL + 1), False), ("identity", (3, 900, 700), False)),
-        *(("tdmoe", (3, 700, 900), False), ("mobe", (3, 700, 900), True)),
+        *(("rtn", (3, SMALL, 900), 1, True), ("rtn", (3, 700, SMALL + 1), 1, False)),
+        *(("identity", (3, 900, 700), 1, False), ("tdmoe", (3, 700, 900), 1, False), ("mobe", (3, 700, 900), 1, True)),
+        *(("tdmoe", (3, 2 * SMALL, 900), 2, True), ("tdmoe", (3, 2 * SMALL + 2, 900), 2, False)),  # gate and up as one
     ],
 )
-def test_spectral_norms_are_left_out_where_they_take_longer_than_the_method(
-    method: str, shape: tuple[int, int, int], norms: bool
+def test_spectral_norms_of_large_matrices_are_left_out_of_light_methods(
+    method: str, shape: tuple[int, int, int], matrices: int, norms: bool
 ) -> None:
-    kinds = affordable(shape, methods.parse(method)[0])
+    kinds = affordable(SimpleNamespace(shape=shape, matrices=matrices), methods.parse(method)[0])  # type: ignore[arg-type]
     assert kinds == (("weight", "functional", "operator") if norms else ("weight", "functional"))
 
 

@@ -91,7 +91,7 @@ class Method(ABC):
     DISPLAY: ClassVar[str]
     OPTIONS: ClassVar[type[Any]] = Budgeted
     VERSION: ClassVar[str | int | None] = None
-    LIGHT: ClassVar[bool] = False  # made by a few products over the stack: its spectral norms would take longer
+    LIGHT: ClassVar[bool] = False  # made by a few products over the stack: spectral norms would add over a quarter
 
     def needs(self, options: Any) -> Needs:
         """What has to be collected for them."""
