@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-# malloc limits: see diag/recipe/train.py
+# malloc limits: see tools/mini/train.py
 TRAIN_ENV := MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=200000000
 
 .PHONY: setup setup-dev demo test lint campaign bench gpu mini notebooks clean
@@ -57,8 +57,8 @@ gpu:
 # Retrain the built-in model: make mini TEXT=train.txt.gz TO=DIR [DEVICE=cuda]
 mini: setup
 	@test -n "$(TEXT)" -a -n "$(TO)" || { echo "make mini TEXT=FILE TO=DIR [DEVICE=cuda]"; exit 2; }
-	$(TRAIN_ENV) $(BIN)/python -m diag.recipe.train --text $(TEXT) --to $(TO) --device $(or $(DEVICE),cpu)
-	$(BIN)/python -m diag.recipe.card --model $(TO) --train $(TEXT)
+	$(TRAIN_ENV) $(BIN)/python -m tools.mini.train --text $(TEXT) --to $(TO) --device $(or $(DEVICE),cpu)
+	$(BIN)/python -m tools.mini.card --model $(TO) --train $(TEXT)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

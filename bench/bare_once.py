@@ -10,17 +10,18 @@ import sys
 import time
 from pathlib import Path
 
-from tdmoe.threads import sleep_while_waiting
+from tdmoe.numerics.threads import sleep_while_waiting
 
 MEMORY = 4_000_000_000
 
 
 def main() -> None:
     sleep_while_waiting()
-    from diag.calibrated import statistics_of
-    from tdmoe import joint, methods
-    from tdmoe.architecture import architecture
-    from tdmoe.checkpoint import Checkpoint
+    from diag.compression.calibrated import statistics_of
+    from tdmoe import methods
+    from tdmoe.checkpoint.reader import Checkpoint
+    from tdmoe.stacks import joint
+    from tdmoe.stacks.architecture import architecture
 
     model, spec, projections, ratio, statistics, result = sys.argv[1:]
     method, options = methods.parse(spec)

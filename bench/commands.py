@@ -69,7 +69,7 @@ def _at_most(value: float, limit: float) -> tuple[str, bool]:
 
 
 def _command(*arguments: object) -> float:
-    return measure("diag.cli", *arguments, "--device", "cpu", "--fresh", "--quiet").seconds
+    return measure("diag.cli.app", *arguments, "--device", "cpu", "--fresh", "--quiet").seconds
 
 
 def _compress(model: Path, folder: Path, method: str, projections: str, given: tuple[object, ...]) -> float:
@@ -92,7 +92,7 @@ def _comparisons(folder: Path, count: int) -> float:
     places = [folder / f"compare-{count}-{i}" for i in range(count)]
     for place in places:
         place.mkdir()
-    command = [sys.executable, "-m", "diag.cli", "compare", "--model", "mini", "--preset", "quick", "--quiet"]
+    command = [sys.executable, "-m", "diag.cli.app", "compare", "--model", "mini", "--preset", "quick", "--quiet"]
     started = time.perf_counter()
     running = [subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL) for place in places]
     if any(process.wait() for process in running):

@@ -22,12 +22,12 @@ from bench import gpu_checks, gpu_methods, gpu_tucker
 from bench.checkpoints import QWEN3_30B, Shape, forget, read_plainly, shards, write
 from bench.machine import fastest, gemm_rate, hardware, today
 from bench.results import Figure, section
-from tdmoe.architecture import architecture
-from tdmoe.blocks import BlockReader
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.gram import mode_grams
-from tdmoe.locate import open_stack
-from tdmoe.spectrum import mode_spectra, singular_values
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.numerics.gram import mode_grams
+from tdmoe.numerics.spectrum import mode_spectra, singular_values
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.blocks import BlockReader
+from tdmoe.stacks.locate import open_stack
 
 MEMORY = 4_000_000_000
 SMALL = Shape("qwen3_moe", 24, 160, 320)

@@ -8,13 +8,13 @@ from unittest.mock import patch
 import torch
 
 from bench.checkpoints import Shape, write
-from tdmoe.architecture import architecture
-from tdmoe.blocks import BlockReader
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.locate import open_stack
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.numerics.spectrum import mode_spectra
 from tdmoe.problems import WeightError
-from tdmoe.spectrum import mode_spectra
-from tdmoe.stack import ExpertStack
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.blocks import BlockReader
+from tdmoe.stacks.locate import open_stack
+from tdmoe.stacks.stack import ExpertStack
 
 PROMISE = 1e-6  # of sigma_max
 BF16 = Shape("qwen3_moe", 26, 200, 336)
@@ -93,8 +93,8 @@ CHECKS = (
 def _agree(model: Path, shape: Shape, device: str) -> None:
     """Spectra on `device` through the products that a large stack takes, against torch's SVD on the CPU in float64."""
     with (
-        patch("tdmoe.blocks.BLOCK_WEIGHTS", BLOCK_WEIGHTS),
-        patch("tdmoe.spectrum.BLOCK_WEIGHTS", BLOCK_WEIGHTS),
+        patch("tdmoe.stacks.blocks.BLOCK_WEIGHTS", BLOCK_WEIGHTS),
+        patch("tdmoe.numerics.spectrum.BLOCK_WEIGHTS", BLOCK_WEIGHTS),
         Checkpoint(write(model, shape)) as checkpoint,
     ):
         for projection in PROJECTIONS:

@@ -10,14 +10,14 @@ import torch
 
 from bench.checkpoints import QWEN3_30B, Shape, write
 from bench.results import Figure
-from tdmoe.architecture import architecture
-from tdmoe.blocks import BlockReader
-from tdmoe.checkpoint import Checkpoint
+from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.forms import Factored, linear
-from tdmoe.locate import open_stack
 from tdmoe.methods import Allotment, StackStatistics, parse
 from tdmoe.methods.base import whole_stack
 from tdmoe.mobe import fit, published, sizes
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.blocks import BlockReader
+from tdmoe.stacks.locate import open_stack
 
 SHAPE = Shape("qwen3_moe", 12, 40, 56)
 SMALL = Shape("qwen3_moe", 24, 80, 160)

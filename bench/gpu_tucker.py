@@ -17,13 +17,13 @@ from bench.checkpoints import QWEN3_30B, Shape, write
 from bench.machine import fastest, gemm_rate
 from bench.results import Figure
 from tdmoe import methods
-from tdmoe.architecture import architecture
-from tdmoe.blocks import BlockReader
-from tdmoe.calibration import calibrate
-from tdmoe.checkpoint import Checkpoint
+from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.forms.tucker import TuckerExperts
-from tdmoe.locate import open_stack
-from tdmoe.modules import factorise
+from tdmoe.runtime.calibration import calibrate
+from tdmoe.runtime.modules import factorise
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.blocks import BlockReader
+from tdmoe.stacks.locate import open_stack
 
 SHAPE = Shape("qwen3_moe", 26, 200, 336)
 SMALL = Shape("qwen3_moe", 16, 96, 160)
@@ -46,7 +46,10 @@ def compression_agrees_with_the_cpu_in_float64(folder: Path, device: str) -> Non
             method, options = methods.parse(spec)
             found = []
             for where, block in (("cpu", 1 << 30), (device, 1 << 18)):
-                with patch("tdmoe.methods.tdmoe.BLOCK_WEIGHTS", block), patch("tdmoe.blocks.BLOCK_WEIGHTS", block):
+                with (
+                    patch("tdmoe.methods.tdmoe.BLOCK_WEIGHTS", block),
+                    patch("tdmoe.stacks.blocks.BLOCK_WEIGHTS", block),
+                ):
                     reader = BlockReader(stack, MEMORY)
                     made: Any = method.compress(reader, options, methods.Allotment(0.4), statistics, device=where)
                 found.append((made.ranks, made.experts(0, stack.shape[0]).cpu().double()))

@@ -21,12 +21,12 @@ import torch
 
 from bench.checkpoints import MINI
 from bench.machine import hardware, today
-from diag.recipe.measure import cut_windows, score, summary
-from diag.recipe.train import encode
-from diag.texts import load_text
-from tdmoe.architecture import architecture
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.counted import parameters
+from diag.inputs.texts import load_text
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.compression.counted import parameters
+from tdmoe.stacks.architecture import architecture
+from tools.mini.measure import cut_windows, score, summary
+from tools.mini.train import encode
 
 TOKENS, WINDOW = 262_144, 512
 TEXTS = ("enwik8", "wikitext2")
@@ -156,7 +156,7 @@ def perplexities(folder: Path, texts: dict[str, Any]) -> list[str]:
 def tool(where: Path, *arguments: str) -> None:
     """The command, in that folder."""
     done = subprocess.run(
-        [sys.executable, "-m", "diag.cli", *arguments], cwd=where, text=True, capture_output=True, check=False
+        [sys.executable, "-m", "diag.cli.app", *arguments], cwd=where, text=True, capture_output=True, check=False
     )
     if done.returncode:
         raise SystemExit(f"tdmoe-diag {' '.join(arguments)}:\n{done.stderr}")

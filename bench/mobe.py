@@ -10,11 +10,11 @@ from torch import Tensor
 
 from bench.checkpoints import MINI, QWEN3_30B, write
 from bench.results import Figure
-from tdmoe.architecture import architecture
-from tdmoe.checkpoint import Checkpoint
+from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.forms.bases import BasisExperts
-from tdmoe.locate import open_stack
 from tdmoe.mobe import fit, published, sizes
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.locate import open_stack
 
 RATIO = 0.4
 PUBLISHED_STEPS = 3000

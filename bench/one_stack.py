@@ -60,7 +60,7 @@ def run(folder: Path) -> Iterator[Figure]:
 def _command(model: Path, folder: Path) -> Cost:
     out = folder / f"run-{model.name}"
     options = ("--projections", "gate", "--layers", "0", "--device", "cpu", "--out", out, "--fresh", "--quiet")
-    return measure("diag.cli", "spectra", "--model", model, *options)
+    return measure("diag.cli.app", "spectra", "--model", model, *options)
 
 
 def _load(model: Path) -> Tensor:

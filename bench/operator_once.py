@@ -31,12 +31,12 @@ def main() -> None:
 
 
 def ours(model: Path) -> dict[str, Any]:
-    from tdmoe.architecture import architecture
-    from tdmoe.blocks import BlockReader
-    from tdmoe.checkpoint import Checkpoint
-    from tdmoe.locate import open_stack
-    from tdmoe.modes import mode_bases
-    from tdmoe.truncation import expert_components, expert_truncation, mode_truncations
+    from tdmoe.checkpoint.reader import Checkpoint
+    from tdmoe.stacks.architecture import architecture
+    from tdmoe.stacks.blocks import BlockReader
+    from tdmoe.stacks.locate import open_stack
+    from tdmoe.tucker.modes import mode_bases
+    from tdmoe.tucker.truncation import expert_components, expert_truncation, mode_truncations
 
     parts, cases = {}, 0
     clock = time.process_time

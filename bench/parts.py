@@ -10,8 +10,8 @@ from typing import Any
 from unittest.mock import patch
 
 from diag.commands import running
+from diag.jobs.session import Request, Session
 from diag.probes.spectra import Settings
-from diag.session import Request, Session
 
 
 def seconds_of_parts(model: Path, folder: Path) -> dict[str, float]:
@@ -29,7 +29,7 @@ def seconds_of_parts(model: Path, folder: Path) -> dict[str, float]:
         return timed
 
     from diag.probes import spectra as probe
-    from tdmoe import spectrum
+    from tdmoe.numerics import spectrum
 
     with ExitStack() as patches:
         for module, function, name in (

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from bench.checkpoints import shards
-from tdmoe.recovery import recovered, recovery_curves
+from tdmoe.numerics.recovery import recovered, recovery_curves
 
 EXPERTS, ENTRIES = 4, 385  # three groups of 128 and a super weight
 

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from bench.checkpoints import shards
-from tdmoe.ranks import Ranks, published_ranks
+from tdmoe.numerics.ranks import Ranks, published_ranks
 
 RATIO = 0.4
 UNWHITENED = "whitening=none,objective=weight"
@@ -40,10 +40,10 @@ def ours(
 ) -> tuple[Any, float]:
     """Read, decompose, and the error of the stored factors by the identity ||T - T^||^2 = ||T||^2 - ||core||^2."""
     from tdmoe import methods
-    from tdmoe.architecture import architecture
-    from tdmoe.blocks import BlockReader
-    from tdmoe.checkpoint import Checkpoint
-    from tdmoe.locate import open_stack
+    from tdmoe.checkpoint.reader import Checkpoint
+    from tdmoe.stacks.architecture import architecture
+    from tdmoe.stacks.blocks import BlockReader
+    from tdmoe.stacks.locate import open_stack
 
     method, chosen = methods.parse(f"tdmoe:{options}")
     statistics = None if C_II is None else methods.StackStatistics(C_II)

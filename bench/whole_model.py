@@ -29,7 +29,7 @@ def run(folder: Path) -> Iterator[Figure]:
         if cache == "cold" and not forget(model):
             continue
         out = folder / f"run-{cache}"
-        measure("diag.cli", "spectra", "--model", model, "--device", "cpu", "--out", out, "--fresh", "--quiet")
+        measure("diag.cli.app", "spectra", "--model", model, "--device", "cpu", "--out", out, "--fresh", "--quiet")
         seconds = [job["seconds"] for job in json.loads((out / "run.json").read_text())["jobs"]]
         a_layer = len(seconds) // LAYERS
         by_layer = ", ".join(f"{sum(seconds[i : i + a_layer]) / a_layer:.2f}" for i in range(0, len(seconds), a_layer))

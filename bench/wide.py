@@ -8,10 +8,10 @@ from pathlib import Path
 from bench.checkpoints import DEEPSEEK_V3, write
 from bench.process import measure, with_torch
 from bench.results import Figure
-from tdmoe.architecture import architecture
-from tdmoe.blocks import plan_blocks
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.locate import open_stack
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.blocks import plan_blocks
+from tdmoe.stacks.locate import open_stack
 
 MEMORY = 500_000_000
 
@@ -23,7 +23,7 @@ def run(folder: Path) -> Iterator[Figure]:
         stack = open_stack(checkpoint, architecture(checkpoint.config), 0, "gate")
         planned = plan_blocks(stack, MEMORY).peak_bytes
     options = ("--projections", "gate", "--memory", MEMORY, "--device", "cpu", "--fresh", "--quiet")
-    cost = measure("diag.cli", "spectra", "--model", model, *options, "--out", folder / "run-wide")
+    cost = measure("diag.cli.app", "spectra", "--model", model, *options, "--out", folder / "run-wide")
     grown = cost.peak_bytes - with_torch().peak_bytes
     yield Figure(
         "stack as stored, and as float32", f"{stack.nbytes / 1e9:.2f} GB, {4 * DEEPSEEK_V3.weights / 1e9:.1f} GB"

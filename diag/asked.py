@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diag import parse
-from diag.calibrating import Settings as CalibrationSettings
-from diag.defaults import ALL_PROJECTIONS, MEMORY_BYTES
-from diag.factors import Recipe, Source
-from diag.open_model import OpenModel
+from diag.compression.calibrating import Settings as CalibrationSettings
+from diag.compression.factors import Recipe, Source
+from diag.declare import parse
+from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
+from diag.models.open_model import OpenModel
 from tdmoe.problems import InputError
 
 

@@ -19,7 +19,7 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, stop)
     try:
-        from diag.cli import main as command
+        from diag.cli.app import main as command
 
         command()
     except SystemExit:

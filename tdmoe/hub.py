@@ -4,8 +4,8 @@ config.json of a compressed checkpoint holds
 
     "quantization_config": {"quant_method": "tdmoe", "version": 1, "experts": {LAYER: {PROJECTION: SPEC}}}
 
-SPEC is what tdmoe/modules.py makes a projection of. Factors are stored under the name of the layer's experts module,
-as EXPERTS.PROJECTION.core and so on; everything else as in the original checkpoint.
+SPEC is what tdmoe/runtime/modules.py makes a projection of. Factors are stored under the name of the layer's experts
+module, as EXPERTS.PROJECTION.core and so on; everything else as in the original checkpoint.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING, register_quanti
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from tdmoe.calibration import experts_modules
+from tdmoe.checkpoint.layout import METHOD, VERSION
 from tdmoe.forms import Spec
-from tdmoe.layout import METHOD, VERSION
-from tdmoe.modules import factorise
 from tdmoe.problems import InputError
+from tdmoe.runtime.calibration import experts_modules
+from tdmoe.runtime.modules import factorise
 
 
 class TdmoeConfig(QuantizationConfigMixin):  # type: ignore[misc]

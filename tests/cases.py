@@ -13,7 +13,7 @@ import torch
 from damage import SHARDS, add, config, drop, index, mapped, put, tensors, text, without
 from tiny import INDEX, read_json, read_tensors, write_checkpoint, write_json
 
-from tdmoe.architecture import EXPERTS
+from tdmoe.stacks.architecture import EXPERTS
 
 QUERY = "model.layers.0.self_attn.q_proj.weight"
 EXPERT = "model.layers.2.mlp.experts.{}.{}_proj.weight"

@@ -24,7 +24,8 @@ from tiny import (
     write_checkpoint,
 )
 
-from diag import cli, windows
+from diag.cli import app as cli
+from diag.inputs import windows
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -121,5 +122,5 @@ def statistics(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = ("calibrate", "--model", "mini", "--tokens", "4096", *collected, "--out", str(out))
     with FileLock(f"{out}.lock"):
         if not (out / "tables" / "calibration.csv").exists():
-            subprocess.run([sys.executable, "-m", "diag.cli", *arguments], check=True)
+            subprocess.run([sys.executable, "-m", "diag.cli.app", *arguments], check=True)
     return out

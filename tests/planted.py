@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tdmoe.architecture import architecture
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.locate import open_stack
-from tdmoe.stack import ExpertStack
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.locate import open_stack
+from tdmoe.stacks.stack import ExpertStack
 
 MODES = ("expert", "output", "input")
 

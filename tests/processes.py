@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-IMPORTED = ("torch", "seaborn", "powerlaw", "diag.cli", "diag.session", "diag.probes.spectra", "reports.page")
+IMPORTED = ("torch", "seaborn", "powerlaw", "diag.cli.app", "diag.jobs.session", "diag.probes.spectra", "reports.page")
 
 if forks := "forkserver" in multiprocessing.get_all_start_methods():
     server = multiprocessing.get_context("forkserver")
@@ -22,7 +22,7 @@ def command(
 ) -> subprocess.CompletedProcess[str]:
     """`tdmoe-diag ARGUMENTS`, or `python -c CODE ARGUMENTS`."""
     if not forks:
-        start = ["-c", code] if code else ["-m", "diag.cli"]
+        start = ["-c", code] if code else ["-m", "diag.cli.app"]
         call = [sys.executable, *start, *arguments]
         return subprocess.run(call, capture_output=True, text=True, cwd=cwd, timeout=seconds)
     with tempfile.TemporaryDirectory() as folder:
@@ -46,6 +46,6 @@ def _act(arguments: tuple[str, ...], code: str | None, cwd: Path, out: Path, err
     if code:
         exec(compile(code, "-c", "exec"), {"__name__": "__main__"})
         return
-    from diag.cli import main
+    from diag.cli.app import main
 
     main()

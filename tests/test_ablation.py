@@ -18,10 +18,10 @@ from diag.probes.experts import ablating as module
 from diag.probes.experts.ablating import Ablation, Whitening, ablation, alignment_of
 from diag.probes.experts.binding import interval, verdict
 from tdmoe import methods
-from tdmoe.blocks import BlockReader
-from tdmoe.compress import compress_stack
+from tdmoe.compression.compress import compress_stack
 from tdmoe.methods import Allotment, StackStatistics
-from tdmoe.ranks import Ranks, budget
+from tdmoe.numerics.ranks import Ranks, budget
+from tdmoe.stacks.blocks import BlockReader
 
 SHAPE = (8, 24, 40)
 DENSE = 8 * 24 * 40

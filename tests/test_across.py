@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.spatial import ConvexHull
 
-from tdmoe.across import importance, lower_hull, share_by_importance, share_globally
 from tdmoe.problems import InputError
-from tdmoe.rank_search import Frontier
+from tdmoe.tucker.rank_search import Frontier
+from tdmoe.tucker.shared_budget import importance, lower_hull, share_by_importance, share_globally
 
 
 def frontier(seed: int, points: int) -> Frontier:

@@ -17,18 +17,18 @@ from torch import Tensor
 
 from diag.probes.attribution.floors import mode_errors, mode_tails
 from diag.probes.attribution.game import game
-from diag.probes.attribution.gap import Gap, crossed, interval, resampled_orders, resamples
 from diag.probes.attribution.ladder import FULL, MOBE, QUICK, TDMOE, Frame, alignment, steps
 from diag.probes.attribution.predictors import Model, predictors, rank_interval
 from diag.probes.attribution.rows import of_factors
 from diag.probes.attribution.shapley import by_orders, drawn_orders, exact, prefixes, sampled, subsets
 from diag.probes.attribution.shares import PRESETS, SAME_CHANGES, Candidate, share_rows
 from diag.probes.attribution.switches import SWITCHES, method, switches
+from diag.statistics.gap import Gap, crossed, interval, resampled_orders, resamples
 from tdmoe import methods
-from tdmoe.blocks import BlockReader
-from tdmoe.compress import compress_stack
+from tdmoe.compression.compress import compress_stack
+from tdmoe.numerics.ranks import Ranks
 from tdmoe.problems import InputError
-from tdmoe.ranks import Ranks
+from tdmoe.stacks.blocks import BlockReader
 
 PLAYERS = ("a", "b", "c", "d")
 Vector = NDArray[np.float64]

@@ -19,14 +19,15 @@ from test_superweights import TEXT, write_tokenizer
 from tiny import single_thread
 
 import reports.page
-from diag import cli, partial
-from diag.calibrating import Settings
-from diag.executing import make_factors
-from diag.factors import Recipe, Source
-from diag.open_model import OpenModel
+from diag.cli import app as cli
+from diag.cli.executing import make_factors
+from diag.compression.calibrating import Settings
+from diag.compression.factors import Recipe, Source
+from diag.models.open_model import OpenModel
 from diag.probes.attribution import TABLES as COLUMNS_OF
 from diag.probes.attribution import run as attribution_run
 from diag.probes.attribution import walking
+from diag.runs import partial
 from reports.sections import Section
 from tdmoe.methods.mobe import MoBE
 from tdmoe.problems import WeightError

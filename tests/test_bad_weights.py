@@ -27,11 +27,11 @@ from tiny import (
 )
 from torch import Tensor
 
-from diag import session
-from tdmoe.architecture import architecture
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.locate import open_stack
+from diag.jobs import session
+from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.problems import WeightError
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.locate import open_stack
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -176,7 +176,7 @@ def test_exit_codes_of_the_process(damage: Damage, code: int, message: str, mode
         "--projections",
         "gate",
     ]
-    command = [sys.executable, "-m", "diag.cli", *arguments, *FAST]
+    command = [sys.executable, "-m", "diag.cli.app", *arguments, *FAST]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert done.returncode == code, done.stderr

@@ -12,12 +12,12 @@ import torch
 from damage import Result, refuses
 from zoo import FAMILIES, build, save
 
-import diag.calibrating
-from diag.calibrating import Calibration, Request, Settings, from_arrays
-from diag.models import resolve
-from diag.transformer import load_model
-from tdmoe.calibration import calibrate as calibrate_model
-from tdmoe.calibration import experts_modules
+import diag.compression.calibrating
+from diag.compression.calibrating import Calibration, Request, Settings, from_arrays
+from diag.models.model import resolve
+from diag.models.transformer import load_model
+from tdmoe.runtime.calibration import calibrate as calibrate_model
+from tdmoe.runtime.calibration import experts_modules
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = ("--tokens", "1024", "--window", "128")
@@ -65,11 +65,11 @@ def test_it_saves_the_moments_of_every_layer(calibrate: Callable[..., Result], t
 def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
     calibrate: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diag.calibrating, "BATCH_TOKENS", 256)
+    monkeypatch.setattr(diag.compression.calibrating, "BATCH_TOKENS", 256)
     whole = calibrate(*SMALL, "--out", tmp_path / "whole")
     assert whole.code == 0
-    monkeypatch.setattr(diag.calibrating, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(diag.calibrating, "SAVE_SPACING", 0.0)
+    monkeypatch.setattr(diag.compression.calibrating, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(diag.compression.calibrating, "SAVE_SPACING", 0.0)
     original, calls = Calibration._save_partial, []
 
     def stop(self: Calibration, moments: object) -> None:

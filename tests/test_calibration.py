@@ -12,13 +12,13 @@ from tiny import single_thread
 from torch import Tensor
 from zoo import EXPERTS, FAMILIES, HIDDEN, build, experts_of, load, save
 
-import tdmoe.calibration
-from tdmoe.architecture import architecture
-from tdmoe.calibration import LayerMoments, Moments, calibrate, collecting
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.families import PROJECTIONS
-from tdmoe.locate import open_stack
+import tdmoe.runtime.calibration
+from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.problems import InputError
+from tdmoe.runtime.calibration import LayerMoments, Moments, calibrate, collecting
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.families import PROJECTIONS
+from tdmoe.stacks.locate import open_stack
 
 WINDOWS = [torch.randint(3, 60, (2, 16), generator=torch.Generator().manual_seed(s)) for s in range(3)]
 
@@ -76,7 +76,7 @@ def routed_rows(call: tuple[Tensor, ...]) -> Iterator[tuple[int, Tensor, float]]
 def test_moments_are_plain_sums_over_routed_tokens(
     name: str, weighting: str, made: Callable[[str], tuple[Any, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tdmoe.calibration, "ROWS", 7)  # chunks that do not divide the tokens
+    monkeypatch.setattr(tdmoe.runtime.calibration, "ROWS", 7)  # chunks that do not divide the tokens
     family, (model, folder) = FAMILIES[name], made(name)
     calls = record(model)
     moments = calibrate(model, WINDOWS, weighting=weighting, per_expert="all")

@@ -38,13 +38,13 @@ SLICES = {
     "kills": Slice(
         "0,259",
         """
-import tdmoe.atomic
+import tdmoe.checkpoint.atomic
 def write_pieces(path, pieces):  # a file that stands in its place before it is whole
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         for piece in pieces:
             file.write(piece)
-tdmoe.atomic.write_pieces = write_pieces
+tdmoe.checkpoint.atomic.write_pieces = write_pieces
 """,
         "259",
         "dead end",
@@ -52,14 +52,14 @@ tdmoe.atomic.write_pieces = write_pieces
     "checkpoints": Slice(
         "0,1,2,3,4,5,144",
         """
-import contextlib, tdmoe.safetensors_header
-from tdmoe.files import LocalFiles
+import contextlib, tdmoe.checkpoint.safetensors_header
+from tdmoe.checkpoint.files import LocalFiles
 read = LocalFiles.read
 def lenient(self, file, offset, buffer):  # what a cut file lacks is zero
     with contextlib.suppress(EOFError):
         read(self, file, offset, buffer)
 LocalFiles.read = lenient
-tdmoe.safetensors_header._check_layout = lambda *_: None
+tdmoe.checkpoint.safetensors_header._check_layout = lambda *_: None
 """,
         "144",
         "silent wrong number",
@@ -67,9 +67,9 @@ tdmoe.safetensors_header._check_layout = lambda *_: None
     "running": Slice(
         "3,4,30",
         """
-import diag.windows
-tokenised = diag.windows.tokenised  # letters that the tokenizer does not know are left out, without a word
-diag.windows.tokenised = lambda *given, **named: [token for token in tokenised(*given, **named) if token]
+import diag.inputs.windows
+tokenised = diag.inputs.windows.tokenised  # letters that the tokenizer does not know are left out, without a word
+diag.inputs.windows.tokenised = lambda *given, **named: [token for token in tokenised(*given, **named) if token]
 """,
         "30",
         "silent wrong number",
@@ -77,16 +77,16 @@ diag.windows.tokenised = lambda *given, **named: [token for token in tokenised(*
     "folders": Slice(
         "0,4,13",
         """
-import json, diag.results
+import json, diag.runs.results
 # as it lies there
-diag.results.read = lambda run, key, columns=None: json.loads(diag.results.path(run, key).read_text())
+diag.runs.results.read = lambda run, key, columns=None: json.loads(diag.runs.results.path(run, key).read_text())
 """,
         "0",
         "silent wrong number",
     ),
     "hubs": Slice(
         "0,77",
-        "\nimport diag.remote\ndiag.remote._check = lambda *_: None  # whatever came is what was asked for",
+        "\nimport diag.models.remote\ndiag.remote._check = lambda *_: None  # whatever came is what was asked for",
         "77",
         "silent wrong number",
     ),

@@ -44,7 +44,7 @@ from tiny import (
 )
 from torch import Tensor
 
-from tdmoe.architecture import EXPERTS
+from tdmoe.stacks.architecture import EXPERTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

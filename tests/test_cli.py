@@ -14,14 +14,14 @@ import torch
 from planted import planted, write_stack
 from processes import command
 
-from diag import parse
-from diag.cli import main
+from diag.cli.app import main
+from diag.declare import parse
 from diag.probes import spectra
 from tdmoe.problems import InputError
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "diag.cli", *arguments], capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", "diag.cli.app", *arguments], capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["spectra", "--help"], ["--version"]])
@@ -30,7 +30,7 @@ def test_help_imports_neither_torch_nor_numpy(arguments: list[str]) -> None:
         "import sys, json, atexit\n"
         "atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))\n"
         f"sys.argv = ['tdmoe-diag', *{arguments!r}]\n"
-        "from diag.cli import main\nmain()"
+        "from diag.cli.app import main\nmain()"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0
@@ -44,7 +44,7 @@ def test_what_needs_only_weights_imports_no_transformers(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code = (
-        "import sys\nfrom diag.cli import main\n"
+        "import sys\nfrom diag.cli.app import main\n"
         f"sys.argv = ['tdmoe-diag', *{[*arguments, '--model', 'mini', '--layers', '0', '--out', 'o']!r}]\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "print('transformers' in sys.modules)"

@@ -20,13 +20,14 @@ from test_page import words
 from test_superweights import TEXT, write_tokenizer
 from tiny import single_thread
 
-from diag import cli, compressing
-from diag.calibrating import Calibration
+from diag.cli import app as cli
 from diag.compare import presets, toml
 from diag.compare.experiment import Drift, Experiment, Quality, commands
-from diag.engine import Inline
+from diag.compression import compressing
+from diag.compression.calibrating import Calibration
+from diag.jobs.engine import Inline
 from diag.probes.drift.run import Drift as DriftPlan
-from diag.tables import union
+from diag.runs.tables import union
 from tdmoe.problems import InputError
 
 ABOUT = presets.About(layers=48, positions=512, begins=True)
@@ -390,7 +391,7 @@ def test_jobs_of_stacks_run_where_the_experiment_says(
         asked.append(name)
         return Inline()
 
-    monkeypatch.setattr("diag.session.engine", engine)
+    monkeypatch.setattr("diag.jobs.session.engine", engine)
     (home / "ray.toml").write_text("engine = 'ray'\n" + EXPERIMENT.partition("[[quality]]")[0])
     assert compare("--config", "ray.toml", "--out", "elsewhere", "--quiet").code == 0
     run = json.loads((home / "elsewhere/parts/spectra/run.json").read_text())

@@ -18,14 +18,14 @@ from damage import Result, refuses
 from tiny import plain_checkpoint, read_json, read_tensors, whole, write_checkpoint
 from zoo import FAMILIES, build, experts_of, load, save
 
-import diag.compressing
-import diag.sensitivity
-import tdmoe.writer
-from tdmoe.architecture import architecture
-from tdmoe.calibration import experts_modules
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.families import PROJECTIONS
-from tdmoe.locate import open_stack
+import diag.compression.compressing
+import diag.compression.sensitivity
+import tdmoe.checkpoint.writer
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.runtime.calibration import experts_modules
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.families import PROJECTIONS
+from tdmoe.stacks.locate import open_stack
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,7 +77,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(
 ) -> None:
     whole = compress("--to", tmp_path / "whole", "--out", tmp_path / "a", *QUICK)
     assert whole.code == 0
-    original, calls = diag.compressing.write_stack, []
+    original, calls = diag.compression.compressing.write_stack, []
 
     def stop(*arguments: Any) -> str:
         calls.append(1)
@@ -85,7 +85,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(diag.compressing, "write_stack", stop)
+    monkeypatch.setattr(diag.compression.compressing, "write_stack", stop)
     to, out = tmp_path / "to", tmp_path / "b"
     assert compress("--to", to, "--out", out, *QUICK).code == 130
     assert read_json(to / "tdmoe.json")["state"] == "unfinished" and not (to / "config.json").exists()
@@ -256,7 +256,7 @@ def test_a_fresh_process_generates_from_it(compress: Callable[..., Result], tmp_
 def test_a_shard_is_split_by_size(
     compress: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tdmoe.writer, "SHARD_BYTES", 1_000_000)
+    monkeypatch.setattr(tdmoe.checkpoint.writer, "SHARD_BYTES", 1_000_000)
     options = ("--tokens", "0", "--method", "tdmoe:whitening=none", "--layers", "0", "--projections", "up")
     assert compress("--to", tmp_path / "to", "--out", tmp_path / "o", *options).code == 0
     assert len(list((tmp_path / "to").glob("rest-*.safetensors"))) > 3

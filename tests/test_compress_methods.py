@@ -18,14 +18,15 @@ from safetensors.numpy import load_file as load_arrays
 from tiny import read_json, read_tensors
 from zoo import CHECKPOINTS, FAMILIES, build, experts_of, load, save, transpose_experts
 
-from tdmoe import assemble, methods
-from tdmoe.architecture import architecture
-from tdmoe.blocks import BlockReader
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.compress import compress_stack, write_stack
-from tdmoe.families import PROJECTIONS
-from tdmoe.locate import open_stack
+from tdmoe import methods
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.compression import assemble
+from tdmoe.compression.compress import compress_stack, write_stack
 from tdmoe.methods import Allotment, StackStatistics
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.blocks import BlockReader
+from tdmoe.stacks.families import PROJECTIONS
+from tdmoe.stacks.locate import open_stack
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BUDGETED = {

@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from tiny import read_json, read_tensors, write_json
 from transformers import AutoTokenizer
 
-import diag.compressing
-import diag.sensitivity
-from diag.calibrating import from_arrays
-from diag.texts import load_text
-from tdmoe.architecture import architecture
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.locate import open_stack
+import diag.compression.compressing
+import diag.compression.sensitivity
+from diag.compression.calibrating import from_arrays
+from diag.inputs.texts import load_text
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.locate import open_stack
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -85,7 +85,7 @@ def test_the_loss_that_a_stack_costs_is_measured(
     compress: Callable[..., Result], statistics: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against a model filled here with the same decomposition, scored by transformers' own loss."""
-    monkeypatch.setattr(diag.sensitivity, "TOKENS", 2048)
+    monkeypatch.setattr(diag.compression.sensitivity, "TOKENS", 2048)
     options = ("--statistics", statistics, "--layers", "0,2", "--quiet", "--ratio", "0.5", "--gate-up", "joint")
     weighed = ("--across", "global", "--method", "tdmoe:weigh=sensitivity")
     assert compress(*options, *weighed, "--to", tmp_path / "g", "--out", tmp_path / "o").code == 0

@@ -11,7 +11,7 @@ from scipy.stats import t as student
 
 from diag.probes.injection.cells import ERRORS, Run
 from diag.probes.injection.contrasts import explained, regress, resampled, spearman, summarise
-from diag.probes.injection.intervals import interval, students_interval
+from diag.statistics.intervals import interval, students_interval
 
 DESIGNS = {"frobenius": "weight_error", "operator": "operator_error", "functional": "functional_error"}
 # what a residual of Frobenius norm 1 has of the other errors

@@ -13,11 +13,11 @@ import torch
 from damage import Result
 from tiny import Config, plain_checkpoint, read_json, read_tensors, write_checkpoint, write_json
 
-from diag.describe import describe
-from diag.models import resolve
-from diag.texts import load_text
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.counted import ALL, ALL_BUT, bits, denominator, parameters
+from diag.inputs.texts import load_text
+from diag.models.describe import describe
+from diag.models.model import resolve
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.compression.counted import ALL, ALL_BUT, bits, denominator, parameters
 
 EMBEDDINGS = 16 * 8
 REST = (8 + 3 * 6 * 8) + 2 * (8 + 3 * 3 * 6 * 8 + 3 * 8)  # a dense layer, then two of norm, experts and router

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from diag import calibrating, defaults, parse
 from diag.compare.experiment import MIDDLE, Calibration, Experiment, commands
 from diag.compare.presets import About, preset
-from diag.factors import Source
+from diag.compression import calibrating
+from diag.compression.factors import Source
+from diag.declare import defaults, parse
 from diag.probes import experts, operator, spectra, superweights
 from diag.probes.attribution.plan import Request as AttributionRequest
 from diag.probes.drift.run import Request as DriftRequest

@@ -11,9 +11,9 @@ import torch
 from damage import GATE, Result, drop, put
 from tiny import plain_checkpoint, read_json, read_tensors, write_checkpoint, write_json
 
-from diag.describe import describe
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.families import FAMILIES
+from diag.models.describe import describe
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.stacks.families import FAMILIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

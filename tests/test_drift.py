@@ -14,10 +14,10 @@ from tiny import single_thread
 from torch import Tensor, nn
 from zoo import EXPERTS, FAMILIES, HIDDEN, build
 
+from diag.models.walk import Walk
 from diag.probes.drift.routing import Routing, watching
 from diag.probes.drift.run import add_layer
 from diag.probes.drift.statistics import QUANTITIES, Sums, agreement, angles, compared, js_distance, norm_ratios
-from diag.walk import Walk
 
 
 @pytest.fixture(scope="module", autouse=True)

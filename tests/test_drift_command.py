@@ -22,9 +22,10 @@ from tiny import read_json, single_thread, write_json
 from torch import Tensor
 
 import tdmoe.hub  # noqa: F401
-from diag import cli, partial
+from diag.cli import app as cli
+from diag.inputs.texts import load_text
 from diag.probes.drift import run as drift_run
-from diag.texts import load_text
+from diag.runs import partial
 
 SHORT = ("--model", "mini", "--window", 64, "--tokens", 512, "--quiet", "--device", "cpu")
 METHOD = ("--methods", "rtn:bits=3", "--projections", "gate,up")

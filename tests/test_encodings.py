@@ -13,14 +13,14 @@ from test_families import unfolded_svd
 from tiny import plain_checkpoint, single_thread, write_checkpoint
 from torch import Tensor
 
-from tdmoe.architecture import architecture
-from tdmoe.blocks import BlockReader
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.families import PROJECTIONS
-from tdmoe.locate import open_stack
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.numerics.spectrum import mode_spectra
 from tdmoe.problems import InputError
-from tdmoe.spectrum import mode_spectra
-from tdmoe.stack import ExpertStack
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.blocks import BlockReader
+from tdmoe.stacks.families import PROJECTIONS
+from tdmoe.stacks.locate import open_stack
+from tdmoe.stacks.stack import ExpertStack
 
 EXPERTS, HIDDEN, WIDTH = 5, 24, 20
 Tensors = dict[str, Tensor]

@@ -12,12 +12,12 @@ from planted import open_planted
 from tiny import single_thread
 from torch import Tensor
 
-import tdmoe.blocks
+import tdmoe.stacks.blocks
 from tdmoe import methods
-from tdmoe.blocks import BlockReader
-from tdmoe.compress import affordable
-from tdmoe.errors import stack_errors
-from tdmoe.operator_norm import SMALL, norms_of_matrices
+from tdmoe.compression.compress import affordable
+from tdmoe.numerics.errors import stack_errors
+from tdmoe.numerics.operator_norm import SMALL, norms_of_matrices
+from tdmoe.stacks.blocks import BlockReader
 
 SHAPE = (5, 6, 9)
 
@@ -41,7 +41,7 @@ def moment(seed: int) -> Tensor:
 def test_all_errors_are_those_of_the_dense_formulas(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transposed: bool
 ) -> None:
-    monkeypatch.setattr(tdmoe.blocks, "BLOCK_WEIGHTS", 2 * SHAPE[1] * SHAPE[2])
+    monkeypatch.setattr(tdmoe.stacks.blocks, "BLOCK_WEIGHTS", 2 * SHAPE[1] * SHAPE[2])
     W = draw(*SHAPE, seed=1)
     W_hat = W + 0.1 * draw(*SHAPE, seed=2)
     if transposed:  # more outputs than inputs

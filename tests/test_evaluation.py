@@ -14,11 +14,11 @@ import torch
 from tiny import single_thread
 from torch import Tensor
 
-from diag import evaluation
-from diag.evaluation import Mean, mean, model_losses, paired, perplexity
-from diag.models import resolve
+from diag.inputs.texts import load_text
+from diag.models.model import resolve
 from diag.probes.quality.protocol import Protocol, joined
-from diag.texts import load_text
+from diag.statistics import evaluation
+from diag.statistics.evaluation import Mean, mean, model_losses, paired, perplexity
 from tdmoe.problems import InputError
 
 WINDOWS, WINDOW = 6, 48

@@ -13,15 +13,15 @@ from planted import MODES, open_planted
 from tiny import single_thread
 from torch import Tensor
 
-import tdmoe.blocks
-from tdmoe.blocks import BlockReader
-from tdmoe.expert_mode import at_ranks, binding, curve, curve_grid, prices
-from tdmoe.leave_out import Without, bases_without, groups
-from tdmoe.modes import Basis, Metrics, mode_bases, whitened_grams
-from tdmoe.rank_search import ErrorTable, Grid, error_table, rank_grid
-from tdmoe.ranks import Ranks, budget
-from tdmoe.tucker import finish, hosvd
-from tdmoe.whitening import metric
+import tdmoe.stacks.blocks
+from tdmoe.numerics.ranks import Ranks, budget
+from tdmoe.numerics.whitening import metric
+from tdmoe.stacks.blocks import BlockReader
+from tdmoe.tucker.decomposition import finish, hosvd
+from tdmoe.tucker.expert_mode import at_ranks, binding, curve, curve_grid, prices
+from tdmoe.tucker.leave_out import Without, bases_without, groups
+from tdmoe.tucker.modes import Basis, Metrics, mode_bases, whitened_grams
+from tdmoe.tucker.rank_search import ErrorTable, Grid, error_table, rank_grid
 
 SHAPE = (7, 24, 40)
 DOUBLE = torch.float64
@@ -36,7 +36,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tdmoe.blocks, "BLOCK_WEIGHTS", 3 * SHAPE[1] * SHAPE[2])
+    monkeypatch.setattr(tdmoe.stacks.blocks, "BLOCK_WEIGHTS", 3 * SHAPE[1] * SHAPE[2])
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -189,10 +189,10 @@ def test_streamed_weights_give_the_same_rows(tool: Tool, tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def run_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A run of three stacks, made through the probe."""
-    from diag.run import Job
-    from tdmoe.architecture import architecture
-    from tdmoe.checkpoint import Checkpoint
-    from tdmoe.locate import open_stack
+    from diag.runs.folder import Job
+    from tdmoe.checkpoint.reader import Checkpoint
+    from tdmoe.stacks.architecture import architecture
+    from tdmoe.stacks.locate import open_stack
 
     checkpoint = Checkpoint(write_stack(tmp_path_factory.mktemp("page"), prototypes(4, (6, 16, 24), noise=0.5)))
     tables: dict[str, list[dict[str, Any]]] = {name: [] for name in probe.TABLES}

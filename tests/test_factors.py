@@ -12,11 +12,11 @@ import torch
 from damage import Result
 
 import tdmoe.hub  # noqa: F401
-from diag import executing
-from diag.calibrating import Settings
-from diag.factors import Factors, Recipe, Source, recipes, split_specs
-from diag.open_model import OpenModel
-from diag.walk import Walk
+from diag.cli import executing
+from diag.compression.calibrating import Settings
+from diag.compression.factors import Factors, Recipe, Source, recipes, split_specs
+from diag.models.open_model import OpenModel
+from diag.models.walk import Walk
 from tdmoe.problems import InputError
 
 CALIBRATION = Settings("c4-calibration", 2048, 512)

@@ -14,20 +14,20 @@ from tiny import INDEX, plain_checkpoint, read_json, read_tensors, single_thread
 from torch import Tensor
 from zoo import CHECKPOINTS, EXPERTS, FAMILIES, HIDDEN, LAYERS, build, experts_of, load, routed, save, transpose_experts
 
-import tdmoe.blocks
-import tdmoe.gram
-import tdmoe.spectrum
-from diag import cli
+import tdmoe.numerics.gram
+import tdmoe.numerics.spectrum
+import tdmoe.stacks.blocks
+from diag.cli import app as cli
 from reports.figures import FIGURES
-from tdmoe.architecture import architecture
-from tdmoe.blocks import BlockReader
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.families import PROJECTIONS
-from tdmoe.gram import MODES, mode_grams
-from tdmoe.locate import check_layers, open_stack
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.numerics.gram import MODES, mode_grams
+from tdmoe.numerics.spectrum import mode_spectra, singular_values
 from tdmoe.problems import InputError
-from tdmoe.spectrum import mode_spectra, singular_values
-from tdmoe.stack import ExpertStack
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.blocks import BlockReader
+from tdmoe.stacks.families import PROJECTIONS
+from tdmoe.stacks.locate import check_layers, open_stack
+from tdmoe.stacks.stack import ExpertStack
 
 SEED = 20
 Saved = Callable[[str, str], Path]
@@ -318,11 +318,11 @@ def one_expert(stack: ExpertStack) -> int:
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products in float32, and pieces so small that a pico stack has many blocks, strips and panels."""
-    monkeypatch.setattr(tdmoe.spectrum, "BLOCK_WEIGHTS", 0)
-    monkeypatch.setattr(tdmoe.blocks, "BLOCK_WEIGHTS", 1100)
-    monkeypatch.setattr(tdmoe.blocks, "STRIP_WEIGHTS", 50)
-    monkeypatch.setattr(tdmoe.gram, "STRIP_WEIGHTS", 50)
-    monkeypatch.setattr(tdmoe.gram, "PANEL", 5)
+    monkeypatch.setattr(tdmoe.numerics.spectrum, "BLOCK_WEIGHTS", 0)
+    monkeypatch.setattr(tdmoe.stacks.blocks, "BLOCK_WEIGHTS", 1100)
+    monkeypatch.setattr(tdmoe.stacks.blocks, "STRIP_WEIGHTS", 50)
+    monkeypatch.setattr(tdmoe.numerics.gram, "STRIP_WEIGHTS", 50)
+    monkeypatch.setattr(tdmoe.numerics.gram, "PANEL", 5)
 
 
 @pytest.mark.parametrize(("name", "layout"), CHECKPOINTS)

@@ -12,11 +12,11 @@ from tiny import single_thread
 from torch import Tensor
 from zoo import EXPERTS, FAMILIES, HIDDEN, build, experts_of, routed
 
-from tdmoe.families import PROJECTIONS
 from tdmoe.forms import parameters, restore, stored_bits
 from tdmoe.forms.integers import packed, unpacked
-from tdmoe.modules import factorise
 from tdmoe.problems import InputError
+from tdmoe.runtime.modules import factorise
+from tdmoe.stacks.families import PROJECTIONS
 
 SPECS: dict[str, dict[str, Any]] = {
     "low_rank": {"kind": "low_rank", "rank": 5, "base": False},

@@ -14,13 +14,13 @@ from torch import Tensor
 from zoo import FAMILIES, build, experts_of, save, transpose_experts
 
 import tdmoe.hub  # noqa: F401
-from diag.hollow import Experts
-from diag.models import resolve
-from diag.transformer import load_model
-from diag.walk import Walk
-from tdmoe.architecture import architecture
-from tdmoe.checkpoint import Checkpoint
+from diag.models.hollow import Experts
+from diag.models.model import resolve
+from diag.models.transformer import load_model
+from diag.models.walk import Walk
+from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.problems import InputError
+from tdmoe.stacks.architecture import architecture
 
 # one a layout, and families that name, transpose or tie something of their own
 CASES = [

@@ -22,7 +22,7 @@ from damage import FIRST, SECOND, THIRD, Result, refuses
 from hub_server import Fault, Hub, serving
 from tiny import INDEX, read_json, write_json
 
-from diag.remote import pause
+from diag.models.remote import pause
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 REPO = "acme/Tiny-MoE"
@@ -45,7 +45,7 @@ def hub(model: Path, tool: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", server.endpoint)
         monkeypatch.setenv("HF_TOKEN", SECRET)
         server.slept = slept = []  # type: ignore[attr-defined]
-        monkeypatch.setattr("diag.remote.pause", lambda *a: slept.append(pause(*a)) or 0.0)
+        monkeypatch.setattr("diag.models.remote.pause", lambda *a: slept.append(pause(*a)) or 0.0)
         monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", slept.append)
         monkeypatch.setattr(
             "diag.commands.running.write_page", lambda folder, tables: folder.path / "report.html"
@@ -222,7 +222,9 @@ def test_an_answer_without_end_is_given_up(
 
 def test_ctrl_c_does_not_wait_for_a_busy_hub(hub: Hub, model: Path, tmp_path: Path) -> None:
     """Every read of weights is told to come again in a minute."""
-    code = "import signal; from diag.cli import main; signal.signal(signal.SIGINT, signal.default_int_handler); main()"
+    code = (
+        "import signal; from diag.cli.app import main; signal.signal(signal.SIGINT, signal.default_int_handler); main()"
+    )
     headers = sum(1 for _ in model.glob("*.safetensors"))
     hub.faults = [
         Fault("GET /cdn/", body_bytes=None, times=2 * headers),
@@ -355,7 +357,7 @@ def test_a_download_that_is_not_what_the_hub_lists_is_deleted(
             Path(path).resolve().write_bytes(data)
         return path
 
-    monkeypatch.setattr("diag.hub.hf_hub_download", flipped)
+    monkeypatch.setattr("diag.models.hub.hf_hub_download", flipped)
     result = run("--model", REPO, "--out", tmp_path / "o")
     assert result.code == 2 and re.search(rf"{SECOND}: its SHA-256 .*; the download was deleted, run", result.err)
     assert SECOND not in cached(tmp_path) and FIRST in cached(tmp_path)
@@ -367,7 +369,7 @@ def test_a_full_disk_names_the_cache(
     def full(*_: object, **__: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("diag.hub.hf_hub_download", full)
+    monkeypatch.setattr("diag.models.hub.hf_hub_download", full)
     message = rf"no space left in {tmp_path / 'hub'}; free some, set HF_HUB_CACHE, or use --remote"
     refuses(run("--model", REPO, "--out", tmp_path / "out"), message, tmp_path / "out")
 

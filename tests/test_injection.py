@@ -11,8 +11,8 @@ from torch import Tensor
 from zoo import FAMILIES as MODELS
 from zoo import build, experts_of, routed
 
-from tdmoe.injection import DESIGNS, FAMILIES, Injector, Norms, directions, draw, errors, subspace
 from tdmoe.problems import InputError, WeightError
+from tdmoe.runtime.injection import DESIGNS, FAMILIES, Injector, Norms, directions, draw, errors, subspace
 
 SHAPES = [(4, 6, 10), (3, 11, 8)]
 

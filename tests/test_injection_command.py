@@ -15,8 +15,8 @@ import torch
 from damage import Result, refuses
 from tiny import single_thread
 
-from diag.models import resolve
-from diag.texts import load_text
+from diag.inputs.texts import load_text
+from diag.models.model import resolve
 from reports.figures import figures_for
 from reports.page import render
 
@@ -40,7 +40,7 @@ def printed(statistics: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     out = tmp_path_factory.mktemp("injection") / "out"
     asked = ("injection", "--model", "mini", "--statistics", statistics, "--out", out, *ASKED)
     done = subprocess.run(
-        [sys.executable, "-m", "diag.cli", *map(str, asked)], check=True, capture_output=True, text=True
+        [sys.executable, "-m", "diag.cli.app", *map(str, asked)], check=True, capture_output=True, text=True
     )
     return out, done.stdout
 

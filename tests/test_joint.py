@@ -10,16 +10,16 @@ import torch
 from tiny import single_thread
 from zoo import FAMILIES, build, save
 
-import tdmoe.blocks
-from tdmoe.architecture import architecture
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.errors import stack_errors
-from tdmoe.joint import JointReader, open_named, plan, reader
-from tdmoe.locate import open_stack
-from tdmoe.modes import mode_bases
-from tdmoe.products import expert_blocks
-from tdmoe.ranks import Ranks
-from tdmoe.tucker import finish, hosvd
+import tdmoe.stacks.blocks
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.numerics.errors import stack_errors
+from tdmoe.numerics.products import expert_blocks
+from tdmoe.numerics.ranks import Ranks
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.joint import JointReader, open_named, plan, reader
+from tdmoe.stacks.locate import open_stack
+from tdmoe.tucker.decomposition import finish, hosvd
+from tdmoe.tucker.modes import mode_bases
 
 DOUBLE = torch.float64
 
@@ -36,7 +36,7 @@ def test_it_reads_gate_then_up(name: str, fused: bool, tmp_path: Path, monkeypat
     if name == "gpt_oss" and not fused:
         pytest.skip("GPT-OSS is stored fused only")
     family = FAMILIES[name]
-    monkeypatch.setattr(tdmoe.blocks, "BLOCK_WEIGHTS", 3 * family.width * 24)
+    monkeypatch.setattr(tdmoe.stacks.blocks, "BLOCK_WEIGHTS", 3 * family.width * 24)
     with Checkpoint(save(build(family), tmp_path, fused=fused)) as checkpoint:
         arch, layer = architecture(checkpoint.config), family.moe_layers[0]
         gate, up = (open_stack(checkpoint, arch, layer, p) for p in ("gate", "up"))

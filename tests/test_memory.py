@@ -19,16 +19,16 @@ STACK = SHAPE[0] * SHAPE[1] * SHAPE[2] * 2
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from diag.models import resolve
+from diag.models.model import resolve
 from diag.probes.spectra import Settings, run
-import tdmoe.blocks
-from tdmoe.architecture import architecture
-from tdmoe.blocks import plan_blocks
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.families import PROJECTIONS
-from tdmoe.locate import open_stack
+import tdmoe.stacks.blocks
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.blocks import plan_blocks
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.stacks.families import PROJECTIONS
+from tdmoe.stacks.locate import open_stack
 
-tdmoe.blocks.BLOCK_WEIGHTS = 1 << 20
+tdmoe.stacks.blocks.BLOCK_WEIGHTS = 1 << 20
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -88,14 +88,14 @@ MOBE = """
 import resource, sys
 from pathlib import Path
 import torch
-import tdmoe.blocks
-from tdmoe.architecture import architecture
-from tdmoe.blocks import BlockReader
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.locate import open_stack
+import tdmoe.stacks.blocks
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.blocks import BlockReader
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.stacks.locate import open_stack
 from tdmoe.methods import Allotment, StackStatistics, parse
 
-tdmoe.blocks.BLOCK_WEIGHTS = 1 << 17
+tdmoe.stacks.blocks.BLOCK_WEIGHTS = 1 << 17
 folder, small, spec = sys.argv[1:]
 method, options = parse(spec)
 

@@ -14,14 +14,14 @@ from test_tucker import decaying
 from tiny import single_thread
 from torch import Tensor
 
-from tdmoe.blocks import BlockReader
 from tdmoe.forms import linear, restore, stored_bits
 from tdmoe.methods import METHODS, Allotment, StackStatistics, parse
 from tdmoe.mobe import fit
 from tdmoe.mobe.sizes import Sizes
+from tdmoe.numerics.ranks import Ranks
+from tdmoe.numerics.whitening import metric
 from tdmoe.problems import InputError
-from tdmoe.ranks import Ranks
-from tdmoe.whitening import metric
+from tdmoe.stacks.blocks import BlockReader
 
 SHAPES = [(6, 10, 14), (5, 17, 9)]  # wide, and tall
 DOUBLE = torch.float64
@@ -35,7 +35,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tdmoe.blocks.BLOCK_WEIGHTS", 2 * 17 * 9)
+    monkeypatch.setattr("tdmoe.stacks.blocks.BLOCK_WEIGHTS", 2 * 17 * 9)
 
 
 Made = Callable[..., Any]

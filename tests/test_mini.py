@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from diag.models import resolve
-from diag.recipe.measure import cut_windows, routing, score
-from diag.recipe.train import END_OF_TEXT, batches, encode, learning_rate, train_tokenizer
-from diag.texts import load_text
-from tdmoe.architecture import architecture
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.locate import open_stack
+from diag.inputs.texts import load_text
+from diag.models.model import resolve
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.locate import open_stack
+from tools.mini.measure import cut_windows, routing, score
+from tools.mini.train import END_OF_TEXT, batches, encode, learning_rate, train_tokenizer
 
 WINDOWS = 24
 
@@ -90,7 +90,7 @@ def test_the_recipe_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, shape: tuple[int, int, int]
 ) -> None:
     """A few small steps of the real recipe on a short text lower the loss and write a checkpoint that loads."""
-    from diag.recipe import train as recipe
+    from tools.mini import train as recipe
 
     monkeypatch.setattr(recipe, "WINDOWS_PER_STEP", 2)
     monkeypatch.setattr(recipe, "WARMUP_STEPS", 2)

@@ -12,13 +12,13 @@ from test_tucker import decaying
 from tiny import single_thread
 from torch import Tensor
 
-from tdmoe.architecture import architecture
-from tdmoe.checkpoint import Checkpoint
+from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.forms.bases import ACTIVATIONS
-from tdmoe.locate import open_stack
 from tdmoe.mobe import fit, published, sizes
 from tdmoe.mobe.objective import Objective, Point, mix, orthogonal
 from tdmoe.mobe.sizes import Sizes
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.locate import open_stack
 
 MINI = Path(__file__).parents[1] / "diag" / "assets" / "mini"
 DOUBLE = torch.float64

@@ -11,10 +11,10 @@ import pytest
 import torch
 from planted import write_stack
 
-from diag.catalog import HUB_IDS
-from diag.models import resolve
-from tdmoe.families import FAMILIES
+from diag.models.catalog import HUB_IDS
+from diag.models.model import resolve
 from tdmoe.problems import InputError
+from tdmoe.stacks.families import FAMILIES
 
 
 def hub_cache(root: Path, hub_id: str, commit: str = "0123456789abcdef0123456789abcdef01234567") -> Path:
@@ -45,7 +45,7 @@ def test_a_folder_is_shown_by_its_last_component(tmp_path: Path) -> None:
 def test_a_cached_hub_id_runs_through_symlinks(tmp_path: Path) -> None:
     hub_cache(tmp_path / "hub", "acme/Tiny-MoE")
     result = subprocess.run(
-        [sys.executable, "-m", "diag.cli", "spectra", "--model", "acme/Tiny-MoE", "--out", str(tmp_path / "out")],
+        [sys.executable, "-m", "diag.cli.app", "spectra", "--model", "acme/Tiny-MoE", "--out", str(tmp_path / "out")],
         capture_output=True,
         text=True,
         env=os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"},

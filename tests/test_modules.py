@@ -12,10 +12,10 @@ from tiny import single_thread
 from torch import Tensor
 from zoo import EXPERTS, FAMILIES, HIDDEN, build, experts_of, routed
 
-from tdmoe.families import PROJECTIONS
 from tdmoe.forms.grouped import grouped
-from tdmoe.modules import factorise
 from tdmoe.problems import InputError
+from tdmoe.runtime.modules import factorise
+from tdmoe.stacks.families import PROJECTIONS
 
 RANKS = {"gate": (3, 7, 11), "up": (EXPERTS, 9, 10), "down": (4, HIDDEN, 8)}
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from diag.probes import operator as probe
 from diag.probes.operator import Settings, bounds
 from diag.probes.operator.cases import HOOI, HOSVD
-from tdmoe.gram import ModeGram
+from tdmoe.numerics.gram import ModeGram
 
 SHAPE = (9, 12, 20)
 

@@ -13,20 +13,20 @@ from planted import MODES, open_planted, orthonormal, planted
 from tiny import single_thread
 from torch import Tensor
 
-import tdmoe.blocks
-import tdmoe.operator_norm
-import tdmoe.residual
-import tdmoe.truncation
+import tdmoe.forms.residual
+import tdmoe.numerics.operator_norm
+import tdmoe.stacks.blocks
+import tdmoe.tucker.truncation
 from tdmoe import methods
-from tdmoe.blocks import BlockReader
+from tdmoe.forms.residual import residual
 from tdmoe.forms.slices import outputs
-from tdmoe.gram import mode_grams
 from tdmoe.methods import Allotment
-from tdmoe.modes import basis, mode_bases
-from tdmoe.operator_norm import TIGHT, norms_of_grams
-from tdmoe.residual import residual
-from tdmoe.tensor_norm import tensor_norm
-from tdmoe.truncation import expert_components, expert_truncation, mode_truncations
+from tdmoe.numerics.gram import mode_grams
+from tdmoe.numerics.operator_norm import TIGHT, norms_of_grams
+from tdmoe.numerics.tensor_norm import tensor_norm
+from tdmoe.stacks.blocks import BlockReader
+from tdmoe.tucker.modes import basis, mode_bases
+from tdmoe.tucker.truncation import expert_components, expert_truncation, mode_truncations
 
 SHAPES = {"wide": (6, 9, 14), "tall": (5, 15, 8), "many": (21, 4, 7)}
 HOW: dict[str, Any] = {"dtype": torch.float64}
@@ -41,15 +41,15 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks, strips and chunks, so that their bounds are crossed."""
-    monkeypatch.setattr(tdmoe.blocks, "BLOCK_WEIGHTS", 300)
-    for module in (tdmoe.residual, tdmoe.truncation):
+    monkeypatch.setattr(tdmoe.stacks.blocks, "BLOCK_WEIGHTS", 300)
+    for module in (tdmoe.forms.residual, tdmoe.tucker.truncation):
         monkeypatch.setattr(module, "HELD_WEIGHTS", 400)
 
 
 @pytest.fixture
 def iterated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Krylov spaces also for small matrices."""
-    monkeypatch.setattr(tdmoe.operator_norm, "SMALL", 0)
+    monkeypatch.setattr(tdmoe.numerics.operator_norm, "SMALL", 0)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -106,7 +106,7 @@ def test_norms_of_any_scale(iterated: None, scale: float) -> None:
 def test_where_the_iteration_misses_the_norm_it_is_computed(iterated: None, monkeypatch: pytest.MonkeyPatch) -> None:
     X = draw(2, 30, 40)
     monkeypatch.setattr(
-        tdmoe.operator_norm, "largest_ritz_value", lambda G_NN, seed: 0.9 * float(G_NN.diagonal().max())
+        tdmoe.numerics.operator_norm, "largest_ritz_value", lambda G_NN, seed: 0.9 * float(G_NN.diagonal().max())
     )
     found = norms_of_grams(X @ X.mT)
     np.testing.assert_allclose(found.lower_B, norm2(X).numpy(), rtol=1e-12)
@@ -116,7 +116,7 @@ def test_where_the_iteration_misses_the_norm_it_is_computed(iterated: None, monk
 def test_a_ritz_value_is_never_above_the_eigenvalue() -> None:
     values = torch.cat([torch.ones(20), torch.linspace(0.999, 0.0, 180)]).double()  # a flat top
     Q = orthonormal(200, 200, seed=3)
-    found = tdmoe.operator_norm.largest_ritz_value(Q.T * values @ Q, seed=1)
+    found = tdmoe.numerics.operator_norm.largest_ritz_value(Q.T * values @ Q, seed=1)
     assert 1 - 2e-4 <= found <= 1 + 1e-12
 
 

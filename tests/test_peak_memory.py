@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from diag import peak_memory
-from diag.manifest import make_manifest
-from diag.run import Part, RunFolder
+from diag.runs import peak_memory
+from diag.runs.folder import Part, RunFolder
+from diag.runs.manifest import make_manifest
 
 ONE, TWO = Part("quality", "one"), Part("quality", "two")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diag.null import gaussian_singular_values, marchenko_pastur_quantiles
-from diag.powerlaw import (
+from diag.statistics.null import gaussian_singular_values, marchenko_pastur_quantiles
+from diag.statistics.powerlaw import (
     ALPHA_LIMIT,
     MIN_POINTS,
     MIN_TAIL,

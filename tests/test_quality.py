@@ -21,10 +21,11 @@ from safetensors.torch import save_file
 from tiny import single_thread
 
 import tdmoe.hub  # noqa: F401
-from diag import cli, parse
-from diag.models import resolve
+from diag.cli import app as cli
+from diag.declare import parse
+from diag.inputs.texts import load_text
+from diag.models.model import resolve
 from diag.probes.quality import COLUMNS, DataSet, Saved, Subject, macro_row, part_of, perplexity_row
-from diag.texts import load_text
 
 DATA = Path(__file__).parent / "data" / "tasks"
 WINDOWS, WINDOW = 4, 96

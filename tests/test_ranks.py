@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from tdmoe.numerics.ranks import Ranks, budget, published_ranks, stored_ranks
 from tdmoe.problems import InputError
-from tdmoe.ranks import Ranks, budget, published_ranks, stored_ranks
 
 QWEN3_30B, GPT_OSS_20B = (128, 768, 2048), (32, 2880, 2880)
 

@@ -18,10 +18,10 @@ import pytest
 from damage import Result, refuses
 from tiny import plain_checkpoint, write_checkpoint
 
-from diag import on_ray
+from diag.jobs import on_ray
+from diag.jobs.session import Request, Session
+from diag.jobs.work import Failed
 from diag.probes.spectra import Settings
-from diag.session import Request, Session
-from diag.work import Failed
 
 pytest.importorskip("ray", reason="Ray is not installed")
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="workers are found through /proc")
@@ -38,7 +38,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(model: Path, out: Path, *options: str, mark: str = "", **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "diag.cli", "spectra", "--model", str(model), *SLOW, "--out", str(out)]
+    command = [sys.executable, "-m", "diag.cli.app", "spectra", "--model", str(model), *SLOW, "--out", str(out)]
     command += ["--projections", "gate,up"]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", MARK: mark, **environment}
     return subprocess.Popen(
@@ -164,7 +164,7 @@ def test_what_no_cluster_can_run_is_refused_before_any_work(
 def test_without_ray_it_says_what_to_install(
     run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "diag.on_ray")
+    monkeypatch.delitem(sys.modules, "diag.jobs.on_ray")
     monkeypatch.setitem(sys.modules, "ray", None)
     result = run("--model", "mini", "--engine", "ray", "--out", tmp_path / "out")
     refuses(result, "--engine ray: Ray is not installed; run pip install", tmp_path / "out")

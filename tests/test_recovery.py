@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from diag.probes.superweights import entry_groups
 from diag.probes.superweights.entry_recovery import Estimate, method_rows, rank_grid, svd_rows, track
-from tdmoe import entry_groups
+from tdmoe.numerics.recovery import Curves, recovery_curves
 from tdmoe.problems import InputError
-from tdmoe.recovery import Curves, recovery_curves
 
 TALL, WIDE = (37, 21), (19, 43)
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,16 +12,16 @@ from planted import open_planted
 from tiny import single_thread
 from torch import Tensor
 
-import tdmoe.blocks
-from tdmoe.blocks import BlockReader
+import tdmoe.stacks.blocks
 from tdmoe.forms.bases import BasisExperts
 from tdmoe.forms.tucker import TuckerExperts
-from tdmoe.mobe.refit import refit_left
-from tdmoe.modes import mode_bases
-from tdmoe.ranks import Ranks
-from tdmoe.refit import refit_core, solve
-from tdmoe.tucker import finish, hosvd
-from tdmoe.whitening import metric
+from tdmoe.mobe.left_factors import refit_left
+from tdmoe.numerics.ranks import Ranks
+from tdmoe.numerics.whitening import metric
+from tdmoe.stacks.blocks import BlockReader
+from tdmoe.tucker.core_refit import refit_core, solve
+from tdmoe.tucker.decomposition import finish, hosvd
+from tdmoe.tucker.modes import mode_bases
 
 SHAPE = (5, 7, 9)
 DOUBLE = torch.float64
@@ -40,7 +40,7 @@ def W_EOI() -> Tensor:
 
 @pytest.fixture
 def reader(tmp_path: Path, W_EOI: Tensor, monkeypatch: pytest.MonkeyPatch) -> BlockReader:
-    monkeypatch.setattr(tdmoe.blocks, "BLOCK_WEIGHTS", 2 * SHAPE[1] * SHAPE[2])
+    monkeypatch.setattr(tdmoe.stacks.blocks, "BLOCK_WEIGHTS", 2 * SHAPE[1] * SHAPE[2])
     return BlockReader(open_planted(tmp_path, W_EOI), 10**9)
 
 

@@ -14,18 +14,18 @@ from damage import Result
 from tiny import read_tensors
 
 from diag import probes
-from diag.executing import make_factors
-from diag.factors import Source, recipes
-from diag.open_model import OpenModel
-from diag.run import Job
-from diag.session import Request, Session
+from diag.cli.executing import make_factors
+from diag.compression.factors import Source, recipes
+from diag.jobs.session import Request, Session
+from diag.models.open_model import OpenModel
+from diag.runs.folder import Job
 from tdmoe import methods
-from tdmoe.blocks import BlockPlan, plan_blocks
 from tdmoe.forms import Factored, restore
 from tdmoe.forms.tucker import TuckerExperts
-from tdmoe.joint import reader
+from tdmoe.numerics.products import expert_blocks, mode_products
 from tdmoe.problems import InputError
-from tdmoe.products import expert_blocks, mode_products
+from tdmoe.stacks.blocks import BlockPlan, plan_blocks
+from tdmoe.stacks.joint import reader
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ import pytest
 from transformers import conversion_mapping
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from tdmoe.architecture import architecture
-from tdmoe.families import FAMILIES, UNSUPPORTED, Family
 from tdmoe.problems import InputError
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.families import FAMILIES, UNSUPPORTED, Family
 
 PARTS = ("_text", "_thinker", "_vision_encoder")  # of a multimodal model
 

@@ -18,9 +18,9 @@ from test_figures import synthetic_run
 from test_page import Outline, words
 from test_quality_page import ratios, run_of, schedule
 
-from diag.finished import load
-from diag.manifest import make_manifest
-from diag.run import Part, RunFolder
+from diag.runs.finished import load
+from diag.runs.folder import Part, RunFolder
+from diag.runs.manifest import make_manifest
 
 Run = dict[str, Any]
 Tool = Callable[..., Result]

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from damage import Result, signed
 
-from diag import partial
-from diag.files import lock
-from diag.manifest import make_manifest
-from diag.results import Row
-from diag.run import Part, RunFolder
+from diag.runs import partial
+from diag.runs.files import lock
+from diag.runs.folder import Part, RunFolder
+from diag.runs.manifest import make_manifest
+from diag.runs.results import Row
 
 PARTS = [Part("probe", name) for name in ("a", "b")]
 COLUMNS = {"table": ("text", "value", "status")}

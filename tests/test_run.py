@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from processes import command as run
 
-from diag.files import lock
+from diag.runs.files import lock
 
 LAYERS = "0,2"
 JOBS = [f"spectra-L00{layer}-{projection}" for layer in (0, 2) for projection in ("gate", "up", "down")]
@@ -22,7 +22,7 @@ JOBS = [f"spectra-L00{layer}-{projection}" for layer in (0, 2) for projection in
 # Runs the command, and kills the process hard at the n-th call of a function, before or after it does its work.
 KILLER = """
 import os, signal, sys
-import diag.run
+import diag.runs.folder
 owner, name = {owner}, {name!r}
 original, calls = getattr(owner, name), []
 def deadly(*args, **kwargs):
@@ -32,7 +32,7 @@ def deadly(*args, **kwargs):
     if len(calls) == {nth}: os.kill(os.getpid(), signal.SIGKILL)
     return value
 setattr(owner, name, deadly)
-from diag.cli import main
+from diag.cli.app import main
 sys.argv = ["tdmoe-diag", *sys.argv[1:]]
 main()
 """
@@ -98,7 +98,7 @@ def test_two_runs_give_identical_tables(finished: Path, tmp_path: Path) -> None:
 
 def test_so_do_two_of_two_threads(tmp_path: Path) -> None:
     for name in "ab":
-        arguments = [sys.executable, "-m", "diag.cli", *command(tmp_path / name)]
+        arguments = [sys.executable, "-m", "diag.cli.app", *command(tmp_path / name)]
         subprocess.run(arguments, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
         assert json.loads((tmp_path / name / "run.json").read_text())["threads"] == 2
     assert table(tmp_path / "a") == table(tmp_path / "b")
@@ -107,14 +107,14 @@ def test_so_do_two_of_two_threads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "nth", "before", "survivors"),
     [
-        ("diag.run.RunFolder", "finish", 3, False, 3),
-        ("diag.run.RunFolder", "finish", 1, True, 0),
-        ("diag.results", "write_bytes", 2, False, 1),  # after the second job's arrays, before its JSON
+        ("diag.runs.folder.RunFolder", "finish", 3, False, 3),
+        ("diag.runs.folder.RunFolder", "finish", 1, True, 0),
+        ("diag.runs.results", "write_bytes", 2, False, 1),  # after the second job's arrays, before its JSON
         ("__import__('pathlib').Path", "replace", 6, True, 1),  # between writing a file and renaming it
-        ("diag.run.RunFolder", "write_table", 1, True, 6),
+        ("diag.runs.folder.RunFolder", "write_table", 1, True, 6),
         ("__import__('pathlib').Path", "replace", 1, True, 0),  # before run.json is there at all
-        ("diag.run.RunFolder", "_save_manifest", 1, False, 0),
-        ("diag.run", "lock", 1, False, 0),
+        ("diag.runs.folder.RunFolder", "_save_manifest", 1, False, 0),
+        ("diag.runs.folder", "lock", 1, False, 0),
     ],
 )
 def test_killed_anywhere_it_goes_on_without_repeating(
@@ -149,7 +149,7 @@ def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_ends_the_run_and_keeps_what_is_done(finished: Path, tmp_path: Path) -> None:
     code = KILLER.replace("os.kill(os.getpid(), signal.SIGKILL)", "raise OSError(28, 'No space left on device', 'x')")
     out = tmp_path / "full"
-    result = run(*command(out), code=code.format(owner="diag.results", name="write_bytes", nth=3, before=True))
+    result = run(*command(out), code=code.format(owner="diag.runs.results", name="write_bytes", nth=3, before=True))
     assert result.returncode == 1
     assert "No space left on device" in result.stderr
     assert "the same command goes on from there" in result.stderr
@@ -173,7 +173,7 @@ def test_another_choice_of_layers_in_one_folder_leaves_no_stale_output(finished:
 @pytest.mark.parametrize("sink", ["closed", "both closed", "full"])
 def test_output_that_nobody_takes_loses_nothing(finished: Path, tmp_path: Path, sink: str) -> None:
     out = tmp_path / "out"
-    arguments = [sys.executable, "-m", "diag.cli", *command(out)]
+    arguments = [sys.executable, "-m", "diag.cli.app", *command(out)]
     if sink == "full" and not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     if sink == "both closed":
@@ -216,8 +216,10 @@ def test_less_memory_goes_on_with_what_is_done(finished: Path, tmp_path: Path) -
 
 def test_interrupted_by_the_user_it_says_how_to_go_on(tmp_path: Path) -> None:
     handler = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background shell may have it ignored
-    code = KILLER.replace("signal.SIGKILL", "signal.SIGINT").replace("import diag.run", f"import diag.run\n{handler}")
-    code = code.format(owner="diag.run.RunFolder", name="finish", nth=2, before=False)
+    code = KILLER.replace("signal.SIGKILL", "signal.SIGINT").replace(
+        "import diag.runs.folder", f"import diag.runs.folder\n{handler}"
+    )
+    code = code.format(owner="diag.runs.folder.RunFolder", name="finish", nth=2, before=False)
     result = run(*command(tmp_path / "x"), code=code)
     assert result.returncode == 130
     assert "the same command goes on" in result.stderr

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from diag import parse
+from diag.declare import parse
+from diag.declare.schedule import middle_out
 from tdmoe.problems import InputError
-from tdmoe.schedule import middle_out
 
 
 @pytest.mark.parametrize(

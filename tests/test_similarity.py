@@ -12,8 +12,8 @@ from scipy.linalg import subspace_angles
 from tiny import single_thread
 from torch import Tensor
 
-import tdmoe.similarity
-from tdmoe.similarity import (
+import tdmoe.numerics.similarity
+from tdmoe.numerics.similarity import (
     Similarity,
     hartley,
     leading_spaces,
@@ -22,7 +22,7 @@ from tdmoe.similarity import (
     sampled_pairs,
     similarities,
 )
-from tdmoe.whitening import metric
+from tdmoe.numerics.whitening import metric
 
 SHAPE = (6, 20, 36)
 DIRECTIONS = 3
@@ -70,7 +70,7 @@ def test_angles_are_those_of_scipy(shape: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("whitened", [False, True])
 def test_cka_is_that_of_explicit_activations(whitened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        tdmoe.similarity, "BLOCK_WEIGHTS", 5 * SHAPE[0] * SHAPE[2]
+        tdmoe.numerics.similarity, "BLOCK_WEIGHTS", 5 * SHAPE[0] * SHAPE[2]
     )  # strips of five rows, the last of one
     W_EOI, x_TI = draw(*SHAPE), draw(200, SHAPE[2], seed=1) * torch.arange(1, SHAPE[2] + 1) ** -0.5
     S_II = metric(x_TI.T @ x_TI / len(x_TI), 0.0).S_NN if whitened else None

@@ -11,13 +11,13 @@ import tensorly
 import torch
 from planted import MODES, open_planted, planted
 
-import tdmoe.spectrum
-from diag.powerlaw import fit_indices, fit_rank_exponent
-from tdmoe.blocks import BlockReader
-from tdmoe.gram import mode_grams
-from tdmoe.precision import full_precision
+import tdmoe.numerics.spectrum
+from diag.statistics.powerlaw import fit_indices, fit_rank_exponent
+from tdmoe.numerics.gram import mode_grams
+from tdmoe.numerics.precision import full_precision
+from tdmoe.numerics.spectrum import mode_spectra
 from tdmoe.problems import WeightError
-from tdmoe.spectrum import mode_spectra
+from tdmoe.stacks.blocks import BlockReader
 
 SHAPE = (12, 40, 72)
 AMPLE = 10**9
@@ -41,7 +41,7 @@ def test_a_planted_exponent_is_recovered_in_each_mode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, alpha: float, products: str
 ) -> None:
     if products == "float32":
-        monkeypatch.setattr(tdmoe.spectrum, "BLOCK_WEIGHTS", 0)
+        monkeypatch.setattr(tdmoe.numerics.spectrum, "BLOCK_WEIGHTS", 0)
     sigma = 3.0 * np.arange(1, SHAPE[MODES.index(mode)] + 1.0) ** -alpha
     stack = open_planted(tmp_path, planted(SHAPE, mode, sigma))
     spectrum = mode_spectra(BlockReader(stack, AMPLE)).modes[mode]
@@ -59,8 +59,8 @@ def test_a_planted_exponent_is_recovered_in_each_mode(
 def test_singular_values_equal_svd(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, memory: int, blocks: int
 ) -> None:
-    monkeypatch.setattr(tdmoe.spectrum, "BLOCK_WEIGHTS", 0)
-    monkeypatch.setattr("tdmoe.blocks.BLOCK_WEIGHTS", blocks)
+    monkeypatch.setattr(tdmoe.numerics.spectrum, "BLOCK_WEIGHTS", 0)
+    monkeypatch.setattr("tdmoe.stacks.blocks.BLOCK_WEIGHTS", blocks)
     W_EOI = (0.02 * gaussian(SHAPE)).to(dtype)
     reader = BlockReader(open_planted(tmp_path, W_EOI, dtype), memory)
     spectra = mode_spectra(reader).modes
@@ -73,7 +73,7 @@ def test_float32_products_keep_their_promise_on_a_stack_of_many_blocks(tmp_path:
     decay = torch.arange(1, 705, dtype=torch.float64) ** -0.3
     W_EOI = (gaussian(shape) * decay).to(torch.bfloat16)
     reader = BlockReader(open_planted(tmp_path, W_EOI, torch.bfloat16), AMPLE)
-    assert math.prod(shape) > tdmoe.spectrum.BLOCK_WEIGHTS
+    assert math.prod(shape) > tdmoe.numerics.spectrum.BLOCK_WEIGHTS
     single, double = mode_grams(reader), mode_grams(reader, dtype=torch.float64)
     spectra = mode_spectra(reader).modes
     for mode in MODES:
@@ -89,7 +89,7 @@ def test_float32_products_keep_their_promise_on_a_stack_of_many_blocks(tmp_path:
 def test_experts_of_zeros_do_not_hide_the_rounding_of_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zeros: int
 ) -> None:
-    monkeypatch.setattr("tdmoe.blocks.BLOCK_WEIGHTS", 1)  # one expert a block
+    monkeypatch.setattr("tdmoe.stacks.blocks.BLOCK_WEIGHTS", 1)  # one expert a block
     W_EOI = gaussian(SHAPE).to(torch.bfloat16)
     W_EOI[:zeros] = 0
     reader = BlockReader(open_planted(tmp_path, W_EOI, torch.bfloat16), AMPLE)
@@ -100,14 +100,14 @@ def test_experts_of_zeros_do_not_hide_the_rounding_of_the_others(
 
 
 def test_values_that_float32_would_drown_are_redone_in_float64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tdmoe.spectrum, "BLOCK_WEIGHTS", 0)
+    monkeypatch.setattr(tdmoe.numerics.spectrum, "BLOCK_WEIGHTS", 0)
     sigma = np.geomspace(1.0, 1e-5, SHAPE[2])
     stack = open_planted(tmp_path, planted(SHAPE, "input", sigma))
     spectrum = mode_spectra(BlockReader(stack, AMPLE)).modes["input"]
     assert spectrum.precision == "float64"
     assert spectrum.noise_floor < 1e-5
     np.testing.assert_allclose(spectrum.sigma, sigma, rtol=0.02, atol=1e-6 * 1e-2)
-    monkeypatch.setattr(tdmoe.spectrum, "_keeps_promise", lambda *_: True)
+    monkeypatch.setattr(tdmoe.numerics.spectrum, "_keeps_promise", lambda *_: True)
     drowned = mode_spectra(BlockReader(stack, AMPLE)).modes["input"]
     assert drowned.precision == "float32"
     assert drowned.sigma[-1] < drowned.noise_floor  # and the floor says so
@@ -153,7 +153,7 @@ def test_leaving_out_a_group_equals_measuring_the_rest(tmp_path: Path, groups: i
 def test_weights_whose_squares_leave_float32_are_still_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: float
 ) -> None:
-    monkeypatch.setattr(tdmoe.spectrum, "BLOCK_WEIGHTS", 0)
+    monkeypatch.setattr(tdmoe.numerics.spectrum, "BLOCK_WEIGHTS", 0)
     W_EOI = (scale * gaussian(SHAPE)).float()
     spectra = mode_spectra(BlockReader(open_planted(tmp_path, W_EOI), AMPLE)).modes
     for mode, exact in svd_of_unfoldings(W_EOI).items():

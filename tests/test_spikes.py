@@ -10,9 +10,9 @@ import torch
 import zoo
 from torch import Tensor
 
-from tdmoe.down_projections import DownProjections, Entry, Site
 from tdmoe.problems import InputError, WeightError
-from tdmoe.spikes import Watched, discover, watch
+from tdmoe.runtime.down_projections import DownProjections, Entry, Site
+from tdmoe.runtime.spikes import Watched, discover, watch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 COLUMN, ROWS = 11, (6, 17)  # where super weights are planted: two in one column, as published for Llama-30B

@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralForCausalLM
 
-from diag.recipe.split import split
-from tdmoe.architecture import architecture
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.locate import open_stack
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.locate import open_stack
+from tools.mini.split import split
 
 
 def dense(**changed: object) -> LlamaForCausalLM:

@@ -18,9 +18,9 @@ from safetensors.torch import save as serialized
 from test_page import words
 from tiny import read_tensors
 
+from diag.inputs.texts import load_text
 from diag.probes.superweights import known as known_models
 from diag.probes.superweights.known import published
-from diag.texts import load_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Tool = Callable[..., Result]

@@ -18,7 +18,7 @@ from tiny import read_json, single_thread, write_json
 from zoo import FAMILIES, build, experts_of, load, save
 
 import tdmoe.hub
-from tdmoe.modules import factorise
+from tdmoe.runtime.modules import factorise
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from diag import texts
-from diag.texts import TEXTS, load_text, text_notes
+from diag.inputs import texts
+from diag.inputs.texts import TEXTS, load_text, text_notes
 
 FOLDER = resources.files("diag") / "assets" / "texts"
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from diag import calibrating
+from diag.compression import calibrating
+from diag.inputs.texts import load_text
 from diag.probes import superweights
 from diag.probes.attribution.plan import Plan as Attribution
 from diag.probes.attribution.plan import Request as AttributionRequest
@@ -20,7 +21,6 @@ from diag.probes.quality.plan import Plan as Quality
 from diag.probes.quality.plan import Request as QualityRequest
 from diag.probes.superweights.run import Request as SuperWeightsRequest
 from diag.probes.superweights.run import SuperWeights
-from diag.texts import load_text
 
 SHORT: dict[str, Any] = {"tokens": 512, "window": 64}
 CALIBRATED = calibrating.Settings("calibration.txt", **SHORT)

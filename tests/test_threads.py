@@ -9,8 +9,8 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from tdmoe import eigen, lapack
-from tdmoe.threads import SERIAL, WAITING, lapack_threads, sleep_while_waiting
+from tdmoe.numerics import eigen, lapack
+from tdmoe.numerics.threads import SERIAL, WAITING, lapack_threads, sleep_while_waiting
 
 
 @pytest.fixture

@@ -16,20 +16,20 @@ from tiny import single_thread
 from torch import Tensor
 from zoo import FAMILIES, build, save
 
-import tdmoe.blocks
-from tdmoe.architecture import architecture
-from tdmoe.blocks import BlockReader
-from tdmoe.checkpoint import Checkpoint
+import tdmoe.stacks.blocks
+from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.forms.tucker import TuckerExperts
-from tdmoe.locate import open_stack
-from tdmoe.modes import Metrics, mode_bases
+from tdmoe.numerics.products import expert_blocks, mode_products
+from tdmoe.numerics.ranks import Ranks
+from tdmoe.numerics.whitening import Metric, inverse_metric, metric
 from tdmoe.problems import InputError
-from tdmoe.products import expert_blocks, mode_products
-from tdmoe.rank_choice import best_ranks, candidates, measured_error
-from tdmoe.rank_search import error_table, interesting, rank_grid
-from tdmoe.ranks import Ranks
-from tdmoe.tucker import cutting_order, finish, hooi, hosvd, st_hosvd
-from tdmoe.whitening import Metric, inverse_metric, metric
+from tdmoe.stacks.architecture import architecture
+from tdmoe.stacks.blocks import BlockReader
+from tdmoe.stacks.locate import open_stack
+from tdmoe.tucker.decomposition import cutting_order, finish, hooi, hosvd, st_hosvd
+from tdmoe.tucker.modes import Metrics, mode_bases
+from tdmoe.tucker.rank_choice import best_ranks, candidates, measured_error
+from tdmoe.tucker.rank_search import error_table, interesting, rank_grid
 
 SHAPE = (6, 10, 14)
 DOUBLE = torch.float64
@@ -44,8 +44,8 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two experts a block, a few rows a strip."""
-    monkeypatch.setattr(tdmoe.blocks, "BLOCK_WEIGHTS", 2 * SHAPE[1] * SHAPE[2])
-    monkeypatch.setattr("tdmoe.modes.BLOCK_WEIGHTS", 70)
+    monkeypatch.setattr(tdmoe.stacks.blocks, "BLOCK_WEIGHTS", 2 * SHAPE[1] * SHAPE[2])
+    monkeypatch.setattr("tdmoe.tucker.modes.BLOCK_WEIGHTS", 70)
 
 
 def decaying(shape: tuple[int, int, int], seed: int = 0) -> Tensor:

@@ -8,8 +8,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from diag import windows
-from diag.texts import load_text
+from diag.inputs import windows
+from diag.inputs.texts import load_text
 
 
 def trained(model: models.Model, trainer: Any, splitter: Any, text: str) -> PreTrainedTokenizerFast:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from tiny import single_thread
 
-from diag.evaluation import mean
-from diag.models import resolve
+from diag.models.model import resolve
 from diag.probes.quality import zero_shot
+from diag.statistics.evaluation import mean
 from tdmoe.problems import InputError
 
 DATA = Path(__file__).parent / "data" / "tasks"

@@ -12,7 +12,7 @@ import zoo
 from torch import Tensor
 
 from diag.probes.superweights.zeroing import Removal, ablation_rows, beside_random, losses
-from tdmoe.down_projections import DownProjections, Entry, Site
+from tdmoe.runtime.down_projections import DownProjections, Entry, Site
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EXPERT = Site(1, "down", 3)

@@ -6,16 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diag.commands.running import (
-    command_line,
-    report_failures,
-    saved_whatever_happens,
-    table_paths,
-    with_error,
-    write_page,
-)
-from diag.defaults import ALL_PROJECTIONS, CALIBRATION_TEXT, CALIBRATION_TOKENS, MEMORY
-from diag.options import (
+from diag.cli.options import (
     CalibrationTextOption,
     CalibrationTokensOption,
     DeviceOption,
@@ -32,6 +23,15 @@ from diag.options import (
     SeedOption,
     WindowOption,
 )
+from diag.commands.running import (
+    command_line,
+    report_failures,
+    saved_whatever_happens,
+    table_paths,
+    with_error,
+    write_page,
+)
+from diag.declare.defaults import ALL_PROJECTIONS, CALIBRATION_TEXT, CALIBRATION_TOKENS, MEMORY
 
 if TYPE_CHECKING:
     from diag.probes.attribution.plan import Plan
@@ -69,10 +69,10 @@ def attribution(
     quiet: QuietOption = False,
 ) -> None:
     """Which change to TD-MoE closes how much of its gap to MoBE, at matched stored bits."""
-    from diag import parse
-    from diag.calibrating import Settings
-    from diag.console import print_lines
-    from diag.executing import execute_attribution
+    from diag.cli.console import print_lines
+    from diag.cli.executing import execute_attribution
+    from diag.compression.calibrating import Settings
+    from diag.declare import parse
     from diag.probes.attribution import TABLES
     from diag.probes.attribution.plan import Plan, Request
 
@@ -114,7 +114,7 @@ def _print_table(plan: Plan) -> None:
     """Every step with its loss, change and share of the gap, then the Shapley values."""
     from rich.table import Table
 
-    from diag.console import print_table
+    from diag.cli.console import print_table
     from diag.probes.attribution import NAME, SHAPLEY
 
     table = Table()
@@ -149,7 +149,7 @@ def _print_shares(plan: Plan) -> None:
     """How much of the gap is how TD-MoE was run, against MoBE with the same changes and as it is."""
     from rich.table import Table
 
-    from diag.console import print_table
+    from diag.cli.console import print_table
     from diag.probes.attribution import SHARES
 
     rows = plan.folder.rows(SHARES)

@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-from diag.commands.running import command_line, report_failures, saved_whatever_happens
-from diag.defaults import CALIBRATION_TEXT, CALIBRATION_TOKENS
-from diag.options import (
+from diag.cli.options import (
     DeviceOption,
     DryRunOption,
     FreshOption,
@@ -23,6 +21,8 @@ from diag.options import (
     WeightingOption,
     WindowOption,
 )
+from diag.commands.running import command_line, report_failures, saved_whatever_happens
+from diag.declare.defaults import CALIBRATION_TEXT, CALIBRATION_TOKENS
 
 
 def calibrate(
@@ -44,8 +44,8 @@ def calibrate(
     quiet: QuietOption = False,
 ) -> None:
     """Second moments of what the experts are given, from routed tokens: the metric of activation-aware compression."""
-    from diag import console, executing
-    from diag.calibrating import Calibration, Request, Settings
+    from diag.cli import console, executing
+    from diag.compression.calibrating import Calibration, Request, Settings
 
     settings = Settings(text, tokens, window, weighting.value, per_expert.value, outputs)
     line = command_line()

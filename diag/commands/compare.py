@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from diag.cli.options import LARGEST_SEED, DryRunOption, Engine, FreshOption, OutOption, QuietOption
 from diag.commands.limits import Limits
 from diag.commands.running import Pages, command_line, report_failures, saved_whatever_happens
-from diag.options import LARGEST_SEED, DryRunOption, Engine, FreshOption, OutOption, QuietOption
 from tdmoe.problems import InputError
 
 if TYPE_CHECKING:
     from diag.compare.experiment import Experiment
     from diag.compare.toml import Needed
-    from diag.run import RunFolder
+    from diag.runs.folder import RunFolder
 
 
 class Preset(StrEnum):
@@ -76,11 +76,11 @@ def compare(
     quiet: QuietOption = False,
 ) -> None:
     """The whole comparison: every command of an experiment, and one page that answers."""
-    from diag import parse
+    from diag.cli.console import print_lines
     from diag.compare.experiment import Calibration
     from diag.compare.plan import Comparison, Request, methods_of
     from diag.compare.run import execute
-    from diag.console import print_lines
+    from diag.declare import parse
 
     flags: dict[str, Any] = {
         "model": model,

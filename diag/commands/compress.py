@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diag.commands.running import command_line, report_failures, saved_whatever_happens
-from diag.defaults import ALL_PROJECTIONS, CALIBRATION_TEXT, CALIBRATION_TOKENS, MEMORY
-from diag.options import (
+from diag.cli.options import (
     DeviceOption,
     DryRunOption,
     Engine,
@@ -29,6 +27,8 @@ from diag.options import (
     WeightingOption,
     WindowOption,
 )
+from diag.commands.running import command_line, report_failures, saved_whatever_happens
+from diag.declare.defaults import ALL_PROJECTIONS, CALIBRATION_TEXT, CALIBRATION_TOKENS, MEMORY
 from tdmoe.problems import InputError
 
 RATIO = 0.4
@@ -125,10 +125,12 @@ def compress(
     quiet: QuietOption = False,
 ) -> None:
     """A smaller checkpoint that transformers loads and runs in factor form, after `import tdmoe.hub`."""
-    from diag import calibrating, console, executing, parse
-    from diag.afresh import Afresh
-    from diag.compress_run import Command, Compression, own_inputs
-    from diag.compressing import check_writable, error_kinds
+    from diag.cli import console, executing
+    from diag.compression import calibrating
+    from diag.compression.compress_run import Command, Compression, own_inputs
+    from diag.compression.compressing import check_writable, error_kinds
+    from diag.compression.rerun import Afresh
+    from diag.declare import parse
     from tdmoe import methods, spec
 
     flags = {
@@ -198,10 +200,10 @@ def compress(
 
 def _scheduled(model: str, revision: str | None, schedule: str, layers: str | None) -> str:
     """The layers that a schedule means for this model."""
-    from diag import parse
-    from diag.models import resolve
-    from tdmoe.architecture import architecture
-    from tdmoe.checkpoint import Checkpoint
+    from diag.declare import parse
+    from diag.models.model import resolve
+    from tdmoe.checkpoint.reader import Checkpoint
+    from tdmoe.stacks.architecture import architecture
 
     if layers is not None:
         raise InputError(f"--schedule {schedule}: chooses the layers; give it or --layers, not both")

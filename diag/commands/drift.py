@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diag.commands.running import (
-    command_line,
-    report_failures,
-    saved_whatever_happens,
-    table_paths,
-    with_error,
-    write_page,
-)
-from diag.defaults import ALL_PROJECTIONS, CALIBRATION_TEXT, CALIBRATION_TOKENS, MEMORY
-from diag.options import (
+from diag.cli.options import (
     CalibrationTextOption,
     CalibrationTokensOption,
     DeviceOption,
@@ -33,6 +24,15 @@ from diag.options import (
     SeedOption,
     WindowOption,
 )
+from diag.commands.running import (
+    command_line,
+    report_failures,
+    saved_whatever_happens,
+    table_paths,
+    with_error,
+    write_page,
+)
+from diag.declare.defaults import ALL_PROJECTIONS, CALIBRATION_TEXT, CALIBRATION_TOKENS, MEMORY
 
 if TYPE_CHECKING:
     from diag.probes.drift.run import Drift
@@ -80,11 +80,11 @@ def drift(
     quiet: QuietOption = False,
 ) -> None:
     """How far compressed models' residual streams and routing are from the dense model's, layer by layer."""
-    from diag import parse
-    from diag.calibrating import Settings
-    from diag.console import print_lines
-    from diag.executing import execute_drift
-    from diag.factors import recipes
+    from diag.cli.console import print_lines
+    from diag.cli.executing import execute_drift
+    from diag.compression.calibrating import Settings
+    from diag.compression.factors import recipes
+    from diag.declare import parse
     from diag.probes.drift import SCOPES, TABLES
     from diag.probes.drift.run import Drift, Request
 
@@ -128,7 +128,7 @@ def _print_table(plan: Drift) -> None:
     """Every variant after its last compressed layer."""
     from rich.table import Table
 
-    from diag.console import print_table
+    from diag.cli.console import print_table
 
     table = Table()
     for heading in ("method", "scope", "layers", "after", "angle, °", "norm ratio", "same experts", "router JS"):

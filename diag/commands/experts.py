@@ -8,9 +8,7 @@ from typing import Annotated
 
 import typer
 
-from diag.commands.running import run_probe
-from diag.defaults import ALL_PROJECTIONS, MEMORY
-from diag.options import (
+from diag.cli.options import (
     DeviceOption,
     DryRunOption,
     Engine,
@@ -26,6 +24,8 @@ from diag.options import (
     RevisionOption,
     SeedOption,
 )
+from diag.commands.running import run_probe
+from diag.declare.defaults import ALL_PROJECTIONS, MEMORY
 
 
 class Whitening(StrEnum):
@@ -67,9 +67,9 @@ def experts(
     quiet: QuietOption = False,
 ) -> None:
     """Expert mode: preserve against compress at equal storage, published and exact ranks; similarity of experts."""
-    from diag import parse
-    from diag.calibrated import saved_moments
-    from diag.console import print_expert_modes
+    from diag.cli.console import print_expert_modes
+    from diag.compression.calibrated import saved_moments
+    from diag.declare import parse
     from diag.probes.experts import Settings
 
     chosen = whitening or (Whitening.by_none if statistics is None else Whitening.by_input)

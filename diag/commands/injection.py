@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diag.commands.running import command_line, report_failures, saved_whatever_happens, table_paths, write_page
-from diag.defaults import ALL_PROJECTIONS, CALIBRATION_TEXT, CALIBRATION_TOKENS, MEMORY
-from diag.options import (
+from diag.cli.options import (
     DeviceOption,
     DryRunOption,
     FreshOption,
@@ -24,6 +22,8 @@ from diag.options import (
     RevisionOption,
     SeedOption,
 )
+from diag.commands.running import command_line, report_failures, saved_whatever_happens, table_paths, write_page
+from diag.declare.defaults import ALL_PROJECTIONS, CALIBRATION_TEXT, CALIBRATION_TOKENS, MEMORY
 from tdmoe.problems import InputError
 
 
@@ -71,7 +71,9 @@ def injection(
     quiet: QuietOption = False,
 ) -> None:
     """Which error predicts the damage: residuals of prescribed norms put into the model, and what the loss does."""
-    from diag import calibrating, console, executing, parse
+    from diag.cli import console, executing
+    from diag.compression import calibrating
+    from diag.declare import parse
     from diag.probes.injection import TABLES
     from diag.probes.injection.injecting import Injection, Request
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from diag.options import RevisionOption
+from diag.cli.options import RevisionOption
 from tdmoe.problems import InputError
 
 
@@ -17,16 +17,16 @@ def models(
     revision: RevisionOption = None,
 ) -> None:
     """What --model accepts: families and names; or what one checkpoint holds, and whether it can be measured."""
-    from diag import console
+    from diag.cli import console
 
     if model is None:
         if revision is not None:
             raise InputError(f"--revision {revision}: give --model too")
         console.print_families()
         raise typer.Exit(0)
-    from diag.describe import describe
-    from diag.models import resolve
-    from tdmoe.checkpoint import Checkpoint
+    from diag.models.describe import describe
+    from diag.models.model import resolve
+    from tdmoe.checkpoint.reader import Checkpoint
 
     found = resolve(model, revision)
     with Checkpoint(found.files()) as checkpoint:

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diag.commands.running import run_probe
-from diag.defaults import ALL_PROJECTIONS, MEMORY
-from diag.options import (
+from diag.cli.options import (
     DeviceOption,
     DryRunOption,
     Engine,
@@ -24,6 +22,8 @@ from diag.options import (
     RevisionOption,
     SeedOption,
 )
+from diag.commands.running import run_probe
+from diag.declare.defaults import ALL_PROJECTIONS, MEMORY
 
 METHODS = "tdmoe:whitening=none,allocation=published,decomposition=hosvd,tdmoe:whitening=none,rtn:bits=4"
 
@@ -56,9 +56,10 @@ def operator(
     quiet: QuietOption = False,
 ) -> None:
     """Operator against Frobenius error of truncations and methods over rank and storage, with the paper's bound."""
-    from diag import calibrated, parse
-    from diag.console import print_operator
-    from diag.factors import split_specs
+    from diag.cli.console import print_operator
+    from diag.compression import calibrated
+    from diag.compression.factors import split_specs
+    from diag.declare import parse
     from diag.probes.operator import Settings
     from diag.probes.operator.cases import canonical
 

@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diag.commands.running import (
-    command_line,
-    report_failures,
-    saved_whatever_happens,
-    table_paths,
-    with_error,
-    write_page,
-)
-from diag.defaults import ALL_PROJECTIONS, CALIBRATION_TEXT, CALIBRATION_TOKENS, MEMORY
-from diag.options import (
+from diag.cli.options import (
     CalibrationTextOption,
     CalibrationTokensOption,
     DeviceOption,
@@ -35,6 +26,15 @@ from diag.options import (
     SeedOption,
     WindowOption,
 )
+from diag.commands.running import (
+    command_line,
+    report_failures,
+    saved_whatever_happens,
+    table_paths,
+    with_error,
+    write_page,
+)
+from diag.declare.defaults import ALL_PROJECTIONS, CALIBRATION_TEXT, CALIBRATION_TOKENS, MEMORY
 
 if TYPE_CHECKING:
     from diag.probes.quality.plan import Plan
@@ -109,11 +109,11 @@ def quality(
     quiet: QuietOption = False,
 ) -> None:
     """Perplexity and zero-shot accuracy of the dense model and of compressed ones, with paired differences."""
-    from diag import parse
-    from diag.calibrating import Settings
-    from diag.console import print_lines
-    from diag.executing import execute_quality
-    from diag.factors import recipes
+    from diag.cli.console import print_lines
+    from diag.cli.executing import execute_quality
+    from diag.compression.calibrating import Settings
+    from diag.compression.factors import recipes
+    from diag.declare import parse
     from diag.probes.quality import TABLES
     from diag.probes.quality.plan import Plan, Request
     from diag.probes.quality.zero_shot import DEFAULT
@@ -166,7 +166,7 @@ def _print_table(plan: Plan) -> None:
     """Perplexity or accuracy of every model, and its difference to the dense one."""
     from rich.table import Table
 
-    from diag.console import print_table
+    from diag.cli.console import print_table
     from diag.probes.quality import PERPLEXITY
 
     table = Table()

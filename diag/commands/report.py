@@ -20,9 +20,9 @@ def report(
     ] = None,
 ) -> None:
     """One page from one or several finished runs: verdict and comparison, every run, and how they were made."""
-    from diag.console import print_lines
-    from diag.finished import load
-    from tdmoe.atomic import remove_leftovers
+    from diag.cli.console import print_lines
+    from diag.runs.finished import load
+    from tdmoe.checkpoint.atomic import remove_leftovers
     from tdmoe.problems import InputError
 
     if out is not None and out.is_dir():

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from diag import streams
+from diag.cli import streams
 
 if TYPE_CHECKING:
-    from diag.finished import Found
+    from diag.jobs.session import Session
     from diag.probes import Settings
-    from diag.run import RunFolder
-    from diag.session import Session
+    from diag.runs.finished import Found
+    from diag.runs.folder import RunFolder
     from reports.drawing import Figure
     from reports.making import Job
     from reports.run import Run
@@ -33,8 +33,8 @@ def run_probe(
     quiet: bool,
 ) -> None:
     """Check, run, `show` the result on stdout, write figures and page; raises the exit code."""
-    from diag import console, executing
-    from diag.session import Request, Session
+    from diag.cli import console, executing
+    from diag.jobs.session import Request, Session
 
     request = Request(command, model, settings, command_line=command_line(), **options)
     with saved_whatever_happens() as saved, Session(request) as session:
@@ -135,11 +135,11 @@ def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
 
 def _written(out: Path, runs: Sequence[Run], figures: Sequence[Sequence[Figure]], missing: Sequence[Job] = ()) -> Path:
     """Figures and page of these runs in a folder."""
-    from diag.files import write_text
+    from diag.runs.files import write_text
     from reports.figures import named_apart
     from reports.page import render
     from reports.verdict import opening_figures
-    from tdmoe.atomic import write_bytes
+    from tdmoe.checkpoint.atomic import write_bytes
 
     drawn = [*named_apart(runs, figures), *(opening_figures(runs) if len(runs) > 1 else [])]
     for figure in drawn:
@@ -157,7 +157,7 @@ def write_report(found: Found, page: Path) -> None:
 
     A result may be damaged in ways that only show when it is drawn: a run that cannot be shown alone is named.
     """
-    from diag.files import write_text
+    from diag.runs.files import write_text
     from reports.figures import figures_of
     from reports.page import SECTIONS, render
     from tdmoe.problems import InputError

@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-from diag.commands.running import run_probe
-from diag.defaults import ALL_PROJECTIONS, MEMORY
-from diag.options import (
+from diag.cli.options import (
     DeviceOption,
     DryRunOption,
     Engine,
@@ -24,6 +22,8 @@ from diag.options import (
     RevisionOption,
     SeedOption,
 )
+from diag.commands.running import run_probe
+from diag.declare.defaults import ALL_PROJECTIONS, MEMORY
 
 
 def spectra(
@@ -48,8 +48,8 @@ def spectra(
     quiet: QuietOption = False,
 ) -> None:
     """Power-law exponents of the three mode unfoldings (expert, output, input) of every expert stack."""
-    from diag import parse
-    from diag.console import print_exponents
+    from diag.cli.console import print_exponents
+    from diag.declare import parse
     from diag.probes.spectra import Settings
 
     settings = Settings(

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diag.commands.running import command_line, report_failures, saved_whatever_happens, table_paths, write_page
-from diag.defaults import MEMORY
-from diag.options import (
+from diag.cli.options import (
     DeviceOption,
     DryRunOption,
     FreshOption,
@@ -20,6 +18,8 @@ from diag.options import (
     SeedOption,
     WindowOption,
 )
+from diag.commands.running import command_line, report_failures, saved_whatever_happens, table_paths, write_page
+from diag.declare.defaults import MEMORY
 from diag.probes.superweights import TABLES, Settings
 
 if TYPE_CHECKING:
@@ -67,8 +67,9 @@ def superweights(
     quiet: QuietOption = False,
 ) -> None:
     """Super weights, the rank that recovers them and other entries, and the perplexity without them."""
-    from diag import console, parse
-    from diag.executing import execute_superweights
+    from diag.cli import console
+    from diag.cli.executing import execute_superweights
+    from diag.declare import parse
     from diag.probes.superweights.run import Request, SuperWeights
 
     settings = Settings(

@@ -1,7 +1,7 @@
 """What each command does of an experiment: its own plan, opened with the experiment's settings.
 
-All of them share one calibration and one set of factors: they ask `diag.factors` for the same recipes, layers,
-projections and calibration, whatever method needed more of it.
+All of them share one calibration and one set of factors: they ask `diag.compression.factors` for the same recipes,
+layers, projections and calibration, whatever method needed more of it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from diag import calibrating, console, executing, parse
-from diag.afresh import Afresh
-from diag.calibrated import saved_moments
+from diag.cli import console, executing
 from diag.compare.experiment import (
     MIDDLE,
     Attribution,
@@ -26,7 +24,12 @@ from diag.compare.experiment import (
     Spectra,
     SuperWeights,
 )
-from diag.factors import Recipe, recipes
+from diag.compression import calibrating
+from diag.compression.calibrated import saved_moments
+from diag.compression.factors import Recipe, recipes
+from diag.compression.rerun import Afresh
+from diag.declare import parse
+from diag.jobs.session import Request, Session
 from diag.probes import attribution as attribution_probe
 from diag.probes import drift as drift_probe
 from diag.probes import experts as experts_probe
@@ -46,8 +49,7 @@ from diag.probes.quality.plan import Plan as QualityPlan
 from diag.probes.quality.plan import Request as QualityRequest
 from diag.probes.superweights.run import Request as SuperWeightsRequest
 from diag.probes.superweights.run import SuperWeights as SuperWeightsPlan
-from diag.run import RunFolder
-from diag.session import Request, Session
+from diag.runs.folder import RunFolder
 from tdmoe import methods
 from tdmoe.problems import InputError
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from diag.compare.presets import About
-from diag.open_model import OpenModel
-from diag.windows import WINDOW
-from tdmoe.architecture import language_config
+from diag.inputs.windows import WINDOW
+from diag.models.open_model import OpenModel
+from tdmoe.stacks.architecture import language_config
 
 
 def about(model: str, revision: str | None = None) -> About:

@@ -13,20 +13,21 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diag import calibrating, parse
-from diag.afresh import Afresh
-from diag.calibrating import Calibration
 from diag.compare import NAME, VERSION
 from diag.compare.experiment import Experiment, commands
 from diag.compare.kinds import KINDS, Context, Kind, Opened
-from diag.compress_run import own_inputs
-from diag.factors import split_specs
-from diag.manifest import FILE
-from diag.open_model import OpenModel
+from diag.compression import calibrating
+from diag.compression.calibrating import Calibration
+from diag.compression.compress_run import own_inputs
+from diag.compression.factors import split_specs
+from diag.compression.rerun import Afresh
+from diag.declare import parse
+from diag.models.open_model import OpenModel
 from diag.probes.attribution.switches import method as method_with
 from diag.probes.attribution.switches import switches
 from diag.probes.quality import zero_shot
-from diag.run import Part, RunFolder, digest
+from diag.runs.folder import Part, RunFolder, digest
+from diag.runs.manifest import FILE
 from tdmoe import methods
 from tdmoe.methods import Needs
 from tdmoe.problems import InputError
@@ -189,7 +190,7 @@ class Comparison(OpenModel):
 
     def describe(self) -> None:
         """For --dry-run, on stdout."""
-        from diag.console import print_calibration_plan
+        from diag.cli.console import print_calibration_plan
 
         print(
             f"{self.name}: {NAME}, run folder {self.folder.path}, parts: {', '.join(step.name for step in self.steps)}"

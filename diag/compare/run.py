@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from diag import tables
+from diag.cli.executing import execute_calibration
 from diag.compare import NAME, toml
 from diag.compare.plan import CALIBRATION, Comparison, Step
-from diag.executing import execute_calibration
-from diag.files import write_text
-from diag.progress import display
-from diag.run import Part, RunFolder
-from diag.work import said
+from diag.jobs.work import said
+from diag.runs import tables
+from diag.runs.files import write_text
+from diag.runs.folder import Part, RunFolder
+from diag.runs.progress import display
 
 OnPart = Callable[[RunFolder[Part], Sequence[str]], None]
 SHOWN = 3  # failed jobs of a part that its message names

@@ -17,8 +17,8 @@ PROBES = {
     "spectra": "diag.probes.spectra",
     "experts": "diag.probes.experts",
     "operator": "diag.probes.operator",
-    "compress": "diag.compressing",
-    "frontier": "diag.frontier",
+    "compress": "diag.compression.compressing",
+    "frontier": "diag.compression.frontier",
 }
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tdmoe.forms.grouped import ExpertsLinear, grouped, hit
-from tdmoe.precision import full_precision
+from tdmoe.numerics.precision import full_precision
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,

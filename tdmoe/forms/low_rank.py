@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tdmoe.forms.grouped import ExpertsLinear, grouped
-from tdmoe.precision import full_precision
+from tdmoe.numerics.precision import full_precision
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tdmoe.forms.dense import DenseExperts
 from tdmoe.forms.integers import IntegerExperts
 from tdmoe.forms.low_rank import LowRankExperts
 from tdmoe.forms.tucker import TuckerExperts
-from tdmoe.precision import full_precision
+from tdmoe.numerics.precision import full_precision
 
 
 def outputs(made: Factored, some: slice) -> Factored:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from tdmoe.forms.grouped import ExpertsLinear, grouped
-from tdmoe.precision import full_precision
-from tdmoe.products import matrix_products
-from tdmoe.ranks import Ranks
+from tdmoe.numerics.precision import full_precision
+from tdmoe.numerics.products import matrix_products
+from tdmoe.numerics.ranks import Ranks
 
 
 @dataclass(frozen=True)

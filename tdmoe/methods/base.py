@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from tdmoe.forms import Factored
-from tdmoe.low_rank import MetricOf
+from tdmoe.methods.truncated_svd import MetricOf
+from tdmoe.numerics.products import expert_blocks
+from tdmoe.numerics.ranks import Ranks, Shape, budget
+from tdmoe.numerics.whitening import metric
 from tdmoe.problems import InputError
-from tdmoe.products import expert_blocks
-from tdmoe.rank_search import Frontier
-from tdmoe.ranks import Ranks, Shape, budget
-from tdmoe.source import WeightSource
-from tdmoe.whitening import metric
+from tdmoe.stacks.source import WeightSource
+from tdmoe.tucker.rank_search import Frontier
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from tdmoe.forms import Factored
 from tdmoe.forms.dense import DenseExperts
 from tdmoe.forms.tucker import TuckerExperts
 from tdmoe.methods.base import Allotment, Method, StackStatistics, whole_stack
-from tdmoe.products import mode_products
-from tdmoe.source import WeightSource
+from tdmoe.numerics.products import mode_products
+from tdmoe.stacks.source import WeightSource
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from typing import Literal
 import torch
 
 from tdmoe.forms.low_rank import LowRankExperts
-from tdmoe.low_rank import check_rank, decomposed, rank_within
 from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, alike
+from tdmoe.methods.truncated_svd import check_rank, decomposed, rank_within
+from tdmoe.numerics.products import mode_products
+from tdmoe.numerics.ranks import Shape, check_alignment
+from tdmoe.numerics.whitening import DAMPING, check_damping
 from tdmoe.problems import InputError
-from tdmoe.products import mode_products
-from tdmoe.ranks import Shape, check_alignment
-from tdmoe.source import WeightSource, stored_dtype
-from tdmoe.whitening import DAMPING, check_damping
+from tdmoe.stacks.source import WeightSource, stored_dtype
 
 
 @dataclass(frozen=True)

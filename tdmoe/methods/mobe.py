@@ -4,7 +4,7 @@ W_e ~ A_e phi(sum_j a_ej B_j)
 
 published   tdmoe/mobe/published.py: sizes (K = O), start, loss, learning rate and snapshots of the authors' code
 corrected   tdmoe/mobe/fit.py: bases and rank searched jointly, A_e in closed form, L-BFGS with curvature
-refit       tdmoe/mobe/refit.py: of either, the A_e again under each expert's own metric
+refit       tdmoe/mobe/left_factors.py: of either, the A_e again under each expert's own metric
 
 Sizes, phi, mixing and metric can be set alike in both (free mixing: `mixing=free`; the metric of the inputs:
 `whitening=input`), so that what is left between them is the training.
@@ -21,12 +21,12 @@ from torch import Tensor
 from tdmoe.forms.bases import BasisExperts, Fit, group_of
 from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, whole_stack
 from tdmoe.mobe import fit, published, sizes
-from tdmoe.mobe.refit import refit_left
+from tdmoe.mobe.left_factors import refit_left
 from tdmoe.mobe.sizes import Sizes
+from tdmoe.numerics.ranks import Shape, budget, check_alignment
+from tdmoe.numerics.whitening import DAMPING, check_damping, metric
 from tdmoe.problems import InputError
-from tdmoe.ranks import Shape, budget, check_alignment
-from tdmoe.source import WeightSource
-from tdmoe.whitening import DAMPING, check_damping, metric
+from tdmoe.stacks.source import WeightSource
 
 LEAST_DAMPING = 1e-6  # products are in float32
 

@@ -12,7 +12,7 @@ the outcome depends, are those that are nearest to V_s). `corrected` solves for 
 
 with p_e the share of tokens: the best shared input factor for experts weighed by their use. With p alike it is the
 input-mode Tucker decomposition. Stored in Tucker form: core (E, O, K) or (`top`, O, K), input (I, K). Which layers are
-compressed at all is `dense_layers`: that many of the most sensitive ones are not (tdmoe/layer_sensitivity.py).
+compressed at all is `dense_layers`: that many of the most sensitive ones are not (tdmoe/methods/layer_sensitivity.py).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tdmoe import lapack
-from tdmoe.eigen import eigenvectors
 from tdmoe.forms.tucker import TuckerExperts
 from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, alike
-from tdmoe.precision import full_precision
+from tdmoe.numerics import lapack
+from tdmoe.numerics.eigen import eigenvectors
+from tdmoe.numerics.precision import full_precision
+from tdmoe.numerics.products import expert_blocks, mode_products
+from tdmoe.numerics.ranks import Shape, budget
+from tdmoe.numerics.whitening import DAMPING, Metric, check_damping, metric
 from tdmoe.problems import InputError
-from tdmoe.products import expert_blocks, mode_products
-from tdmoe.ranks import Shape, budget
-from tdmoe.source import WeightSource
-from tdmoe.whitening import DAMPING, Metric, check_damping, metric
+from tdmoe.stacks.source import WeightSource
 
 
 @dataclass(frozen=True)

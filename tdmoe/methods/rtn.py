@@ -18,10 +18,10 @@ from torch import Tensor
 
 from tdmoe.forms.integers import IntegerExperts, packed
 from tdmoe.methods.base import Allotment, Method, StackStatistics
+from tdmoe.numerics.products import expert_blocks
+from tdmoe.numerics.ranks import Shape
 from tdmoe.problems import InputError
-from tdmoe.products import expert_blocks
-from tdmoe.ranks import Shape
-from tdmoe.source import WeightSource, stored_dtype
+from tdmoe.stacks.source import WeightSource, stored_dtype
 
 GROUP = 128
 

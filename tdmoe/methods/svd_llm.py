@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from tdmoe.forms.low_rank import LowRankExperts
-from tdmoe.low_rank import MetricOf, check_rank, decomposed, rank_within
 from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics
-from tdmoe.ranks import Shape, check_alignment
-from tdmoe.source import WeightSource
-from tdmoe.whitening import DAMPING, check_damping
+from tdmoe.methods.truncated_svd import MetricOf, check_rank, decomposed, rank_within
+from tdmoe.numerics.ranks import Shape, check_alignment
+from tdmoe.numerics.whitening import DAMPING, check_damping
+from tdmoe.stacks.source import WeightSource
 
 
 @dataclass(frozen=True)

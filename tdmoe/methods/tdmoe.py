@@ -16,18 +16,18 @@ from typing import Any, Literal
 
 import torch
 
-from tdmoe.blocks import BLOCK_WEIGHTS
 from tdmoe.forms.tucker import TuckerExperts
 from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics
-from tdmoe.modes import Basis, Metrics, mode_bases
+from tdmoe.numerics.ranks import ALIGNMENT, Ranks, Shape, budget, check_alignment, published_ranks, stored_ranks
+from tdmoe.numerics.whitening import DAMPING, Metric, check_damping, inverse_metric, metric
 from tdmoe.problems import InputError
-from tdmoe.rank_choice import best_ranks, measured_error
-from tdmoe.rank_search import Frontier, Grid, error_table, grid_parameters, rank_grid
-from tdmoe.ranks import ALIGNMENT, Ranks, Shape, budget, check_alignment, published_ranks, stored_ranks
-from tdmoe.refit import refit_core
-from tdmoe.source import WeightSource
-from tdmoe.tucker import finish, hooi, hosvd, st_hosvd
-from tdmoe.whitening import DAMPING, Metric, check_damping, inverse_metric, metric
+from tdmoe.stacks.blocks import BLOCK_WEIGHTS
+from tdmoe.stacks.source import WeightSource
+from tdmoe.tucker.core_refit import refit_core
+from tdmoe.tucker.decomposition import finish, hooi, hosvd, st_hosvd
+from tdmoe.tucker.modes import Basis, Metrics, mode_bases
+from tdmoe.tucker.rank_choice import best_ranks, measured_error
+from tdmoe.tucker.rank_search import Frontier, Grid, error_table, grid_parameters, rank_grid
 
 TRIPLES = 20_000_000  # of an error table: some copies of it are held at once
 FRONTIER_STEPS = 5000  # of a stack's parameters between two points that are kept of its frontier

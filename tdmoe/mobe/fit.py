@@ -18,12 +18,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tdmoe import lapack
-from tdmoe.eigen import eigenvectors, leading_eigenvectors
 from tdmoe.forms.bases import BasisExperts, Fit, zero
 from tdmoe.mobe.objective import Curvature, Objective, Point, Value, mix, orthogonal
 from tdmoe.mobe.sizes import Sizes
-from tdmoe.precision import full_precision
+from tdmoe.numerics import lapack
+from tdmoe.numerics.eigen import eigenvectors, leading_eigenvectors
+from tdmoe.numerics.precision import full_precision
 
 STEPS = 600
 SEARCH = 12  # evaluations of the loss that every number of bases is given

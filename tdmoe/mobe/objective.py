@@ -28,8 +28,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tdmoe import lapack
 from tdmoe.forms.bases import ACTIVATIONS
+from tdmoe.numerics import lapack
 
 RIDGE = 1e-6  # of the mean diagonal, in solving for A
 LEAST = 1e-12  # of the largest mean diagonal

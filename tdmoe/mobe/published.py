@@ -25,10 +25,10 @@ import time
 import torch
 from torch import Tensor
 
-from tdmoe import lapack
 from tdmoe.forms.bases import ACTIVATIONS, BasisExperts, Fit, zero
 from tdmoe.mobe.sizes import Sizes
-from tdmoe.precision import full_precision
+from tdmoe.numerics import lapack
+from tdmoe.numerics.precision import full_precision
 
 LEARNING_RATE = 0.07
 STEPS = 30_000

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tdmoe.numerics.ranks import Shape, aligned, budget
 from tdmoe.problems import InputError
-from tdmoe.ranks import Shape, aligned, budget
 
 
 class Sizes(NamedTuple):

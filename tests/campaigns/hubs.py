@@ -109,7 +109,7 @@ def _serve(bench: Bench, folder: Path, fault: _Fault) -> None:
     import huggingface_hub.file_download
     import huggingface_hub.hf_api
 
-    import diag.remote
+    import diag.models.remote
 
     class Handler(hub_server._Handler):
         def _send(self, request: str, status: int, body: bytes, headers: dict[str, str], *broken: Any) -> None:
@@ -153,7 +153,7 @@ def _serve(bench: Bench, folder: Path, fault: _Fault) -> None:
     constants.HF_HUB_DOWNLOAD_TIMEOUT = PATIENCE
     constants.HF_HUB_ETAG_TIMEOUT = PATIENCE
     huggingface_hub.hf_api.api.endpoint = hub.endpoint
-    diag.remote.pause = lambda *_: 0.0  # type: ignore[assignment]
+    diag.models.remote.pause = lambda *_: 0.0  # type: ignore[assignment]
     for module in (huggingface_hub.utils._http, huggingface_hub.file_download):
         module.time = _Quick()  # type: ignore[assignment]
 

@@ -128,7 +128,7 @@ class Kills:
     def _killed(self, name: str, whole: Undisturbed, home: Path, draw: random.Random) -> tuple[str, Ended]:
         if draw.random() < COLD:
             number, after = draw.choice(list(SIGNALS)), draw.random() * IMPORTS
-            arguments = [sys.executable, "-m", "diag.cli", *self.commands[name]]
+            arguments = [sys.executable, "-m", "diag.cli.app", *self.commands[name]]
             ended = forked(lambda: os.execv(sys.executable, arguments), home, SECONDS, (number, after))
             return f"{SIGNALS[number]} after {after:.2f} s of a new process", ended
         if draw.random() < 0.75:

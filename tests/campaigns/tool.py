@@ -46,7 +46,7 @@ def attempt(
         os.fsync = lambda descriptor: None  # a killed process loses nothing that it wrote; only a lost machine does
         prepare()
         sys.argv = ["tdmoe-diag", *arguments]
-        from diag.cli import main
+        from diag.cli.app import main
 
         main()
 
@@ -81,7 +81,7 @@ def command() -> Any:
     """The command line built once: every call would build all of it, a third of the time of a small case."""
     import typer.main
 
-    from diag.cli import app
+    from diag.cli.app import app
 
     built = typer.main.get_command(app)
     typer.main.get_command = lambda _: built  # type: ignore[assignment]

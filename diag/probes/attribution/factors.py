@@ -9,16 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from diag.calibrated import statistics_of
-from diag.compress_run import Compression
-from diag.factors import Factors, Recipe, Source
+from diag.compression.calibrated import statistics_of
+from diag.compression.compress_run import Compression
+from diag.compression.factors import Factors, Recipe, Source
+from diag.jobs.work import said
 from diag.probes.attribution.floors import mode_tails
 from diag.probes.attribution.ladder import is_tucker
 from diag.probes.attribution.plan import Plan, Variant
 from diag.probes.attribution.switches import changed
-from diag.work import said
-from tdmoe import joint, methods
-from tdmoe.ranks import Shape, published_ranks, stored_ranks
+from tdmoe import methods
+from tdmoe.numerics.ranks import Shape, published_ranks, stored_ranks
+from tdmoe.stacks import joint
 
 Make = Callable[[Sequence[Recipe], Source], list[Factors]]
 

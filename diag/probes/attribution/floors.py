@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tdmoe import joint
-from tdmoe.families import MEMBERS
-from tdmoe.gram import MODES
 from tdmoe.methods.tdmoe import products_in
-from tdmoe.modes import mode_bases
-from tdmoe.whitening import metric
+from tdmoe.numerics.gram import MODES
+from tdmoe.numerics.whitening import metric
+from tdmoe.stacks import joint
+from tdmoe.stacks.families import MEMBERS
+from tdmoe.tucker.modes import mode_bases
 
 Tails = Mapping[str, NDArray[np.float64]]  # by mode: (N + 1,) squared error over ||T||^2 of keeping r directions
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from diag.probes.attribution.gap import Vector
 from diag.probes.attribution.shapley import (
     DRAWN_ORDERS,
     EXACT_SWITCHES,
@@ -20,6 +19,7 @@ from diag.probes.attribution.shapley import (
     prefixes,
     subsets,
 )
+from diag.statistics.gap import Vector
 from tdmoe.problems import InputError
 
 ALL, NONE = "all", "none"

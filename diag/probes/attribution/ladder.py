@@ -9,15 +9,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from diag.defaults import ALL_PROJECTIONS
-from diag.factors import Recipe
+from diag.compression.factors import Recipe
+from diag.declare.defaults import ALL_PROJECTIONS
 from diag.probes.attribution.switches import STORED, SWITCHES, WHITENING, canonical, changed, method, switches
 from tdmoe import methods
 from tdmoe.methods.tdmoe import TRIPLES
 from tdmoe.mobe.sizes import rank_within
+from tdmoe.numerics.ranks import Shape
 from tdmoe.problems import InputError
-from tdmoe.rank_search import rank_grid
-from tdmoe.ranks import Shape
+from tdmoe.tucker.rank_search import rank_grid
 
 TDMOE, MOBE, BESIDE = "tdmoe", "mobe", "beside"
 COMBINATION = "combination"  # of TD-MoE's switches, beside its ladder

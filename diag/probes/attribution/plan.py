@@ -13,26 +13,27 @@ from typing import Any
 
 from torch import Tensor
 
-from diag import compressing, parse
 from diag.asked import Asked
-from diag.calibrating import VERSION as CALIBRATION
-from diag.calibrating import Settings as CalibrationSettings
-from diag.compress_run import Compression
-from diag.defaults import ALL_PROJECTIONS, MEMORY_BYTES
-from diag.factors import Recipe, Source, made_by
-from diag.open_model import OpenModel
+from diag.compression import compressing
+from diag.compression.calibrating import VERSION as CALIBRATION
+from diag.compression.calibrating import Settings as CalibrationSettings
+from diag.compression.compress_run import Compression
+from diag.compression.factors import Recipe, Source, made_by
+from diag.declare import parse
+from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
+from diag.inputs.texts import text_notes, text_of
+from diag.inputs.windows import window_of
+from diag.models.open_model import OpenModel
 from diag.probes.attribution import MEASURED, NAME, STATISTICS_VERSION, TABLES, VERSION
 from diag.probes.attribution.game import Game, game
-from diag.probes.attribution.gap import SAMPLES
 from diag.probes.attribution.ladder import DENSE, FULL, Frame, Step, alignment, check_kind, is_tucker, steps
 from diag.probes.attribution.switches import method, switches
-from diag.run import Part, RunFolder, digest
-from diag.texts import text_notes, text_of
-from diag.windows import window_of
-from tdmoe.counted import parameters
-from tdmoe.families import JOINT, MEMBERS, PROJECTIONS
+from diag.runs.folder import Part, RunFolder, digest
+from diag.statistics.gap import SAMPLES
+from tdmoe.compression.counted import parameters
+from tdmoe.numerics.ranks import Shape
 from tdmoe.problems import InputError
-from tdmoe.ranks import Shape
+from tdmoe.stacks.families import JOINT, MEMBERS, PROJECTIONS
 
 EVERYTHING = 10**12  # tokens: the whole text
 LEAST_WINDOWS = 8  # of which percentiles of resamples say something

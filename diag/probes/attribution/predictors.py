@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from diag.probes.attribution.gap import Interval, Vector
 from diag.probes.injection.contrasts import spearman
-from diag.probes.injection.intervals import LEVEL
+from diag.statistics.gap import Interval, Vector
+from diag.statistics.intervals import LEVEL
 
 ERRORS = ("weight_error", "functional_error", "functional_error_expert", "operator_error", "angle_deg")
 RESPONSE = "loss_difference_nats"

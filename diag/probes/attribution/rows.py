@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from diag.evaluation import mean, paired, perplexity
 from diag.probes.attribution import COLUMNS
 from diag.probes.attribution.floors import Tails, mode_errors
-from diag.probes.attribution.gap import Gap, Vector
 from diag.probes.attribution.ladder import BESIDE, Step
-from tdmoe.families import MEMBERS
+from diag.statistics.evaluation import mean, paired, perplexity
+from diag.statistics.gap import Gap, Vector
+from tdmoe.stacks.families import MEMBERS
 
 POOLED = ("weight_error", "functional_error", "functional_error_expert", "operator_error")
 ERRORS_BY_MODE = {mode: f"mode_error_{mode}" for mode in ("expert", "output", "input")}

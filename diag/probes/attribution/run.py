@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from diag.factors import Factors
+from diag.compression.factors import Factors
+from diag.jobs.work import said
 from diag.probes.attribution import MEASURED, TABLES
 from diag.probes.attribution.factors import Kitchen, Make
 from diag.probes.attribution.ladder import is_tucker
@@ -18,8 +19,7 @@ from diag.probes.attribution.plan import Plan, Variant
 from diag.probes.attribution.rows import of_factors
 from diag.probes.attribution.tables import tables
 from diag.probes.attribution.walking import QUANTITIES, Walking
-from diag.run import Part
-from diag.work import said
+from diag.runs.folder import Part
 
 
 class Run:

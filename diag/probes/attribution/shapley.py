@@ -20,7 +20,7 @@ from itertools import combinations, permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from diag.probes.attribution.gap import Vector
+from diag.statistics.gap import Vector
 
 Coalition = frozenset[str]
 Losses = Mapping[Coalition, NDArray[np.float64]]  # (W,) of each

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from diag.probes.attribution import SHARES_COLUMNS
-from diag.probes.attribution.gap import Gap, Vector, chosen, spliced
 from diag.probes.attribution.rows import NO_GAP, NOT_MEASURED
+from diag.statistics.gap import Gap, Vector, chosen, spliced
 from tdmoe import methods
 
 SAME_CHANGES, PRESETS = "same_changes", "presets"

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from tdmoe import methods, spec
-from tdmoe.families import MEMBERS
-from tdmoe.ranks import ALIGNMENT
+from tdmoe.numerics.ranks import ALIGNMENT
+from tdmoe.stacks.families import MEMBERS
 
 STORED, WHITENING, RANKS, FINE = "stored", "whitening", "ranks", "fine"
 HOOI, JOINT, REFIT = "hooi", "joint", "refit"

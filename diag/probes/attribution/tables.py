@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from diag.probes.attribution import MEASURED, NAME, PREDICTORS, SHAPLEY, SHARES
-from diag.probes.attribution.gap import Gap, Vector, crossed, interval, resampled_orders, resamples
 from diag.probes.attribution.ladder import COMBINATION, MOBE, PUBLISHED, TDMOE, Step
 from diag.probes.attribution.plan import Plan, Variant
 from diag.probes.attribution.predictors import Model, predictors
@@ -17,7 +16,8 @@ from diag.probes.attribution.rows import NO_GAP, NOT_FINITE, NOT_MEASURED, Measu
 from diag.probes.attribution.shapley import Coalition, sampled
 from diag.probes.attribution.shares import Candidate, share_rows
 from diag.probes.attribution.switches import SWITCHES
-from tdmoe.counted import denominator
+from diag.statistics.gap import Gap, Vector, crossed, interval, resampled_orders, resamples
+from tdmoe.compression.counted import denominator
 
 LEAST_ORDERS = 8  # drawn, below which their spread says nothing
 

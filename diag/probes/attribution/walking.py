@@ -19,16 +19,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diag import partial
-from diag.evaluation import window_losses
-from diag.factors import Factors, Recipe
-from diag.hollow import Experts
-from diag.open_model import OpenModel
+from diag.compression.factors import Factors, Recipe
+from diag.compression.layer_factors import Shelf
+from diag.models.hollow import Experts
+from diag.models.open_model import OpenModel
+from diag.models.transformer import load_model
+from diag.models.walk import Stream, Walk
 from diag.probes.drift.run import weight_bytes
 from diag.probes.drift.statistics import angles, norm_ratios
-from diag.shelf import Shelf
-from diag.transformer import load_model
-from diag.walk import Stream, Walk
+from diag.runs import partial
+from diag.statistics.evaluation import window_losses
 
 QUANTITIES = ("losses", "angles", "norm_ratios")
 BATCH_TOKENS = 4096  # through the models at once

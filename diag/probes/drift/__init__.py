@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from diag import parse
-from diag.factors import Recipe
+from diag.compression.factors import Recipe
+from diag.declare import parse
 from diag.probes.drift.statistics import QUANTITIES, Sums
-from diag.run import Part, digest
+from diag.runs.folder import Part, digest
 
 NAME = "drift"
 VERSION = 3

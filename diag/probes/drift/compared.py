@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diag.compressed import read
-from diag.hollow import factored_layers
-from diag.models import Model
-from diag.transformer import load_tokenizer
-from tdmoe.architecture import language_config
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.counted import bits
-from tdmoe.files import LocalFiles
+from diag.compression.compressed import read
+from diag.models.hollow import factored_layers
+from diag.models.model import Model
+from diag.models.transformer import load_tokenizer
+from tdmoe.checkpoint.files import LocalFiles
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.compression.counted import bits
 from tdmoe.problems import InputError
+from tdmoe.stacks.architecture import language_config
 
 SAME = {"vocab_size": "tokens in the vocabulary", "num_hidden_layers": "layers", "hidden_size": "as hidden size"}
 

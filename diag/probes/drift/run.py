@@ -18,12 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diag import parse, partial
 from diag.asked import AskedVariants
-from diag.compress_run import Compression
-from diag.factors import Factors, Recipe, Source, Unmade, calibration_of, made_by
-from diag.hollow import Experts
-from diag.open_model import OpenModel
+from diag.compression.compress_run import Compression
+from diag.compression.factors import Factors, Recipe, Source, Unmade, calibration_of, made_by
+from diag.compression.layer_factors import Shelf
+from diag.declare import parse
+from diag.inputs.texts import text_of
+from diag.jobs.work import said
+from diag.models.hollow import Experts
+from diag.models.open_model import OpenModel
+from diag.models.transformer import load_model
+from diag.models.walk import Stream, Walk
 from diag.probes.drift import (
     ALL,
     CAST,
@@ -40,16 +45,12 @@ from diag.probes.drift import (
 from diag.probes.drift.compared import Companion, check_tokenizer, open_companion
 from diag.probes.drift.routing import Routing, shows_logits, watching
 from diag.probes.drift.statistics import Sums, compared, unchanged
-from diag.run import Part, RunFolder, digest
-from diag.shelf import Shelf
-from diag.texts import text_of
-from diag.transformer import load_model
-from diag.walk import Stream, Walk
-from diag.work import said
-from tdmoe.architecture import architecture
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.counted import denominator
+from diag.runs import partial
+from diag.runs.folder import Part, RunFolder, digest
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.compression.counted import denominator
 from tdmoe.problems import InputError
+from tdmoe.stacks.architecture import architecture
 
 BATCH_TOKENS = 8192  # through the models at once
 SAVE_SECONDS = 20.0

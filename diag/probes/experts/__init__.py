@@ -1,8 +1,8 @@
 """Probe `experts`: is the expert mode the binding constraint of a Tucker decomposition, and how alike are the experts?
 
 The ablation of Rethinking (appendix C.2, figure 16: preserve against compress at equal storage) with the published
-ranks, which never look at the weights, and with the exact best ones (ablating.py, tdmoe/expert_mode.py); and the
-similarity of experts beside that of independent ones with the same spectra (tdmoe/similarity.py).
+ranks, which never look at the weights, and with the exact best ones (ablating.py, tdmoe/tucker/expert_mode.py); and the
+similarity of experts beside that of independent ones with the same spectra (tdmoe/numerics/similarity.py).
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import torch
 from numpy.typing import NDArray
 
 from diag import probes
-from diag.calibrated import check_statistics, statistics_of
-from diag.defaults import MEMORY_BYTES
+from diag.compression.calibrated import check_statistics, statistics_of
+from diag.declare.defaults import MEMORY_BYTES
 from diag.probes.experts.ablating import ALLOCATIONS, EXPERT_MODES, NULL_DRAWS, Whitening, ablation, alignment_of, specs
 from tdmoe import methods
-from tdmoe.blocks import BLOCK_WEIGHTS, BlockPlan, BlockReader, plan_blocks
-from tdmoe.leave_out import groups
 from tdmoe.methods import Needs, StackStatistics
 from tdmoe.methods.base import whole_stack
+from tdmoe.numerics.similarity import Similarity, similarities
+from tdmoe.numerics.whitening import DAMPING, metric
 from tdmoe.problems import InputError
-from tdmoe.similarity import Similarity, similarities
-from tdmoe.stack import ExpertStack
-from tdmoe.whitening import DAMPING, metric
+from tdmoe.stacks.blocks import BLOCK_WEIGHTS, BlockPlan, BlockReader, plan_blocks
+from tdmoe.stacks.stack import ExpertStack
+from tdmoe.tucker.leave_out import groups
 
 NAME = "experts"
 VERSION = 3

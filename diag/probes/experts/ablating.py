@@ -15,23 +15,24 @@ import numpy as np
 import torch
 
 from diag.probes.experts.binding import binding_row
-from tdmoe import lapack, methods, spec
-from tdmoe.blocks import BlockReader
-from tdmoe.compress import as_stored
-from tdmoe.errors import stack_norms
-from tdmoe.expert_mode import Point, at_ranks, curve, curve_grid, prices
+from tdmoe import methods, spec
+from tdmoe.compression.compress import as_stored
 from tdmoe.forms import parameters
-from tdmoe.gram import MODES
-from tdmoe.leave_out import Held, Without, bases_without, groups
 from tdmoe.methods import Allotment, StackStatistics
 from tdmoe.methods.base import whole_stack
 from tdmoe.methods.tdmoe import TDMoE, products_in
-from tdmoe.modes import Basis, Metrics, WhitenedReader, basis, whitened_grams
-from tdmoe.operator_norm import Norms
-from tdmoe.rank_search import ErrorTable, Grid, error_table, rank_grid
-from tdmoe.ranks import ExpertMode, Ranks, Shape, budget, published_ranks
-from tdmoe.similarity import rotated
-from tdmoe.whitening import DAMPING, metric
+from tdmoe.numerics import lapack
+from tdmoe.numerics.errors import stack_norms
+from tdmoe.numerics.gram import MODES
+from tdmoe.numerics.operator_norm import Norms
+from tdmoe.numerics.ranks import ExpertMode, Ranks, Shape, budget, published_ranks
+from tdmoe.numerics.similarity import rotated
+from tdmoe.numerics.whitening import DAMPING, metric
+from tdmoe.stacks.blocks import BlockReader
+from tdmoe.tucker.expert_mode import Point, at_ranks, curve, curve_grid, prices
+from tdmoe.tucker.leave_out import Held, Without, bases_without, groups
+from tdmoe.tucker.modes import Basis, Metrics, WhitenedReader, basis, whitened_grams
+from tdmoe.tucker.rank_search import ErrorTable, Grid, error_table, rank_grid
 
 Whitening = Literal["none", "input"]
 Row = dict[str, Any]

@@ -1,6 +1,6 @@
 """Is the expert mode the binding constraint? Its row of `binding.csv`, from error tables of all rank triples.
 
-The numbers are those of tdmoe/expert_mode.py, their intervals a jackknife over groups of experts.
+The numbers are those of tdmoe/tucker/expert_mode.py, their intervals a jackknife over groups of experts.
 
 The paper compares one published triple of each mode, whose ranks are an accident of the budget. That difference is
 taken apart, e the error in the metric and r_E the expert rank of the published compress triple:
@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from diag.powerlaw import jackknife_stderr
-from tdmoe.expert_mode import Binding, Point, at_ranks, binding
-from tdmoe.rank_search import ErrorTable
-from tdmoe.ranks import Ranks, budget, published_ranks
+from diag.statistics.powerlaw import jackknife_stderr
+from tdmoe.numerics.ranks import Ranks, budget, published_ranks
+from tdmoe.tucker.expert_mode import Binding, Point, at_ranks, binding
+from tdmoe.tucker.rank_search import ErrorTable
 
 CONFIDENCE = 0.95
 

@@ -1,7 +1,7 @@
 """`tdmoe-diag injection`: which error of the experts predicts the damage, by intervention.
 
-Residuals of prescribed norms (tdmoe/injection.py) are added to the dense experts of all layers, or of one, and the
-response is the change of the mean held-out cross-entropy in nats, window by window against the unchanged model:
+Residuals of prescribed norms (tdmoe/runtime/injection.py) are added to the dense experts of all layers, or of one, and
+the response is the change of the mean held-out cross-entropy in nats, window by window against the unchanged model:
 
     response = (L(W + s E) + L(W - s E)) / 2 - L(W)      drawn families: E and -E are equally likely, so this has the
                                                          same mean as L(W + s E) - L(W), without the first-order term
@@ -25,20 +25,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diag.calibrated import layer_sums
-from diag.evaluation import mean, model_losses
+from diag.compression.calibrated import layer_sums
+from diag.jobs.work import said
 from diag.probes.injection import contrasts
 from diag.probes.injection.cells import Run
-from diag.results import Row
-from diag.run import Part, RunFolder, digest
-from diag.work import said
-from tdmoe import joint, methods
-from tdmoe.architecture import Architecture
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.injection import Injector, Norms, Place, directions, draw, errors
+from diag.runs.folder import Part, RunFolder, digest
+from diag.runs.results import Row
+from diag.statistics.evaluation import mean, model_losses
+from tdmoe import methods
+from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.methods.base import whole_stack
-from tdmoe.precision import full_precision
+from tdmoe.numerics.precision import full_precision
 from tdmoe.problems import InputError, WeightError
+from tdmoe.runtime.injection import Injector, Norms, Place, directions, draw, errors
+from tdmoe.stacks import joint
+from tdmoe.stacks.architecture import Architecture
 
 NAME = "injection"
 CONTRASTS = "injection_contrasts"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diag.probes.injection.intervals import students_interval, weights
+from diag.statistics.intervals import students_interval, weights
 
 ERRORS = ("weight_error", "functional_error", "functional_error_expert", "operator_error")
 CLEAR = 0.99  # share of bootstrap samples in which a response has to be positive

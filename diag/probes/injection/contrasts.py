@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from diag.probes.injection.cells import ERRORS, Cells, Run, geometric
-from diag.probes.injection.intervals import interval, picks, weights
+from diag.statistics.intervals import interval, picks, weights
 
 JOINT = ("weight_error", "functional_error", "operator_error")
 SAMPLES = 1000

@@ -10,22 +10,24 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diag import calibrated, calibrating, parse
 from diag.asked import Asked
-from diag.calibrating import Calibration
-from diag.defaults import ALL_PROJECTIONS, MEMORY_BYTES
-from diag.factors import split_specs
-from diag.open_model import OpenModel
+from diag.compression import calibrated, calibrating
+from diag.compression.calibrating import Calibration
+from diag.compression.factors import split_specs
+from diag.declare import parse
+from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
+from diag.inputs.texts import load_text
+from diag.jobs.work import failing
+from diag.models.open_model import OpenModel
 from diag.probes import injection
 from diag.probes.injection import Bench, Settings, Site, Source
-from diag.results import Row
-from diag.run import Part, RunFolder, digest
-from diag.texts import load_text
-from diag.work import failing
-from tdmoe import joint, methods, spec
-from tdmoe.families import PROJECTIONS
-from tdmoe.injection import DESIGNS, FAMILIES
+from diag.runs.folder import Part, RunFolder, digest
+from diag.runs.results import Row
+from tdmoe import methods, spec
 from tdmoe.problems import InputError, WeightError
+from tdmoe.runtime.injection import DESIGNS, FAMILIES
+from tdmoe.stacks import joint
+from tdmoe.stacks.families import PROJECTIONS
 
 SCOPES = ("all", "one")
 METHODS = "tdmoe,svd_llm,rtn"

@@ -18,21 +18,21 @@ import torch
 from numpy.typing import NDArray
 
 from diag import probes
-from diag.calibrated import check_statistics, statistics_of
-from diag.defaults import MEMORY_BYTES
+from diag.compression.calibrated import check_statistics, statistics_of
+from diag.declare.defaults import MEMORY_BYTES
 from diag.probes.operator.bounds import growth
 from diag.probes.operator.cases import Work, canonical, grid_cases, products, storage_cases
 from diag.probes.operator.rows import COLUMNS, Dense, rows_of
 from tdmoe import methods
-from tdmoe.blocks import BLOCK_WEIGHTS, BlockPlan, BlockReader, plan_blocks
-from tdmoe.gram import MODES, ModeGram, mode_grams
-from tdmoe.modes import basis
+from tdmoe.forms.residual import HELD_WEIGHTS
+from tdmoe.numerics.gram import MODES, ModeGram, mode_grams
+from tdmoe.numerics.spectrum import Spectrum, spectrum_of
+from tdmoe.numerics.tensor_norm import tensor_norm
 from tdmoe.problems import InputError, WeightError
-from tdmoe.residual import HELD_WEIGHTS
-from tdmoe.spectrum import Spectrum, spectrum_of
-from tdmoe.stack import ExpertStack
-from tdmoe.tensor_norm import tensor_norm
-from tdmoe.truncation import expert_components
+from tdmoe.stacks.blocks import BLOCK_WEIGHTS, BlockPlan, BlockReader, plan_blocks
+from tdmoe.stacks.stack import ExpertStack
+from tdmoe.tucker.modes import basis
+from tdmoe.tucker.truncation import expert_components
 
 NAME = "operator"
 VERSION = 1  # of the code below and of diag/operator_*.py: results of another version are not reused

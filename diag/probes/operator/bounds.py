@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diag.powerlaw import fit_indices, fit_rank_exponent
-from tdmoe.gram import ModeGram
-from tdmoe.spectrum import spectrum_of
+from diag.statistics.powerlaw import fit_indices, fit_rank_exponent
+from tdmoe.numerics.gram import ModeGram
+from tdmoe.numerics.spectrum import spectrum_of
 
 Vector = NDArray[np.float64]
 

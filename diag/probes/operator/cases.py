@@ -25,18 +25,18 @@ from tdmoe import forms, methods, spec
 from tdmoe.forms import Factored
 from tdmoe.forms.bases import BasisExperts
 from tdmoe.forms.low_rank import LowRankExperts
+from tdmoe.forms.residual import Residual, Vector, residual
 from tdmoe.forms.tucker import TuckerExperts
-from tdmoe.gram import MODES
-from tdmoe.low_rank import rank_within
 from tdmoe.methods import Allotment, Method
-from tdmoe.modes import Basis
+from tdmoe.methods.truncated_svd import rank_within
+from tdmoe.numerics.gram import MODES
+from tdmoe.numerics.ranks import Ranks
 from tdmoe.problems import InputError
-from tdmoe.ranks import Ranks
-from tdmoe.residual import Residual, Vector, residual
-from tdmoe.source import stored_dtype
-from tdmoe.stack import ExpertStack
-from tdmoe.truncation import expert_truncation, mode_truncations
-from tdmoe.tucker import finish, hooi, hosvd
+from tdmoe.stacks.source import stored_dtype
+from tdmoe.stacks.stack import ExpertStack
+from tdmoe.tucker.decomposition import finish, hooi, hosvd
+from tdmoe.tucker.modes import Basis
+from tdmoe.tucker.truncation import expert_truncation, mode_truncations
 
 HOSVD, HOOI = "tdmoe:whitening=none,decomposition=hosvd", "tdmoe:whitening=none"
 ROOM = 1e-3  # of the storage that a derived ratio must leave to remove, and to keep

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from diag.probes.operator import bounds
 from diag.probes.operator.cases import Case, Work
-from tdmoe.gram import MODES
-from tdmoe.spectrum import Spectrum
+from tdmoe.numerics.gram import MODES
+from tdmoe.numerics.spectrum import Spectrum
 
 Vector = NDArray[np.float64]
 Row = dict[str, Any]

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diag.evaluation import Mean, mean, paired, perplexity
 from diag.probes.quality.zero_shot import MACRO, METRIC
-from diag.run import Part, digest
+from diag.runs.folder import Part, digest
+from diag.statistics.evaluation import Mean, mean, paired, perplexity
 
 NAME = "quality"
 VERSION = 3

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from diag.compressed import read
-from diag.models import Model
+from diag.compression.compressed import read
+from diag.models.model import Model
 from diag.probes.quality import Saved, Subject
-from tdmoe.architecture import language_config
-from tdmoe.checkpoint import Checkpoint
-from tdmoe.counted import bits, parameters
-from tdmoe.files import LocalFiles
+from tdmoe.checkpoint.files import LocalFiles
+from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.compression.counted import bits, parameters
 from tdmoe.problems import InputError
+from tdmoe.stacks.architecture import language_config
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,15 @@ from typing import Any
 
 from torch import Tensor
 
-from diag import parse
 from diag.asked import AskedVariants
-from diag.calibrating import VERSION as CALIBRATION
-from diag.compress_run import Compression
-from diag.defaults import CALIBRATION_TEXT
-from diag.factors import Recipe, calibration_of, made_by
-from diag.open_model import OpenModel
+from diag.compression.calibrating import VERSION as CALIBRATION
+from diag.compression.compress_run import Compression
+from diag.compression.factors import Recipe, calibration_of, made_by
+from diag.declare import parse
+from diag.declare.defaults import CALIBRATION_TEXT
+from diag.inputs.texts import load_text, text_notes, text_of
+from diag.inputs.windows import window_of
+from diag.models.open_model import OpenModel
 from diag.probes.quality import (
     DENSE,
     NAME,
@@ -36,10 +38,8 @@ from diag.probes.quality import (
 )
 from diag.probes.quality.protocol import Protocol
 from diag.probes.quality.zero_shot import METRIC, Task
-from diag.run import Part, RunFolder, digest
-from diag.texts import load_text, text_notes, text_of
-from diag.windows import window_of
-from tdmoe.counted import bits, parameters
+from diag.runs.folder import Part, RunFolder, digest
+from tdmoe.compression.counted import bits, parameters
 from tdmoe.problems import InputError
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diag.windows import first, tokenised
+from diag.inputs.windows import first, tokenised
 from tdmoe.problems import InputError
 
 JOINS = ("as-is", "blank-lines")

@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diag.evaluation import model_losses, window_losses
-from diag.factors import Factors, Recipe
+from diag.compression.factors import Factors, Recipe
+from diag.jobs.work import failing, said
+from diag.models.transformer import load_model
+from diag.models.walk import Replaced, Walk
 from diag.probes.quality import (
     COLUMNS,
     DENSE,
@@ -35,12 +37,10 @@ from diag.probes.quality import (
 from diag.probes.quality.compressed import OnDisk
 from diag.probes.quality.plan import Plan
 from diag.probes.quality.zero_shot import Evaluator, Task
-from diag.results import Row
-from diag.run import Part
-from diag.transformer import load_model
-from diag.walk import Replaced, Walk
-from diag.work import failing, said
-from tdmoe.counted import denominator
+from diag.runs.folder import Part
+from diag.runs.results import Row
+from diag.statistics.evaluation import model_losses, window_losses
+from tdmoe.compression.counted import denominator
 from tdmoe.problems import WeightError
 
 BATCH_TOKENS = 4096  # through the models at once

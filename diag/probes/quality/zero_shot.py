@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tdmoe import json_text
+from tdmoe.checkpoint import json_text
 from tdmoe.problems import InputError
 
 METRIC = "acc"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diag.defaults import MEMORY_BYTES
+from diag.declare.defaults import MEMORY_BYTES
 
 NAME = "superweights"
 VERSION = 2

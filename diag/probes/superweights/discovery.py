@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tdmoe.down_projections import DownProjections, Site
-from tdmoe.spikes import Spike, Watched, discover, watch
+from tdmoe.runtime.down_projections import DownProjections, Site
+from tdmoe.runtime.spikes import Spike, Watched, discover, watch
 
 Row = dict[str, Any]
 Arrays = dict[str, NDArray[np.float64]]

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tdmoe import entry_groups
-from tdmoe.recovery import recovered, recovery_curves
+from diag.probes.superweights import entry_groups
+from tdmoe.numerics.recovery import recovered, recovery_curves
 
 GROUPS = ("superweight", "top_magnitude", "activation_weighted", "random_inlier")
 FACTOR_BITS = 16  # of a number of the SVD's factors: bf16

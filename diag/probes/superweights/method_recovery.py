@@ -15,13 +15,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from diag.factors import Factors, Recipe
+from diag.compression.factors import Factors, Recipe
 from diag.probes.superweights.entry_recovery import Estimate
 from tdmoe import forms, methods
-from tdmoe.assemble import read_shard
-from tdmoe.down_projections import Site
-from tdmoe.encodings import Plain
+from tdmoe.checkpoint.encodings import Plain
+from tdmoe.compression.assemble import read_shard
 from tdmoe.problems import InputError
+from tdmoe.runtime.down_projections import Site
 
 STRIP_ROWS = 1024
 

@@ -22,26 +22,26 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from diag import parse
 from diag.asked import Asked
-from diag.calibrating import Settings as CalibrationSettings
-from diag.factors import Factors, Recipe, Source, Unmade, calibration_of, recipes
-from diag.open_model import OpenModel
+from diag.compression.calibrating import Settings as CalibrationSettings
+from diag.compression.factors import Factors, Recipe, Source, Unmade, calibration_of, recipes
+from diag.declare import parse
+from diag.inputs.texts import text_notes, text_of
+from diag.jobs.work import said
+from diag.models.open_model import OpenModel
 from diag.probes.superweights import NAME, TABLES, VERSION, Settings
 from diag.probes.superweights.discovery import Arrays, Row, Search, labels, mean_square, search, site_of_row, tokens_of
 from diag.probes.superweights.entry_recovery import Estimate, Tracked, method_rows, svd_rows, track
 from diag.probes.superweights.known import published
 from diag.probes.superweights.method_recovery import of_matrix, of_stack
 from diag.probes.superweights.zeroing import Removal, ablation_rows, beside_random
-from diag.run import Part, RunFolder, digest
-from diag.texts import text_notes, text_of
-from diag.work import said
+from diag.runs.folder import Part, RunFolder, digest
 from tdmoe import methods
-from tdmoe.architecture import language_config
-from tdmoe.down_projections import DownProjections, Entry, Site, site_of
-from tdmoe.encodings import PLAIN
-from tdmoe.locate import open_stack
+from tdmoe.checkpoint.encodings import PLAIN
 from tdmoe.problems import InputError
+from tdmoe.runtime.down_projections import DownProjections, Entry, Site, site_of
+from tdmoe.stacks.architecture import language_config
+from tdmoe.stacks.locate import open_stack
 
 Tables = dict[str, list[Row]]
 MakeFactors = Callable[[Sequence[Recipe], Source], list[Factors]]

@@ -23,9 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diag.evaluation import model_losses, paired, perplexity
-from tdmoe.down_projections import DownProjections, Entry
-from tdmoe.entry_groups import random_entries
+from diag.probes.superweights.entry_groups import random_entries
+from diag.statistics.evaluation import model_losses, paired, perplexity
+from tdmoe.runtime.down_projections import DownProjections, Entry
 
 RANDOM_MEAN = "random_mean"  # group of the mean over draws
 

@@ -1,0 +1,171 @@
+"""Compressed expert layers for commands that run the model: made once a method and ratio, then put in layer by layer.
+
+They are made by the jobs of `compress`, into runs/MODEL-factors-FINGERPRINT, and used again by whoever asks for the
+same. Nested sets of layers need no factors of their own: a layer's are the same in all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from diag.compression.calibrating import Settings as CalibrationSettings
+from diag.compression.compress_run import Command, Compression, own_inputs
+from diag.compression.compressing import VERSION, calibration_said, stored_dense_bits
+from diag.declare import parse
+from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
+from diag.models.open_model import OpenModel
+from diag.runs.folder import digest
+from diag.runs.manifest import SCHEMA
+from diag.runs.results import Row
+from tdmoe import methods, spec
+from tdmoe.compression.assemble import read_shard
+from tdmoe.compression.counted import bits
+from tdmoe.problems import InputError, WeightError
+from tdmoe.runtime.modules import factored_copy
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How experts are compressed: a canonical spec, and the ratio, None where the spec fixes the storage."""
+
+    method: str
+    ratio: float | None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.method if self.ratio is None else f"{self.method} at {self.ratio:g}"
+
+
+def recipes(methods_text: str, ratios_text: str) -> list[Recipe]:
+    """`tdmoe:whitening=none,allocation=published,mobe` with `0.2,0.4`: every method at every ratio, in that order.
+
+    A part with = and without : is an option of the method before it. A method that fixes its storage comes once.
+    InputError for what is no method or no ratio.
+    """
+    ratios = parse.ratios("--ratios", ratios_text)
+    found: dict[Recipe, None] = {}
+    for text in split_specs(methods_text):
+        method, options = methods.parse(text)
+        for ratio in [None] if method.fixes_storage(options) else ratios:
+            found[Recipe(spec.text(method.NAME, options), ratio)] = None
+    return list(found)
+
+
+def split_specs(text: str) -> list[str]:
+    """A comma-separated list of method specs, whose options are comma-separated too."""
+    found: list[str] = []
+    for part in text.split(","):
+        if found and "=" in part and ":" not in part:
+            found[-1] += f",{part}"
+        else:
+            found.append(part.strip())
+    return found
+
+
+def needs_calibration(recipe: Recipe) -> bool:
+    """Whether its factors depend on one."""
+    method, options = methods.parse(recipe.method)
+    return method.needs(options).statistics
+
+
+def calibration_of(recipes: Iterable[Recipe], asked: CalibrationSettings) -> CalibrationSettings | None:
+    """What is asked for, or None where no recipe needs it."""
+    return asked if any(map(needs_calibration, recipes)) else None
+
+
+def made_by(recipes: Iterable[Recipe]) -> list[Any]:
+    """Versions of what makes the factors of these: ours, and those of methods of one's own."""
+    return [VERSION, *methods.versions(recipe.method for recipe in recipes).items()]
+
+
+class Unmade(WeightError):
+    """Factors of some recipes could not be made: why, by recipe; and those of the others."""
+
+    def __init__(self, failed: Mapping[Recipe, str], made: list[Factors]) -> None:
+        super().__init__("; ".join(failed.values()))
+        self.failed, self.made = failed, made
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where factors come from: model, layers, projections, calibration; None for no calibration."""
+
+    opened: OpenModel
+    model: str
+    layers: Sequence[int]
+    projections: str = ALL_PROJECTIONS
+    calibration: CalibrationSettings | None = field(default_factory=CalibrationSettings)
+    memory: int = MEMORY_BYTES
+    seed: int = 0
+    revision: str | None = None
+    command_line: str = ""
+
+    def commands(self, recipes: Iterable[Recipe]) -> Iterator[Command]:
+        """One a recipe; they share one calibration, which collects what any of them needs."""
+        parsed = [(recipe, *methods.parse(recipe.method)) for recipe in recipes]
+        collected = self.calibration
+        if collected is not None:
+            for recipe, method, options in parsed:
+                needs = method.needs(options)
+                own = own_inputs(recipe.method, needs, self.projections, collected.per_expert)
+                collected = replace(collected, per_expert=own, outputs=collected.outputs or needs.outputs)
+        for recipe, _, options in parsed:
+            yield self._command(recipe, options, collected)
+
+    def _command(self, recipe: Recipe, options: Any, collected: CalibrationSettings | None) -> Command:
+        calibrated = None if collected is None else asdict(collected)
+        asked = [recipe.method, recipe.ratio, list(self.layers), self.projections, calibrated, self.seed]
+        weights = [self.opened.identity, self.opened.device.partition(":")[0]]
+        short = digest([SCHEMA, *asked, *weights, *made_by([recipe])])[:8]
+        home = Path("runs") / f"{self.opened.name}-factors-{short}"
+        where: dict[str, Any] = {"layers": parse.spans(self.layers), "projections": self.projections}
+        where |= {"device": self.opened.device, "out": home / "run", "out_given": False, "revision": self.revision}
+        how: dict[str, Any] = {"seed": self.seed, "engine": "inline", "fresh": False, "command_line": self.command_line}
+        to = home / "factors"
+        return Command(
+            self.model, recipe.method, options, recipe.ratio, to, self.memory, False, None, collected, where, how
+        )
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Of one recipe, on disk. `rows` are those of compression.csv."""
+
+    recipe: Recipe
+    folder: Path
+    stacks: dict[int, list[str]]
+    rows: list[Row]
+    dense_bits: dict[int, int]  # of the compressed stacks of a layer, as the checkpoint stores them
+    model_bits: int  # of what is counted of the whole checkpoint
+    calibration: str = ""  # text and tokens, for people; empty where the method needs none
+
+    @staticmethod
+    def of(compression: Compression) -> Factors:
+        """Of a finished one."""
+        session, command = compression.session, compression.command
+        stacks: dict[int, list[str]] = {}
+        dense: dict[int, int] = {}
+        for job, stack in session.stacks.items():
+            stacks.setdefault(job.layer, []).append(job.projection)
+            dense[job.layer] = dense.get(job.layer, 0) + stored_dense_bits(stack)
+        recipe = Recipe(command.method, command.ratio)
+        rows = session.folder.rows("compression")
+        said = calibration_said(session.request.settings)  # type: ignore[arg-type]
+        return Factors(recipe, command.to, stacks, rows, dense, bits(session.checkpoint), said)
+
+    def module(self, dense: Any, layer: int) -> Any:
+        """The layer's experts in factor form, beside the `dense` module of a loaded model."""
+        return factored_copy(dense, {p: read_shard(self.folder, layer, p) for p in self.stacks[layer]})
+
+    def bits_saved(self, layers: Iterable[int]) -> float:
+        """(dense - stored) / dense of what is counted, with only these layers compressed."""
+        chosen = set(layers)
+        if missing := sorted(chosen - set(self.stacks)):
+            made = parse.spans(sorted(self.stacks))
+            raise InputError(f"layer {missing[0]}: has no factors of {self.recipe.name}; they were made for {made}")
+        stored = sum(int(row["stored_bits"]) for row in self.rows if row["layer"] in chosen)
+        return (sum(self.dense_bits[layer] for layer in chosen) - stored) / self.model_bits

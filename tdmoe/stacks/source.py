@@ -1,0 +1,51 @@
+"""What the numerics are given: a stack's weights, block by block or strip by strip, and nothing of files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tdmoe.checkpoint.encodings import Encoding, Plain
+
+
+class Shaped(Protocol):
+    """Axes of a stack: (experts, outputs, inputs), and their order and encoding on disk."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def stored_shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def row_mode(self) -> str: ...
+
+    @property
+    def encoding(self) -> Encoding: ...
+
+    @property
+    def matrices(self) -> int:
+        """How many projections lie side by side along the outputs."""
+
+
+class WeightSource(Protocol):
+    """A BlockReader, a JointReader, or one that changes the weights on the way."""
+
+    @property
+    def stack(self) -> Shaped: ...
+
+    def blocks(
+        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> Iterator[tuple[int, Tensor]]:
+        """(first expert, W_BRC) for every block; no block crosses one of `bounds` (0, ..., E)."""
+
+    def strips(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+        """Y_EK: the same K weights of every expert, side by side; together they are the whole stack."""
+
+
+def stored_dtype(stack: Shaped) -> torch.dtype:
+    """What factors are rounded to: the dtype of the checkpoint, bf16 where it is quantised."""
+    return stack.encoding.natural if isinstance(stack.encoding, Plain) else torch.bfloat16
