@@ -14,7 +14,7 @@ from tdmoe.problems import WeightError
 from tdmoe.stacks.architecture import architecture
 from tdmoe.stacks.blocks import BlockReader
 from tdmoe.stacks.locate import open_stack
-from tdmoe.stacks.stack import ExpertStack
+from tdmoe.stacks.stack import WeightStack
 
 PROMISE = 1e-6  # of sigma_max
 BF16 = Shape("qwen3_moe", 26, 200, 336)
@@ -107,5 +107,5 @@ def _agree(model: Path, shape: Shape, device: str) -> None:
                 assert error <= PROMISE, f"{projection}, {mode}: off by {error:.1e} of sigma_max"
 
 
-def _stack(checkpoint: Checkpoint, projection: str) -> ExpertStack:
+def _stack(checkpoint: Checkpoint, projection: str) -> WeightStack:
     return open_stack(checkpoint, architecture(checkpoint.config), 0, projection)

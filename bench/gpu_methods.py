@@ -34,7 +34,7 @@ ROWS = 96
 def every_method_does_on_the_device_what_it_does_on_the_cpu(folder: Path, device: str) -> None:
     for spec in SPECS:
         both = (_made(folder, spec, where) for where in ("cpu", device))
-        W_EOI, ours = (made.experts(0, SHAPE.experts).double().cpu() for made in both)
+        W_EOI, ours = (made.members(0, SHAPE.experts).double().cpu() for made in both)
         change = float((ours - W_EOI).norm() / W_EOI.norm().clamp(min=1e-9))
         assert change <= (0.05 if "mobe" in spec else 1e-3), f"{spec}: moved by {change:.1e}"
 
@@ -48,7 +48,7 @@ def every_form_runs_on_the_device(folder: Path, device: str) -> None:
         x_SI = torch.randn(ROWS, SHAPE.hidden, generator=torch.Generator().manual_seed(2))
         with torch.no_grad():
             found = module.leave(module.mix(module.enter(x_SI.to(device)), counts)).cpu()
-        W_EOI = made.experts(0, SHAPE.experts).float()
+        W_EOI = made.members(0, SHAPE.experts).float()
         expected = torch.cat([x @ W_OI.T for x, W_OI in zip(x_SI.split(counts), W_EOI, strict=True)])
         error = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-9))
         assert error <= 2e-3, f"{spec}: off by {error:.1e}"

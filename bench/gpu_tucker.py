@@ -18,7 +18,7 @@ from bench.machine import fastest, gemm_rate
 from bench.results import Figure
 from tdmoe import methods
 from tdmoe.checkpoint.reader import Checkpoint
-from tdmoe.forms.tucker import TuckerExperts
+from tdmoe.forms.tucker import TuckerWeights
 from tdmoe.runtime.calibration import calibrate
 from tdmoe.runtime.modules import factorise
 from tdmoe.stacks.architecture import architecture
@@ -52,7 +52,7 @@ def compression_agrees_with_the_cpu_in_float64(folder: Path, device: str) -> Non
                 ):
                     reader = BlockReader(stack, MEMORY)
                     made: Any = method.compress(reader, options, methods.Allotment(0.4), statistics, device=where)
-                found.append((made.ranks, made.experts(0, stack.shape[0]).cpu().double()))
+                found.append((made.ranks, made.members(0, stack.shape[0]).cpu().double()))
             (ranks, exact), (gpu_ranks, W_EOI) = found
             assert ranks == gpu_ranks, f"{spec}: ranks {gpu_ranks}, on the CPU {ranks}"
             change = float((W_EOI - exact).norm() / exact.norm())
@@ -106,7 +106,7 @@ def timings(folder: Path, device: str, small: bool) -> Iterator[Figure]:
         for spec in VARIANTS[:2]:
             method, options = methods.parse(spec)
             compress = partial(method.compress, reader, options, methods.Allotment(0.4), statistics, device=device)
-            seconds, made = fastest(compress), cast(TuckerExperts, compress())
+            seconds, made = fastest(compress), cast(TuckerWeights, compress())
             work = grams + 2 * made.core_RPQ.numel() * (stack.shape[2] if made.input_IQ is not None else 0)
             share = work / seconds / rate
             name = f"{spec}, rho 0.4, ranks {'x'.join(map(str, made.ranks))}"
@@ -180,8 +180,8 @@ def _pair(shape: Shape, ranks: tuple[int, ...], device: str, dtype: torch.dtype)
 
 
 def _dense(linear: Any, experts: int) -> Tensor:
-    made = TuckerExperts(linear.core, linear.expert, linear.output, linear.input)
-    return made.to(torch.float32).experts(0, experts)
+    made = TuckerWeights(linear.core, linear.expert, linear.output, linear.input)
+    return made.to(torch.float32).members(0, experts)
 
 
 def _routed(shape: Shape, tokens: int, device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:

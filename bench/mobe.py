@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.checkpoints import MINI, QWEN3_30B, write
 from bench.results import Figure
 from tdmoe.checkpoint.reader import Checkpoint
-from tdmoe.forms.bases import BasisExperts
+from tdmoe.forms.bases import BasisWeights
 from tdmoe.mobe import fit, published, sizes
 from tdmoe.stacks.architecture import architecture
 from tdmoe.stacks.locate import open_stack
@@ -76,16 +76,16 @@ def _stack(model: Path, layer: int, projection: str) -> Tensor:
         return stack.weights(0, stack.shape[0]).float()
 
 
-def _error(made: BasisExperts, W_EOI: Tensor) -> float:
-    return float((made.experts(0, len(W_EOI)) - W_EOI).norm() / W_EOI.norm())
+def _error(made: BasisWeights, W_EOI: Tensor) -> float:
+    return float((made.members(0, len(W_EOI)) - W_EOI).norm() / W_EOI.norm())
 
 
-def _curve(made: BasisExperts) -> tuple[tuple[int, float, float], ...]:
+def _curve(made: BasisWeights) -> tuple[tuple[int, float, float], ...]:
     assert made.fit is not None
     return made.fit.curve
 
 
-def _told(made: BasisExperts) -> str:
+def _told(made: BasisWeights) -> str:
     """Sizes, and errors at some seconds."""
     curve = _curve(made)
     last = curve[-1]

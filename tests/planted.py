@@ -13,7 +13,7 @@ from torch import Tensor
 from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.stacks.architecture import architecture
 from tdmoe.stacks.locate import open_stack
-from tdmoe.stacks.stack import ExpertStack
+from tdmoe.stacks.stack import WeightStack
 
 MODES = ("expert", "output", "input")
 
@@ -58,7 +58,7 @@ def write_stack(folder: Path, W_EOI: Tensor, dtype: torch.dtype = torch.float32)
     return folder
 
 
-def open_planted(folder: Path, W_EOI: Tensor, dtype: torch.dtype = torch.float32) -> ExpertStack:
+def open_planted(folder: Path, W_EOI: Tensor, dtype: torch.dtype = torch.float32) -> WeightStack:
     """`write_stack`, then its gate stack."""
     checkpoint = Checkpoint(write_stack(folder, W_EOI, dtype))
     return open_stack(checkpoint, architecture(checkpoint.config), 0, "gate")

@@ -151,7 +151,7 @@ def test_every_method_works_on_every_family(name: str, layout: str, tmp_path: Pa
                 reader, statistics = BlockReader(stack, 10**9), of_every_kind(stack.shape[2], stack.shape[0])
                 made = compress_stack(reader, method, options, Allotment(0.2), statistics, device="cpu")
                 write_stack(to, stack, made.factored)
-                rebuilt[layer, projection] = made.factored.to(torch.float32).experts(0, stack.shape[0]).float()
+                rebuilt[layer, projection] = made.factored.to(torch.float32).members(0, stack.shape[0]).float()
         assemble.factored(to, checkpoint, arch, stacks)
     import tdmoe.hub  # noqa: F401
 

@@ -20,7 +20,7 @@ from tdmoe.stacks.architecture import architecture
 from tdmoe.stacks.blocks import BlockReader
 from tdmoe.stacks.families import PROJECTIONS
 from tdmoe.stacks.locate import open_stack
-from tdmoe.stacks.stack import ExpertStack
+from tdmoe.stacks.stack import WeightStack
 
 EXPERTS, HIDDEN, WIDTH = 5, 24, 20
 Tensors = dict[str, Tensor]
@@ -53,14 +53,14 @@ def spread(scale_ST: Tensor, block: tuple[int, int], rows: int, columns: int) ->
     return wide[:rows, :columns]
 
 
-def stacks(checkpoint: Checkpoint) -> Iterator[ExpertStack]:
+def stacks(checkpoint: Checkpoint) -> Iterator[WeightStack]:
     arch = architecture(checkpoint.config)
     for layer in arch.layers:
         for projection in PROJECTIONS:
             yield open_stack(checkpoint, arch, layer, projection)
 
 
-def read_all_ways(stack: ExpertStack) -> Iterator[tuple[str, Tensor]]:
+def read_all_ways(stack: WeightStack) -> Iterator[tuple[str, Tensor]]:
     """W_EOI through expert blocks and through strips of rows, whole and in pieces."""
     experts, rows, _ = stack.stored_shape
     yield "weights", stack.weights(0, experts).float()

@@ -80,7 +80,7 @@ def test_the_curve_is_the_best_over_actual_factors(tmp_path: Path, whitened: boo
     for triple in itertools.product(*table.grid):
         ranks = Ranks(*map(int, triple))
         if ranks.parameters(SHAPE) <= allowed:
-            E_EOI = (W_EOI - finish(reader, metrics, hosvd(bases, ranks), **HOW).experts(0, SHAPE[0])) @ S_II
+            E_EOI = (W_EOI - finish(reader, metrics, hosvd(bases, ranks), **HOW).members(0, SHAPE[0])) @ S_II
             error = float(E_EOI.norm() / (W_EOI @ S_II).norm())
             best[ranks.expert] = min(error, best.get(ranks.expert, np.inf))
     points = curve(table, allowed)

@@ -27,7 +27,7 @@ from tdmoe.stacks.architecture import architecture
 from tdmoe.stacks.blocks import BlockReader
 from tdmoe.stacks.families import PROJECTIONS
 from tdmoe.stacks.locate import check_layers, open_stack
-from tdmoe.stacks.stack import ExpertStack
+from tdmoe.stacks.stack import WeightStack
 
 SEED = 20
 Saved = Callable[[str, str], Path]
@@ -84,19 +84,19 @@ def opened(saved: Saved) -> Iterator[Callable[[str, str], Checkpoint]]:
         checkpoint.close()
 
 
-def stacks(checkpoint: Checkpoint) -> list[ExpertStack]:
+def stacks(checkpoint: Checkpoint) -> list[WeightStack]:
     arch = architecture(checkpoint.config)
     check_layers(checkpoint, arch)
     return [open_stack(checkpoint, arch, layer, p) for layer in arch.layers for p in PROJECTIONS]
 
 
-def assemble(stack: ExpertStack, block: int = 3) -> Tensor:
+def assemble(stack: WeightStack, block: int = 3) -> Tensor:
     """W_EOI from blocks; 7 experts in threes leave a short last block."""
     starts = range(0, stack.shape[0], block)
     return torch.cat([stack.weights(a, min(a + block, stack.shape[0])) for a in starts])
 
 
-def bias_or_zero(stack: ExpertStack) -> Tensor:
+def bias_or_zero(stack: WeightStack) -> Tensor:
     bias = stack.bias()
     return torch.zeros(stack.shape[:2]) if bias is None else bias.float()
 
@@ -311,7 +311,7 @@ def unfolded_svd(W_EOI: Tensor) -> dict[str, np.ndarray]:
     }
 
 
-def one_expert(stack: ExpertStack) -> int:
+def one_expert(stack: WeightStack) -> int:
     return stack.stored_bytes(1, stack.stored_shape[1])
 
 

@@ -84,7 +84,7 @@ def test_a_form_computes_what_the_dense_module_computes(name: str, form: str) ->
             W[part] = plain(specs[part], tensors, family.shape(part))
             made = restore(specs[part], tensors)
             assert made.shape == family.shape(part) and made.spec() == specs[part]
-            torch.testing.assert_close(made.experts(1, 4), W[part][1:4], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(made.members(1, 4), W[part][1:4], rtol=1e-5, atol=1e-5)
             assert {n: t.shape for n, t in made.tensors().items()} == {n: t.shape for n, t in tensors.items()}
         gate, up, down = (W[p] for p in PROJECTIONS)
         gate_up = torch.cat([gate, up], 1) if dense.is_concatenated else torch.stack([gate, up], 2).flatten(1, 2)

@@ -58,7 +58,7 @@ def test_it_reads_gate_then_up(name: str, fused: bool, tmp_path: Path, monkeypat
             torch.testing.assert_close(bases[mode].energy_N[: len(expected)], expected, rtol=1e-8, atol=1e-10)
         made = finish(source, {}, hosvd(bases, Ranks(4, 2 * family.width - 5, 9)), dtype=DOUBLE)
         errors = stack_errors(source, made.experts)
-        E_EOI = W_EOI - made.experts(0, len(W_EOI))
+        E_EOI = W_EOI - made.members(0, len(W_EOI))
         norms = [
             float(torch.linalg.matrix_norm(e, 2) / torch.linalg.matrix_norm(w, 2))
             for E, W in zip(E_EOI.chunk(2, 1), W_EOI.chunk(2, 1), strict=True)

@@ -65,7 +65,7 @@ def made(spec: str, reader: BlockReader, statistics: StackStatistics | None, rat
 
 
 def rebuilt(factored: Any) -> Tensor:
-    W: Tensor = factored.experts(0, factored.shape[0]).double()
+    W: Tensor = factored.members(0, factored.shape[0]).double()
     return W
 
 
@@ -155,7 +155,7 @@ def test_three_methods_that_are_one(stack: Stack, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("tdmoe.mobe.objective.RIDGE", 0.0)
     S = metric(statistics.C_II).S_NN
     exact = fit.fitted(W_EOI, [Sizes(1, rank)], "identity", 50, S @ S.T)
-    torch.testing.assert_close(exact.experts(0, experts), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(exact.members(0, experts), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_moe_svd_weighs_experts_by_their_tokens(stack: Stack) -> None:
@@ -273,7 +273,7 @@ def test_what_is_stored_is_what_its_module_holds(spec: str, shape: tuple[int, in
     held = {name: tuple(p.shape) for name, p in module.named_parameters()}
     assert held == {name: tuple(t.shape) for name, t in factored.tensors().items()} and factored.shape == shape
     again = restore(factored.spec(), factored.tensors())
-    torch.testing.assert_close(again.experts(0, shape[0]), factored.experts(0, shape[0]), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(again.members(0, shape[0]), factored.members(0, shape[0]), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_experts_that_are_zero_stay_zero(spec: str, tmp_path: Path) -> None:
 def test_the_scale_of_the_weights_does_not_matter(scale: float) -> None:
     W_EOI = decaying((6, 10, 14)).float()
     plain, scaled = (fit.fitted(W, [Sizes(3, 5)], "tanh", 40) for W in (W_EOI, W_EOI * scale))
-    torch.testing.assert_close(scaled.experts(0, 6) / scale, plain.experts(0, 6), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(scaled.members(0, 6) / scale, plain.members(0, 6), rtol=1e-2, atol=1e-2)
 
 
 def test_a_singular_second_moment_does_no_harm_to_mobe(stack: Stack) -> None:

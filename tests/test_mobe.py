@@ -140,10 +140,10 @@ def test_what_is_trained_in_a_metric_has_the_error_that_it_says() -> None:
     """Undone in what is stored: the curve's last error is the functional one of the rebuilt weights."""
     W_EOI, C_II = decaying((6, 5, 11)), second_moment(11)
     made = published.trained(W_EOI.float(), Sizes(3, 4), "tanh", 400, free=True, C_II=C_II)
-    E, best = made.experts(0, 6) - W_EOI, min(error for _, _, error in made.fit.curve) if made.fit else 0.0
+    E, best = made.members(0, 6) - W_EOI, min(error for _, _, error in made.fit.curve) if made.fit else 0.0
     error = torch.einsum("eoi,ij,eoj->", E, C_II, E) / torch.einsum("eoi,ij,eoj->", W_EOI, C_II, W_EOI)
     assert float(error) ** 0.5 == pytest.approx(best, rel=0.1), "the snapshot is one step after its loss"
-    plain = published.trained(W_EOI.float(), Sizes(3, 4), "tanh", 400, free=True).experts(0, 6) - W_EOI
+    plain = published.trained(W_EOI.float(), Sizes(3, 4), "tanh", 400, free=True).members(0, 6) - W_EOI
     assert float(torch.einsum("eoi,ij,eoj->", plain, C_II, plain)) > float(torch.einsum("eoi,ij,eoj->", E, C_II, E))
 
 
@@ -158,11 +158,11 @@ def test_the_best_snapshot_is_kept_and_the_last_state_of_a_short_run() -> None:
     again = published.Training(W_EOI, Sizes(2, 4), "silu")
     for _ in range(best):
         again.step()
-    torch.testing.assert_close(made.experts(0, 6), (again.predicted() * again.scale).detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(made.members(0, 6), (again.predicted() * again.scale).detach(), rtol=1e-4, atol=1e-5)
     three = published.Training(W_EOI, Sizes(2, 4), "silu")
     for _ in range(3):
         three.step()
-    torch.testing.assert_close(short.experts(0, 6), (three.predicted() * three.scale).detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(short.members(0, 6), (three.predicted() * three.scale).detach(), rtol=1e-4, atol=1e-5)
 
 
 # The fit
@@ -266,7 +266,7 @@ def test_a_planted_mixture_is_found_from_beside_it(activation: str, weighed: boo
     fitter.value = objective.value(fitter.at)
     assert fitter.value.loss > 1e-3
     fitter.run(2000)
-    assert fitter.value.loss < 1e-5 and relative(W_EOI, fitter.made().experts(0, 12)) < 0.02
+    assert fitter.value.loss < 1e-5 and relative(W_EOI, fitter.made().members(0, 12)) < 0.02
 
 
 @pytest.mark.parametrize("weighed", [False, True])
@@ -283,7 +283,7 @@ def test_one_linear_basis_is_the_input_mode_tucker_optimum(
     best = float(s[rank:].square().sum() / s.square().sum()) ** 0.5
     for steps in (1, 60):
         made = fit.fitted(W_EOI, [Sizes(1, rank)], "identity", steps, C_II if weighed else None)
-        E, W = made.experts(0, len(W_EOI)).double() - W_EOI, W_EOI.double()
+        E, W = made.members(0, len(W_EOI)).double() - W_EOI, W_EOI.double()
         error = torch.einsum("eoi,ij,eoj->", E, C_II, E) / torch.einsum("eoi,ij,eoj->", W, C_II, W)
         assert float(error) ** 0.5 == pytest.approx(best, rel=1e-5)
         assert made.fit is not None and made.fit.curve[-1][2] == pytest.approx(best, rel=1e-5)
@@ -314,7 +314,7 @@ def test_one_basis_is_the_shared_row_space_at_once() -> None:
     V = torch.linalg.qr(torch.randn(16, 5, generator=torch.Generator().manual_seed(2)))[0].T
     W_EOI = torch.randn(12, 7, 5, generator=torch.Generator().manual_seed(3)) @ V
     made = fit.fitted(W_EOI, [Sizes(1, 5)], "identity", 300)
-    assert relative(W_EOI, made.experts(0, 12)) < 1e-3 and made.fit is not None and made.fit.stopped == "converged"
+    assert relative(W_EOI, made.members(0, 12)) < 1e-3 and made.fit is not None and made.fit.stopped == "converged"
 
 
 def test_the_fit_never_rises_and_says_what_it_reached(mini: Tensor) -> None:
@@ -322,7 +322,7 @@ def test_the_fit_never_rises_and_says_what_it_reached(mini: Tensor) -> None:
     assert made.fit is not None and made.fit.stopped == "steps"
     errors = [error for _, _, error in made.fit.curve]
     assert errors == sorted(errors, reverse=True) and made.fit.curve[-1][0] <= 61
-    assert errors[-1] == pytest.approx(relative(mini, made.experts(0, 32)), rel=1e-3)
+    assert errors[-1] == pytest.approx(relative(mini, made.members(0, 32)), rel=1e-3)
     assert made.fit.decrement is not None and 0 < made.fit.decrement < 0.1
 
 
@@ -333,7 +333,7 @@ def test_it_beats_the_published_training_at_equal_storage_with_a_tenth_of_the_st
     choices = sizes.ladder(shape, 0.4, 1)
     ours = fit.fitted(mini, choices, "tanh", 60)
     assert ours.ranks in {tuple(choice) for choice in choices} and 2 <= ours.ranks[0] <= 12
-    assert relative(mini, ours.experts(0, 32)) < relative(mini, theirs.experts(0, 32)) < 0.32
+    assert relative(mini, ours.members(0, 32)) < relative(mini, theirs.members(0, 32)) < 0.32
 
 
 def test_the_metric_lowers_what_it_weighs(mini: Tensor) -> None:
@@ -347,6 +347,6 @@ def test_the_metric_lowers_what_it_weighs(mini: Tensor) -> None:
         )
 
     weighed, plain = (fit.fitted(mini, [Sizes(4, 88)], "tanh", 40, C) for C in (C_II, None))
-    assert functional(weighed.experts(0, 32)) < 0.7 * functional(plain.experts(0, 32))
+    assert functional(weighed.members(0, 32)) < 0.7 * functional(plain.members(0, 32))
     assert weighed.fit is not None
-    assert functional(weighed.experts(0, 32)) ** 0.5 == pytest.approx(weighed.fit.curve[-1][2], rel=1e-2)
+    assert functional(weighed.members(0, 32)) ** 0.5 == pytest.approx(weighed.fit.curve[-1][2], rel=1e-2)

@@ -179,8 +179,8 @@ def test_residuals_of_every_form_equal_dense_ones(
         reader, options, Allotment(0.3), methods.StackStatistics(C, tokens_E=torch.arange(1, 7)), device="cpu"
     ).to(torch.float64)
     for some in (slice(0, 1), slice(2, 9)):
-        torch.testing.assert_close(outputs(made, some).experts(1, 5), made.experts(1, 5)[:, some])
-    E = W - made.experts(0, shape[0]).double()
+        torch.testing.assert_close(outputs(made, some).members(1, 5), made.members(1, 5)[:, some])
+    E = W - made.members(0, shape[0]).double()
     if spec == "identity":
         found = residual(reader, made, C, **HOW)
         assert found.experts.upper_B.max() < 1e-6 and found.weighted == pytest.approx(0.0, abs=1e-9)

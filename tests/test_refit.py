@@ -13,8 +13,8 @@ from tiny import single_thread
 from torch import Tensor
 
 import tdmoe.stacks.blocks
-from tdmoe.forms.bases import BasisExperts
-from tdmoe.forms.tucker import TuckerExperts
+from tdmoe.forms.bases import BasisWeights
+from tdmoe.forms.tucker import TuckerWeights
 from tdmoe.mobe.left_factors import refit_left
 from tdmoe.numerics.ranks import Ranks
 from tdmoe.numerics.whitening import metric
@@ -52,7 +52,7 @@ def moments(tokens: int = 30) -> Tensor:
     return x.mT @ x / tokens
 
 
-def start(reader: BlockReader, ranks: tuple[int, int, int], C_EII: Tensor, output_metric: bool) -> TuckerExperts:
+def start(reader: BlockReader, ranks: tuple[int, int, int], C_EII: Tensor, output_metric: bool) -> TuckerWeights:
     metrics = {"input": metric(C_EII.mean(0), damping=0.0)}
     if output_metric:
         metrics["output"] = metric(torch.diag(torch.arange(1.0, SHAPE[1] + 1)).double(), damping=0.0)
@@ -60,8 +60,8 @@ def start(reader: BlockReader, ranks: tuple[int, int, int], C_EII: Tensor, outpu
     return finish(reader, metrics, hosvd(bases, Ranks(*ranks)), dtype=DOUBLE)
 
 
-def error(W_EOI: Tensor, made: TuckerExperts, C_EII: Tensor) -> float:
-    E_EOI = W_EOI - made.experts(0, SHAPE[0])
+def error(W_EOI: Tensor, made: TuckerWeights, C_EII: Tensor) -> float:
+    E_EOI = W_EOI - made.members(0, SHAPE[0])
     return float(torch.einsum("eoi,eij,eoj->", E_EOI, C_EII, E_EOI))
 
 
@@ -106,7 +106,7 @@ def test_under_a_common_metric_the_core_is_right_already(reader: BlockReader) ->
     C_EII = moments().mean(0).expand(5, -1, -1)
     before = start(reader, (4, 5, 6), C_EII, output_metric=False)
     found = refit_core(reader, before, lambda e: C_EII[e], dtype=DOUBLE)
-    torch.testing.assert_close(found.experts(0, 5), before.experts(0, 5), rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.members(0, 5), before.members(0, 5), rtol=0, atol=1e-9)
 
 
 def test_solve_gives_the_least_norm_solution_of_a_singular_system() -> None:
@@ -125,7 +125,7 @@ def test_left_factors_of_bases_are_the_best_ones_for_each_expert(groups: int, W_
         torch.randn(SHAPE[0], SHAPE[1], 4, generator=generator),
         torch.randn(SHAPE[0], 2, generator=generator),
     )
-    made = BasisExperts(left, basis, mixing, "tanh", groups)
+    made = BasisWeights(left, basis, mixing, "tanh", groups)
     C_EII = moments()
     found = refit_left(W_EOI.float(), made, lambda e: C_EII[e])
     assert found.basis_NKI is basis and found.mixing_EM is mixing

@@ -21,7 +21,7 @@ from diag.models.open_model import OpenModel
 from diag.runs.folder import Job
 from tdmoe import methods
 from tdmoe.forms import Factored, restore
-from tdmoe.forms.tucker import TuckerExperts
+from tdmoe.forms.tucker import TuckerWeights
 from tdmoe.numerics.products import expert_blocks, mode_products
 from tdmoe.problems import InputError
 from tdmoe.stacks.blocks import BlockPlan, plan_blocks
@@ -58,7 +58,7 @@ class First(methods.Method):
     def compress(self, reader: Any, options: FirstOptions, *_: object, device: str) -> Factored:
         First.calls += 1
         first_IQ = torch.eye(reader.stack.shape[2], options.inputs)
-        return TuckerExperts(mode_products(reader, None, None, first_IQ, device=device), input_IQ=first_IQ)
+        return TuckerWeights(mode_products(reader, None, None, first_IQ, device=device), input_IQ=first_IQ)
 
 
 def test_a_method_of_ones_own_compresses_a_checkpoint(tool: Callable[..., Result], complete: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_method_of_ones_own_compresses_a_checkpoint(tool: Callable[..., Result
         factors = {
             n.rpartition(".")[2]: t for n, t in stored.items() if f"layers.{layer}.mlp.experts.{projection}." in n
         }
-        found = restore({"kind": "tucker"}, factors).experts(0, len(W_EOI)).double()
+        found = restore({"kind": "tucker"}, factors).members(0, len(W_EOI)).double()
         torch.testing.assert_close(found[..., :4], W_EOI[..., :4], rtol=1e-2, atol=1e-6)
         assert not found[..., 4:].any()
 

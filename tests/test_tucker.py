@@ -18,7 +18,7 @@ from zoo import FAMILIES, build, save
 
 import tdmoe.stacks.blocks
 from tdmoe.checkpoint.reader import Checkpoint
-from tdmoe.forms.tucker import TuckerExperts
+from tdmoe.forms.tucker import TuckerWeights
 from tdmoe.numerics.products import expert_blocks, mode_products
 from tdmoe.numerics.ranks import Ranks
 from tdmoe.numerics.whitening import Metric, inverse_metric, metric
@@ -324,9 +324,9 @@ def test_stored_factors_rebuild_the_weights(
     assert stored.parameters == Ranks(*ranks).parameters(SHAPE)
 
 
-def all_experts(stored: TuckerExperts) -> Tensor:
+def all_experts(stored: TuckerWeights) -> Tensor:
     """Every expert, in uneven pieces."""
-    return torch.cat([stored.experts(0, 4), stored.experts(4, SHAPE[0])])
+    return torch.cat([stored.members(0, 4), stored.members(4, SHAPE[0])])
 
 
 # The metric

@@ -44,7 +44,7 @@ from tdmoe.stacks.blocks import BlockPlan
 from tdmoe.stacks.families import JOINT, MEMBERS
 from tdmoe.stacks.joint import Stack
 from tdmoe.stacks.source import stored_dtype
-from tdmoe.stacks.stack import ExpertStack
+from tdmoe.stacks.stack import WeightStack
 
 if TYPE_CHECKING:
     from diag.jobs.session import Session
@@ -346,7 +346,7 @@ def size(stack: Stack) -> int:
 
 def stored_dense_bits(stack: Stack) -> int:
     """Of the stack as the checkpoint stores it, scales included."""
-    parts = (stack,) if isinstance(stack, ExpertStack) else (stack.gate, stack.up)
+    parts = (stack,) if isinstance(stack, WeightStack) else (stack.gate, stack.up)
     return sum(8 * (part.nbytes + part.stored_scale_bytes) for part in parts)
 
 

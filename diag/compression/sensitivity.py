@@ -129,7 +129,7 @@ class Sensitivity:
         kept = [view.clone() for view in views]
         with torch.no_grad():
             for e in range(stack.shape[0]):
-                for view, W_OI in zip(views, made.experts(e, e + 1)[0].chunk(len(members)), strict=True):
+                for view, W_OI in zip(views, made.members(e, e + 1)[0].chunk(len(members)), strict=True):
                     view[e] = W_OI.to(view)
             loss = _loss(model, windows_WT)
             for view, original in zip(views, kept, strict=True):

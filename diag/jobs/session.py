@@ -48,7 +48,7 @@ class Request:
 
 
 class Session:
-    """A checked plan: one ExpertStack per job. Use as a context manager; it holds the checkpoint open."""
+    """A checked plan: one WeightStack per job. Use as a context manager; it holds the checkpoint open."""
 
     def __init__(self, request: Request) -> None:
         """Check everything that headers can tell; InputError before any weight is read."""

@@ -12,7 +12,7 @@ from tdmoe.problems import InputError
 from tdmoe.stacks.architecture import Architecture, architecture
 from tdmoe.stacks.families import FAMILIES, Layout
 from tdmoe.stacks.locate import check_stacks
-from tdmoe.stacks.stack import ExpertStack
+from tdmoe.stacks.stack import WeightStack
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def facts(description: Description) -> Iterator[tuple[str, str]]:
     yield from (("note", note) for note in description.notes)
 
 
-def _groups(stacks: list[ExpertStack]) -> Iterator[Group]:
+def _groups(stacks: list[WeightStack]) -> Iterator[Group]:
     alike: dict[tuple[str, tuple[int, int, int], str, int], list[int]] = {}
     for stack in stacks:
         # two projections that share a tensor also share its scales
@@ -102,5 +102,5 @@ def _groups(stacks: list[ExpertStack]) -> Iterator[Group]:
         yield Group(tuple(layers), projection, shape, encoding, nbytes)
 
 
-def _tensor_bytes(stack: ExpertStack) -> int:
+def _tensor_bytes(stack: WeightStack) -> int:
     return sum(entry.nbytes for entry in stack.entries)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from reports.drawing import NULL_GREY, WIDTH, Figure, canvas, colour, label, plain_numbers, svg
-from reports.experts.data import NAMES, SIMILARITIES, ExpertStack
+from reports.experts.data import NAMES, SIMILARITIES, WeightStack
 from reports.formats import fixed, listing
 
 _LEFT, _RIGHT, _BELOW, _ABOVE, _LINE, _GAP = 0.62, 0.14, 0.38, 0.82, 0.18, 0.44  # inches
@@ -18,7 +18,7 @@ def alike_name(layer: int) -> str:
     return f"similarity-L{layer:03d}"
 
 
-def alike_figure(model: str, layer: int, listed: Sequence[ExpertStack]) -> Figure:
+def alike_figure(model: str, layer: int, listed: Sequence[WeightStack]) -> Figure:
     """The figure of one layer: a panel a measure, in it a line a projection and its null."""
     shown = [measure for measure in SIMILARITIES if any(measure in stack.similar for stack in listed)]
     panel = 2 * _LINE * len(listed) + 0.1
@@ -52,7 +52,7 @@ def alike_figure(model: str, layer: int, listed: Sequence[ExpertStack]) -> Figur
     )
 
 
-def _draw(axes: Axes, measure: str, listed: Sequence[ExpertStack]) -> None:
+def _draw(axes: Axes, measure: str, listed: Sequence[WeightStack]) -> None:
     lowest = 0.0
     for number, stack in enumerate(listed):
         if measure not in stack.similar:
@@ -76,7 +76,7 @@ def _draw(axes: Axes, measure: str, listed: Sequence[ExpertStack]) -> None:
     axes.xaxis.set_major_formatter(plain_numbers())
 
 
-def _alt(layer: int, listed: Sequence[ExpertStack], shown: Sequence[str]) -> str:
+def _alt(layer: int, listed: Sequence[WeightStack], shown: Sequence[str]) -> str:
     parts = []
     for measure in shown:
         rows = [(stack.projection, stack.similar[measure]) for stack in listed if measure in stack.similar]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from reports.experts.data import NAMES, ExpertStack, answered, beside_null, metric_name, middle, ratios_of
+from reports.experts.data import NAMES, WeightStack, answered, beside_null, metric_name, middle, ratios_of
 from reports.formats import fixed, listing, percent
 from reports.run import Row, given
 from reports.tables import Cell, Table
@@ -18,7 +18,7 @@ READING = (
 )
 
 
-def answer(listed: Sequence[ExpertStack]) -> list[str]:
+def answer(listed: Sequence[WeightStack]) -> list[str]:
     """Sentences for the top of the page, the most important first."""
     ratios = ratios_of(listed)
     if not any(answered(listed, ratio, "gain") for ratio in ratios):
@@ -28,7 +28,7 @@ def answer(listed: Sequence[ExpertStack]) -> list[str]:
     return [sentence for sentence in said if sentence]
 
 
-def _binding(listed: Sequence[ExpertStack], ratio: float) -> str:
+def _binding(listed: Sequence[WeightStack], ratio: float) -> str:
     rows = answered(listed, ratio, "gain")
     if not rows:
         return ""
@@ -93,7 +93,7 @@ def _span(values: Sequence[float], places: int, unit: str = "", signed: bool = F
     return f"{middle_one}{unit} (median; {fixed(min(values), places, signed)} to {fixed(max(values), places, signed)})"
 
 
-def _published(listed: Sequence[ExpertStack], ratio: float) -> str:
+def _published(listed: Sequence[WeightStack], ratio: float) -> str:
     """How far the published triples are from the best ones, and what their difference is made of."""
     pairs = []
     for stack in listed:
@@ -127,7 +127,7 @@ def _published(listed: Sequence[ExpertStack], ratio: float) -> str:
     )
 
 
-def _similarity(listed: Sequence[ExpertStack]) -> str:
+def _similarity(listed: Sequence[WeightStack]) -> str:
     parts = []
     for measure in ("cosine", "aligned_cosine", "input_overlap", "output_overlap", "cka", "cka_isotropic"):
         rows = [stack.similar[measure] for stack in listed if measure in stack.similar]
@@ -143,7 +143,7 @@ def _similarity(listed: Sequence[ExpertStack]) -> str:
     )
 
 
-def _coverage(listed: Sequence[ExpertStack]) -> list[str]:
+def _coverage(listed: Sequence[WeightStack]) -> list[str]:
     measured = sum(bool(stack.points) for stack in listed)
     layers = len({stack.layer for stack in listed})
     said = f"Measured: {measured} of {len(listed)} expert stacks in {layers} {'layer' if layers == 1 else 'layers'}."
@@ -152,7 +152,7 @@ def _coverage(listed: Sequence[ExpertStack]) -> list[str]:
     return [said]
 
 
-def summary_table(listed: Sequence[ExpertStack]) -> Table | None:
+def summary_table(listed: Sequence[WeightStack]) -> Table | None:
     """The numbers behind the sentences, one line a ratio."""
     lines = []
     for ratio in ratios_of(listed):

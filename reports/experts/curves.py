@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from reports.drawing import COLOURS, INK, WIDTH, Figure, canvas, label, plain_numbers, svg
-from reports.experts.data import ExpertStack, metric_name, ratios_of
+from reports.experts.data import WeightStack, metric_name, ratios_of
 from reports.formats import fixed, integer, percent
 from reports.run import Row, given
 from reports.tables import Cell, Table
@@ -23,7 +23,7 @@ def curves_name(layer: int) -> str:
     return f"experts-L{layer:03d}"
 
 
-def curves_figure(model: str, layer: int, listed: Sequence[ExpertStack]) -> Figure:
+def curves_figure(model: str, layer: int, listed: Sequence[WeightStack]) -> Figure:
     """The figure of one layer, from its measured stacks."""
     ratios = ratios_of(listed)
     height = _ABOVE + len(listed) * _PANEL + (len(listed) - 1) * _GAP + _BELOW
@@ -59,7 +59,7 @@ def curves_figure(model: str, layer: int, listed: Sequence[ExpertStack]) -> Figu
     )
 
 
-def curves_table(layer: int, listed: Sequence[ExpertStack]) -> Table:
+def curves_table(layer: int, listed: Sequence[WeightStack]) -> Table:
     """The figure's numbers: at every expert rank, or every few, the error and the ranks of the other modes."""
     ratios = ratios_of(listed)
     found = {
@@ -89,7 +89,7 @@ def _point(row: Row | None) -> Cell:
     return Cell(fixed(row.get("metric_error")), f"{integer(row['rank_output'])} × {integer(row['rank_input'])}")
 
 
-def _draw(axes: Axes, stack: ExpertStack, ratio: float, tone: str) -> None:
+def _draw(axes: Axes, stack: WeightStack, ratio: float, tone: str) -> None:
     rows = [row for row in stack.curve(ratio) if given(row, "rank_expert", "metric_error")]
     if rows:
         axes.plot([r["rank_expert"] for r in rows], [r["metric_error"] for r in rows], color=tone, linewidth=1.6)
@@ -117,7 +117,7 @@ def _legend(ratios: Sequence[float]) -> list[Line2D]:
     return [*lines, *marks]
 
 
-def _alt(layer: int, listed: Sequence[ExpertStack], ratios: Sequence[float]) -> str:
+def _alt(layer: int, listed: Sequence[WeightStack], ratios: Sequence[float]) -> str:
     parts = []
     for stack in listed:
         for ratio in ratios:

@@ -27,7 +27,7 @@ _JOB = re.compile(r"experts-L(\d+)-(.+)", re.DOTALL)
 
 
 @dataclass
-class ExpertStack:
+class WeightStack:
     """One (layer, projection): rows of the three tables, arrays, and the state of the job that made them."""
 
     layer: int
@@ -52,17 +52,17 @@ class ExpertStack:
         return {(row["allocation"], row["expert_mode"]): row for row in rows}
 
 
-def expert_stacks(run: Run) -> list[ExpertStack]:
+def expert_stacks(run: Run) -> list[WeightStack]:
     """Every stack of the run in order, from its jobs and its rows."""
-    found: dict[tuple[int, str], ExpertStack] = {}
+    found: dict[tuple[int, str], WeightStack] = {}
     for job in run["jobs"]:
         if match := _JOB.fullmatch(job["key"]):
-            stack = ExpertStack(int(match[1]), match[2], job["state"], arrays=run["arrays"].get(job["key"], {}))
+            stack = WeightStack(int(match[1]), match[2], job["state"], arrays=run["arrays"].get(job["key"], {}))
             found[stack.layer, stack.projection] = stack
 
-    def of(row: Row) -> ExpertStack:
+    def of(row: Row) -> WeightStack:
         key = int(row["layer"]), str(row["projection"])
-        return found.setdefault(key, ExpertStack(*key))
+        return found.setdefault(key, WeightStack(*key))
 
     for row in run["tables"].get("experts", []):
         of(row).points.append(row)
@@ -75,12 +75,12 @@ def expert_stacks(run: Run) -> list[ExpertStack]:
     return sorted(found.values(), key=lambda stack: (stack.layer, projection_order(stack.projection)))
 
 
-def ratios_of(listed: Sequence[ExpertStack]) -> list[float]:
+def ratios_of(listed: Sequence[WeightStack]) -> list[float]:
     """The ratios that occur, ascending."""
     return sorted({ratio for stack in listed for ratio in stack.binding})
 
 
-def answered(listed: Sequence[ExpertStack], ratio: float, *columns: str) -> list[Row]:
+def answered(listed: Sequence[WeightStack], ratio: float, *columns: str) -> list[Row]:
     """Rows of `binding` at a ratio that hold these columns."""
     rows = [stack.binding[ratio] for stack in listed if ratio in stack.binding]
     return [row for row in rows if given(row, *columns)]
@@ -113,7 +113,7 @@ def beside_null(rows: Sequence[Row], *, up: bool) -> str:
     return f"{said}, told apart in {len(apart)} of {len(known)} stacks ({how}){rest}"
 
 
-def metric_name(listed: Sequence[ExpertStack]) -> str:
+def metric_name(listed: Sequence[WeightStack]) -> str:
     """What errors are measured in."""
     rows = [row for stack in listed for row in stack.points if row.get("metric") == "inputs"]
     if not rows:

@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from reports.drawing import INK, NULL_GREY, WIDTH, Figure, canvas, colour, label, marker, plain_numbers, svg
-from reports.experts.data import ExpertStack, answered, ratios_of
+from reports.experts.data import WeightStack, answered, ratios_of
 from reports.formats import fixed, percent
 from reports.run import given
 
@@ -16,7 +16,7 @@ _LEFT, _RIGHT, _BELOW, _ABOVE, _PANEL, _GAP = 0.62, 0.14, 0.55, 0.85, 1.35, 0.44
 _APART = 0.13  # layers between the projections of one layer
 
 
-def depth_figure(model: str, listed: Sequence[ExpertStack]) -> Figure:
+def depth_figure(model: str, listed: Sequence[WeightStack]) -> Figure:
     """One panel a ratio, every stack with its interval."""
     ratios = ratios_of(listed)
     projections = list(dict.fromkeys(stack.projection for stack in listed))
@@ -55,7 +55,7 @@ def depth_figure(model: str, listed: Sequence[ExpertStack]) -> Figure:
     )
 
 
-def _draw(axes: Axes, listed: Sequence[ExpertStack], ratio: float, projections: Sequence[str]) -> None:
+def _draw(axes: Axes, listed: Sequence[WeightStack], ratio: float, projections: Sequence[str]) -> None:
     axes.axhline(0.5, color=INK, linewidth=0.9, zorder=1)
     for number, name in enumerate(projections):
         shift = _APART * (number - (len(projections) - 1) / 2)
@@ -78,7 +78,7 @@ def _draw(axes: Axes, listed: Sequence[ExpertStack], ratio: float, projections: 
     axes.yaxis.set_major_formatter(plain_numbers())
 
 
-def _alt(listed: Sequence[ExpertStack], ratios: Sequence[float]) -> str:
+def _alt(listed: Sequence[WeightStack], ratios: Sequence[float]) -> str:
     parts = []
     for ratio in ratios:
         shares = sorted((float(row["price_share"]), f"L{row['layer']} {row['projection']}")

@@ -6,7 +6,7 @@ from reports.drawing import Figure
 from reports.experts.alike import alike_name
 from reports.experts.answer import answer, summary_table
 from reports.experts.curves import curves_name, curves_table
-from reports.experts.data import ExpertStack, expert_stacks
+from reports.experts.data import WeightStack, expert_stacks
 from reports.experts.depth import DEPTH
 from reports.experts.tables import binding_table, points_table, similarity_table
 from reports.run import Run
@@ -37,7 +37,7 @@ def experts_section(run: Run, figures: Sequence[Figure]) -> Section:
     )
 
 
-def _layer(layer: int, ours: Sequence[ExpertStack], drawn: dict[str, Figure], *, folded: bool) -> list[Block]:
+def _layer(layer: int, ours: Sequence[WeightStack], drawn: dict[str, Figure], *, folded: bool) -> list[Block]:
     blocks = []
     if figure := drawn.get(curves_name(layer)):
         curved = [stack for stack in ours if any(stack.curve(ratio) for ratio in stack.binding)]

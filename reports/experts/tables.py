@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from reports.experts.data import NAMES, ExpertStack, ratios_of
+from reports.experts.data import NAMES, WeightStack, ratios_of
 from reports.formats import EMPTY, fixed, integer, percent
 from reports.run import Row, given
 from reports.tables import Column, Table, table_of
@@ -94,7 +94,7 @@ SIMILAR = (
 )
 
 
-def binding_table(listed: Sequence[ExpertStack]) -> Table:
+def binding_table(listed: Sequence[WeightStack]) -> Table:
     """The answer of every stack and ratio; stacks that failed say so."""
     rows: list[Row] = []
     for stack in listed:
@@ -103,7 +103,7 @@ def binding_table(listed: Sequence[ExpertStack]) -> Table:
     return table_of(rows, BINDING, "Is the expert mode the binding constraint? By stack and ratio, 95 % intervals")
 
 
-def points_table(layer: int, listed: Sequence[ExpertStack]) -> Table:
+def points_table(layer: int, listed: Sequence[WeightStack]) -> Table:
     """The four measured triples of every stack and ratio of a layer."""
     rows: list[Row] = []
     for stack in listed:
@@ -112,7 +112,7 @@ def points_table(layer: int, listed: Sequence[ExpertStack]) -> Table:
     return table_of(rows, POINTS, f"Measured triples of layer {layer}")
 
 
-def similarity_table(layer: int, listed: Sequence[ExpertStack]) -> Table:
+def similarity_table(layer: int, listed: Sequence[WeightStack]) -> Table:
     """Every measure of every stack of a layer, beside independent experts."""
     rows: list[Row] = []
     for stack in listed:
@@ -120,7 +120,7 @@ def similarity_table(layer: int, listed: Sequence[ExpertStack]) -> Table:
     return table_of(rows, SIMILAR, f"Similarity of the experts of layer {layer} (no unit but for angles)")
 
 
-def _absent(stack: ExpertStack) -> dict[str, object]:
+def _absent(stack: WeightStack) -> dict[str, object]:
     """A row that says why a stack has none."""
     known = next((str(row["status"]) for row in stack.points if row.get("status")), "not measured")
     status = stack.state if stack.state in {"failed", "pending"} else known

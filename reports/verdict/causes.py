@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from reports.experts.data import ExpertStack, answered, beside_null, expert_stacks, ratios_of
+from reports.experts.data import WeightStack, answered, beside_null, expert_stacks, ratios_of
 from reports.formats import fixed, listing, percent
 from reports.run import MODES, Row, given
 from reports.verdict.subjects import Subject, finite
@@ -60,7 +60,7 @@ def _binding(subject: Subject, ratio: float | None) -> str:
     )
 
 
-def _priced(stacks: Sequence[ExpertStack], ratio: float) -> list[Row]:
+def _priced(stacks: Sequence[WeightStack], ratio: float) -> list[Row]:
     return [row for row in map(finite, answered(stacks, ratio, "gain")) if given(row, "gain", "price_share")]
 
 

@@ -37,7 +37,7 @@ from tdmoe.numerics.errors import Rebuild as Rebuilt
 from tdmoe.stacks.architecture import Architecture
 from tdmoe.stacks.families import MEMBERS, PROJECTIONS
 from tdmoe.stacks.locate import expert_tensors, experts_module, open_stack
-from tdmoe.stacks.stack import ExpertStack
+from tdmoe.stacks.stack import WeightStack
 
 Stacks = Mapping[int, list[str]]  # {layer: projections that were compressed}
 OnWritten = Callable[[int], None]  # told the bytes of a shard as they are written
@@ -88,7 +88,7 @@ def dense(
 
     That of a quantised checkpoint is in bf16.
     """
-    sources: dict[str, list[tuple[ExpertStack, int, Rebuilt]]] = {}
+    sources: dict[str, list[tuple[WeightStack, int, Rebuilt]]] = {}
     for layer, projections in stacks.items():
         for projection in projections:
             members = MEMBERS[projection]
@@ -124,7 +124,7 @@ def _rebuilt(shards: Path, layer: int, projection: str, position: int, members: 
 
     def experts(start: int, stop: int) -> Tensor:
         changed = (shards / shard_name(layer, projection)).stat().st_mtime_ns
-        W_BOI = _whole(shards, layer, projection, changed).experts(start, stop)
+        W_BOI = _whole(shards, layer, projection, changed).members(start, stop)
         return W_BOI.chunk(members, dim=1)[position]
 
     return experts

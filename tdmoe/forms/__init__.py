@@ -17,11 +17,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tdmoe.forms.bases import BasisExperts, BasisLinear
-from tdmoe.forms.dense import DenseExperts, DenseLinear
-from tdmoe.forms.integers import IntegerExperts, IntegerLinear
-from tdmoe.forms.low_rank import LowRankExperts, LowRankLinear
-from tdmoe.forms.tucker import TuckerExperts, TuckerLinear
+from tdmoe.forms.bases import BasisLinear, BasisWeights
+from tdmoe.forms.dense import DenseLinear, DenseWeights
+from tdmoe.forms.integers import IntegerLinear, IntegerWeights
+from tdmoe.forms.low_rank import LowRankLinear, LowRankWeights
+from tdmoe.forms.tucker import TuckerLinear, TuckerWeights
 from tdmoe.problems import InputError
 
 Shape = tuple[int, int, int]
@@ -40,7 +40,7 @@ class Factored(Protocol):
     def ranks(self) -> tuple[int, ...]:
         """What its size is told by; nothing where it has no choice of one."""
 
-    def experts(self, start: int, stop: int) -> Tensor:
+    def members(self, start: int, stop: int) -> Tensor:
         """W^_BOI of experts start..stop-1."""
 
     def to(self, dtype: torch.dtype) -> Factored:
@@ -54,11 +54,11 @@ class Factored(Protocol):
 
 
 EXPERTS: dict[str, Any] = {
-    "tucker": TuckerExperts,
-    "low_rank": LowRankExperts,
-    "bases": BasisExperts,
-    "integers": IntegerExperts,
-    "dense": DenseExperts,
+    "tucker": TuckerWeights,
+    "low_rank": LowRankWeights,
+    "bases": BasisWeights,
+    "integers": IntegerWeights,
+    "dense": DenseWeights,
 }
 LINEARS: dict[str, Any] = {
     "tucker": TuckerLinear,

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tdmoe.forms.grouped import ExpertsLinear, grouped, hit
+from tdmoe.forms.grouped import StackLinear, grouped, hit
 from tdmoe.numerics.precision import full_precision
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -55,7 +55,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class BasisExperts:
+class BasisWeights:
     """W^_e = left_EOK[e] phi(sum_j mixing_EM[e, j] basis_NKI[g M + j]), g the group of e.
 
     `fit` tells how it was found, where it was just now.
@@ -78,10 +78,10 @@ class BasisExperts:
         """Bases in all, and their rank."""
         return self.basis_NKI.shape[0], self.basis_NKI.shape[1]
 
-    def to(self, dtype: torch.dtype) -> BasisExperts:
+    def to(self, dtype: torch.dtype) -> BasisWeights:
         """Rounded to `dtype`."""
         left, basis, mixing = (f.to(dtype) for f in (self.left_EOK, self.basis_NKI, self.mixing_EM))
-        return BasisExperts(left, basis, mixing, self.activation, self.groups, self.fit)
+        return BasisWeights(left, basis, mixing, self.activation, self.groups, self.fit)
 
     def tensors(self) -> dict[str, Tensor]:
         """By the names of the parameters of BasisLinear, on the CPU."""
@@ -97,12 +97,12 @@ class BasisExperts:
         }
 
     @staticmethod
-    def restore(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> BasisExperts:
+    def restore(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> BasisWeights:
         """The inverse of `tensors` and `spec`."""
         left, basis, mixing = (tensors[name] for name in ("left", "basis", "mixing"))
-        return BasisExperts(left, basis, mixing, spec["activation"], spec["groups"])
+        return BasisWeights(left, basis, mixing, spec["activation"], spec["groups"])
 
-    def experts(self, start: int, stop: int) -> Tensor:
+    def members(self, start: int, stop: int) -> Tensor:
         """W^_BOI of experts start..stop-1."""
         count = len(self.left_EOK)
         made = [
@@ -112,12 +112,12 @@ class BasisExperts:
         return torch.stack(made)
 
 
-def zero(W_EOI: Tensor, bases: int, rank: int, activation: str) -> BasisExperts:
+def zero(W_EOI: Tensor, bases: int, rank: int, activation: str) -> BasisWeights:
     """W^ = 0, of the shape, dtype and device of `W_EOI`."""
     experts, outputs, inputs = W_EOI.shape
     left_EOK, basis_MKI = W_EOI.new_zeros(experts, outputs, rank), W_EOI.new_zeros(bases, rank, inputs)
     fit = Fit(((0, 0.0, 0.0),), "converged", 0.0)
-    return BasisExperts(left_EOK, basis_MKI, W_EOI.new_zeros(experts, bases), activation, fit=fit)
+    return BasisWeights(left_EOK, basis_MKI, W_EOI.new_zeros(experts, bases), activation, fit=fit)
 
 
 def _mixed_of(experts: list[int], mixing_EM: Tensor, basis_NKI: Tensor, activation: str, groups: int) -> Tensor:
@@ -131,7 +131,7 @@ def _mixed_of(experts: list[int], mixing_EM: Tensor, basis_NKI: Tensor, activati
     )
 
 
-class BasisLinear(ExpertsLinear):
+class BasisLinear(StackLinear):
     """A stack of E linear maps I -> O out of shared bases.
 
     Bases are mixed only for experts that have tokens, a few at a time. Without gradients as many mixtures as there are

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tdmoe.forms.grouped import ExpertsLinear, grouped
+from tdmoe.forms.grouped import StackLinear, grouped
 
 
 @dataclass(frozen=True)
-class DenseExperts:
+class DenseWeights:
     """W^_e = weight_EOI[e]."""
 
     weight_EOI: Tensor
@@ -32,9 +32,9 @@ class DenseExperts:
         """None to choose."""
         return ()
 
-    def to(self, dtype: torch.dtype) -> DenseExperts:
+    def to(self, dtype: torch.dtype) -> DenseWeights:
         """Rounded to `dtype`."""
-        return DenseExperts(self.weight_EOI.to(dtype))
+        return DenseWeights(self.weight_EOI.to(dtype))
 
     def tensors(self) -> dict[str, Tensor]:
         """By the names of the parameters of DenseLinear, on the CPU."""
@@ -45,16 +45,16 @@ class DenseExperts:
         return {"kind": "dense"}
 
     @staticmethod
-    def restore(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> DenseExperts:
+    def restore(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> DenseWeights:
         """The inverse of `tensors` and `spec`."""
-        return DenseExperts(tensors["weight"])
+        return DenseWeights(tensors["weight"])
 
-    def experts(self, start: int, stop: int) -> Tensor:
+    def members(self, start: int, stop: int) -> Tensor:
         """W^_BOI of experts start..stop-1."""
         return self.weight_EOI[start:stop]
 
 
-class DenseLinear(ExpertsLinear):
+class DenseLinear(StackLinear):
     """A stack of E linear maps I -> O."""
 
     def __init__(self, shape: tuple[int, int, int], dtype: torch.dtype | None = None) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 EXPERTS_AT_ONCE = 8  # whose matrices are made in passing, where they are not stored
 
 
-class ExpertsLinear(nn.Module):
+class StackLinear(nn.Module):
     """A stack of linear maps, run in three steps of which only the middle one depends on the expert."""
 
     def enter(self, x_TI: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tdmoe.forms.grouped import ExpertsLinear, grouped, hit
+from tdmoe.forms.grouped import StackLinear, grouped, hit
 
 LOW = 0x0101010101010101  # the lowest bit of each of eight bytes
 GATHER = 0x0102040810204080  # times that: bit k of the highest byte is the lowest bit of byte k
@@ -58,7 +58,7 @@ def spread(scale_EOJ: Tensor, group: int, inputs: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class IntegerExperts:
+class IntegerWeights:
     """W^_e = scale * code; `planes_EObY` are the packed codes, `group` the inputs that share a scale."""
 
     planes_EObY: Tensor
@@ -87,7 +87,7 @@ class IntegerExperts:
         """None to choose."""
         return ()
 
-    def to(self, dtype: torch.dtype) -> IntegerExperts:
+    def to(self, dtype: torch.dtype) -> IntegerWeights:
         """As it is: its scales had been rounded before the weights were."""
         return self
 
@@ -101,17 +101,17 @@ class IntegerExperts:
         return {"kind": "integers", "bits": self.bits, "group": self.group, "rows": rows, "inputs": self.inputs}
 
     @staticmethod
-    def restore(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> IntegerExperts:
+    def restore(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> IntegerWeights:
         """The inverse of `tensors` and `spec`."""
-        return IntegerExperts(tensors["planes"], tensors["scale"], spec["group"], spec["inputs"])
+        return IntegerWeights(tensors["planes"], tensors["scale"], spec["group"], spec["inputs"])
 
-    def experts(self, start: int, stop: int) -> Tensor:
+    def members(self, start: int, stop: int) -> Tensor:
         """W^_BOI of experts start..stop-1, float32."""
         scale = spread(self.scale_EOJ[start:stop].float(), self.group, self.inputs)
         return unpacked(self.planes_EObY[start:stop], self.inputs) * scale
 
 
-class IntegerLinear(ExpertsLinear):
+class IntegerLinear(StackLinear):
     """A stack of E linear maps I -> O with integer weights; the matrices of a few experts are made in passing."""
 
     def __init__(

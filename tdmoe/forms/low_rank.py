@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tdmoe.forms.grouped import ExpertsLinear, grouped
+from tdmoe.forms.grouped import StackLinear, grouped
 from tdmoe.numerics.precision import full_precision
 
 
 @dataclass(frozen=True)
-class LowRankExperts:
+class LowRankWeights:
     """W^_e = base_OI + left_EOK[e] right_EKI[e]."""
 
     left_EOK: Tensor
@@ -34,10 +34,10 @@ class LowRankExperts:
         """That of every expert."""
         return (self.left_EOK.shape[2],)
 
-    def to(self, dtype: torch.dtype) -> LowRankExperts:
+    def to(self, dtype: torch.dtype) -> LowRankWeights:
         """Rounded to `dtype`."""
         base = None if self.base_OI is None else self.base_OI.to(dtype)
-        return LowRankExperts(self.left_EOK.to(dtype), self.right_EKI.to(dtype), base)
+        return LowRankWeights(self.left_EOK.to(dtype), self.right_EKI.to(dtype), base)
 
     def tensors(self) -> dict[str, Tensor]:
         """By the names of the parameters of LowRankLinear, on the CPU."""
@@ -49,18 +49,18 @@ class LowRankExperts:
         return {"kind": "low_rank", "rank": self.ranks[0], "base": self.base_OI is not None}
 
     @staticmethod
-    def restore(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LowRankExperts:
+    def restore(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LowRankWeights:
         """The inverse of `tensors` and `spec`."""
-        return LowRankExperts(tensors["left"], tensors["right"], tensors.get("base"))
+        return LowRankWeights(tensors["left"], tensors["right"], tensors.get("base"))
 
-    def experts(self, start: int, stop: int) -> Tensor:
+    def members(self, start: int, stop: int) -> Tensor:
         """W^_BOI of experts start..stop-1."""
         with full_precision():
             W_BOI = self.left_EOK[start:stop] @ self.right_EKI[start:stop]
         return W_BOI if self.base_OI is None else self.base_OI + W_BOI
 
 
-class LowRankLinear(ExpertsLinear):
+class LowRankLinear(StackLinear):
     """A stack of E linear maps I -> O, each of rank K beside a base, which gate and up run once a token."""
 
     base: nn.Parameter | None

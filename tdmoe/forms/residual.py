@@ -60,7 +60,7 @@ def residual(
     of_outputs, of_inputs = (torch.zeros(n, n, dtype=torch.float64, device=device) for n in (rows, columns))
     norms, squares = [], []
     for start, W_BOI in expert_blocks(reader, dtype, device):
-        E_BOI = W_BOI - made.experts(start, start + len(W_BOI)).to(W_BOI)
+        E_BOI = W_BOI - made.members(start, start + len(W_BOI)).to(W_BOI)
         squares.append(E_BOI.double().square().sum((1, 2)))
         norms += [add_grams(E_OI, of_outputs, of_inputs, seed) for E_OI in E_BOI]
     symmetrise(of_outputs)
@@ -91,7 +91,7 @@ def _expert_gram(reader: WeightSource, made: Factored, dtype: torch.dtype, devic
     step = max(1, HELD_WEIGHTS // (experts * columns))
     for first in range(0, rows, step):
         some = slice(first, min(first + step, rows))
-        E_ESI = -outputs(made, some).experts(0, experts).to(device, dtype)
+        E_ESI = -outputs(made, some).members(0, experts).to(device, dtype)
         for start, W_BOI in expert_blocks(reader, dtype, device):
             E_ESI[start : start + len(W_BOI)] += W_BOI[:, some]
         add_unfolding(G_EE, E_ESI, 0)

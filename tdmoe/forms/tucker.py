@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tdmoe.forms.grouped import ExpertsLinear, grouped
+from tdmoe.forms.grouped import StackLinear, grouped
 from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.products import matrix_products
 from tdmoe.numerics.ranks import Ranks
 
 
 @dataclass(frozen=True)
-class TuckerExperts:
+class TuckerWeights:
     """W^_e = output_OP (sum_r expert_ER[e, r] core_RPQ[r]) input_IQ^T. None where a mode is not cut (identity)."""
 
     core_RPQ: Tensor
@@ -49,10 +49,10 @@ class TuckerExperts:
         """The shape of the core."""
         return Ranks(*self.core_RPQ.shape)
 
-    def to(self, dtype: torch.dtype) -> TuckerExperts:
+    def to(self, dtype: torch.dtype) -> TuckerWeights:
         """With core and factors rounded to `dtype`."""
         factors = (self.expert_ER, self.output_OP, self.input_IQ)
-        return TuckerExperts(self.core_RPQ.to(dtype), *(None if f is None else f.to(dtype) for f in factors))
+        return TuckerWeights(self.core_RPQ.to(dtype), *(None if f is None else f.to(dtype) for f in factors))
 
     def tensors(self) -> dict[str, Tensor]:
         """By the names of the parameters of TuckerLinear, on the CPU."""
@@ -64,11 +64,11 @@ class TuckerExperts:
         return {"kind": "tucker", "ranks": list(self.ranks)}
 
     @staticmethod
-    def restore(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> TuckerExperts:
+    def restore(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> TuckerWeights:
         """The inverse of `tensors` and `spec`."""
-        return TuckerExperts(tensors["core"], *(tensors.get(name) for name in ("expert", "output", "input")))
+        return TuckerWeights(tensors["core"], *(tensors.get(name) for name in ("expert", "output", "input")))
 
-    def experts(self, start: int, stop: int) -> Tensor:
+    def members(self, start: int, stop: int) -> Tensor:
         """W^_BOI of experts start..stop-1, in the dtype of the core."""
         core = self.core_RPQ
         core_BPQ = (
@@ -81,7 +81,7 @@ class TuckerExperts:
             return matrix_products(core_BPQ, A_PO, A_QI)
 
 
-class TuckerLinear(ExpertsLinear):
+class TuckerLinear(StackLinear):
     """A stack of E linear maps I -> O in Tucker form. A mode at full rank has no factor."""
 
     def __init__(self, shape: tuple[int, int, int], ranks: Ranks, dtype: torch.dtype | None = None) -> None:

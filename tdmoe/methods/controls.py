@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from tdmoe.forms import Factored
-from tdmoe.forms.dense import DenseExperts
-from tdmoe.forms.tucker import TuckerExperts
+from tdmoe.forms.dense import DenseWeights
+from tdmoe.forms.tucker import TuckerWeights
 from tdmoe.methods.base import Allotment, Method, StackStatistics, whole_stack
 from tdmoe.numerics.products import mode_products
 from tdmoe.stacks.source import WeightSource
@@ -61,7 +61,7 @@ class Identity(Control):
 
     def made(self, reader: WeightSource, device: str) -> Factored:
         """The weights, exact in float32."""
-        return DenseExperts(whole_stack(reader, device=device))
+        return DenseWeights(whole_stack(reader, device=device))
 
 
 class Cast(Control):
@@ -71,7 +71,7 @@ class Cast(Control):
 
     def made(self, reader: WeightSource, device: str) -> Factored:
         """Rounded."""
-        return DenseExperts(whole_stack(reader, device=device, dtype=torch.bfloat16))
+        return DenseWeights(whole_stack(reader, device=device, dtype=torch.bfloat16))
 
 
 class Drop(Control):
@@ -81,7 +81,7 @@ class Drop(Control):
 
     def made(self, reader: WeightSource, device: str) -> Factored:
         """A Tucker form of rank 0 in every mode."""
-        return TuckerExperts(torch.zeros(0, 0, 0), *(torch.zeros(n, 0) for n in reader.stack.shape))
+        return TuckerWeights(torch.zeros(0, 0, 0), *(torch.zeros(n, 0) for n in reader.stack.shape))
 
 
 class Mean(Control):
@@ -94,7 +94,7 @@ class Mean(Control):
         experts = reader.stack.shape[0]
         one_E1 = torch.ones(experts, 1, dtype=torch.float64)
         core = mode_products(reader, one_E1 / experts, None, None, dtype=torch.float64, device=device)
-        return TuckerExperts(core, one_E1.to(device) if experts > 1 else None)
+        return TuckerWeights(core, one_E1.to(device) if experts > 1 else None)
 
 
 OFFERED = (Identity(), Cast(), Drop(), Mean())

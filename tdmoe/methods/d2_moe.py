@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from tdmoe.forms.low_rank import LowRankExperts
+from tdmoe.forms.low_rank import LowRankWeights
 from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, alike
 from tdmoe.methods.truncated_svd import check_rank, decomposed, rank_within
 from tdmoe.numerics.products import mode_products
@@ -74,7 +74,7 @@ class D2MoE(Method):
         statistics: StackStatistics | None,
         *,
         device: str,
-    ) -> LowRankExperts:
+    ) -> LowRankWeights:
         """The mean in one pass, the deltas in another."""
         shape = reader.stack.shape
         shared, alignment = shape[1] * shape[2], options.alignment

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tdmoe.forms.bases import BasisExperts, Fit, group_of
+from tdmoe.forms.bases import BasisWeights, Fit, group_of
 from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, whole_stack
 from tdmoe.mobe import fit, published, sizes
 from tdmoe.mobe.left_factors import refit_left
@@ -114,21 +114,21 @@ class MoBE(Method):
         statistics: StackStatistics | None,
         *,
         device: str,
-    ) -> BasisExperts:
+    ) -> BasisWeights:
         """Group by group."""
         W_EOI = whole_stack(reader, device=device)
         choices = _choices(reader.stack.shape, options, allotment.ratio)
         experts = len(W_EOI)
         of = group_of(list(range(experts)), experts, options.groups)
         parts = [torch.tensor([e for e in range(experts) if of[e] == g]) for g in range(options.groups)]
-        made: list[BasisExperts] = []
+        made: list[BasisWeights] = []
         for part in parts:
             made.append(_fitted(W_EOI[part.to(device)], choices, options, statistics))
             choices = [Sizes(*made[0].ranks)]  # the same in every group
         fits = [part.fit for part in made if part.fit is not None]
         left = torch.cat([part.left_EOK for part in made])
         basis, mixing = torch.cat([part.basis_NKI for part in made]), torch.cat([part.mixing_EM for part in made])
-        whole = BasisExperts(left, basis, mixing, made[0].activation, options.groups, _together(fits))
+        whole = BasisWeights(left, basis, mixing, made[0].activation, options.groups, _together(fits))
         if options.refit == "none":
             return whole
         assert statistics is not None and statistics.own is not None, "checked before"
@@ -164,7 +164,7 @@ def _choices(shape: Shape, options: Options, ratio: float) -> list[Sizes]:
     return found
 
 
-def _fitted(W_EOI: Tensor, choices: list[Sizes], options: Options, statistics: StackStatistics | None) -> BasisExperts:
+def _fitted(W_EOI: Tensor, choices: list[Sizes], options: Options, statistics: StackStatistics | None) -> BasisWeights:
     C_II = None
     if _metric(options):
         assert statistics is not None, "checked before"

@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tdmoe.forms.tucker import TuckerExperts
+from tdmoe.forms.tucker import TuckerWeights
 from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, alike
 from tdmoe.numerics import lapack
 from tdmoe.numerics.eigen import eigenvectors
@@ -88,10 +88,10 @@ class MoESVD(Method):
         statistics: StackStatistics | None,
         *,
         device: str,
-    ) -> TuckerExperts:
+    ) -> TuckerWeights:
         """Shared factor first, then all experts on it."""
         if allotment.ranks == reader.stack.shape:
-            return TuckerExperts(mode_products(reader, None, None, None, device=device))
+            return TuckerWeights(mode_products(reader, None, None, None, device=device))
         assert statistics is not None and statistics.tokens_E is not None, "checked before"
         top, rank = _sizes(reader.stack.shape, options, allotment.ratio)
         S = metric(statistics.C_II.to(device), options.damping)
@@ -104,10 +104,10 @@ class MoESVD(Method):
                 for p, W_OI in zip(p_E[start:].tolist(), W_BOI.double(), strict=False):
                     M_II += p * (W_OI.T @ W_OI)
         if rank == S.size:  # nothing is cut
-            return TuckerExperts(mode_products(reader, None, None, None, device=device))
+            return TuckerWeights(mode_products(reader, None, None, None, device=device))
         V_IK = eigenvectors(S.gram(M_II))[1][:, :rank]
         core_EOK = mode_products(reader, None, None, S.project(V_IK), device=device)
-        return TuckerExperts(core_EOK, input_IQ=S.undo(V_IK).float())
+        return TuckerWeights(core_EOK, input_IQ=S.undo(V_IK).float())
 
 
 def _sizes(shape: Shape, options: Options, ratio: float) -> tuple[int, int]:
@@ -131,7 +131,7 @@ def _sizes(shape: Shape, options: Options, ratio: float) -> tuple[int, int]:
     return top, rank
 
 
-def _published(reader: WeightSource, S: Metric, tokens_E: Tensor, top: int, rank: int, device: str) -> TuckerExperts:
+def _published(reader: WeightSource, S: Metric, tokens_E: Tensor, top: int, rank: int, device: str) -> TuckerWeights:
     """Factors of every expert's own SVD, put together as if they were of one."""
     order = tokens_E.argsort(descending=True, stable=True).tolist()
     experts, outputs, _ = reader.stack.shape
@@ -152,8 +152,8 @@ def _published(reader: WeightSource, S: Metric, tokens_E: Tensor, top: int, rank
         basis_NR = core_ROK.flatten(1).T
         combination_ER = lapack.lstsq(basis_NR, left_EOK.flatten(1).T).solution.T.float().contiguous()
     if len(input_IK) == rank:
-        return TuckerExperts((core_ROK @ input_IK.T).float(), combination_ER)
-    return TuckerExperts(core_ROK.float(), combination_ER, input_IQ=input_IK.float())
+        return TuckerWeights((core_ROK @ input_IK.T).float(), combination_ER)
+    return TuckerWeights(core_ROK.float(), combination_ER, input_IQ=input_IK.float())
 
 
 def _svd(W_OI: Tensor, S: Metric, rank: int) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tdmoe.forms.integers import IntegerExperts, packed
+from tdmoe.forms.integers import IntegerWeights, packed
 from tdmoe.methods.base import Allotment, Method, StackStatistics
 from tdmoe.numerics.products import expert_blocks
 from tdmoe.numerics.ranks import Shape
@@ -64,7 +64,7 @@ class RTN(Method):
         statistics: StackStatistics | None,
         *,
         device: str,
-    ) -> IntegerExperts:
+    ) -> IntegerWeights:
         """A block of experts at a time."""
         inputs = reader.stack.shape[2]
         group = min(options.group, inputs) if options.scale == "group" else inputs
@@ -73,7 +73,7 @@ class RTN(Method):
             codes_BOI, scale_BOJ = rounded(W_BOI, options.bits, group, dtype, whole=options.scale == "tensor")
             planes.append(packed(codes_BOI, options.bits))
             scales.append(scale_BOJ)
-        return IntegerExperts(torch.cat(planes), torch.cat(scales), group, inputs)
+        return IntegerWeights(torch.cat(planes), torch.cat(scales), group, inputs)
 
 
 def rounded(W_BOI: Tensor, bits: int, group: int, dtype: torch.dtype, *, whole: bool) -> tuple[Tensor, Tensor]:

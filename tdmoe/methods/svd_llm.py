@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tdmoe.forms.low_rank import LowRankExperts
+from tdmoe.forms.low_rank import LowRankWeights
 from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics
 from tdmoe.methods.truncated_svd import MetricOf, check_rank, decomposed, rank_within
 from tdmoe.numerics.ranks import Shape, check_alignment
@@ -64,7 +64,7 @@ class PlainSVD(Method):
         statistics: StackStatistics | None,
         *,
         device: str,
-    ) -> LowRankExperts:
+    ) -> LowRankWeights:
         """Expert by expert."""
         rank = options.rank or rank_within(reader.stack.shape, allotment.ratio, alignment=options.alignment)
         return decomposed(reader, rank, self.metrics(options, statistics, device), device=device)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from tdmoe.forms.tucker import TuckerExperts
+from tdmoe.forms.tucker import TuckerWeights
 from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics
 from tdmoe.numerics.ranks import ALIGNMENT, Ranks, Shape, budget, check_alignment, published_ranks, stored_ranks
 from tdmoe.numerics.whitening import DAMPING, Metric, check_damping, inverse_metric, metric
@@ -126,7 +126,7 @@ class TDMoE(Method):
         *,
         device: str,
         bases: Mapping[str, Basis] | None = None,
-    ) -> TuckerExperts:
+    ) -> TuckerWeights:
         """Ranks, then factors, then the core again where asked; for a stack of a single block in float64.
 
         `bases` are those of the stack in the metric of the options, where they are known already.

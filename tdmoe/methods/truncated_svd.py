@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tdmoe.forms.low_rank import LowRankExperts
+from tdmoe.forms.low_rank import LowRankWeights
 from tdmoe.numerics import lapack
 from tdmoe.numerics.eigen import eigenvectors
 from tdmoe.numerics.precision import full_precision
@@ -72,7 +72,7 @@ def check_rank(name: str, shape: Shape, rank: int, *, shared: int = 0) -> None:
 
 def decomposed(
     reader: WeightSource, rank: int, metric_of: MetricOf, base_OI: Tensor | None = None, *, device: str
-) -> LowRankExperts:
+) -> LowRankWeights:
     """Every expert, less the base, truncated to that rank."""
     experts, outputs, inputs = reader.stack.shape
     left_EOK = torch.empty(experts, outputs, rank, device=device)
@@ -81,4 +81,4 @@ def decomposed(
         for e, W_OI in enumerate(W_BOI, start):
             rest_OI = W_OI.double() if base_OI is None else W_OI.double() - base_OI
             left_EOK[e], right_EKI[e] = truncated(rest_OI, rank, metric_of(e))
-    return LowRankExperts(left_EOK, right_EKI, None if base_OI is None else base_OI.float())
+    return LowRankWeights(left_EOK, right_EKI, None if base_OI is None else base_OI.float())

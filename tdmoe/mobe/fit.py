@@ -18,7 +18,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tdmoe.forms.bases import BasisExperts, Fit, zero
+from tdmoe.forms.bases import BasisWeights, Fit, zero
 from tdmoe.mobe.objective import Curvature, Objective, Point, Value, mix, orthogonal
 from tdmoe.mobe.sizes import Sizes
 from tdmoe.numerics import lapack
@@ -79,11 +79,11 @@ class Fitter:
         promised = gradient.dot(self.objective.curvature(self.at, self.value).solve(gradient)) / 2
         return promised / max(self.value.loss, EXACT)
 
-    def made(self) -> BasisExperts:
+    def made(self) -> BasisWeights:
         """Where it is."""
         fit = Fit(tuple(self.curve), self.stopped, self.decrement())
         basis, mixing = self.at
-        return BasisExperts(self.value.left_EOK, basis, mixing, self.objective.activation, fit=fit)
+        return BasisWeights(self.value.left_EOK, basis, mixing, self.objective.activation, fit=fit)
 
     def _direction(self, curvature: Curvature) -> Point:
         """Minus the quasi-Newton step (Nocedal & Wright 2006, algorithm 7.4), the curvature as its first matrix."""
@@ -164,7 +164,7 @@ def input_directions(objective: Objective, W_EOI: Tensor) -> Tensor:
 
 def fitted(
     W_EOI: Tensor, choices: Sequence[Sizes], activation: str, steps: int = STEPS, C_II: Tensor | None = None
-) -> BasisExperts:
+) -> BasisWeights:
     """The best of the sizes, fitted; `C_II` is the metric of the inputs, positive definite.
 
     `steps` are evaluations of the loss of the sizes that are chosen; those of the search count where its loss is the

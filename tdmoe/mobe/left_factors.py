@@ -16,12 +16,12 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from tdmoe.forms.bases import BasisExperts, group_of, mixed
+from tdmoe.forms.bases import BasisWeights, group_of, mixed
 from tdmoe.numerics.precision import full_precision
 from tdmoe.tucker.core_refit import solve
 
 
-def refit_left(W_EOI: Tensor, made: BasisExperts, own: Callable[[int], Tensor]) -> BasisExperts:
+def refit_left(W_EOI: Tensor, made: BasisWeights, own: Callable[[int], Tensor]) -> BasisWeights:
     """`made` with the best left factors for C_e = own(e), positive semidefinite; solved in float64."""
     left_EOK = made.left_EOK.clone()
     experts, bases = len(left_EOK), made.basis_NKI.shape[0] // made.groups

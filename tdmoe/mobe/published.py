@@ -25,7 +25,7 @@ import time
 import torch
 from torch import Tensor
 
-from tdmoe.forms.bases import ACTIVATIONS, BasisExperts, Fit, zero
+from tdmoe.forms.bases import ACTIVATIONS, BasisWeights, Fit, zero
 from tdmoe.mobe.sizes import Sizes
 from tdmoe.numerics import lapack
 from tdmoe.numerics.precision import full_precision
@@ -96,7 +96,7 @@ def trained(
     *,
     free: bool = False,
     C_II: Tensor | None = None,
-) -> BasisExperts:
+) -> BasisWeights:
     """The best snapshot after so many steps; the last state where there are less than 200."""
     if float(W_EOI.std()) == 0.0:
         return zero(W_EOI, *sizes, activation)
@@ -113,4 +113,4 @@ def trained(
                 best, kept = loss, [tensor.detach().clone() for tensor in training.state]
     A_EOK, B_MKI, w_EM = kept
     made = Fit(tuple(curve), "steps")
-    return BasisExperts(A_EOK * training.scale, B_MKI, training.mixing(w_EM), activation, fit=made)
+    return BasisWeights(A_EOK * training.scale, B_MKI, training.mixing(w_EM), activation, fit=made)

@@ -1,4 +1,4 @@
-"""The three mode Gram matrices of an ExpertStack, accumulated in float64 without a copy of any unfolding.
+"""The three mode Gram matrices of an WeightStack, accumulated in float64 without a copy of any unfolding.
 
     G_EE[e, f] = <W_e, W_f>     G_OO = sum_e W_e W_e^T     G_II = sum_e W_e^T W_e
 

@@ -1,4 +1,4 @@
-"""Singular values of the three mode unfoldings of an ExpertStack, each with its noise floor.
+"""Singular values of the three mode unfoldings of an WeightStack, each with its noise floor.
 
 sigma_i = sqrt(lambda_i(G)). If the Gram is off by delta in the spectral norm, Weyl moves lambda_i by at most delta,
 so sigma_i by about delta / (2 sigma_i): small values suffer first. The floor is where that reaches 1 % of the value.
@@ -18,7 +18,7 @@ from tdmoe.numerics.eigen import eigenvalues
 from tdmoe.numerics.gram import MODES, ModeGram, mode_grams
 from tdmoe.problems import WeightError
 from tdmoe.stacks.blocks import BLOCK_WEIGHTS, BlockReader
-from tdmoe.stacks.stack import ExpertStack
+from tdmoe.stacks.stack import WeightStack
 
 FLOOR_CHANGE = 0.01  # relative change of a singular value at the noise floor
 PROMISE = 1e-6  # |error of any sigma| / sigma_max that float32 products must keep, else float64
@@ -99,7 +99,7 @@ def _keeps_promise(spectrum: Spectrum, product_error: float) -> bool:
     return product_error <= 2 * PROMISE * smallest * largest and (smallest > spectrum.noise_floor or largest == 0.0)
 
 
-def _first_dtype(stack: ExpertStack, device: torch.device | str) -> torch.dtype:
+def _first_dtype(stack: WeightStack, device: torch.device | str) -> torch.dtype:
     if math.prod(stack.shape) <= BLOCK_WEIGHTS:
         return torch.float64
     on_tensor_cores = torch.device(device).type == "cuda" and stack.encoding.natural == torch.bfloat16

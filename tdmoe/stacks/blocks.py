@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tdmoe.problems import InputError, WeightError
-from tdmoe.stacks.stack import ExpertStack
+from tdmoe.stacks.stack import WeightStack
 
 BLOCK_WEIGHTS = 8 << 20  # weights of a block: 32 MiB in float32, enough to keep two cores busy, small beside a stack
 LEAVE_OUT = "download the checkpoint again, or leave out the layer (--layers)"
@@ -46,7 +46,7 @@ class _Piece:
     last: int
 
 
-def plan_blocks(stack: ExpertStack, memory: int, groups: int = 1) -> BlockPlan:
+def plan_blocks(stack: WeightStack, memory: int, groups: int = 1) -> BlockPlan:
     """Keep the encoded stack if it fits `memory`, else stream it twice. InputError when not even one block fits.
 
     `peak_bytes` is what one job adds to the process: the stack or its blocks as stored, two decoded blocks, the three
@@ -77,7 +77,7 @@ def plan_blocks(stack: ExpertStack, memory: int, groups: int = 1) -> BlockPlan:
 class BlockReader:
     """Hands out a stack's weights as floats; counts the bytes that really came from disk."""
 
-    def __init__(self, stack: ExpertStack, memory: int, on_read: Callable[[int], None] | None = None) -> None:
+    def __init__(self, stack: WeightStack, memory: int, on_read: Callable[[int], None] | None = None) -> None:
         self.stack = stack
         self.plan = plan_blocks(stack, memory)
         self._on_read = on_read or (lambda count: None)

@@ -23,7 +23,7 @@ from tdmoe.stacks.architecture import Architecture
 from tdmoe.stacks.blocks import LEAVE_OUT, BlockPlan, BlockReader, plan_blocks
 from tdmoe.stacks.families import JOINT, MEMBERS
 from tdmoe.stacks.locate import open_stack
-from tdmoe.stacks.stack import ExpertStack
+from tdmoe.stacks.stack import WeightStack
 
 CHECK_BYTES = 256_000_000  # read at once, where a weight that is not finite is looked for
 
@@ -32,8 +32,8 @@ CHECK_BYTES = 256_000_000  # read at once, where a weight that is not finite is 
 class JointStack:
     """The gate and the up stack of one layer."""
 
-    gate: ExpertStack
-    up: ExpertStack
+    gate: WeightStack
+    up: WeightStack
 
     @property
     def projection(self) -> str:
@@ -116,7 +116,7 @@ class JointReader:
             yield from reader.strips(dtype, device)
 
 
-Stack = ExpertStack | JointStack
+Stack = WeightStack | JointStack
 Reader = BlockReader | JointReader
 
 

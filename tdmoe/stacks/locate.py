@@ -12,7 +12,7 @@ from tdmoe.checkpoint.safetensors_header import TensorEntry
 from tdmoe.problems import InputError
 from tdmoe.stacks.architecture import EXPERTS, Architecture, language_config
 from tdmoe.stacks.families import LAYER_PREFIXES, PROJECTIONS, Layout, Source
-from tdmoe.stacks.stack import ExpertStack, parts
+from tdmoe.stacks.stack import WeightStack, parts
 
 SAME_MODEL = "check that config.json and the weights are of the same model"
 PACKED = {  # endings of weights in encodings that are not read, for the refusal
@@ -22,7 +22,7 @@ PACKED = {  # endings of weights in encodings that are not read, for the refusal
 }
 
 
-def open_stack(checkpoint: Checkpoint, arch: Architecture, layer: int, projection: str) -> ExpertStack:
+def open_stack(checkpoint: Checkpoint, arch: Architecture, layer: int, projection: str) -> WeightStack:
     """Find and check every tensor of a stack from headers alone; InputError names the tensor that is wrong."""
     prefix, layout = _layout(checkpoint, arch, layer)
     source, shape = layout[projection], arch.shape(projection)
@@ -45,7 +45,7 @@ def open_stack(checkpoint: Checkpoint, arch: Architecture, layer: int, projectio
         scales = _entries(checkpoint, arch, prefix + source.scales, source)
         _check_scales(scales, encoding, source, shape)
     bias = _bias(checkpoint, prefix, source, shape)
-    return ExpertStack(checkpoint, layer, projection, source, entries, scales, bias, shape, encoding)
+    return WeightStack(checkpoint, layer, projection, source, entries, scales, bias, shape, encoding)
 
 
 def check_layers(checkpoint: Checkpoint, arch: Architecture) -> None:
@@ -71,7 +71,7 @@ def check_layers(checkpoint: Checkpoint, arch: Architecture) -> None:
             _layout(checkpoint, arch, layer)  # raises, naming what was looked for
 
 
-def check_stacks(checkpoint: Checkpoint, arch: Architecture) -> list[ExpertStack]:
+def check_stacks(checkpoint: Checkpoint, arch: Architecture) -> list[WeightStack]:
     """`check_layers`, and every stack of the model opened; InputError names the tensor that is wrong."""
     check_layers(checkpoint, arch)
     return [open_stack(checkpoint, arch, layer, p) for p in PROJECTIONS for layer in arch.layers]

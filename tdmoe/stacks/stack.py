@@ -1,4 +1,4 @@
-"""ExpertStack: the experts of one (layer, projection), axes (expert, output, input) whatever the file's own order.
+"""WeightStack: the experts of one (layer, projection), axes (expert, output, input) whatever the file's own order.
 
 Blocks are read and decoded in the file's own order, (expert, row, column): rows are output features, or input
 features where a family is input-major (`row_mode` says which), so that nothing is transposed on the way.
@@ -23,7 +23,7 @@ PIECE_BYTES = 4 << 20  # read at once where the other projection's weights lie i
 
 
 @dataclass(frozen=True)
-class ExpertStack:
+class WeightStack:
     """W_EOI on disk. `entries` holds one tensor per expert, or the single fused one. Nothing is read until asked."""
 
     checkpoint: Checkpoint

@@ -24,7 +24,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tdmoe.forms.tucker import TuckerExperts
+from tdmoe.forms.tucker import TuckerWeights
 from tdmoe.numerics import lapack
 from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.products import expert_blocks, matrix_products
@@ -36,12 +36,12 @@ TOLERANCE = 1e-6  # of the residual's norm
 
 def refit_core(
     reader: WeightSource,
-    made: TuckerExperts,
+    made: TuckerWeights,
     own: Callable[[int], Tensor],
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-) -> TuckerExperts:
+) -> TuckerWeights:
     """`made` with the best core for C_e = own(e), positive semidefinite, and its output factor made orthonormal.
 
     The output side is not weighted, whatever metric the factors are from. Memory: E (P Q + Q Q) numbers, and blocks.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tdmoe.forms.tucker import TuckerExperts
+from tdmoe.forms.tucker import TuckerWeights
 from tdmoe.numerics.gram import MODES
 from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.products import mode_products
@@ -115,7 +115,7 @@ def finish(
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-) -> TuckerExperts:
+) -> TuckerWeights:
     """Core and factors of the weights themselves: the metric of a cut mode is undone in its factor.
 
     A mode that is not cut keeps all of T, so its metric cancels and the raw weights are used (for a cut output mode
@@ -124,7 +124,7 @@ def finish(
     projectors = {m: metrics[m].project(U) if m in metrics else U for m, U in factors.items()}
     core = mode_products(reader, *(projectors.get(m) for m in MODES), dtype=dtype, device=device)
     stored = {m: metrics[m].undo(U) if m in metrics else U for m, U in factors.items()}
-    return TuckerExperts(core, *(None if m not in stored else stored[m].to(dtype) for m in MODES))
+    return TuckerWeights(core, *(None if m not in stored else stored[m].to(dtype) for m in MODES))
 
 
 def projected_gram(

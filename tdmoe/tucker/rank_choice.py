@@ -70,7 +70,7 @@ def measured_error(
 
     def measure(ranks: Ranks) -> float:
         made = finish(reader, metrics, hosvd(bases, ranks), **how)
-        errors = stack_errors(reader, made.experts, C_II, device=how["device"], kinds=(objective,))
+        errors = stack_errors(reader, made.members, C_II, device=how["device"], kinds=(objective,))
         return float(getattr(errors, objective))
 
     return measure

@@ -28,7 +28,7 @@ from tdmoe.numerics.similarity import Similarity, similarities
 from tdmoe.numerics.whitening import DAMPING, metric
 from tdmoe.problems import InputError
 from tdmoe.stacks.blocks import BLOCK_WEIGHTS, BlockPlan, BlockReader, plan_blocks
-from tdmoe.stacks.stack import ExpertStack
+from tdmoe.stacks.stack import WeightStack
 from tdmoe.tucker.leave_out import groups
 
 NAME = "experts"
@@ -87,7 +87,7 @@ class Settings(probes.Settings):
     memory: int = MEMORY_BYTES
 
 
-def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
+def plan(stack: WeightStack, settings: Settings) -> BlockPlan:
     """What the job will take; InputError where ratios, statistics or settings do not fit the stack."""
     if settings.jackknife == 1:
         raise InputError("--jackknife 1: leaves no other group to compare with; give 2 or more, or 0 for no intervals")
@@ -126,7 +126,7 @@ def _passes(settings: Settings, left_out: int) -> int:
 
 
 def run(
-    stack: ExpertStack,
+    stack: WeightStack,
     settings: Settings,
     *,
     device: str,
@@ -162,7 +162,7 @@ def _complete(rows: list[Row], columns: tuple[str, ...], labels: Row) -> list[Ro
     return [{column: (labels | row).get(column) for column in columns} for row in rows]
 
 
-def leading(stack: ExpertStack, settings: Settings) -> int:
+def leading(stack: WeightStack, settings: Settings) -> int:
     """Directions of an expert that count as leading."""
     return max(1, round(settings.directions * min(stack.shape[1:])))
 
@@ -182,14 +182,14 @@ def _alike(
     )
 
 
-def _similarity_rows(stack: ExpertStack, settings: Settings, alike: Mapping[str, Similarity]) -> list[Row]:
+def _similarity_rows(stack: WeightStack, settings: Settings, alike: Mapping[str, Similarity]) -> list[Row]:
     if not alike:
         return [{"status": "too_few_experts"}]
     rows = [_similarity_row(stack, settings, name, found) for name, found in alike.items()]
     return rows if "input_overlap" in alike else [*rows, {"measure": "input_overlap", "status": "rank_too_low"}]
 
 
-def _similarity_row(stack: ExpertStack, settings: Settings, name: str, found: Similarity) -> Row:
+def _similarity_row(stack: WeightStack, settings: Settings, name: str, found: Similarity) -> Row:
     values, null = found.values_P, found.null_DP
     units = UNITS[stack.projection]
     other = "input" if units == "output" else "output"

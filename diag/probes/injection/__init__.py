@@ -213,7 +213,7 @@ class Bench:
             C_II, own, sums.output_moment(place[1]), sums.tokens_E, sums.fisher([place[1]])
         )
         made = method.compress(reader, options, methods.Allotment(ratio), statistics, device="cpu")
-        left_EOI: Tensor = made.experts(0, stack.shape[0]).float() - whole_stack(reader, device="cpu")
+        left_EOI: Tensor = made.members(0, stack.shape[0]).float() - whole_stack(reader, device="cpu")
         return left_EOI
 
 

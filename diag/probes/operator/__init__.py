@@ -30,7 +30,7 @@ from tdmoe.numerics.spectrum import Spectrum, spectrum_of
 from tdmoe.numerics.tensor_norm import tensor_norm
 from tdmoe.problems import InputError, WeightError
 from tdmoe.stacks.blocks import BLOCK_WEIGHTS, BlockPlan, BlockReader, plan_blocks
-from tdmoe.stacks.stack import ExpertStack
+from tdmoe.stacks.stack import WeightStack
 from tdmoe.tucker.modes import basis
 from tdmoe.tucker.truncation import expert_components
 
@@ -77,7 +77,7 @@ class Settings(probes.Settings):
         return {"methods": versions} if (versions := methods.versions(self.methods)) else {}
 
 
-def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
+def plan(stack: WeightStack, settings: Settings) -> BlockPlan:
     """What the job will take; InputError where a method, a ratio, the statistics and the stack do not fit."""
     blocks = plan_blocks(stack, settings.memory)
     peak = 0
@@ -99,7 +99,7 @@ def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
 
 
 def run(
-    stack: ExpertStack,
+    stack: WeightStack,
     settings: Settings,
     *,
     device: str,
@@ -148,11 +148,11 @@ def _grams(reader: BlockReader, device: str, seed: int) -> tuple[dict[str, ModeG
     raise WeightError(f"layer {reader.stack.layer} {reader.stack.projection}: weights change while being read")
 
 
-def _dtype(stack: ExpertStack) -> torch.dtype:
+def _dtype(stack: WeightStack) -> torch.dtype:
     return products(stack, BLOCK_WEIGHTS)
 
 
-def _growth_rows(stack: ExpertStack, grams: Mapping[str, ModeGram], generator: torch.Generator) -> list[Row]:
+def _growth_rows(stack: WeightStack, grams: Mapping[str, ModeGram], generator: torch.Generator) -> list[Row]:
     rows: list[Row] = []
     for axis, mode in enumerate(MODES):
         where = {"layer": stack.layer, "projection": stack.projection, "mode": mode}

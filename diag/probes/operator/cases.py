@@ -23,17 +23,17 @@ from torch import Tensor
 
 from tdmoe import forms, methods, spec
 from tdmoe.forms import Factored
-from tdmoe.forms.bases import BasisExperts
-from tdmoe.forms.low_rank import LowRankExperts
+from tdmoe.forms.bases import BasisWeights
+from tdmoe.forms.low_rank import LowRankWeights
 from tdmoe.forms.residual import Residual, Vector, residual
-from tdmoe.forms.tucker import TuckerExperts
+from tdmoe.forms.tucker import TuckerWeights
 from tdmoe.methods import Allotment, Method
 from tdmoe.methods.truncated_svd import rank_within
 from tdmoe.numerics.gram import MODES
 from tdmoe.numerics.ranks import Ranks
 from tdmoe.problems import InputError
 from tdmoe.stacks.source import stored_dtype
-from tdmoe.stacks.stack import ExpertStack
+from tdmoe.stacks.stack import WeightStack
 from tdmoe.tucker.decomposition import finish, hooi, hosvd
 from tdmoe.tucker.modes import Basis
 from tdmoe.tucker.truncation import expert_truncation, mode_truncations
@@ -63,7 +63,7 @@ class Case:
 class Work:
     """A stack with everything that its cases are made from."""
 
-    stack: ExpertStack
+    stack: WeightStack
     reader: Any
     bases: dict[str, Basis]
     components: tuple[Vector, Vector | None]  # of every expert: singular values, and their energies under C
@@ -152,7 +152,7 @@ def form_case(work: Work, text: str, ratio: float | None, made: Factored, *, ort
     """Of factors: what they store in the checkpoint's dtype, and what they lose as they are."""
     bits = forms.stored_bits(made.to(stored_dtype(work.stack)))
     lost = residual(work.reader, made.to(work.how["dtype"]), work.C_II, **work.how, seed=work.seed)
-    ranks = made.ranks if isinstance(made, TuckerExperts) else None
+    ranks = made.ranks if isinstance(made, TuckerWeights) else None
     return Case(text, "x".join(map(str, made.ranks)), ratio, bits, lost, rank_of_experts(made), ranks, orthogonal)
 
 
@@ -176,14 +176,14 @@ def is_orthogonal(name: str, options: Any) -> bool:
 def rank_of_experts(made: Factored) -> int | None:
     """The largest that the matrix of an expert can have by its form, None where it is not bounded."""
     match made:
-        case TuckerExperts():
+        case TuckerWeights():
             return min(made.core_RPQ.shape[1:])
-        case LowRankExperts(base_OI=None) | BasisExperts():
+        case LowRankWeights(base_OI=None) | BasisWeights():
             return int(made.left_EOK.shape[2])
     return None
 
 
-def products(stack: ExpertStack, small: int) -> torch.dtype:
+def products(stack: WeightStack, small: int) -> torch.dtype:
     """Of a stack of at most `small` weights float64, else float32."""
     return torch.float64 if math.prod(stack.shape) <= small else torch.float32
 

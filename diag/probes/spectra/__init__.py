@@ -20,7 +20,7 @@ from diag.statistics.powerlaw import RankFit, fit_density_exponent, fit_indices,
 from tdmoe.numerics.spectrum import Spectrum, mode_spectra
 from tdmoe.problems import InputError
 from tdmoe.stacks.blocks import BlockPlan, BlockReader, plan_blocks
-from tdmoe.stacks.stack import ExpertStack
+from tdmoe.stacks.stack import WeightStack
 
 NAME = "spectra"
 VERSION = 1  # of the code below: results of another version are not reused
@@ -64,7 +64,7 @@ class Settings(probes.Settings):
     memory: int = MEMORY_BYTES
 
 
-def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
+def plan(stack: WeightStack, settings: Settings) -> BlockPlan:
     """What the job will take; InputError if the stack cannot be split into `jackknife` groups or is too large."""
     if settings.jackknife and not 2 <= settings.jackknife <= stack.shape[0]:
         raise InputError(
@@ -80,7 +80,7 @@ def plan(stack: ExpertStack, settings: Settings) -> BlockPlan:
 
 
 def run(
-    stack: ExpertStack,
+    stack: WeightStack,
     settings: Settings,
     *,
     device: str,

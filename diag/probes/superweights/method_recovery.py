@@ -76,7 +76,7 @@ def of_stack(factors: Factors, site: Site) -> Estimate:
     made = forms.restore(spec, tensors).to(torch.float32)
     row = next(r for r in factors.rows if (r["layer"], r["projection"]) == (site.layer, site.projection))
     bits, kept = int(row["stored_bits"]), float(row["kept_ratio"])
-    W_OI = made.experts(site.expert, site.expert + 1)[0]
+    W_OI = made.members(site.expert, site.expert + 1)[0]
     return Estimate(
         factors.recipe.method, factors.recipe.ratio, str(row["ranks"]), bits, kept, W_OI, factors.calibration
     )
@@ -100,6 +100,6 @@ def of_matrix(W_OI: Tensor, recipes: Sequence[Recipe], device: str) -> tuple[lis
             left_out.append((recipe, "not_applicable"))
             continue
         bits, ranks = forms.stored_bits(factored), "x".join(map(str, factored.ranks))
-        made_OI = factored.to(torch.float32).experts(0, 1)[0].cpu()
+        made_OI = factored.to(torch.float32).members(0, 1)[0].cpu()
         found.append(Estimate(recipe.method, recipe.ratio, ranks, bits, bits / dense_bits, made_OI))
     return found, left_out
