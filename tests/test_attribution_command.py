@@ -24,9 +24,9 @@ from diag.cli.executing import make_factors
 from diag.compression.calibrating import Settings
 from diag.compression.factors import Recipe, Source
 from diag.models.open_model import OpenModel
-from diag.probes.attribution import TABLES as COLUMNS_OF
 from diag.probes.attribution import run as attribution_run
 from diag.probes.attribution import walking
+from diag.probes.attribution.columns import TABLES as COLUMNS_OF
 from diag.runs import partial
 from reports.sections import Section
 from tdmoe.methods.mobe import MoBE

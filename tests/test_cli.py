@@ -16,7 +16,7 @@ from processes import command
 
 from diag.cli.app import main
 from diag.declare import parse
-from diag.probes import spectra
+from diag.probes.spectra import measure as spectra
 from tdmoe.problems import InputError
 
 

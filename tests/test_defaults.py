@@ -17,11 +17,14 @@ from diag.compare.presets import About, preset
 from diag.compression import calibrating
 from diag.compression.factors import Source
 from diag.declare import defaults, parse
-from diag.probes import experts, operator, spectra, superweights
 from diag.probes.attribution.plan import Request as AttributionRequest
 from diag.probes.drift.run import Request as DriftRequest
+from diag.probes.experts import measure as experts
 from diag.probes.injection.injecting import Request as InjectionRequest
+from diag.probes.operator import measure as operator
 from diag.probes.quality.plan import Request as QualityRequest
+from diag.probes.spectra import measure as spectra
+from diag.probes.superweights import columns as superweights
 
 LIBRARY: Mapping[str, type[Any]] = {
     **{"attribution": AttributionRequest, "calibrate": calibrating.Settings, "drift": DriftRequest},

@@ -18,7 +18,7 @@ from test_expert_mode import draw, prototypes
 from test_figures import HOSTILE
 from test_page import Outline, words
 
-from diag.probes import experts as probe
+from diag.probes.experts import measure as probe
 from reports.figures import experts_figures
 from reports.page import render
 

@@ -19,9 +19,10 @@ from test_page import words
 from tiny import plain_checkpoint, single_thread, write_checkpoint
 from torch import Tensor
 
-from diag.probes import operator as probe
-from diag.probes.operator import Settings, bounds
+from diag.probes.operator import bounds
+from diag.probes.operator import measure as probe
 from diag.probes.operator.cases import HOOI, HOSVD
+from diag.probes.operator.measure import Settings
 from tdmoe.numerics.gram import ModeGram
 
 SHAPE = (9, 12, 20)

@@ -25,7 +25,7 @@ from diag.cli import app as cli
 from diag.declare import parse
 from diag.inputs.texts import load_text
 from diag.models.model import resolve
-from diag.probes.quality import COLUMNS, DataSet, Saved, Subject, macro_row, part_of, perplexity_row
+from diag.probes.quality.measure import COLUMNS, DataSet, Saved, Subject, macro_row, part_of, perplexity_row
 
 DATA = Path(__file__).parent / "data" / "tasks"
 WINDOWS, WINDOW = 4, 96

@@ -73,7 +73,7 @@ def attribution(
     from diag.cli.executing import execute_attribution
     from diag.compression.calibrating import Settings
     from diag.declare import parse
-    from diag.probes.attribution import TABLES
+    from diag.probes.attribution.columns import TABLES
     from diag.probes.attribution.plan import Plan, Request
 
     request = Request(
@@ -115,7 +115,7 @@ def _print_table(plan: Plan) -> None:
     from rich.table import Table
 
     from diag.cli.console import print_table
-    from diag.probes.attribution import NAME, SHAPLEY
+    from diag.probes.attribution.columns import NAME, SHAPLEY
 
     table = Table()
     for heading in ("step", "bits saved", "loss, nats", "change, nats", "gap closed"):
@@ -150,7 +150,7 @@ def _print_shares(plan: Plan) -> None:
     from rich.table import Table
 
     from diag.cli.console import print_table
-    from diag.probes.attribution import SHARES
+    from diag.probes.attribution.columns import SHARES
 
     rows = plan.folder.rows(SHARES)
     if not rows:

@@ -85,7 +85,7 @@ def drift(
     from diag.compression.calibrating import Settings
     from diag.compression.factors import recipes
     from diag.declare import parse
-    from diag.probes.drift import SCOPES, TABLES
+    from diag.probes.drift.measure import SCOPES, TABLES
     from diag.probes.drift.run import Drift, Request
 
     folders = list(dict.fromkeys(part.strip() for part in compressed.split(",") if part.strip()))

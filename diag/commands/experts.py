@@ -70,7 +70,7 @@ def experts(
     from diag.cli.console import print_expert_modes
     from diag.compression.calibrated import saved_moments
     from diag.declare import parse
-    from diag.probes.experts import Settings
+    from diag.probes.experts.measure import Settings
 
     chosen = whitening or (Whitening.by_none if statistics is None else Whitening.by_input)
     settings = Settings(

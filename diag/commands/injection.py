@@ -74,8 +74,8 @@ def injection(
     from diag.cli import console, executing
     from diag.compression import calibrating
     from diag.declare import parse
-    from diag.probes.injection import TABLES
     from diag.probes.injection.injecting import Injection, Request
+    from diag.probes.injection.measure import TABLES
 
     asked = (calibration_text, calibration_tokens, per_expert)
     if statistics is not None and asked != (CALIBRATION_TEXT, CALIBRATION_TOKENS, PerExpert.all):

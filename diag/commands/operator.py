@@ -60,8 +60,8 @@ def operator(
     from diag.compression import calibrated
     from diag.compression.factors import split_specs
     from diag.declare import parse
-    from diag.probes.operator import Settings
     from diag.probes.operator.cases import canonical
+    from diag.probes.operator.measure import Settings
 
     settings = Settings(
         ranks=tuple(parse.ratios("--ranks", ranks)),

@@ -114,7 +114,7 @@ def quality(
     from diag.compression.calibrating import Settings
     from diag.compression.factors import recipes
     from diag.declare import parse
-    from diag.probes.quality import TABLES
+    from diag.probes.quality.measure import TABLES
     from diag.probes.quality.plan import Plan, Request
     from diag.probes.quality.zero_shot import DEFAULT
 
@@ -167,7 +167,7 @@ def _print_table(plan: Plan) -> None:
     from rich.table import Table
 
     from diag.cli.console import print_table
-    from diag.probes.quality import PERPLEXITY
+    from diag.probes.quality.measure import PERPLEXITY
 
     table = Table()
     for heading in ("model", "layers", "bits saved", "data set", "value", "difference to dense"):

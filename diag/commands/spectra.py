@@ -50,7 +50,7 @@ def spectra(
     """Power-law exponents of the three mode unfoldings (expert, output, input) of every expert stack."""
     from diag.cli.console import print_exponents
     from diag.declare import parse
-    from diag.probes.spectra import Settings
+    from diag.probes.spectra.measure import Settings
 
     settings = Settings(
         fit_range=parse.fraction_range("--fit-range", fit_range),

@@ -20,7 +20,7 @@ from diag.cli.options import (
 )
 from diag.commands.running import command_line, report_failures, saved_whatever_happens, table_paths, write_page
 from diag.declare.defaults import MEMORY
-from diag.probes.superweights import TABLES, Settings
+from diag.probes.superweights.columns import TABLES, Settings
 
 if TYPE_CHECKING:
     from diag.probes.superweights.run import SuperWeights

@@ -30,23 +30,23 @@ from diag.compression.factors import Recipe, recipes
 from diag.compression.rerun import Afresh
 from diag.declare import parse
 from diag.jobs.session import Request, Session
-from diag.probes import attribution as attribution_probe
-from diag.probes import drift as drift_probe
-from diag.probes import experts as experts_probe
-from diag.probes import injection as injection_probe
-from diag.probes import operator as operator_probe
-from diag.probes import quality as quality_probe
-from diag.probes import spectra as spectra_probe
-from diag.probes import superweights as superweights_probe
+from diag.probes.attribution import columns as attribution_probe
 from diag.probes.attribution.plan import Plan as AttributionPlan
 from diag.probes.attribution.plan import Request as AttributionRequest
+from diag.probes.drift import measure as drift_probe
 from diag.probes.drift.run import Drift as DriftPlan
 from diag.probes.drift.run import Request as DriftRequest
+from diag.probes.experts import measure as experts_probe
+from diag.probes.injection import measure as injection_probe
 from diag.probes.injection.injecting import Injection as InjectionPlan
 from diag.probes.injection.injecting import Request as InjectionRequest
+from diag.probes.operator import measure as operator_probe
 from diag.probes.operator.cases import canonical
+from diag.probes.quality import measure as quality_probe
 from diag.probes.quality.plan import Plan as QualityPlan
 from diag.probes.quality.plan import Request as QualityRequest
+from diag.probes.spectra import measure as spectra_probe
+from diag.probes.superweights import columns as superweights_probe
 from diag.probes.superweights.run import Request as SuperWeightsRequest
 from diag.probes.superweights.run import SuperWeights as SuperWeightsPlan
 from diag.runs.folder import RunFolder

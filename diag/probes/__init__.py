@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 from tdmoe.problems import InputError
 
 PROBES = {
-    "spectra": "diag.probes.spectra",
-    "experts": "diag.probes.experts",
-    "operator": "diag.probes.operator",
+    "spectra": "diag.probes.spectra.measure",
+    "experts": "diag.probes.experts.measure",
+    "operator": "diag.probes.operator.measure",
     "compress": "diag.compression.compressing",
     "frontier": "diag.compression.frontier",
 }

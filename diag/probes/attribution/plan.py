@@ -24,7 +24,7 @@ from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
 from diag.inputs.texts import text_notes, text_of
 from diag.inputs.windows import window_of
 from diag.models.open_model import OpenModel
-from diag.probes.attribution import MEASURED, NAME, STATISTICS_VERSION, TABLES, VERSION
+from diag.probes.attribution.columns import MEASURED, NAME, STATISTICS_VERSION, TABLES, VERSION
 from diag.probes.attribution.game import Game, game
 from diag.probes.attribution.ladder import DENSE, FULL, Frame, Step, alignment, check_kind, is_tucker, steps
 from diag.probes.attribution.switches import method, switches

@@ -29,7 +29,8 @@ from diag.models.hollow import Experts
 from diag.models.open_model import OpenModel
 from diag.models.transformer import load_model
 from diag.models.walk import Stream, Walk
-from diag.probes.drift import (
+from diag.probes.drift.compared import Companion, check_tokenizer, open_companion
+from diag.probes.drift.measure import (
     ALL,
     CAST,
     COLUMNS,
@@ -42,7 +43,6 @@ from diag.probes.drift import (
     rows,
     variants,
 )
-from diag.probes.drift.compared import Companion, check_tokenizer, open_companion
 from diag.probes.drift.routing import Routing, shows_logits, watching
 from diag.probes.drift.statistics import Sums, compared, unchanged
 from diag.runs import partial

@@ -19,8 +19,8 @@ from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
 from diag.inputs.texts import load_text
 from diag.jobs.work import failing
 from diag.models.open_model import OpenModel
-from diag.probes import injection
-from diag.probes.injection import Bench, Settings, Site, Source
+from diag.probes.injection import measure as injection
+from diag.probes.injection.measure import Bench, Settings, Site, Source
 from diag.runs.folder import Part, RunFolder, digest
 from diag.runs.results import Row
 from tdmoe import methods, spec

@@ -22,7 +22,8 @@ from diag.declare.defaults import CALIBRATION_TEXT
 from diag.inputs.texts import load_text, text_notes, text_of
 from diag.inputs.windows import window_of
 from diag.models.open_model import OpenModel
-from diag.probes.quality import (
+from diag.probes.quality import compressed, zero_shot
+from diag.probes.quality.measure import (
     DENSE,
     NAME,
     PERPLEXITY,
@@ -31,10 +32,8 @@ from diag.probes.quality import (
     DataSet,
     Saved,
     Subject,
-    compressed,
     macro,
     part_of,
-    zero_shot,
 )
 from diag.probes.quality.protocol import Protocol
 from diag.probes.quality.zero_shot import METRIC, Task

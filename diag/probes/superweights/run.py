@@ -29,7 +29,7 @@ from diag.declare import parse
 from diag.inputs.texts import text_notes, text_of
 from diag.jobs.work import said
 from diag.models.open_model import OpenModel
-from diag.probes.superweights import NAME, TABLES, VERSION, Settings
+from diag.probes.superweights.columns import NAME, TABLES, VERSION, Settings
 from diag.probes.superweights.discovery import Arrays, Row, Search, labels, mean_square, search, site_of_row, tokens_of
 from diag.probes.superweights.entry_recovery import Estimate, Tracked, method_rows, svd_rows, track
 from diag.probes.superweights.known import published
