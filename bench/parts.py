@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from diag.commands import running
+from diag.cli import running
 from diag.jobs.session import Request, Session
-from diag.probes.spectra.measure import Settings
+from diag.probes.spectra.settings import Settings
 
 
 def seconds_of_parts(model: Path, folder: Path) -> dict[str, float]:

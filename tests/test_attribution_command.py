@@ -20,8 +20,8 @@ from tiny import single_thread
 
 import reports.page
 from diag.cli import app as cli
-from diag.cli.executing import make_factors
 from diag.compression.calibrating import Settings
+from diag.compression.execution import make_factors
 from diag.compression.factors import Recipe, Source
 from diag.models.open_model import OpenModel
 from diag.probes.attribution import run as attribution_run

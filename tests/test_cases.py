@@ -20,8 +20,8 @@ from test_superweights import TEXT, write_tokenizer
 from tiny import plain_checkpoint, read_json, read_tensors, single_thread, whole, write_checkpoint
 from zoo import FAMILIES, build, save
 
-from diag.compare import toml
 from diag.compression.calibrating import Calibration
+from diag.experiment import toml
 from diag.models.model import resolve
 from diag.models.transformer import load_model
 from tdmoe.methods.mobe import MoBE

@@ -1,4 +1,4 @@
-"""The command line `tdmoe-diag`. No mathematics here: each command is a file in diag/commands/.
+"""The command line `tdmoe-diag`. No mathematics here: a command is made from declared settings.
 
 Exit codes: 0 all done; 1 some jobs failed (the rest is saved); 2 bad usage or bad input (nothing was run); 130
 interrupted. Tables go to stdout, everything else to stderr.
@@ -12,20 +12,8 @@ from typing import Annotated
 
 import typer
 
-from diag.cli import streams
-from diag.commands.attribution import attribution
-from diag.commands.calibrate import calibrate
-from diag.commands.compare import compare
-from diag.commands.compress import compress
-from diag.commands.drift import drift
-from diag.commands.experts import experts
-from diag.commands.injection import injection
-from diag.commands.models import models
-from diag.commands.operator import operator
-from diag.commands.quality import quality
-from diag.commands.report import report
-from diag.commands.spectra import spectra
-from diag.commands.superweights import superweights
+from diag.cli import calibrate, compare, compress, models, probes, report, streams
+from diag.declare.probe import probes as known
 from reports.formats import visible
 from tdmoe import __version__
 from tdmoe.numerics.threads import sleep_while_waiting
@@ -39,9 +27,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Why tensor decomposition of a Mixture-of-Experts LLM fails on your checkpoint, measured.",
 )
-PROBES = (spectra, operator, superweights, experts, quality, drift, injection, attribution)
-for command in (compare, *PROBES, calibrate, compress, report, models):
+for command in (compare.COMMAND, *map(probes.command, known().values()), calibrate.COMMAND, compress.COMMAND):
     app.command()(command)
+app.command()(report.report)
+app.command()(models.COMMAND)
 
 
 def _version(value: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diag import probes
 from diag.compression.calibrated import check_statistics, statistics_of
-from diag.declare.defaults import MEMORY_BYTES
-from diag.probes.experts.ablating import ALLOCATIONS, EXPERT_MODES, NULL_DRAWS, Whitening, ablation, alignment_of, specs
+from diag.probes.experts.ablating import ALLOCATIONS, EXPERT_MODES, NULL_DRAWS, ablation, alignment_of, specs
+from diag.probes.experts.settings import Settings
 from tdmoe import methods
 from tdmoe.methods import Needs, StackStatistics
 from tdmoe.methods.base import whole_stack
@@ -60,31 +59,12 @@ SIMILARITY = (
     ),
 )
 TABLES = {NAME: COLUMNS, "binding": BINDING, "similarity": SIMILARITY}
-UNIDENTIFIED = ("memory", "statistics")
 UNITS = {"gate": "output", "up": "output", "down": "input"}  # where an expert's hidden units lie, in arbitrary order
 CERTAIN = 0.975  # of the null's pairs that a pair must surpass
 COPIES = 3  # of a stack in float32 that are held at once: independent experts, and products of them
 
 Row = dict[str, Any]
 Vector = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Settings(probes.Settings):
-    """`statistics` is a run folder of `calibrate`, `moments` the digest of what it holds; None: C = I.
-
-    `jackknife` is the number of groups of experts that are left out in turn (0: no intervals), `directions` the share
-    of the smaller of outputs and inputs that counts as leading, `draws` the number of null draws.
-    """
-
-    ratios: tuple[float, ...] = (0.2, 0.4)
-    statistics: str | None = None
-    moments: str | None = None
-    whitening: Whitening = "none"
-    jackknife: int = 8
-    directions: float = 0.1
-    draws: int = 8
-    memory: int = MEMORY_BYTES
 
 
 def plan(stack: WeightStack, settings: Settings) -> BlockPlan:

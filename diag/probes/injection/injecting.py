@@ -13,9 +13,9 @@ from pathlib import Path
 from diag.asked import Asked
 from diag.compression import calibrated, calibrating
 from diag.compression.calibrating import Calibration
-from diag.compression.factors import split_specs
 from diag.declare import parse
 from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
+from diag.declare.forms import specs
 from diag.inputs.texts import load_text
 from diag.jobs.work import failing
 from diag.models.open_model import OpenModel
@@ -162,7 +162,7 @@ class Injection(OpenModel):
         stacks = [joint.open_named(self.checkpoint, self.arch, *place) for place in places]
         [self.ratio] = parse.ratios("--ratio", self.request.ratio)
         self.needs = [methods.Needs(statistics=True)]
-        for text in split_specs(self.request.methods) if self.request.methods else []:
+        for text in specs(self.request.methods):
             self.needs.append(injection.check_method(text, self.ratio, stacks))
             method, options = methods.parse(text)
             source = Source(spec.text(method.NAME, options), None)

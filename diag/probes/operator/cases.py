@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tdmoe import forms, methods, spec
+from tdmoe import forms, methods
 from tdmoe.forms import Factored
 from tdmoe.forms.bases import BasisWeights
 from tdmoe.forms.low_rank import LowRankWeights
@@ -186,15 +186,3 @@ def rank_of_experts(made: Factored) -> int | None:
 def products(stack: WeightStack, small: int) -> torch.dtype:
     """Of a stack of at most `small` weights float64, else float32."""
     return torch.float64 if math.prod(stack.shape) <= small else torch.float32
-
-
-def canonical(text: str) -> str:
-    """The spec of a method that can be measured stack by stack; InputError where its options need all of them."""
-    method, options = methods.parse(text)
-    for option, alone in (("gate_up", "apart"), ("across", "uniform"), ("ratio_of", "targeted")):
-        if (value := getattr(options, option, alone)) != alone:
-            raise InputError(
-                f"--methods {text}: {option}={value} joins stacks or shares a budget among them; every stack is "
-                f"measured by itself here, leave {option} out"
-            )
-    return spec.text(method.NAME, options)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diag import probes
 from diag.compression.calibrated import check_statistics, statistics_of
-from diag.declare.defaults import MEMORY_BYTES
+from diag.compression.single_stacks import canonical
 from diag.probes.operator.bounds import growth
-from diag.probes.operator.cases import Work, canonical, grid_cases, products, storage_cases
+from diag.probes.operator.cases import Work, grid_cases, products, storage_cases
 from diag.probes.operator.rows import COLUMNS, Dense, rows_of
+from diag.probes.operator.settings import Settings
 from tdmoe import methods
 from tdmoe.forms.residual import HELD_WEIGHTS
 from tdmoe.numerics.gram import MODES, ModeGram, mode_grams
@@ -47,34 +47,8 @@ TABLES = {
         *("limit", "starts", "rounds", "status"),
     ),
 }
-UNIDENTIFIED = ("memory", "statistics")  # `moments` says what the statistics are
-
-RANKS = "0.125,0.25,0.5,0.75"
-RATIOS = "0.2,0.4,0.6"
-METHODS = "tdmoe:whitening=none,allocation=published,decomposition=hosvd,tdmoe:whitening=none,rtn:bits=4"
-
 Vector = NDArray[np.float64]
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Settings(probes.Settings):
-    """`ranks` are fractions of each mode, `ratios` of the parameters to remove, `methods` canonical specs.
-
-    `statistics` is a run folder of `calibrate` and `moments` the digest of what it holds.
-    """
-
-    ranks: tuple[float, ...]
-    ratios: tuple[float, ...]
-    methods: tuple[str, ...]
-    statistics: str | None = None
-    moments: str | None = None
-    per_expert: bool = False
-    memory: int = MEMORY_BYTES
-
-    def of(self, key: str) -> dict[str, Any]:
-        """Versions of methods of one's own."""
-        return {"methods": versions} if (versions := methods.versions(self.methods)) else {}
 
 
 def plan(stack: WeightStack, settings: Settings) -> BlockPlan:
@@ -87,7 +61,7 @@ def plan(stack: WeightStack, settings: Settings) -> BlockPlan:
         canonical(text)
         method, options = methods.parse(text)
         needs = method.needs(options)
-        if settings.statistics is None and needs.statistics:
+        if settings.statistics is None and needs.statistics and not settings.promised:
             raise InputError(f"--methods {text}: needs statistics of the inputs; give --statistics")
         if settings.statistics is not None:
             check_statistics(Path(settings.statistics), stack, needs)

@@ -7,14 +7,13 @@ eigenvalues, and how much energy the leading directions carry beside what they w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diag import probes
-from diag.declare.defaults import MEMORY_BYTES
+from diag.probes.spectra.settings import Settings
 from diag.statistics.null import gaussian_singular_values
 from diag.statistics.powerlaw import RankFit, fit_density_exponent, fit_indices, fit_rank_exponent, jackknife_stderr
 from tdmoe.numerics.spectrum import Spectrum, mode_spectra
@@ -33,7 +32,6 @@ COLUMNS = (
     *("alpha_paper", "precision"),
 )
 TABLES = {NAME: COLUMNS}
-UNIDENTIFIED = ("memory",)  # moves the last digits only: an aborted run may go on with less of it
 LARGEST_EIGENPROBLEM = 20_000  # LAPACK's 32-bit workspace overflows not far above
 ENERGY_FRACTIONS = (0.10, 0.25, 0.50)
 
@@ -53,15 +51,6 @@ PAPER = {
 
 Vector = NDArray[np.float64]
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Settings(probes.Settings):
-    """What changes a result: `fit_range`, a fraction of the indices; `jackknife`, groups of experts (0 for none)."""
-
-    fit_range: tuple[float, float] = (0.0, 1.0)
-    jackknife: int = 0
-    memory: int = MEMORY_BYTES
 
 
 def plan(stack: WeightStack, settings: Settings) -> BlockPlan:

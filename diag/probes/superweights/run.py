@@ -26,14 +26,16 @@ from diag.asked import Asked
 from diag.compression.calibrating import Settings as CalibrationSettings
 from diag.compression.factors import Factors, Recipe, Source, Unmade, calibration_of, recipes
 from diag.declare import parse
+from diag.declare.defaults import MEMORY_BYTES
 from diag.inputs.texts import text_notes, text_of
 from diag.jobs.work import said
 from diag.models.open_model import OpenModel
-from diag.probes.superweights.columns import NAME, TABLES, VERSION, Settings
+from diag.probes.superweights.columns import NAME, TABLES, VERSION
 from diag.probes.superweights.discovery import Arrays, Row, Search, labels, mean_square, search, site_of_row, tokens_of
 from diag.probes.superweights.entry_recovery import Estimate, Tracked, method_rows, svd_rows, track
 from diag.probes.superweights.known import published
 from diag.probes.superweights.method_recovery import of_matrix, of_stack
+from diag.probes.superweights.settings import Settings
 from diag.probes.superweights.zeroing import Removal, ablation_rows, beside_random
 from diag.runs.folder import Part, RunFolder, digest
 from tdmoe import methods
@@ -53,6 +55,7 @@ class Request(Asked):
 
     model: str
     settings: Settings
+    memory: int = MEMORY_BYTES
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,8 @@ class SuperWeights:
         given, opened = self.settings, self.opened
         if not math.isfinite(given.threshold):
             raise InputError(f"--threshold {given.threshold}: is no finite number; give one above 0")
-        if text_of("--eval-text", given.evaluation) == text_of("--text", given.text):
-            raise InputError(f"--eval-text {given.evaluation}: is the --text that entries are chosen by; give another")
+        if text_of("--eval-text", given.eval_text) == text_of("--text", given.text):
+            raise InputError(f"--eval-text {given.eval_text}: is the --text that entries are chosen by; give another")
         self.layers = parse.layers(self.request.layers, range(_depth(opened)), "decoder layer")
         if given.control_layer is not None and given.control_layer not in self.layers:
             raise InputError(
@@ -108,7 +111,7 @@ class SuperWeights:
             method.check(opened.arch.shape("down"), options, recipe.ratio or 0.0)
         self.windows_WT = opened.windows("--text", given.text, given.tokens, given.window)
         window = self.windows_WT.shape[1]
-        self.evaluation_WT = opened.windows("--eval-text", given.evaluation, given.windows * window, window)
+        self.evaluation_WT = opened.windows("--eval-text", given.eval_text, given.eval_windows * window, window)
         self.prompt_T = torch.tensor(opened.tokenizer()(given.prompt, verbose=False)["input_ids"], dtype=torch.long)
         if len(self.prompt_T) == 0:
             raise InputError("--prompt: has no tokens; give a sentence")
@@ -130,9 +133,11 @@ class SuperWeights:
         """What differs from what was asked."""
         given = self.settings
         notes = self.opened.notes_on(given.text, self.windows_WT, given.tokens)
-        notes += text_notes(("--eval-text", given.evaluation))
-        if (windows := len(self.evaluation_WT)) < given.windows:
-            notes.append(f"--eval-text {given.evaluation}: holds {windows} whole windows, fewer than {given.windows}")
+        notes += text_notes(("--eval-text", given.eval_text))
+        if (windows := len(self.evaluation_WT)) < given.eval_windows:
+            notes.append(
+                f"--eval-text {given.eval_text}: holds {windows} whole windows, fewer than {given.eval_windows}"
+            )
         return notes
 
     def discover(self, on_window: Callable[[int], None], notes: Sequence[str] = ()) -> list[str]:
@@ -157,7 +162,7 @@ class SuperWeights:
         self.folder = self._folder(list(parts), path)
         return self.folder.open(notes=notes)
 
-    def make(self, make: MakeFactors) -> None:
+    def make_factors(self, make: MakeFactors) -> None:
         """Factors of the methods whose part is pending: made, or found, by the jobs of `compress`."""
         if self.folder.pending():
             self.folder.begin()
@@ -294,7 +299,7 @@ class SuperWeights:
             sorted({f.site.layer for f in self.followed if f.site.expert is not None}),
             "down",
             calibration_of(self.recipes, CalibrationSettings(given.text, given.tokens, self.windows_WT.shape[1])),
-            given.memory,
+            self.request.memory,
             self.request.seed,
             self.request.revision,
             self.request.command_line,
@@ -320,7 +325,7 @@ class SuperWeights:
     def _ablation(self, part: Part, on_window: Callable[[int], None]) -> Tables:
         removals = list(self._removals(self._generator(part)))
         rows = ablation_rows(
-            self._projections, removals, self.evaluation_WT, self.settings.evaluation, lambda: on_window(1)
+            self._projections, removals, self.evaluation_WT, self.settings.eval_text, lambda: on_window(1)
         )
         return {"ablation": rows}
 
