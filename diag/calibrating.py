@@ -22,7 +22,7 @@ from diag.defaults import CALIBRATION_TEXT, CALIBRATION_TOKENS
 from diag.finite import is_finite
 from diag.open_model import OpenModel
 from diag.run import Job, RunFolder, digest
-from diag.texts import load_text
+from diag.texts import check_texts, load_text
 from diag.work import failing
 from tdmoe.calibration import LayerMoments, Moments, PerExpert, Weighting, collecting
 from tdmoe.problems import InputError, WeightError
@@ -69,7 +69,8 @@ class Calibration(OpenModel):
     """A checked plan. Use as a context manager; it holds the checkpoint open."""
 
     def __init__(self, request: Request) -> None:
-        """Check model, text and layers; InputError before the model is loaded."""
+        """Check text, model and layers; InputError before the model is loaded."""
+        check_texts(("--text", request.settings.text))
         super().__init__(request.model, request.device, request.revision)
         self.request, self.settings = request, request.settings
         try:

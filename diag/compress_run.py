@@ -30,7 +30,6 @@ from tdmoe.joint import Stack
 from tdmoe.layer_sensitivity import harder, sensitivity, significant_ranks
 from tdmoe.problems import InputError
 from tdmoe.rank_search import Frontier
-from tdmoe.ranks import budget
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,6 @@ class Compression:
             return ratio
         whole = parameters(self.session.checkpoint)
         share = self._dense() / whole
-        budget((1, 1, 1), ratio)
         if ratio >= share:
             raise InputError(
                 f"--ratio {ratio} --ratio-of model: the chosen experts are {share:.1%} of the model; give less"

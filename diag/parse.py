@@ -83,6 +83,13 @@ def ratios(option: str, text: str) -> list[float]:
     return list(found)
 
 
+def ratio(option: str, value: float) -> float:
+    """A fraction to remove, more than 0 and less than 1."""
+    if not 0.0 < value < 1.0:
+        raise InputError(f"{option} {value:g}: give a fraction to remove, more than 0 and less than 1")
+    return value
+
+
 def positive(option: str, text: str) -> list[float]:
     """`0.1,0.3` as positive numbers, each once, the smallest first."""
     found: set[float] = set()

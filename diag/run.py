@@ -29,6 +29,7 @@ from tdmoe.atomic import is_leftover, remove_leftovers
 from tdmoe.problems import InputError
 
 LOCK = ".lock"
+BUSY = "another process writes to it; wait for it or give another folder"
 WAIT = 0.5  # seconds between looks at a folder that another process writes to
 OUTPUTS = ("tables/*.csv", "figures/*.svg", "errors/*.txt", "report.html")  # made from the results when a run ends
 FOLDERS = ("", results.FOLDER, "tables", "figures", "errors")
@@ -99,6 +100,14 @@ def overwritten(files: Iterable[str]) -> str:
     return f"{', '.join(files)}: changed while the command ran; run it again when it is whole"
 
 
+def check_free(out: Path) -> None:
+    """InputError where another process writes to a folder that --out named: found before a plan is made."""
+    if (out / LOCK).is_file():
+        if (held := lock(out / LOCK)) is None:
+            raise InputError(f"--out {out}: {BUSY}")
+        held.close()
+
+
 class RunFolder(Generic[Unit]):
     """The results of one command on one model. `identities[job]` is what its result must match to be used again."""
 
@@ -160,7 +169,7 @@ class RunFolder(Generic[Unit]):
         waits = False
         while (held := lock(self.path / LOCK)) is None:
             if self._given:
-                raise InputError(f"{self._where}: another process writes to it; wait for it or give another folder")
+                raise InputError(f"{self._where}: {BUSY}")
             if not waits:
                 progress.say(f"{self.path}: another process writes to it; waiting for that to end")
             waits = True

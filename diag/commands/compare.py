@@ -81,7 +81,13 @@ def compare(
     from diag.compare.plan import Comparison, Request, methods_of
     from diag.compare.run import execute
     from diag.console import print_lines
+    from diag.run import check_free
+    from diag.texts import check_texts
 
+    if out is not None and not dry_run:
+        check_free(out)
+    if calibration_text is not None:
+        check_texts(("--calibration-text", calibration_text))
     flags: dict[str, Any] = {
         "model": model,
         "methods": None if methods is None else methods_of(methods),

@@ -128,7 +128,9 @@ def compress(
     from diag import calibrating, console, executing, parse
     from diag.afresh import Afresh
     from diag.compress_run import Command, Compression, own_inputs
+    from diag.calibrated import saved_moments
     from diag.compressing import check_writable, error_kinds
+    from diag.texts import check_texts
     from tdmoe import methods, spec
 
     flags = {
@@ -139,7 +141,7 @@ def compress(
     chosen, options = methods.parse(method, flags)
     needs = chosen.needs(options)
     if not chosen.fixes_storage(options):
-        ratio = RATIO if ratio is None else ratio
+        ratio = RATIO if ratio is None else parse.ratio("--ratio", ratio)
     elif getattr(options, "ratio_of", "targeted") != "targeted":
         raise InputError(f"--ratio-of model: {method} stores what its options say; give no --ratio-of")
     elif ratio is not None:
@@ -156,6 +158,11 @@ def compress(
             f"--statistics {statistics}: were collected already; leave out --text, --tokens, --window, --weighting and "
             "--per-expert, or give these without --statistics"
         )
+    check_texts(("--text", text))
+    if statistics is not None:
+        saved_moments(statistics)
+    kinds = error_kinds("--errors", errors)
+    size = parse.size("--memory", memory)
     own = own_inputs(method, needs, projections, per_expert.value)
     collected = calibrating.Settings(text, tokens, window, weighting.value, own, needs.outputs)
     with saved_whatever_happens() as saved:
@@ -167,7 +174,7 @@ def compress(
             options,
             ratio,
             to,
-            parse.size("--memory", memory),
+            size,
             frontier,
             statistics,
             collected if tokens and statistics is None else None,
@@ -176,7 +183,7 @@ def compress(
                 **{"seed": seed, "engine": engine.value, "fresh": fresh},
                 "command_line": command_line(),
             },
-            error_kinds("--errors", errors),
+            kinds,
         )
         with Compression(command) as compression:
             saved.path = compression.session.folder.path

@@ -27,6 +27,7 @@ from diag.probes.attribution.switches import method as method_with
 from diag.probes.attribution.switches import switches
 from diag.probes.quality import zero_shot
 from diag.run import Part, RunFolder, digest
+from diag.texts import check_texts
 from tdmoe import methods
 from tdmoe.methods import Needs
 from tdmoe.problems import InputError
@@ -68,14 +69,19 @@ class Comparison(OpenModel):
     def __init__(self, request: Request) -> None:
         """InputError where anything of the experiment does not fit; nothing is run."""
         given = request.experiment
-        super().__init__(given.model, given.device, given.revision or None)
         self.request, self.experiment = request, given
+        self.steps = list(_steps(given))
+        if not self.steps:
+            raise InputError(f"compare: no command runs; give a preset, or a table of {', '.join(commands())}")
+        check_texts(("--calibration-text", given.calibration.text))
+        _check_alone(given)
+        for step in self.steps:
+            try:
+                _check_alone(step.settings)
+            except InputError as error:
+                raise InputError(f"{step.name}: {error}") from error
+        super().__init__(given.model, given.device, given.revision or None)
         try:
-            self.steps = list(_steps(given))
-            if not self.steps:
-                raise InputError(f"compare: no command runs; give a preset, or a table of {', '.join(commands())}")
-            parse.ratios("--ratios", ",".join(f"{ratio:.9g}" for ratio in given.ratios))
-            self._check_tasks()
             self.layers = self._compressed()
             self.collected = self._collected()
             self.folder = self._folder()
@@ -125,14 +131,6 @@ class Comparison(OpenModel):
         self.folder.forget(self.folder.jobs)
         self.folder.begin()
         return [*self.folder.replaces, *self.notes()]
-
-    def _check_tasks(self) -> None:
-        """InputError where a task is unknown, whether there is data of tasks or not."""
-        for step in self.steps:
-            try:
-                zero_shot.check_known(getattr(step.settings, "tasks", ()))
-            except InputError as error:
-                raise InputError(f"{step.name}: {error}") from error
 
     def without_run(self) -> list[dict[str, Any]]:
         """Parts that failed before they had a run folder, as jobs."""
@@ -252,6 +250,20 @@ def _steps(experiment: Experiment) -> Iterator[Step]:
     for command in commands():
         for number, settings in enumerate(getattr(experiment, command), 1):
             yield Step(command if number == 1 else f"{command}-{number}", command, settings)
+
+
+def _check_alone(settings: Any) -> None:
+    """InputError where specs, ratios, texts or tasks of an experiment or a command are wrong whatever the model is."""
+    said = {name: value if isinstance(value, tuple) else (value,) for name, value in vars(settings).items()}
+    for spec in said.get("methods", ()):
+        methods.parse(spec)
+    for name in ("ratio", "ratios"):
+        if any(values := said.get(name, ())):
+            parse.ratios(f"--{name}", ",".join(f"{value:.9g}" for value in values))
+    check_texts(
+        *((f"--{n.replace('_', '-')}", text) for n in ("text", "texts", "eval_text") for text in said.get(n, ()))
+    )
+    zero_shot.check_known(said.get("tasks", ()))
 
 
 def _needs(text: str) -> Needs:

@@ -20,7 +20,6 @@ from tdmoe.forms.integers import IntegerExperts, packed
 from tdmoe.methods.base import Allotment, Method, StackStatistics
 from tdmoe.problems import InputError
 from tdmoe.products import expert_blocks
-from tdmoe.ranks import Shape
 from tdmoe.source import WeightSource, stored_dtype
 
 GROUP = 128
@@ -47,7 +46,7 @@ class RTN(Method):
         """By its bits."""
         return True
 
-    def check(self, shape: Shape, options: Options, ratio: float) -> None:
+    def check_options(self, options: Options) -> None:
         """InputError where bits or group are none."""
         if not 2 <= options.bits <= 8:
             raise InputError(f"--method rtn: bits is {options.bits}; give 2 to 8")

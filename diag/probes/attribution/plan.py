@@ -27,7 +27,7 @@ from diag.probes.attribution.gap import SAMPLES
 from diag.probes.attribution.ladder import DENSE, FULL, Frame, Step, alignment, check_kind, is_tucker, steps
 from diag.probes.attribution.switches import method, switches
 from diag.run import Part, RunFolder, digest
-from diag.texts import text_notes, text_of
+from diag.texts import check_texts, text_notes, text_of
 from diag.windows import window_of
 from tdmoe.counted import parameters
 from tdmoe.families import JOINT, MEMBERS, PROJECTIONS
@@ -83,6 +83,8 @@ class Plan(OpenModel):
 
     def __init__(self, request: Request) -> None:
         """InputError where model, text, ratio, projections, layers or methods do not fit; nothing is run."""
+        parse.ratio("--ratio", request.ratio)
+        check_texts(("--text", request.text), ("--calibration-text", request.calibration.text))
         super().__init__(request.model, request.device, request.revision)
         self.request = request
         try:
@@ -90,8 +92,6 @@ class Plan(OpenModel):
             chosen = parse.choices("--projections", request.projections, PROJECTIONS)
             self.projections = ",".join(chosen)
             self.layers = parse.layers(request.layers, self.arch.layers)
-            if not 0.0 < request.ratio < 1.0:
-                raise InputError(f"--ratio {request.ratio:g}: give a fraction to remove, more than 0 and less than 1")
             if request.mobe_steps < 1:
                 raise InputError(f"--mobe-steps {request.mobe_steps}: give at least 1")
             self.windows_WT = self._held_out()

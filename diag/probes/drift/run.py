@@ -42,7 +42,7 @@ from diag.probes.drift.routing import Routing, shows_logits, watching
 from diag.probes.drift.statistics import Sums, compared, unchanged
 from diag.run import Part, RunFolder, digest
 from diag.shelf import Shelf
-from diag.texts import text_of
+from diag.texts import check_texts, text_of
 from diag.transformer import load_model
 from diag.walk import Stream, Walk
 from diag.work import said
@@ -76,6 +76,8 @@ class Drift(OpenModel):
 
     def __init__(self, request: Request) -> None:
         """InputError where model, text, recipes, layers or checkpoints do not fit; nothing is run."""
+        check_texts(("--text", request.text))
+        request.check()
         super().__init__(request.model, request.device, request.revision)
         self.request = request
         self._opened = ExitStack()

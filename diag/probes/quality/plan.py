@@ -37,7 +37,7 @@ from diag.probes.quality import (
 from diag.probes.quality.protocol import Protocol
 from diag.probes.quality.zero_shot import METRIC, Task
 from diag.run import Part, RunFolder, digest
-from diag.texts import load_text, text_notes, text_of
+from diag.texts import check_texts, load_text, text_notes, text_of
 from diag.windows import window_of
 from tdmoe.counted import bits, parameters
 from tdmoe.problems import InputError
@@ -65,6 +65,8 @@ class Plan(OpenModel):
 
     def __init__(self, request: Request) -> None:
         """InputError where model, texts, tasks, recipes, layers or checkpoints do not fit."""
+        check_texts(*(("--texts", name) for name in request.texts))
+        request.check()
         super().__init__(request.model, request.device, request.revision)
         self.request = request
         try:

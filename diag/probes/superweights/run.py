@@ -34,7 +34,7 @@ from diag.probes.superweights.known import published
 from diag.probes.superweights.method_recovery import of_matrix, of_stack
 from diag.probes.superweights.zeroing import Removal, ablation_rows, beside_random
 from diag.run import Part, RunFolder, digest
-from diag.texts import text_notes, text_of
+from diag.texts import check_texts, text_notes, text_of
 from diag.work import said
 from tdmoe import methods
 from tdmoe.architecture import language_config
@@ -75,6 +75,9 @@ class SuperWeights:
     def __init__(self, request: Request) -> None:
         """InputError before the model is loaded."""
         self.request, self.settings = request, request.settings
+        given = request.settings
+        check_texts(("--text", given.text), ("--eval-text", given.evaluation))
+        self.recipes = recipes(given.methods, given.ratios) if given.methods else []
         self.opened = OpenModel(request.model, request.device, request.revision, experts=False)
         try:
             self._check()
@@ -101,7 +104,6 @@ class SuperWeights:
             raise InputError(
                 f"--control-layer {given.control_layer}: is none of the layers, {parse.spans(self.layers)}; give one"
             )
-        self.recipes = recipes(given.methods, given.ratios) if given.methods else []
         self._stacks = not opened.dense and opened.arch.family.factor_form  # whether they can be compressed
         for recipe in self.recipes if self._stacks else []:
             method, options = methods.parse(recipe.method)
