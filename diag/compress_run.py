@@ -99,6 +99,10 @@ class Compression:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
+    def notes(self) -> list[str]:
+        """Of the calibration and of the stacks."""
+        return [*([] if self.calibration is None else self.calibration.notes()), *self.session.notes()]
+
     def points(self) -> dict[str, Frontier]:
         """The frontiers, once they are there."""
         session = self.frontiers

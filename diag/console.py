@@ -12,6 +12,7 @@ from diag import describe, parse
 from diag.catalog import HUB_IDS
 from diag.results import Row
 from diag.session import Session
+from reports.formats import counted
 from tdmoe.families import PROJECTIONS
 from tdmoe.gram import MODES
 
@@ -40,14 +41,14 @@ def print_plan(session: Session) -> None:
     total = sum(session.plans[job].reads * stack.bytes_read for job, stack in session.stacks.items())
     peak = max(plan.peak_bytes for plan in session.plans.values())
     _stdout().print(
-        f"{len(session.stacks)} jobs, {_bytes(total)} to read, {_bytes(peak)} at the peak of a job, "
+        f"{counted(len(session.stacks), 'job')}, {_bytes(total)} to read, {_bytes(peak)} at the peak of a job, "
         f"on top of Python and torch;{_download_note(session)} nothing was run"
     )
 
 
 def _download_note(session: Session) -> str:
     missing = session.missing()
-    return f" {len(missing)} shards to download first, {_bytes(sum(missing.values()))};" if missing else ""
+    return f" {counted(len(missing), 'shard')} to download first, {_bytes(sum(missing.values()))};" if missing else ""
 
 
 def print_injection_plan(injection: Injection) -> None:
@@ -58,8 +59,9 @@ def print_injection_plan(injection: Injection) -> None:
     runs = len(injection.parts) * len(settings.designs) * len(settings.sizes)
     print(f"{injection.name}: injection, run folder {injection.folder.path}")
     print(
-        f"{len(injection.sites)} sites, {len(injection.sources)} residuals, {len(settings.designs)} designs, "
-        f"{len(settings.sizes)} sizes: {runs} runs over {windows} windows of {length} tokens, "
+        f"{counted(len(injection.sites), 'site')}, {counted(len(injection.sources), 'residual')}, "
+        f"{counted(len(settings.designs), 'design')}, {counted(len(settings.sizes), 'size')}: "
+        f"{counted(runs, 'run')} over {counted(windows, 'window')} of {length} tokens, "
         f"{_bytes(injection.held_bytes)} of weights and residuals; nothing was run"
     )
 
@@ -108,7 +110,7 @@ def print_calibration_plan(calibration: Calibration) -> None:
     windows, length = calibration.windows_WT.shape
     print(f"{calibration.model.name}: calibrate, run folder {calibration.folder.path}")
     print(
-        f"{windows} windows of {length} tokens, {len(calibration.layers)} layers, "
+        f"{counted(windows, 'window')} of {length} tokens, {counted(len(calibration.layers), 'layer')}, "
         f"{_bytes(calibration.sums_bytes)} of sums; nothing was run"
     )
 

@@ -50,14 +50,19 @@ LayersOption = Annotated[str | None, typer.Option("--layers", help="MoE layers, 
 ProjectionsOption = Annotated[str, typer.Option("--projections", help="any of gate,up,down")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1")]
 MemoryOption = Annotated[
-    str, typer.Option("--memory", help="weights held in memory at once; a smaller stack is read once")
+    str,
+    typer.Option(
+        "--memory", help="most weights to hold in memory, as 4GB; a stack that is larger is read twice, block by block"
+    ),
 ]
 OutOption = Annotated[Path | None, typer.Option("--out", help="run folder (default: runs/MODEL-COMMAND-FINGERPRINT)")]
 LARGEST_SEED = 2**63 - 1  # of a whole number in TOML and in torch's generators
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="of every random draw")]
 EngineOption = Annotated[Engine, typer.Option("--engine", help="where jobs run: one by one in this process, or on Ray")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="print jobs, bytes to read and peak memory, do nothing")]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="discard this run's earlier results")]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="measure all again, instead of using results in the run folder")
+]
 WindowOption = Annotated[
     int | None, typer.Option("--window", help="tokens the model sees at once (default: 2048, or its positions)")
 ]

@@ -25,6 +25,7 @@ from diag import progress, results, tables
 from diag.files import lock, write_json, write_text
 from diag.peak_memory import PeakMemory, measuring
 from diag.results import Arrays, Row, Tables
+from reports.formats import counted
 from tdmoe.atomic import is_leftover, remove_leftovers
 from tdmoe.problems import InputError
 
@@ -93,6 +94,17 @@ class Outcome:
 def digest(value: Any) -> str:
     """Short SHA-256 of a JSON-able value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def by_reason(failures: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(jobs, message): those that failed for one reason are named together."""
+    found: dict[str, list[str]] = {}
+    for key, message in failures:
+        found.setdefault(message, []).append(key)
+    return [
+        (keys[0] if len(keys) == 1 else f"{keys[0]} and {len(keys) - 1} more", message)
+        for message, keys in found.items()
+    ]
 
 
 def overwritten(files: Iterable[str]) -> str:
@@ -304,9 +316,14 @@ class RunFolder(Generic[Unit]):
         taken = len(self.jobs) - len(self.pending())
         asked = {results.path(self.path, job.key) for job in self.jobs}
         others = len(set(self.path.glob(f"{results.FOLDER}/*.json")) - asked)
-        notes = [f"{taken} of {len(self.jobs)} jobs are done already"] if taken else []
+        notes = (
+            [f"{taken} of {counted(len(self.jobs), 'job')} {'is' if taken == 1 else 'are'} done already"]
+            if taken
+            else []
+        )
         if others:
-            notes.append(f"{others} results of other jobs are kept, but table and page leave them out")
+            are = "is" if others == 1 else "are"
+            notes.append(f"{counted(others, 'result')} of other jobs {are} kept, but not in table and page")
         return notes
 
     def _check_ours(self, fresh: bool) -> None:

@@ -116,7 +116,7 @@ def text_of(option: str, name: str) -> str:
 
 
 def check_texts(*texts: tuple[str, str]) -> None:
-    """InputError for the first of (option, name) that is no text. It asks no model, so it comes before one is opened."""
+    """InputError for the first of (option, name) that is no text; asked before a model is opened."""
     for option, name in texts:
         if name not in TEXTS:
             text_of(option, name)

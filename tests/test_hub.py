@@ -241,7 +241,7 @@ def test_ctrl_c_does_not_wait_for_a_busy_hub(hub: Hub, model: Path, tmp_path: Pa
         assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
-    assert process.returncode == 130 and "interrupted; the same command goes on" in err
+    assert process.returncode == 130 and "interrupted; finished jobs are saved, the same command goes on" in err
 
 
 @pytest.mark.parametrize("body", [b"<html>log in</html>", b'{"ok": true}', b"[]"])

@@ -10,6 +10,7 @@ from diag.commands.running import (
     command_line,
     report_failures,
     saved_whatever_happens,
+    say_notes,
     table_paths,
     with_error,
     write_page,
@@ -59,7 +60,7 @@ def attribution(
     dtype: DtypeOption = Dtype.float32,
     device: DeviceOption = "auto",
     memory: Annotated[
-        str, typer.Option("--memory", help="weights held at once; experts of a larger model are read layer by layer")
+        str, typer.Option("--memory", help="most weights to hold; experts of a larger model are read layer by layer")
     ] = MEMORY,
     out: OutOption = None,
     seed: SeedOption = 0,
@@ -101,6 +102,7 @@ def attribution(
     with saved_whatever_happens() as saved, Plan(request) as plan:
         saved.path = plan.folder.path
         if dry_run:
+            say_notes(plan.notes(), quiet=quiet)
             print_lines(plan.described())
             raise typer.Exit(0)
         execute_attribution(plan, quiet=quiet)
@@ -116,6 +118,7 @@ def _print_table(plan: Plan) -> None:
 
     from diag.console import print_table
     from diag.probes.attribution import NAME, SHAPLEY
+    from reports.formats import counted
 
     table = Table()
     for heading in ("step", "bits saved", "loss, nats", "change, nats", "gap closed"):
@@ -129,7 +132,7 @@ def _print_table(plan: Plan) -> None:
             _ranged(row, "gap_closed", "gap_low", "gap_high") or str(row["status"]),
         )
     windows, length = plan.windows_WT.shape
-    print(f"{plan.name}: {windows} windows of {length} tokens; ± standard errors, 95 % intervals")
+    print(f"{plan.name}: {counted(windows, 'window')} of {length} tokens; ± standard errors, 95 % intervals")
     print_table(table)
     _print_shares(plan)
     if values := plan.folder.rows(SHAPLEY):

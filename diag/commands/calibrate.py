@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from diag.commands.running import command_line, report_failures, saved_whatever_happens
+from diag.commands.running import command_line, report_failures, saved_whatever_happens, say_notes
 from diag.defaults import CALIBRATION_TEXT, CALIBRATION_TOKENS
 from diag.options import (
     DeviceOption,
@@ -53,6 +53,7 @@ def calibrate(
     with saved_whatever_happens() as saved, Calibration(request) as calibration:
         saved.path = calibration.folder.path
         if dry_run:
+            say_notes(calibration.notes(), quiet=quiet)
             console.print_calibration_plan(calibration)
             raise typer.Exit(0)
         executing.execute_calibration(calibration, calibration.opened(fresh=fresh), quiet=quiet)

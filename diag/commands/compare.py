@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diag.commands.limits import Limits
-from diag.commands.running import Pages, command_line, report_failures, saved_whatever_happens
+from diag.commands.running import Pages, command_line, report_failures, saved_whatever_happens, say_notes
 from diag.options import LARGEST_SEED, DryRunOption, Engine, FreshOption, OutOption, QuietOption
 from tdmoe.problems import InputError
 
@@ -63,7 +63,7 @@ def compare(
         int | None, typer.Option("--calibration-tokens", min=1, help="to calibrate methods on")
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:1")] = None,
-    memory: Annotated[str | None, typer.Option("--memory", help="weights held in memory at once")] = None,
+    memory: Annotated[str | None, typer.Option("--memory", help="most weights to hold in memory, as 4GB")] = None,
     engine: Annotated[
         Engine | None,
         typer.Option("--engine", help="where jobs of spectra, operator and experts run (default: inline)"),
@@ -110,8 +110,7 @@ def compare(
             plan.check()
         saved.path = plan.folder.path
         if dry_run:
-            for note in plan.notes():
-                typer.echo(note, err=True)
+            say_notes(plan.notes(), quiet=quiet)
             plan.describe()
             raise typer.Exit(0)
 

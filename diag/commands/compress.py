@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diag.commands.running import command_line, report_failures, saved_whatever_happens
+from diag.commands.running import command_line, report_failures, saved_whatever_happens, say_notes
 from diag.defaults import ALL_PROJECTIONS, CALIBRATION_TEXT, CALIBRATION_TOKENS, MEMORY
 from diag.options import (
     DeviceOption,
@@ -127,8 +127,8 @@ def compress(
     """A smaller checkpoint that transformers loads and runs in factor form, after `import tdmoe.hub`."""
     from diag import calibrating, console, executing, parse
     from diag.afresh import Afresh
-    from diag.compress_run import Command, Compression, own_inputs
     from diag.calibrated import saved_moments
+    from diag.compress_run import Command, Compression, own_inputs
     from diag.compressing import check_writable, error_kinds
     from diag.texts import check_texts
     from tdmoe import methods, spec
@@ -188,6 +188,7 @@ def compress(
         with Compression(command) as compression:
             saved.path = compression.session.folder.path
             if dry_run:
+                say_notes(compression.notes(), quiet=quiet)
                 console.print_compression_plan(compression)
                 raise typer.Exit(0)
             check_writable(to)

@@ -11,6 +11,7 @@ from diag.commands.running import (
     command_line,
     report_failures,
     saved_whatever_happens,
+    say_notes,
     table_paths,
     with_error,
     write_page,
@@ -70,7 +71,7 @@ def drift(
     dtype: DtypeOption = Dtype.float32,
     device: DeviceOption = "auto",
     memory: Annotated[
-        str, typer.Option("--memory", help="weights held at once; experts of a larger model are read layer by layer")
+        str, typer.Option("--memory", help="most weights to hold; experts of a larger model are read layer by layer")
     ] = MEMORY,
     out: OutOption = None,
     seed: SeedOption = 0,
@@ -115,6 +116,7 @@ def drift(
     with saved_whatever_happens() as saved, Drift(request) as plan:
         saved.path = plan.folder.path
         if dry_run:
+            say_notes(plan.notes(), quiet=quiet)
             print_lines(plan.described())
             raise typer.Exit(0)
         execute_drift(plan, quiet=quiet)

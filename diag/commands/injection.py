@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from diag.commands.running import command_line, report_failures, saved_whatever_happens, table_paths, write_page
+from diag.commands.running import (
+    command_line,
+    report_failures,
+    saved_whatever_happens,
+    say_notes,
+    table_paths,
+    write_page,
+)
 from diag.defaults import ALL_PROJECTIONS, CALIBRATION_TEXT, CALIBRATION_TOKENS, MEMORY
 from diag.options import (
     DeviceOption,
@@ -111,6 +118,7 @@ def injection(
     with saved_whatever_happens() as saved, Injection(request) as run:
         saved.path = run.folder.path
         if dry_run:
+            say_notes(run.notes(), quiet=quiet)
             console.print_injection_plan(run)
             raise typer.Exit(0)
         executing.execute_injection(run, quiet=quiet)

@@ -12,6 +12,7 @@ from diag.commands.running import (
     command_line,
     report_failures,
     saved_whatever_happens,
+    say_notes,
     table_paths,
     with_error,
     write_page,
@@ -149,6 +150,7 @@ def quality(
     with saved_whatever_happens() as saved, Plan(request) as plan:
         saved.path = plan.folder.path
         if dry_run:
+            say_notes(plan.notes(), quiet=quiet)
             print_lines(plan.described())
             raise typer.Exit(0)
         execute_quality(plan, quiet=quiet)

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diag.commands.running import command_line, report_failures, saved_whatever_happens, table_paths, write_page
+from diag.commands.running import (
+    command_line,
+    report_failures,
+    saved_whatever_happens,
+    say_notes,
+    table_paths,
+    write_page,
+)
 from diag.defaults import MEMORY
 from diag.options import (
     DeviceOption,
@@ -89,6 +96,7 @@ def superweights(
     with saved_whatever_happens() as saved, SuperWeights(request) as work:
         saved.path = work.folder.path
         if dry_run:
+            say_notes(work.notes(), quiet=quiet)
             console.print_lines(work.described())
             raise typer.Exit(0)
         execute_superweights(work, quiet=quiet)

@@ -29,6 +29,7 @@ from diag.probes.attribution.switches import method, switches
 from diag.run import Part, RunFolder, digest
 from diag.texts import check_texts, text_notes, text_of
 from diag.windows import window_of
+from reports.formats import counted
 from tdmoe.counted import parameters
 from tdmoe.families import JOINT, MEMBERS, PROJECTIONS
 from tdmoe.problems import InputError
@@ -181,10 +182,10 @@ class Plan(OpenModel):
                 lines.append(f"{step.ladder}: {step.phrase}: {recipe.method} on {step.projections}, {said}")
         game = "no Shapley values"
         if self.game is not None:
-            game = f"{len(self.game.coalitions)} coalitions of {len(self.game.switches)} switches"
+            game = f"{counted(len(self.game.coalitions), 'coalition')} of {len(self.game.switches)} switches"
         windows, length = self.windows_WT.shape
         lines.append(
-            f"{len(self.parts)} models with {game}; {windows} windows of {length} tokens of "
+            f"{len(self.parts)} models with {game}; {counted(windows, 'window')} of {length} tokens of "
             f"{Path(self.request.text).name}"
         )
         return [*lines, "nothing was run"]
@@ -192,7 +193,7 @@ class Plan(OpenModel):
     def notes(self) -> list[str]:
         """What differs from what was asked."""
         asked, found = self.request.windows, len(self.windows_WT)
-        short = f"--text {self.request.text}: holds {found} whole windows, fewer than --windows {asked}"
+        short = f"--text {self.request.text}: holds {counted(found, 'whole window')}, fewer than --windows {asked}"
         return [*super().notes(), *text_notes(("--text", self.request.text)), *([short] if found < asked else [])]
 
     def _held_out(self) -> Tensor:

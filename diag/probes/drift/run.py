@@ -46,6 +46,7 @@ from diag.texts import check_texts, text_of
 from diag.transformer import load_model
 from diag.walk import Stream, Walk
 from diag.work import said
+from reports.formats import counted
 from tdmoe.architecture import architecture
 from tdmoe.checkpoint import Checkpoint
 from tdmoe.counted import denominator
@@ -135,7 +136,9 @@ class Drift(OpenModel):
         windows, window = self.windows_WT.shape
         lines = [f"{self.name}: {NAME}, run folder {self.folder.path}", *(found.part.key for found in self.variants)]
         text, how = Path(self.request.text).name, "layer by layer" if self.by_layer else "whole"
-        lines += [f"{len(self.variants)} variants, {windows} windows of {window} tokens of {text}"]
+        lines += [
+            f"{counted(len(self.variants), 'variant')}, {counted(windows, 'window')} of {window} tokens of {text}"
+        ]
         return [*lines, f"weights of {self.held_bytes / 1e9:.2f} GB, held {how}; nothing was run"]
 
     def notes(self) -> list[str]:
@@ -144,7 +147,7 @@ class Drift(OpenModel):
         if self.due and self.by_layer:
             notes.append(
                 f"weights of {self.held_bytes / 1e9:.1f} GB are more than --memory {self.request.memory / 1e9:.1f} GB: "
-                f"experts are read layer by layer, once for every {self._chunk_windows} windows"
+                f"experts are read layer by layer, once for every {counted(self._chunk_windows, 'window')}"
             )
         return notes
 

@@ -39,6 +39,7 @@ from diag.probes.quality.zero_shot import METRIC, Task
 from diag.run import Part, RunFolder, digest
 from diag.texts import check_texts, load_text, text_notes, text_of
 from diag.windows import window_of
+from reports.formats import counted
 from tdmoe.counted import bits, parameters
 from tdmoe.problems import InputError
 
@@ -115,13 +116,13 @@ class Plan(OpenModel):
         """For --dry-run: models, data sets, and what is to be done."""
         lines = [f"{self.name}: {NAME}, run folder {self.folder.path}", *(part.key for part in self.parts.values())]
         lines += [data.protocol for data in self.data]
-        return [*lines, f"{len(self.parts)} parts, {self.steps:,} windows and documents; nothing was run"]
+        return [*lines, f"{counted(len(self.parts), 'part')}, {self.steps:,} windows and documents; nothing was run"]
 
     def notes(self) -> list[str]:
         """What differs from what was asked."""
         asked = self.request.windows
         short = [
-            f"--texts {data.name}: holds {len(ids_WT)} whole windows, fewer than --windows {asked}"
+            f"--texts {data.name}: holds {counted(len(ids_WT), 'whole window')}, fewer than --windows {asked}"
             for data, ids_WT in self.texts.items()
             if len(ids_WT) < asked
         ]

@@ -36,6 +36,7 @@ from diag.probes.superweights.zeroing import Removal, ablation_rows, beside_rand
 from diag.run import Part, RunFolder, digest
 from diag.texts import check_texts, text_notes, text_of
 from diag.work import said
+from reports.formats import counted
 from tdmoe import methods
 from tdmoe.architecture import language_config
 from tdmoe.down_projections import DownProjections, Entry, Site, site_of
@@ -120,11 +121,12 @@ class SuperWeights:
         searched, evaluated = self.windows_WT, self.evaluation_WT
         return [
             f"{self.opened.name}: superweights, run folder {self.folder.path}",
-            f"discovery: the prompt ({len(self.prompt_T)} tokens) and {len(searched)} windows of {searched.shape[1]} "
-            "tokens, and again for every super weight that is found",
+            f"discovery: the prompt ({counted(len(self.prompt_T), 'token')}) and {counted(len(searched), 'window')} "
+            f"of {searched.shape[1]} tokens, and again for every super weight that is found",
             "recovery: a matrix for every projection with a super weight, and a control",
             f"methods: {', '.join(recipe.name for recipe in self.recipes) or 'none'}",
-            f"ablation: at most {self.passes} windows of {evaluated.shape[1]} tokens, {len(evaluated)} a pass",
+            f"ablation: at most {counted(self.passes, 'window')} of {evaluated.shape[1]} tokens, "
+            f"{len(evaluated)} a pass",
             f"{self.opened.checkpoint.nbytes() / 1e9:.2f} GB to read and to hold, the loaded model; nothing was run",
         ]
 
@@ -134,7 +136,9 @@ class SuperWeights:
         notes = self.opened.notes_on(given.text, self.windows_WT, given.tokens)
         notes += text_notes(("--eval-text", given.evaluation))
         if (windows := len(self.evaluation_WT)) < given.windows:
-            notes.append(f"--eval-text {given.evaluation}: holds {windows} whole windows, fewer than {given.windows}")
+            notes.append(
+                f"--eval-text {given.evaluation}: holds {counted(windows, 'whole window')}, fewer than {given.windows}"
+            )
         return notes
 
     def discover(self, on_window: Callable[[int], None], notes: Sequence[str] = ()) -> list[str]:
