@@ -115,7 +115,7 @@ def test_out_of_memory_fails_the_jobs(
     monkeypatch.setattr(Calibration, "load", load)
     result = tool("calibrate", "--model", pico, *CALIBRATE[1:])
     assert result.code == 1 and re.search(
-        r"failed: calibrate-L000-experts: out of memory \(.*\); give less", result.err
+        r"failed: calibrate-L000-experts and 1 more: out of memory \(.*\); give less", result.err
     )
 
 

@@ -73,13 +73,12 @@ class Comparison(OpenModel):
         self.steps = list(_steps(given))
         if not self.steps:
             raise InputError(f"compare: no command runs; give a preset, or a table of {', '.join(commands())}")
-        check_texts(("--calibration-text", given.calibration.text))
         _check_alone(given)
-        for step in self.steps:
+        for name, settings in ((CALIBRATION, given.calibration), *((step.name, step.settings) for step in self.steps)):
             try:
-                _check_alone(step.settings)
+                _check_alone(settings)
             except InputError as error:
-                raise InputError(f"{step.name}: {error}") from error
+                raise InputError(f"{name}: {error}") from error
         super().__init__(given.model, given.device, given.revision or None)
         try:
             self.layers = self._compressed()
