@@ -30,7 +30,6 @@ class Group:
 class Description:
     """What a checkpoint's config and headers say; `refusal` is why it cannot be measured, None if it can.
 
-    `no_run` is why commands that run the whole model refuse it, of what is known without transformers.
     `total_bytes` counts tied embeddings once, also where they are stored beside the head.
     """
 
@@ -40,7 +39,6 @@ class Description:
     embeddings: str
     refusal: str | None
     notes: tuple[str, ...] = ()
-    no_run: str | None = None
 
     @property
     def expert_bytes(self) -> int:
@@ -57,12 +55,7 @@ def describe(checkpoint: Checkpoint) -> Description:
         embeddings, total = "tied: stored beside the output head, counted once", total - twice
     try:
         stacks = check_stacks(checkpoint, arch)
-        no_run = None
-        try:
-            checkpoint.refuse_adapter()
-        except InputError as error:
-            no_run = str(error)
-        return Description(arch, tuple(_groups(stacks)), total, embeddings, None, notes, no_run)
+        return Description(arch, tuple(_groups(stacks)), total, embeddings, None, notes)
     except InputError as error:
         return Description(arch, (), total, embeddings, str(error), notes)
 
@@ -95,9 +88,7 @@ def facts(description: Description) -> Iterator[tuple[str, str]]:
     yield "expert width", str(arch.width)
     yield "embeddings", description.embeddings
     yield "supported", f"no: {description.refusal}" if description.refusal else "yes"
-    if description.no_run:
-        yield "runs", f"no: {description.no_run}"
-    elif not description.refusal:
+    if not description.refusal:
         yield "not checked", "tensors other than the experts'; commands that run the model check them (--dry-run too)"
     yield from (("note", note) for note in description.notes)
 

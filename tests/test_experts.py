@@ -164,7 +164,7 @@ def test_weights_that_are_no_numbers_fail_their_job_alone(tool: Tool, tmp_path: 
     assert result.code == 1
     assert "experts.3.gate_proj.weight: 1 weight of expert 3 is NaN or infinite" in result.err
     assert table(out, "experts")[0]["status"] == "failed"
-    assert "1 of 1 jobs did not finish" in words((out / "report.html").read_text(encoding="utf-8"))
+    assert "1 of 1 job did not finish" in words((out / "report.html").read_text(encoding="utf-8"))
 
 
 def test_streamed_weights_give_the_same_rows(tool: Tool, tmp_path: Path) -> None:
