@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from reports.drawing import Figure
-from reports.formats import display
+from reports.formats import counted, display
 from reports.run import Run
 from reports.sections import Block, Section
 
@@ -36,7 +36,7 @@ class Chapter:
     def done(self) -> str:
         """How many of its jobs are."""
         done, jobs = sum(job["state"] == "done" for job in self.run["jobs"]), len(self.run["jobs"])
-        return f"All {jobs} jobs done" if done == jobs else f"{done} of {jobs} jobs done"
+        return f"All {counted(jobs, 'job')} done" if done == jobs > 1 else f"{done} of {counted(jobs, 'job')} done"
 
     @property
     def file(self) -> str:

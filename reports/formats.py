@@ -51,6 +51,11 @@ def integer(value: float | None) -> str:
     return fixed(value, 0)
 
 
+def counted(count: int, what: str) -> str:
+    """`1 window`, `1,024 windows`."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
 def size(count: int | None) -> str:
     """Bytes in GB of 10^9, or in MB below a tenth of one."""
     if count is None:

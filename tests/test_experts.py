@@ -72,7 +72,7 @@ def test_mini_end_to_end(tool: Tool, statistics: Path, tmp_path: Path) -> None:
     said = words((out / "report.html").read_text(encoding="utf-8"))
     assert "On this model, with 20 % of the parameters removed, the expert mode is" in said
     again = tool("experts", "--model", "mini", "--statistics", statistics, *QUICK[:-1], "--out", out)
-    assert "1 of 1 jobs are done already" in again.err
+    assert "1 of 1 job is done already" in again.err
 
 
 def test_without_statistics_nothing_is_called_functional(tool: Tool, tmp_path: Path) -> None:
@@ -162,9 +162,9 @@ def test_weights_that_are_no_numbers_fail_their_job_alone(tool: Tool, tmp_path: 
     model, out = write_stack(tmp_path / "model", W_EOI), tmp_path / "out"
     result = tool("experts", "--model", model, "--projections", "gate", "--quiet", "--out", out)
     assert result.code == 1
-    assert "experts.3.gate_proj.weight: 1 weights of expert 3 are NaN or infinite" in result.err
+    assert "experts.3.gate_proj.weight: 1 weight of expert 3 is NaN or infinite" in result.err
     assert table(out, "experts")[0]["status"] == "failed"
-    assert "1 of 1 jobs did not finish" in words((out / "report.html").read_text(encoding="utf-8"))
+    assert "1 of 1 job did not finish" in words((out / "report.html").read_text(encoding="utf-8"))
 
 
 def test_streamed_weights_give_the_same_rows(tool: Tool, tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_the_command_writes_its_tables_and_resumes(tool: Callable[..., Result], 
     )
     assert {(row["layer"], row["projection"]) for row in before} == {("0", "gate")}
     both = tool(*asked, *how)
-    assert both.code == 0 and "1 of 2 jobs are done already" in both.err
+    assert both.code == 0 and "1 of 2 jobs is done already" in both.err
     assert [row for row in table(Path("run")) if row["layer"] == "0"] == before
     assert {row["mode"] for row in table(Path("run"), "growth")} == set(MODES)
     page = words((Path("run") / "report.html").read_text(encoding="utf-8"))
@@ -282,7 +282,7 @@ def test_a_weight_that_is_no_number_fails_its_stack_only(tool: Callable[..., Res
     held["model.layers.0.mlp.experts.4.up_proj.weight"][2, 3] = math.nan
     save_file(held, folder / "model.safetensors")
     done = tool("operator", "--model", folder, "--out", "run", "--device", "cpu", "--ranks", "0.5", "--ratios", "0.4")
-    assert done.code == 1 and "experts.4.up_proj.weight: 1 weights of expert 4 are NaN" in done.err
+    assert done.code == 1 and "experts.4.up_proj.weight: 1 weight of expert 4 is NaN" in done.err
     assert {row["projection"] for row in table(Path("run")) if row["status"] == "failed"} == {"up"}
     states = {job["key"]: job["state"] for job in json.loads(Path("run/run.json").read_text())["jobs"]}
     assert states == {"operator-L000-gate": "done", "operator-L000-up": "failed", "operator-L000-down": "done"}

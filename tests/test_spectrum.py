@@ -164,7 +164,7 @@ def test_weights_whose_squares_leave_float32_are_still_measured(
 def test_a_weight_that_is_no_number_is_named(tmp_path: Path, value: float) -> None:
     W_EOI = gaussian(SHAPE)
     W_EOI[7, 3, 5] = value
-    with pytest.raises(WeightError, match=r"experts\.7\.gate_proj\.weight: 1 weights of expert 7 are NaN or infinite"):
+    with pytest.raises(WeightError, match=r"experts\.7\.gate_proj\.weight: 1 weight of expert 7 is NaN or infinite"):
         mode_spectra(BlockReader(open_planted(tmp_path, W_EOI), AMPLE))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -20,6 +21,7 @@ from tdmoe.numerics.threads import sleep_while_waiting
 from tdmoe.problems import InputError, out_of_memory
 
 INTERRUPTED = 130
+LONGEST = 300  # characters of a value that a message repeats as it is
 NAME = "tdmoe-diag"  # however it is started
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,7 +53,7 @@ def main() -> None:
         try:
             app(prog_name=NAME)
         except InputError as error:
-            typer.echo(f"{NAME}: {visible(_as_given(str(error), sys.argv[1:2]))}", err=True)
+            typer.echo(f"{NAME}: {visible(_abbreviated(_as_given(str(error), sys.argv[1:2]), sys.argv))}", err=True)
             sys.exit(2)
         except SystemExit as end:
             if end.code == INTERRUPTED and not streams.interruption_said:  # typer's own answer to Ctrl-C has no words
@@ -72,6 +74,14 @@ def _as_given(message: str, command: list[str]) -> str:
     if command == ["compress"]:
         return message
     return re.sub(r"^((?:--config .*?: )?(?:\w[\w-]*: )?)--method ", r"\1--methods ", message)
+
+
+def _abbreviated(message: str, given: Sequence[str]) -> str:
+    """Cut what was typed at great length, whole or a word of it: the message is to be read."""
+    long = [value for argument in given for value in (argument, argument.partition("=")[2]) if len(value) > LONGEST]
+    for value in sorted(long, key=len, reverse=True):
+        message = message.replace(value, f"{value[:80]}...{value[-20:]}")
+    return re.sub(rf"\S{{{LONGEST},}}", lambda word: f"{word[0][:80]}...{word[0][-20:]}", message)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from diag.cli import options
-from diag.cli.running import command_line, report_failures, saved_whatever_happens
+from diag.cli.running import command_line, report_failures, saved_whatever_happens, say_notes
 from diag.compression.settings import Calibrate
 from diag.declare.target import Target
 
@@ -22,6 +22,7 @@ def run(*, dry_run: bool, quiet: bool, **given: Any) -> None:
     with saved_whatever_happens() as saved, Calibration(request) as calibration:
         saved.path = calibration.folder.path
         if dry_run:
+            say_notes(calibration.notes(), quiet=quiet)
             execution.print_calibration_plan(calibration)
             raise typer.Exit(0)
         execution.execute_calibration(calibration, calibration.opened(fresh=target.fresh), quiet=quiet)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diag.cli import options
-from diag.cli.running import Pages, command_line, report_failures, saved_whatever_happens
+from diag.cli.running import Pages, command_line, report_failures, saved_whatever_happens, say_notes
 from diag.declare.setting import declared
 from diag.experiment.experiment import Calibration, Experiment
 from tdmoe.problems import InputError
@@ -50,8 +50,14 @@ def run(
 ) -> None:
     from diag.experiment.plan import Comparison, Request
     from diag.experiment.run import execute
+    from diag.inputs.texts import check_texts
+    from diag.runs.folder import check_free
     from diag.runs.terminal import print_lines
 
+    if out is not None and not dry_run:
+        check_free(out)
+    if given["calibration_text"] is not None:
+        check_texts(("--calibration-text", given["calibration_text"]))
     known = declared(Experiment)
     flags = {name: known[name].read(options.plain(value)) if name in known else value for name, value in given.items()}
     experiment = _experiment(config, None if preset is None else preset.value, flags)
@@ -63,8 +69,7 @@ def run(
             plan.check()
         saved.path = plan.folder.path
         if dry_run:
-            for note in plan.notes():
-                typer.echo(note, err=True)
+            say_notes(plan.notes(), quiet=quiet)
             plan.describe()
             raise typer.Exit(0)
 

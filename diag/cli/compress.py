@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from diag.cli import options
-from diag.cli.running import command_line, report_failures, saved_whatever_happens
+from diag.cli.running import command_line, report_failures, saved_whatever_happens, say_notes
 from diag.compression.settings import DEFAULT_RATIO, METHOD_OPTIONS, Compress
 from diag.declare.setting import declared
 from diag.declare.target import Target
@@ -30,6 +30,7 @@ def run(*, dry_run: bool, quiet: bool, **given: Any) -> None:
     with saved_whatever_happens() as saved, Compression(_command(settings, target)) as compression:
         saved.path = compression.session.folder.path
         if dry_run:
+            say_notes(compression.notes(), quiet=quiet)
             execution.print_compression_plan(compression)
             raise typer.Exit(0)
         check_writable(settings.to)
@@ -48,15 +49,18 @@ def run(*, dry_run: bool, quiet: bool, **given: Any) -> None:
 def _command(settings: Compress, target: Target) -> Command:
     """What is to be made; InputError where method, ratio and statistics do not fit together."""
     from diag.compression import calibrating
+    from diag.compression.calibrated import saved_moments
     from diag.compression.compress_run import Command, own_inputs
     from diag.compression.compressing import error_kinds
+    from diag.declare import parse
+    from diag.inputs.texts import check_texts
     from tdmoe import methods, spec
 
     method, ratio, statistics = settings.method, settings.ratio, settings.statistics
     chosen, chosen_options = methods.parse(method, {name: getattr(settings, name) for name in METHOD_OPTIONS})
     needs = chosen.needs(chosen_options)
     if not chosen.fixes_storage(chosen_options):
-        ratio = DEFAULT_RATIO if ratio is None else ratio
+        ratio = DEFAULT_RATIO if ratio is None else parse.ratio("--ratio", ratio)
     elif getattr(chosen_options, "ratio_of", "targeted") != "targeted":
         raise InputError(f"--ratio-of model: {method} stores what its options say; give no --ratio-of")
     elif ratio is not None:
@@ -67,6 +71,10 @@ def _command(settings: Compress, target: Target) -> Command:
             f"--statistics {statistics}: were collected already; leave out --text, --tokens, --window, --weighting and "
             "--per-expert, or give these without --statistics"
         )
+    check_texts(("--text", settings.text))
+    if statistics is not None:
+        saved_moments(statistics)
+    kinds, memory = error_kinds("--errors", settings.errors), target.memory_bytes
     own = own_inputs(method, needs, target.projections, settings.per_expert)
     collected = calibrating.Settings(
         settings.text, settings.tokens, settings.window, settings.weighting, own, needs.outputs
@@ -80,13 +88,13 @@ def _command(settings: Compress, target: Target) -> Command:
         chosen_options,
         ratio,
         settings.to,
-        target.memory_bytes,
+        memory,
         settings.frontier,
         statistics,
         collected if settings.tokens and statistics is None else None,
         {"layers": layers, **where},
         {**how, "command_line": command_line()},
-        error_kinds("--errors", settings.errors),
+        kinds,
     )
 
 

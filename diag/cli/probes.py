@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from diag.cli import options
-from diag.cli.running import command_line, report_failures, saved_whatever_happens, table_paths, write_page
+from diag.cli.running import command_line, report_failures, saved_whatever_happens, say_notes, table_paths, write_page
 from diag.declare.probe import Probe
 from diag.declare.target import Target
 
@@ -28,6 +28,7 @@ def command(probe: Probe) -> Callable[..., None]:
         with saved_whatever_happens() as saved, probe.open(where, chosen) as work:
             saved.path = work.folder.path
             if dry_run:
+                say_notes(work.notes(), quiet=quiet)
                 work.describe()
                 raise typer.Exit(0)
             work.carry_out(quiet=quiet)

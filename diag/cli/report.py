@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from diag.cli import streams
 from diag.cli.running import write_report
 
 
@@ -39,4 +40,5 @@ def report(
         write_report(found, page)
     except OSError as error:
         raise InputError(f"--out {page}: cannot be written ({error.strerror or error}); give another file") from error
+    streams.files_saved.append("the page is saved")
     print_lines([str(page)])

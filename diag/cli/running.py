@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from reports.run import Run
 
 
+def say_notes(notes: Iterable[str], *, quiet: bool) -> None:
+    """On stderr, for --dry-run: what a run would begin with."""
+    from reports.formats import visible
+
+    for note in () if quiet else notes:
+        typer.echo(visible(note), err=True)
+
+
 def table_paths(folder: RunFolder[Any], tables: Iterable[str]) -> list[str]:
     """Where the tables lie, for stdout."""
     return [str(folder.path / "tables" / f"{table}.csv") for table in tables]
@@ -31,11 +39,13 @@ def command_line() -> str:
 
 
 def report_failures(failed: list[tuple[str, str]]) -> NoReturn:
-    """Name what failed, and exit with 1 if anything did."""
+    """Name what failed, each reason once, and exit with 1 if anything did."""
+    from diag.runs.folder import by_reason
     from reports.formats import visible
 
-    for key, message in failed:
-        typer.echo(f"failed: {key}: {visible(message)}", err=True)
+    streams.files_saved.append("the run itself is saved")
+    for keys, message in by_reason(failed):
+        typer.echo(f"failed: {keys}: {visible(message)}", err=True)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -57,7 +67,8 @@ def saved_whatever_happens() -> Iterator[Saved]:
         typer.echo(f"tdmoe-diag: {error}; finished jobs are saved, the same command goes on from there", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on where this one stopped", err=True)
+        done = "" if saved.path is None else " finished jobs are saved,"
+        typer.echo(f"interrupted;{done} the same command goes on where this one stopped", err=True)
         streams.interruption_said.append(True)
         raise typer.Exit(130) from None
     except OSError as error:  # of the run folder: everything else is caught where it is read

@@ -16,6 +16,7 @@ from diag.compression.rerun import Afresh
 from diag.jobs.stack_work import execute, print_plan
 from diag.runs.progress import COUNTED, bars
 from diag.runs.terminal import size, stdout
+from reports.formats import counted
 
 if TYPE_CHECKING:
     from diag.compression.calibrating import Calibration
@@ -137,7 +138,7 @@ def print_calibration_plan(calibration: Calibration) -> None:
     windows, length = calibration.windows_WT.shape
     print(f"{calibration.model.name}: calibrate, run folder {calibration.folder.path}")
     print(
-        f"{windows} windows of {length} tokens, {len(calibration.layers)} layers, "
+        f"{counted(windows, 'window')} of {length} tokens, {counted(len(calibration.layers), 'layer')}, "
         f"{size(calibration.sums_bytes)} of sums; nothing was run"
     )
 

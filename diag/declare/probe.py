@@ -86,7 +86,10 @@ class Work(Protocol):
     def describe(self) -> None:
         """Say on stdout what is to be done."""
 
-    def carry_out(self, *, quiet: bool, within: Within | None = None) -> None:
+    def notes(self) -> list[str]:
+        """What is odd, but does not stop a run."""
+
+    def carry_out(self, *, quiet: bool) -> None:
         """Do what is pending, under bars on stderr."""
 
     def show(self) -> None:

@@ -165,6 +165,9 @@ class Settings:
         given = replace(self, **{name: value for name, value in said.items() if name in shared})  # type: ignore[type-var]
         return given._filled(said)
 
+    def check(self) -> None:
+        """InputError where the settings are wrong whatever the model is."""
+
     def specs(self, projections: str) -> list[str]:
         """Methods for which a calibration has to serve, of these projections."""
         return list(getattr(self, "methods", None) or ())

@@ -26,13 +26,13 @@ class Target:
     layers: str | None = setting(None, "layers with experts, as 0,12,24-30 (default: all)")
     projections: str = setting(ALL_PROJECTIONS, "any of gate,up,down")
     device: str = setting("auto", "auto, cpu, cuda or cuda:1")
-    memory: str = setting(MEMORY, "weights held in memory at once; more are read again, or layer by layer")
+    memory: str = setting(MEMORY, "most weights to hold in memory, as 4GB; what is larger is read in parts")
     out: Path | None = setting(None, "run folder (default: runs/MODEL-COMMAND-FINGERPRINT)")
     seed: int = setting(0, "of every random draw", least=0, most=LARGEST_SEED)
     revision: str | None = setting(None, "branch, tag or commit on the hub")
     remote: bool = setting(False, "read byte ranges of tensors straight from the hub, store nothing")
     engine: str = setting("inline", "where jobs run: one by one in this process, or on Ray", choices=ENGINES)
-    fresh: bool = setting(False, "discard this run's earlier results")
+    fresh: bool = setting(False, "measure all again, instead of using results in the run folder")
     out_given: bool = derived(True)  # by --out, not by the experiment that the command is a part of
     command_line: str = derived("")
 

@@ -40,7 +40,7 @@ class Experiment:
     schedule: str | None = setting(None, "nested layer sets: middle-out:N, or middle-out-code:N")
     task_data: str | None = setting(None, "folder of TASK_val.jsonl.gz files, or hub; without it no tasks")
     device: str = setting("auto", "auto, cpu, cuda or cuda:1")
-    memory: str = setting(MEMORY, "weights held in memory at once")
+    memory: str = setting(MEMORY, "most weights to hold in memory, as 4GB")
     engine: str = setting(
         "inline", "where jobs of probes of stacks run: one by one in this process, or on Ray", choices=ENGINES
     )

@@ -25,6 +25,7 @@ from diag.declare.setting import Settings, declared
 from diag.declare.target import Target
 from diag.experiment import NAME, VERSION
 from diag.experiment.experiment import Experiment
+from diag.inputs.texts import check_texts
 from diag.models.open_model import OpenModel
 from diag.runs.folder import Part, RunFolder, digest
 from diag.runs.manifest import FILE
@@ -70,12 +71,18 @@ class Comparison(OpenModel):
     def __init__(self, request: Request) -> None:
         """InputError where anything of the experiment does not fit; nothing is run."""
         given = request.experiment
-        super().__init__(given.model or "", given.device, given.revision)
         self.request, self.experiment = request, given
+        self.steps = list(_steps(given))
+        if not self.steps:
+            raise InputError(f"compare: nothing runs; give a preset, or a table of {', '.join(probes())}")
+        _check_alone(given)
+        for name, settings in ((CALIBRATION, given.calibration), *((step.name, step.settings) for step in self.steps)):
+            try:
+                _check_alone(settings)
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from error
+        super().__init__(given.model or "", given.device, given.revision)
         try:
-            self.steps = list(_steps(given))
-            if not self.steps:
-                raise InputError(f"compare: nothing runs; give a preset, or a table of {', '.join(probes())}")
             self.layers = self._compressed()
             self.collected = self._collected()
             self.folder = self._folder()
@@ -241,6 +248,20 @@ def _steps(experiment: Experiment) -> Iterator[Step]:
     for name, probe in probes().items():
         for number, settings in enumerate(experiment.parts.get(name, ()), 1):
             yield Step(name if number == 1 else f"{name}-{number}", probe, settings)
+
+
+def _check_alone(settings: Any) -> None:
+    """InputError where specs, ratios, texts or tasks of an experiment or a part are wrong whatever the model is."""
+    said = {name: value if isinstance(value, tuple) else (value,) for name, value in vars(settings).items()}
+    for spec in said.get("methods", ()):
+        if spec is not None:
+            methods.parse(spec)
+    if (ratio := said.get("ratio", (None,))[0]) is not None:
+        parse.ratio("--ratio", ratio)
+    named = [(f"--{n.replace('_', '-')}", text) for n in ("text", "texts", "eval_text") for text in said.get(n, ())]
+    check_texts(*named)
+    if isinstance(settings, Settings):
+        settings.check()
 
 
 def _needs(text: str) -> Needs:

@@ -12,11 +12,12 @@ from diag.experiment.plan import CALIBRATION, Comparison, Step
 from diag.jobs.work import said
 from diag.runs import tables
 from diag.runs.files import write_text
-from diag.runs.folder import Part, RunFolder
+from diag.runs.folder import Part, RunFolder, by_reason
 from diag.runs.progress import display
+from reports.formats import counted
 
 OnPart = Callable[[RunFolder[Part], Sequence[str]], None]
-SHOWN = 3  # failed jobs of a part that its message names
+SHOWN = 3  # reasons why jobs of a part failed that its message names
 
 
 def execute(plan: Comparison, on_part: OnPart) -> None:
@@ -79,8 +80,9 @@ def _do(plan: Comparison, step: Step, statistics: Sequence[Path], on_part: OnPar
 def _failed(failures: Sequence[tuple[str, str]]) -> str:
     if not failures:
         return ""
-    named = "; ".join(f"{key}: {message}" for key, message in failures[:SHOWN])
-    more = f"; and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
+    reasons = by_reason(failures)
+    named = "; ".join(f"{keys}: {message}" for keys, message in reasons[:SHOWN])
+    more = f"; and {counted(len(reasons) - SHOWN, 'more reason')}" if len(reasons) > SHOWN else ""
     return f"{len(failures)} of its jobs failed: {named}{more}"
 
 

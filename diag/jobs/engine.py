@@ -10,6 +10,7 @@ import torch
 
 from diag.jobs.work import Result, Task, perform
 from diag.models.device import gpu_index
+from reports.formats import counted
 from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.problems import InputError
 from tdmoe.stacks.architecture import architecture
@@ -56,7 +57,7 @@ class Inline:
             return "cuda" if torch.cuda.is_available() else "cpu"
         index = gpu_index(text)
         if index is not None and (count := torch.cuda.device_count()) <= index:
-            raise InputError(f"--device {text}: this machine has {count} CUDA devices; use --device cpu")
+            raise InputError(f"--device {text}: this machine has {counted(count, 'CUDA device')}; use --device cpu")
         return text
 
     def threads(self, device: str) -> int:

@@ -14,7 +14,7 @@ from diag.jobs.session import Request, Session
 from diag.runs.folder import Job, Outcome
 from diag.runs.progress import bars
 from diag.runs.terminal import size, stdout
-from reports.formats import visible
+from reports.formats import counted, visible
 
 
 class StackWork(Session):
@@ -91,11 +91,11 @@ def print_plan(session: Session) -> None:
     total = sum(session.plans[job].reads * stack.bytes_read for job, stack in session.stacks.items())
     peak = max(plan.peak_bytes for plan in session.plans.values())
     stdout().print(
-        f"{len(session.stacks)} jobs, {size(total)} to read, {size(peak)} at the peak of a job, "
+        f"{counted(len(session.stacks), 'job')}, {size(total)} to read, {size(peak)} at the peak of a job, "
         f"on top of Python and torch;{_download_note(session)} nothing was run"
     )
 
 
 def _download_note(session: Session) -> str:
     missing = session.missing()
-    return f" {len(missing)} shards to download first, {size(sum(missing.values()))};" if missing else ""
+    return f" {counted(len(missing), 'shard')} to download first, {size(sum(missing.values()))};" if missing else ""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import median
 
-from reports.formats import fixed, listing, percent
+from reports.formats import counted, fixed, listing, percent
 from reports.run import MODES, Row, Stack, given
 from reports.tables import Cell, Table
 
@@ -84,8 +84,8 @@ def _coverage(listed: list[Stack], rows: list[Row], modes: list[ModeSummary]) ->
     measured = sum(bool(stack.rows) for stack in listed)
     compared = sum(len(mode.rows) for mode in modes)
     return (
-        f"Measured: {measured} of {len(listed)} expert stacks in {len(layers)} {_plural('layer', len(layers))}, "
-        f"{len(rows)} {_plural('unfolding', len(rows))}, {compared} of them with an exponent and its null."
+        f"Measured: {measured} of {len(listed)} expert stacks in {counted(len(layers), 'layer')}, "
+        f"{counted(len(rows), 'unfolding')}, {compared} of them with an exponent and its null."
         + (
             ""
             if measured == len(listed)
@@ -98,7 +98,7 @@ def _above(modes: list[ModeSummary], rows: list[Row]) -> str:
     above, total = sum(mode.above for mode in modes), sum(len(mode.rows) for mode in modes)
     parts = [f"{fixed(median(mode.excess), signed=True)} ({mode.mode})" for mode in modes]
     said = (
-        f"{above} of {total} {_plural('unfolding', total)} {'has' if total == 1 else 'have'} a spectrum steeper than "
+        f"{above} of {counted(total, 'unfolding')} {'has' if total == 1 else 'have'} a spectrum steeper than "
         f"that of a Gaussian stack of the same shape (the null). Median of alpha minus its null: {listing(parts)}. "
     )
     known = [row for row in rows if given(row, "alpha", "alpha_null", "alpha_jackknife_stderr")]
@@ -162,7 +162,3 @@ def _paper(rows: list[Row]) -> str:
         f"{fixed(worst['alpha'] - worst['alpha_paper'], signed=True)}, at layer {worst['layer']}, "
         f"{worst['projection']}, {worst['mode']}."
     )
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"

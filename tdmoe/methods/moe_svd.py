@@ -60,8 +60,8 @@ class MoESVD(Method):
         """Second moments and the routing."""
         return Needs(True)
 
-    def check(self, shape: Shape, options: Options, ratio: float) -> None:
-        """InputError where options contradict each other, or the ratio leaves no rank."""
+    def check_options(self, options: Options) -> None:
+        """InputError where options are out of range or contradict each other."""
         check_damping(self.NAME, options.damping)
         published = options.preset == "published"
         if options.top and not published:
@@ -70,6 +70,9 @@ class MoESVD(Method):
             raise InputError("--method moe_svd: weigh is of preset=corrected only; give one of them")
         if options.dense_layers < 0:
             raise InputError(f"--method moe_svd: dense_layers is {options.dense_layers}; give at least 0")
+
+    def check(self, shape: Shape, options: Options, ratio: float) -> None:
+        """InputError where `top` is more than the experts, or the ratio leaves no rank."""
         if not 0 <= options.top <= shape[0]:
             raise InputError(f"--method moe_svd: top is {options.top}; the stack has {shape[0]} experts")
         _sizes(shape, options, ratio)

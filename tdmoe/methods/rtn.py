@@ -19,7 +19,6 @@ from torch import Tensor
 from tdmoe.forms.integers import IntegerWeights, packed
 from tdmoe.methods.base import Allotment, Method, StackStatistics
 from tdmoe.numerics.products import expert_blocks
-from tdmoe.numerics.ranks import Shape
 from tdmoe.problems import InputError
 from tdmoe.stacks.source import WeightSource, stored_dtype
 
@@ -47,7 +46,7 @@ class RTN(Method):
         """By its bits."""
         return True
 
-    def check(self, shape: Shape, options: Options, ratio: float) -> None:
+    def check_options(self, options: Options) -> None:
         """InputError where bits or group are none."""
         if not 2 <= options.bits <= 8:
             raise InputError(f"--method rtn: bits is {options.bits}; give 2 to 8")

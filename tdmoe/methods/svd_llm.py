@@ -48,9 +48,13 @@ class PlainSVD(Method):
         """Where the rank is given."""
         return options.rank != 0
 
+    def check_options(self, options: PlainOptions) -> None:
+        """InputError where the alignment is no step of ranks."""
+        check_alignment(self.NAME, options.alignment, rank=options.rank)
+
     def check(self, shape: Shape, options: PlainOptions, ratio: float) -> None:
         """InputError where rank or ratio leave nothing, or expand the stack."""
-        check_alignment(self.NAME, options.alignment, rank=options.rank, most=min(shape[1:]))
+        check_alignment(self.NAME, options.alignment, most=min(shape[1:]))
         if self.fixes_storage(options):
             check_rank(self.NAME, shape, options.rank)
         else:
@@ -85,11 +89,11 @@ class SVDLLM(PlainSVD):
         """Second moments of inputs."""
         return Needs(True, own=options.moments == "expert")
 
-    def check(self, shape: Shape, options: PlainOptions, ratio: float) -> None:
-        """InputError where damping, rank or ratio are wrong."""
+    def check_options(self, options: PlainOptions) -> None:
+        """InputError where damping or alignment are wrong."""
         assert isinstance(options, Options)
         check_damping(self.NAME, options.damping)
-        super().check(shape, options, ratio)
+        super().check_options(options)
 
     def metrics(self, options: PlainOptions, statistics: StackStatistics | None, device: str) -> MetricOf:
         """Of every expert's inputs."""

@@ -73,16 +73,10 @@ class TDMoE(Method):
         run = options.across == "activation" or options.weigh == "sensitivity"  # needs routing, or the text itself
         return Needs(options.whitening != "none" or own or run, outputs, own)
 
-    def check(self, shape: Shape, options: Options, ratio: float) -> None:
-        """InputError where options contradict each other, or the ratio leaves no ranks."""
-        allowed = budget(shape, ratio)
+    def check_options(self, options: Options) -> None:
+        """InputError where options are out of range or contradict each other."""
         check_damping(self.NAME, options.damping)
         check_alignment(self.NAME, options.alignment)
-        if options.expert_mode == "compress" and shape[0] == 1:
-            raise InputError(
-                f"--method tdmoe: expert_mode=compress cuts the expert mode, a {' x '.join(map(str, shape))} stack has "
-                "one expert; give preserve or auto"
-            )
         none, inverse = options.whitening == "none", options.whitening_direction == "inverse"
         published, uniform = options.allocation != "exact", options.across != "global"
         for wrong, what, why in (
@@ -103,13 +97,22 @@ class TDMoE(Method):
         ):
             if wrong:
                 raise InputError(f"--method tdmoe: {what} {why}; give one of them")
+
+    def check(self, shape: Shape, options: Options, ratio: float) -> None:
+        """InputError where the ratio leaves no ranks, or there are too many to choose from."""
+        allowed = budget(shape, ratio)
+        if options.expert_mode == "compress" and shape[0] == 1:
+            raise InputError(
+                f"--method tdmoe: expert_mode=compress cuts the expert mode, a {' x '.join(map(str, shape))} stack has "
+                "one expert; give preserve or auto"
+            )
         grid = _grid(shape, options)
         if (triples := math.prod(map(len, grid))) > TRIPLES:
             raise InputError(
                 f"--method tdmoe: alignment={options.alignment} makes {triples:,} rank triples of a "
                 f"{' x '.join(map(str, shape))} stack, the limit is {TRIPLES:,}; give a larger one"
             )
-        if published:
+        if options.allocation != "exact":
             _published(shape, options, ratio)
         elif (least := int(grid_parameters(shape, grid).min())) > allowed:
             raise InputError(

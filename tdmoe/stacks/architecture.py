@@ -224,7 +224,9 @@ def _count(config: Config, names: tuple[str, ...], default: int | None = None, m
     if value is None:
         raise InputError(f"config.json: has none of {', '.join(names)}; one of them is needed")
     if type(value) is not int or value < (1 if default is None else 0):
-        raise InputError(f"config.json: {' / '.join(names)} is {shown(value)}, a positive whole number is needed")
+        raise InputError(
+            f"config.json: {' / '.join(names)} is {shown(value)}, a positive whole number is needed, at most {most:,}"
+        )
     if value > most:
         raise InputError(
             f"config.json: {' / '.join(names)} is {shown(value)}, the limit is {most:,}; correct the config"

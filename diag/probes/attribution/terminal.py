@@ -8,6 +8,7 @@ from rich.table import Table
 
 from diag.probes.attribution.plan import Plan
 from diag.runs.terminal import print_table, with_error
+from reports.formats import counted
 
 
 def show(plan: Plan) -> None:
@@ -26,7 +27,7 @@ def show(plan: Plan) -> None:
             _ranged(row, "gap_closed", "gap_low", "gap_high") or str(row["status"]),
         )
     windows, length = plan.windows_WT.shape
-    print(f"{plan.name}: {windows} windows of {length} tokens; ± standard errors, 95 % intervals")
+    print(f"{plan.name}: {counted(windows, 'window')} of {length} tokens; ± standard errors, 95 % intervals")
     print_table(table)
     _print_shares(plan)
     if values := plan.folder.rows(SHAPLEY):

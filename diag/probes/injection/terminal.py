@@ -10,6 +10,7 @@ from rich.table import Table
 from diag.compression.execution import print_calibration_plan
 from diag.probes.injection.injecting import Injection
 from diag.runs.terminal import size, stdout
+from reports.formats import counted
 
 
 def describe(injection: Injection) -> None:
@@ -20,8 +21,9 @@ def describe(injection: Injection) -> None:
     runs = len(injection.parts) * len(settings.designs) * len(settings.sizes)
     print(f"{injection.name}: injection, run folder {injection.folder.path}")
     print(
-        f"{len(injection.sites)} sites, {len(injection.sources)} residuals, {len(settings.designs)} designs, "
-        f"{len(settings.sizes)} sizes: {runs} runs over {windows} windows of {length} tokens, "
+        f"{counted(len(injection.sites), 'site')}, {counted(len(injection.sources), 'residual')}, "
+        f"{counted(len(settings.designs), 'design')}, {counted(len(settings.sizes), 'size')}: "
+        f"{counted(runs, 'run')} over {counted(windows, 'window')} of {length} tokens, "
         f"{size(injection.held_bytes)} of weights and residuals; nothing was run"
     )
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from diag.inputs.windows import first, tokenised
+from reports.formats import counted
 from tdmoe.problems import InputError
 
 JOINS = ("as-is", "blank-lines")
@@ -61,8 +62,8 @@ class Protocol:
             ids = [bos, *ids]
         if len(ids) < self.window:
             raise InputError(
-                f"--texts {name}: holds {len(ids):,} tokens, a window takes {self.window:,}; give a longer text or a "
-                "smaller --window"
+                f"--texts {name}: holds {counted(len(ids), 'token')}, a window takes {self.window:,}; give a "
+                "longer text or a smaller --window"
             )
         ids_WT = torch.tensor(ids, dtype=torch.long).unfold(0, self.window, self.stride)
         ids_WT = ids_WT[: self.windows or None].clone()

@@ -40,11 +40,14 @@ class Settings(Compressed):
     limit: int | None = setting(None, "documents of a task (default: all)", least=1)
     dtype: str = setting("auto", "what the models run in (auto: their own)", choices=DTYPES)
 
-    def within(self, said: dict[str, Any]) -> Self:
-        """Without tasks where there is no data of them; InputError where one is unknown all the same."""
+    def check(self) -> None:
+        """InputError where a task is unknown."""
         from diag.probes.quality.zero_shot import check_known
 
         check_known(self.tasks or ())
+
+    def within(self, said: dict[str, Any]) -> Self:
+        """Without tasks where there is no data of them."""
         return replace(super().within(said), tasks=(self.tasks or ()) if said["task_data"] else ())
 
     def left_out(self, said: dict[str, Any]) -> list[str]:

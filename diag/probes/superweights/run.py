@@ -27,7 +27,7 @@ from diag.compression.calibrating import Settings as CalibrationSettings
 from diag.compression.factors import Factors, Recipe, Source, Unmade, calibration_of, recipes
 from diag.declare import parse
 from diag.declare.defaults import MEMORY_BYTES
-from diag.inputs.texts import text_notes, text_of
+from diag.inputs.texts import check_texts, text_notes, text_of
 from diag.jobs.work import said
 from diag.models.open_model import OpenModel
 from diag.probes.superweights.columns import NAME, TABLES, VERSION
@@ -38,6 +38,7 @@ from diag.probes.superweights.method_recovery import of_matrix, of_stack
 from diag.probes.superweights.settings import Settings
 from diag.probes.superweights.zeroing import Removal, ablation_rows, beside_random
 from diag.runs.folder import Part, RunFolder, digest
+from reports.formats import counted
 from tdmoe import methods
 from tdmoe.checkpoint.encodings import PLAIN
 from tdmoe.problems import InputError
@@ -78,6 +79,9 @@ class SuperWeights:
     def __init__(self, request: Request) -> None:
         """InputError before the model is loaded."""
         self.request, self.settings = request, request.settings
+        given = request.settings
+        check_texts(("--text", given.text), ("--eval-text", given.eval_text))
+        self.recipes = recipes(given.methods, given.ratios) if given.methods else []
         self.opened = OpenModel(request.model, request.device, request.revision, experts=False)
         try:
             self._check()
@@ -104,7 +108,6 @@ class SuperWeights:
             raise InputError(
                 f"--control-layer {given.control_layer}: is none of the layers, {parse.spans(self.layers)}; give one"
             )
-        self.recipes = recipes(given.methods, given.ratios) if given.methods else []
         self._stacks = not opened.dense and opened.arch.family.factor_form  # whether they can be compressed
         for recipe in self.recipes if self._stacks else []:
             method, options = methods.parse(recipe.method)
@@ -121,11 +124,12 @@ class SuperWeights:
         searched, evaluated = self.windows_WT, self.evaluation_WT
         return [
             f"{self.opened.name}: superweights, run folder {self.folder.path}",
-            f"discovery: the prompt ({len(self.prompt_T)} tokens) and {len(searched)} windows of {searched.shape[1]} "
-            "tokens, and again for every super weight that is found",
+            f"discovery: the prompt ({counted(len(self.prompt_T), 'token')}) and {counted(len(searched), 'window')} "
+            f"of {searched.shape[1]} tokens, and again for every super weight that is found",
             "recovery: a matrix for every projection with a super weight, and a control",
             f"methods: {', '.join(recipe.name for recipe in self.recipes) or 'none'}",
-            f"ablation: at most {self.passes} windows of {evaluated.shape[1]} tokens, {len(evaluated)} a pass",
+            f"ablation: at most {counted(self.passes, 'window')} of {evaluated.shape[1]} tokens, "
+            f"{len(evaluated)} a pass",
             f"{self.opened.checkpoint.nbytes() / 1e9:.2f} GB to read and to hold, the loaded model; nothing was run",
         ]
 
@@ -136,7 +140,8 @@ class SuperWeights:
         notes += text_notes(("--eval-text", given.eval_text))
         if (windows := len(self.evaluation_WT)) < given.eval_windows:
             notes.append(
-                f"--eval-text {given.eval_text}: holds {windows} whole windows, fewer than {given.eval_windows}"
+                f"--eval-text {given.eval_text}: holds {counted(windows, 'whole window')}, "
+                f"fewer than {given.eval_windows}"
             )
         return notes
 
