@@ -84,7 +84,7 @@ RUNS = (
         "experts-mini",
         f"experts --model mini --layers 2 --projections gate --ratios 0.4 --jackknife 2 --draws 1 {QUIET}",
     ),
-    ("experts-qwen3*", f"experts --model ../qwen3 --ratios 0.4 --jackknife 2 --draws 2 --projections up {QUIET}"),
+    ("experts-qwen3", f"experts --model ../qwen3 --ratios 0.4 --jackknife 2 --draws 2 --projections up {QUIET}"),
     (
         "experts-gpt-oss",
         "experts --model ../gpt_oss --layers 1 --projections down --ratios 0.2,0.5 --jackknife 0 --draws 1 "
@@ -130,7 +130,7 @@ RUNS = (
     ),
     ("compress-ratio-of-model", f"compress --model ../qwen3 --method svd --ratio 0.1 --ratio-of model --tokens 0 {TO}"),
     (
-        "compress-mobe*",
+        "compress-mobe",
         f"compress --model ../qwen3 --method mobe:steps=4 --ratio 0.3 --schedule middle-out:1 {ON_TEXT} {TO}",
     ),
     (
@@ -210,7 +210,7 @@ RUNS = (
         f"--methods rtn --sizes 0.1,0.3 --seeds 1 --scopes all --designs functional {MINI_CALIBRATED} {QUIET}",
     ),
     (
-        "injection-qwen3*",
+        "injection-qwen3",
         f"injection --model ../qwen3 {HELD} --tokens 32 --families flat,along --methods rtn --sizes 0.1,0.3 --seeds 1 "
         f"--scopes all --designs frobenius --layers 0 --projections up {CALIBRATED} {QUIET}",
     ),
@@ -231,14 +231,14 @@ RUNS = (
         f"--projections gate,up {CALIBRATED} {QUIET}",
     ),
     (
-        "attribution-quick*",
+        "attribution-quick",
         f"attribution --model ../qwen3 {HELD} --windows 8 --ladder quick --mobe-steps 3 --fit-steps 3 --ratio 0.4 "
         f"--layers 0 --projections up {CALIBRATED} {QUIET}",
     ),
     # compare and report
     ("compare-qwen3", f"compare --config ../experiment.toml {QUIET}"),
     ("compare-flags", f"compare --config ../small.toml --methods svd,rtn:bits=3 --ratios 0.3 --layers 2 {QUIET}"),
-    ("report-one*", "report ../spectra-qwen3/out --out page.html"),
+    ("report-one", "report ../spectra-qwen3/out --out page.html"),
     ("report-several", "report ../spectra-qwen3/out ../drift-qwen3/out ../quality-qwen3/out ../attribution-quick/out"),
     ("report-compare", "report ../compare-qwen3/out --out page.html"),
     # models
@@ -246,16 +246,19 @@ RUNS = (
     ("models-mini*", "models --model mini"),
     ("models-gpt-oss*", "models --model ../gpt_oss"),
     ("models-fp8*", "models --model ../fp8"),
-    ("models-compressed*", "models --model ../compress-rtn/to"),
+    ("models-compressed", "models --model ../compress-rtn/to"),
     ("models-refused*", "models --model ../empty"),
 )
 
 PLANNED = (  # with --dry-run
-    ("spectra", "spectra --model mini"),
-    ("operator", "operator --model ../gpt_oss --per-expert"),
-    ("superweights", "superweights --model ../qwen3 --text ../calibration.txt --eval-text ../held-out.txt --tokens 64"),
-    ("experts", "experts --model ../fp8"),
-    ("calibrate", "calibrate --model ../qwen3 --text ../calibration.txt --tokens 64 --per-expert all"),
+    ("spectra*", "spectra --model mini"),
+    ("operator*", "operator --model ../gpt_oss --per-expert"),
+    (
+        "superweights*",
+        "superweights --model ../qwen3 --text ../calibration.txt --eval-text ../held-out.txt --tokens 64",
+    ),
+    ("experts*", "experts --model ../fp8"),
+    ("calibrate*", "calibrate --model ../qwen3 --text ../calibration.txt --tokens 64 --per-expert all"),
     ("compress", "compress --model mini --to to --text ../prose.txt --tokens 512 --window 64"),
     ("compress-across", "compress --model ../qwen3 --to to --text ../calibration.txt --tokens 64 --across global"),
     ("quality", f"quality --model ../qwen3 --texts ../held-out.txt --methods tdmoe,rtn --ratios 0.2,0.4 {CALIBRATED}"),
@@ -267,51 +270,54 @@ PLANNED = (  # with --dry-run
 
 REFUSED = (
     # options of all commands
-    ("layer-missing", "spectra --model ../qwen3 --layers 1"),
-    ("layer-no-number", "spectra --model ../qwen3 --layers 0,x"),
-    ("projection", "spectra --model ../qwen3 --projections gate,upp"),
-    ("memory-no-size", "spectra --model ../qwen3 --memory lots"),
-    ("memory-too-small", "spectra --model ../qwen3 --memory 10"),
-    ("device", "spectra --model ../qwen3 --device gpu"),
-    ("engine", "spectra --model ../qwen3 --engine slurm"),
-    ("seed", "spectra --model ../qwen3 --seed -1"),
-    ("option-unknown", "spectra --model ../qwen3 --nope 1"),
-    ("command-unknown", "spektra --model ../qwen3"),
-    ("model-not-given", "spectra"),
-    ("out-is-a-file", "spectra --model ../qwen3 --out ../held-out.txt"),
-    ("out-of-another-run", "spectra --model ../qwen3 --out ../calibrate-qwen3/out"),
-    ("dense-model", "spectra --model ../dense"),
+    ("layer-missing*", "spectra --model ../qwen3 --layers 1"),
+    ("layer-no-number*", "spectra --model ../qwen3 --layers 0,x"),
+    ("projection*", "spectra --model ../qwen3 --projections gate,upp"),
+    ("memory-no-size*", "spectra --model ../qwen3 --memory lots"),
+    ("memory-too-small*", "spectra --model ../qwen3 --memory 10"),
+    ("device*", "spectra --model ../qwen3 --device gpu"),
+    ("engine*", "spectra --model ../qwen3 --engine slurm"),
+    ("seed*", "spectra --model ../qwen3 --seed -1"),
+    ("option-unknown*", "spectra --model ../qwen3 --nope 1"),
+    ("command-unknown*", "spektra --model ../qwen3"),
+    ("model-not-given*", "spectra"),
+    ("out-is-a-file*", "spectra --model ../qwen3 --out ../held-out.txt"),
+    ("out-of-another-run*", "spectra --model ../qwen3 --out ../calibrate-qwen3/out"),
+    ("dense-model*", "spectra --model ../dense"),
     # models
-    ("model-unknown", "spectra --model no-such-model"),
-    ("model-not-cached", "spectra --model some-org/some-model"),
-    ("model-without-config", "spectra --model ../empty"),
-    ("model-cut", "spectra --model ../cut"),
-    ("model-lacks-a-tensor", "spectra --model ../lacking"),
+    ("model-unknown*", "spectra --model no-such-model"),
+    ("model-not-cached*", "spectra --model some-org/some-model"),
+    ("model-without-config*", "spectra --model ../empty"),
+    ("model-cut*", "spectra --model ../cut"),
+    ("model-lacks-a-tensor*", "spectra --model ../lacking"),
     ("model-nan", "spectra --model ../nan --out out"),
     # values of one command
-    ("spectra-fit-range", "spectra --model ../qwen3 --fit-range 0.9:0.1"),
-    ("spectra-jackknife", "spectra --model ../qwen3 --jackknife 1"),
-    ("operator-ranks", "operator --model ../qwen3 --ranks 0,1.5"),
-    ("operator-statistics-not-there", "operator --model ../qwen3 --statistics ../nowhere"),
-    ("experts-directions", "experts --model ../qwen3 --directions 0.6"),
-    ("experts-whitening-without-statistics", "experts --model ../qwen3 --whitening input"),
-    ("experts-statistics-of-another-model", "experts --model ../gpt_oss --statistics ../calibrate-qwen3/out"),
+    ("spectra-fit-range*", "spectra --model ../qwen3 --fit-range 0.9:0.1"),
+    ("spectra-jackknife*", "spectra --model ../qwen3 --jackknife 1"),
+    ("operator-ranks*", "operator --model ../qwen3 --ranks 0,1.5"),
+    ("operator-statistics-not-there*", "operator --model ../qwen3 --statistics ../nowhere"),
+    ("experts-directions*", "experts --model ../qwen3 --directions 0.6"),
+    ("experts-whitening-without-statistics*", "experts --model ../qwen3 --whitening input"),
+    ("experts-statistics-of-another-model*", "experts --model ../gpt_oss --statistics ../calibrate-qwen3/out"),
     ("superweights-window", "superweights --model ../qwen3 --text ../held-out.txt --window 65"),
     ("superweights-same-text", "superweights --model ../qwen3 --text ../held-out.txt --eval-text ../held-out.txt"),
     ("calibrate-text-not-there", "calibrate --model ../qwen3 --text nowhere.txt"),
     ("calibrate-too-few-tokens", "calibrate --model ../qwen3 --text ../calibration.txt --tokens 3"),
-    ("compress-method", "compress --model ../qwen3 --to to --method mobi"),
-    ("compress-method-value", "compress --model ../qwen3 --to to --method rtn:bits=99"),
-    ("compress-method-key", "compress --model ../qwen3 --to to --method tdmoe:rank=3"),
-    ("compress-ratio", "compress --model ../qwen3 --to to --ratio 1.2"),
-    ("compress-ratio-of-fixed-method", "compress --model ../qwen3 --to to --method rtn:bits=4 --ratio 0.4"),
-    ("compress-uncalibrated", "compress --model ../qwen3 --to to --method svd_llm --ratio 0.4 --tokens 0"),
-    ("compress-joint-without-up", "compress --model ../qwen3 --to to --gate-up joint --projections gate --tokens 0"),
-    ("compress-option-of-another-method", "compress --model ../qwen3 --to to --method svd --allocation published"),
-    ("compress-layers-and-schedule", "compress --model ../qwen3 --to to --layers 0 --schedule middle-out:1 --tokens 0"),
-    ("compress-schedule", "compress --model ../qwen3 --to to --schedule outwards --tokens 0"),
-    ("compress-to-is-taken", "compress --model ../qwen3 --to ../qwen3 --method rtn --tokens 0"),
-    ("compress-tokenless-across", "compress --model ../qwen3 --to to --across activation --whitening none --tokens 0"),
+    ("compress-method*", "compress --model ../qwen3 --to to --method mobi"),
+    ("compress-method-value*", "compress --model ../qwen3 --to to --method rtn:bits=99 --tokens 0"),
+    ("compress-method-key*", "compress --model ../qwen3 --to to --method tdmoe:rank=3 --tokens 0"),
+    ("compress-ratio*", "compress --model ../qwen3 --to to --ratio 1.2 --tokens 0"),
+    ("compress-ratio-of-fixed-method*", "compress --model ../qwen3 --to to --method rtn:bits=4 --ratio 0.4"),
+    ("compress-uncalibrated*", "compress --model ../qwen3 --to to --method svd_llm --ratio 0.4 --tokens 0"),
+    ("compress-joint-without-up*", "compress --model ../qwen3 --to to --gate-up joint --projections gate --tokens 0"),
+    ("compress-option-of-another-method*", "compress --model ../qwen3 --to to --method svd --allocation published"),
+    (
+        "compress-layers-and-schedule*",
+        "compress --model ../qwen3 --to to --layers 0 --schedule middle-out:1 --tokens 0",
+    ),
+    ("compress-schedule*", "compress --model ../qwen3 --to to --schedule outwards --tokens 0"),
+    ("compress-to-is-taken*", "compress --model ../qwen3 --to ../qwen3 --method rtn --tokens 0"),
+    ("compress-tokenless-across*", "compress --model ../qwen3 --to to --across activation --whitening none --tokens 0"),
     ("quality-ratios", "quality --model ../qwen3 --methods tdmoe --ratios 0.4,1.0"),
     ("quality-on-calibration", f"quality --model ../qwen3 --texts ../calibration.txt --methods svd_llm {CALIBRATED}"),
     ("quality-tasks", "quality --model ../qwen3 --tasks no_such_task"),
@@ -322,22 +328,26 @@ REFUSED = (
     ("injection-sizes", f"injection --model ../qwen3 {HELD} --tokens 32 --sizes 0 {CALIBRATED}"),
     ("attribution-one-window", f"attribution --model ../qwen3 {HELD} --windows 1 {CALIBRATED}"),
     ("attribution-shapley", f"attribution --model ../qwen3 {HELD} --windows 8 --shapley some {CALIBRATED}"),
-    ("compare-no-model", "compare"),
-    ("compare-config-not-there", "compare --config nowhere.toml"),
-    ("compare-config-entry", "compare --config ../metods.toml"),
-    ("compare-preset", "compare --model ../qwen3 --preset quack"),
-    ("report-no-run", "report ../empty"),
-    ("report-nothing", "report"),
-    ("models-revision", "models --revision main"),
+    ("compare-no-model*", "compare"),
+    ("compare-config-not-there*", "compare --config nowhere.toml"),
+    ("compare-config-entry*", "compare --config ../metods.toml"),
+    ("compare-preset*", "compare --model ../qwen3 --preset quack"),
+    ("report-no-run*", "report ../empty"),
+    ("report-nothing*", "report"),
+    ("models-revision*", "models --revision main"),
 )
 
 
+def _case(kind: str, name: str, line: str) -> Case:
+    return Case(kind, name.rstrip("*~"), line, "*" in name, "~" not in name)
+
+
 def _cases() -> tuple[Case, ...]:
-    runs = [Case("run", name.rstrip("*~"), line, "*" in name, "~" not in name) for name, line in RUNS]
-    planned = [Case("dry-run", name, f"{line} --dry-run", True) for name, line in PLANNED]
-    refused = [Case("refused", name, line, True) for name, line in REFUSED]
-    helped = [Case("help", name, f"{name} --help", True) for name in COMMANDS]
-    return (*runs, *planned, *refused, Case("help", "tdmoe-diag", "--help", True), *helped)
+    runs = [_case("run", name, line) for name, line in RUNS]
+    planned = [_case("dry-run", name, f"{line} --dry-run") for name, line in PLANNED]
+    refused = [_case("refused", name, line) for name, line in REFUSED]
+    helped = [Case("help", name, f"{name} --help", cheap=True) for name in COMMANDS]
+    return (*runs, *planned, *refused, Case("help", "tdmoe-diag", "--help", cheap=True), *helped)
 
 
 CASES = _cases()

@@ -28,6 +28,7 @@ from golden.cases import Case
 
 SECONDS = 300.0
 MODULES = "modules"
+SLOW = ("torch", "transformers", "safetensors.torch", "scipy.stats", "seaborn", "powerlaw", "accelerate", "tokenizers")
 FIT = "fit"  # array of a fit: evaluations, seconds, error
 INVENTORY = ("file", "files", "tensors", "norm", "sha256")
 KEPT = re.compile(r"^(runs/.*?-)ID/.*")
@@ -42,6 +43,8 @@ CHANGING = (  # what follows from where a run is, and when
 def record(cases: Iterable[Case], home: Path, to: Path) -> None:
     """Make the world in `home`, run the cases there, and write them into `to`."""
     home.mkdir(parents=True)
+    for name in SLOW:  # by no child first
+        importlib.import_module(name)
     ended = forked(lambda: _noting_modules(home, lambda: _make(home)), home, SECONDS)
     if ended.code:
         raise RuntimeError(f"the models and texts were not made: {ended.err}")
