@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from diag.compression.calibrating import Settings as CalibrationSettings
@@ -22,19 +22,13 @@ class ModelWork:
 
     folder: Any
     request: Any
+    described: Callable[[], list[str]]
+    notes: Callable[[], list[str]]
     within: Within | None = None
 
     def describe(self) -> None:
         """--dry-run, on stdout."""
         print_lines(self.described())
-
-    def described(self) -> list[str]:
-        """Lines of it."""
-        raise NotImplementedError
-
-    def notes(self) -> list[str]:
-        """What is odd, but does not stop a run."""
-        raise NotImplementedError
 
     @property
     def told(self) -> list[str]:
