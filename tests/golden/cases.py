@@ -13,7 +13,8 @@ from typing import NamedTuple
 class Case(NamedTuple):
     """`kind` is the folder of recorded/ that it is in: run, dry-run, refused or help.
 
-    Without `digests`, the bytes of what it writes may differ where the numbers do not.
+    Without `digests`, the bytes of what it writes may differ where the numbers do not. Where it is not `close`, numbers
+    depend on the machine by more than their last digits.
     """
 
     kind: str
@@ -21,6 +22,7 @@ class Case(NamedTuple):
     line: str
     cheap: bool = False
     digests: bool = True
+    close: bool = True
 
     @property
     def key(self) -> str:
@@ -46,7 +48,7 @@ ON_TEXT = "--text ../calibration.txt --tokens 256 --window 16"
 QUIET = "--quiet --out out"
 TO = f"--to to {QUIET}"
 
-# By name: * is cheap, ~ is without digests.
+# By name: * is cheap, ~ is without digests, ^ is not close.
 RUNS = (
     # spectra
     ("spectra-mini", f"spectra --model mini --layers 0,3 --projections gate,down --jackknife 2 {QUIET}"),
@@ -68,13 +70,13 @@ RUNS = (
     ),
     # superweights
     (
-        "superweights-mini",
+        "superweights-mini^",
         "superweights --model mini --text ../prose.txt --tokens 256 --window 64 --layers 0,1 --most 2 --entries 8 "
         "--ranks 4 --threshold 5 --methods rtn:bits=2,svd --ratios 0.4 --eval-text ../english.txt --eval-windows 2 "
         f"--draws 1 {QUIET}",
     ),
     (
-        "superweights-qwen3",
+        "superweights-qwen3^",
         "superweights --model ../qwen3 --prompt abc --text ../held-out.txt --tokens 32 --window 16 --threshold 0.5 "
         "--most 2 --entries 4 --ranks 3 --methods tdmoe:whitening=none,rtn:bits=2 --ratios 0.4,0.6 "
         f"--eval-text ../calibration.txt --eval-windows 2 --draws 2 {QUIET}",
@@ -101,7 +103,7 @@ RUNS = (
         f"compress --model mini --layers 1 --projections gate,down --text ../prose.txt --tokens 512 --window 64 {TO}",
     ),
     (
-        "compress-mini-mobe",
+        "compress-mini-mobe^",
         "compress --model mini --method mobe:steps=4 --ratio 0.3 --layers 2 --projections up --text ../prose.txt "
         f"--tokens 512 --window 64 --errors weight {TO}",
     ),
@@ -134,7 +136,7 @@ RUNS = (
         f"compress --model ../qwen3 --method mobe:steps=4 --ratio 0.3 --schedule middle-out:1 {ON_TEXT} {TO}",
     ),
     (
-        "compress-mobe-published",
+        "compress-mobe-published^",
         "compress --model ../qwen3 --method mobe:preset=published,steps=3 --ratio 0.3 --projections gate,up "
         f"--tokens 0 {TO}",
     ),
@@ -162,7 +164,7 @@ RUNS = (
     ("compress-drop", f"compress --model ../qwen3 --method drop --layers 2 --projections down --tokens 0 {TO}"),
     # quality
     (
-        "quality-mini",
+        "quality-mini^",
         "quality --model mini --texts ../english.txt --windows 3 --window 64 --methods tdmoe,rtn:bits=3 --ratios 0.4 "
         f"--layers 1,2 --projections gate,up {MINI_CALIBRATED} --task-data ../tasks --tasks piqa,winogrande --limit 2 "
         f"{QUIET}",
@@ -173,7 +175,7 @@ RUNS = (
         f"{CALIBRATED} {QUIET}",
     ),
     (
-        "quality-compressed",
+        "quality-compressed^",
         "quality --model ../qwen3 --texts ../held-out.txt,../other.txt --windows 3 --window 16 --stride 8 "
         f"--join blank-lines --bos none --dtype float32 --compressed ../compress-mobe/to,../compress-rtn/to {QUIET}",
     ),
@@ -182,10 +184,13 @@ RUNS = (
         "quality --model ../gpt_oss --texts ../held-out.txt --windows 2 --window 16 --methods svd --ratios 0.4 "
         f"--schedule middle-out:1 {QUIET}",
     ),
-    ("quality-builtin", f"quality --model mini --texts wikitext2,enwik8 --windows 2 --window 64 --methods rtn {QUIET}"),
+    (
+        "quality-builtin^",
+        f"quality --model mini --texts wikitext2,enwik8 --windows 2 --window 64 --methods rtn {QUIET}",
+    ),
     # drift
     (
-        "drift-mini",
+        "drift-mini^",
         f"drift --model mini {MINI_HELD} --tokens 256 --methods tdmoe,svd_llm --ratios 0.4 --projections gate,up "
         f"--scope all {MINI_CALIBRATED} {QUIET}",
     ),
@@ -205,38 +210,38 @@ RUNS = (
     ),
     # injection
     (
-        "injection-mini",
+        "injection-mini^",
         f"injection --model mini {MINI_HELD} --tokens 128 --layers 1,2 --projections up --families flat,along "
         f"--methods rtn --sizes 0.1,0.3 --seeds 1 --scopes all --designs functional {MINI_CALIBRATED} {QUIET}",
     ),
     (
-        "injection-qwen3",
+        "injection-qwen3^",
         f"injection --model ../qwen3 {HELD} --tokens 32 --families flat,along --methods rtn --sizes 0.1,0.3 --seeds 1 "
         f"--scopes all --designs frobenius --layers 0 --projections up {CALIBRATED} {QUIET}",
     ),
     (
-        "injection-wide",
+        "injection-wide^",
         f"injection --model ../qwen3 {HELD} --tokens 32 --methods tdmoe,svd_llm --sizes 0.2,0.4 --seeds 1 --alone 2 "
         f"--apart --projections gate,down --statistics ../calibrate-qwen3/out {QUIET}",
     ),
     # attribution
     (
-        "attribution-mini",
+        "attribution-mini^",
         f"attribution --model mini {MINI_HELD} --windows 8 --ladder quick --mobe-steps 3 --fit-steps 3 --layers 1 "
         f"--projections up {MINI_CALIBRATED} {QUIET}",
     ),
     (
-        "attribution-qwen3",
+        "attribution-qwen3^",
         f"attribution --model ../qwen3 {HELD} --windows 8 --shapley 1 --mobe-steps 3 --fit-steps 3 --ratio 0.4 "
         f"--projections gate,up {CALIBRATED} {QUIET}",
     ),
     (
-        "attribution-quick",
+        "attribution-quick^",
         f"attribution --model ../qwen3 {HELD} --windows 8 --ladder quick --mobe-steps 3 --fit-steps 3 --ratio 0.4 "
         f"--layers 0 --projections up {CALIBRATED} {QUIET}",
     ),
     # compare and report
-    ("compare-qwen3", f"compare --config ../experiment.toml {QUIET}"),
+    ("compare-qwen3^", f"compare --config ../experiment.toml {QUIET}"),
     ("compare-flags", f"compare --config ../small.toml --methods svd,rtn:bits=3 --ratios 0.3 --layers 2 {QUIET}"),
     ("report-one", "report ../spectra-qwen3/out --out page.html"),
     ("report-several", "report ../spectra-qwen3/out ../drift-qwen3/out ../quality-qwen3/out ../attribution-quick/out"),
@@ -339,7 +344,7 @@ REFUSED = (
 
 
 def _case(kind: str, name: str, line: str) -> Case:
-    return Case(kind, name.rstrip("*~"), line, "*" in name, "~" not in name)
+    return Case(kind, name.rstrip("*~^"), line, "*" in name, "~" not in name, "^" not in name)
 
 
 def _cases() -> tuple[Case, ...]:
