@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -12,15 +12,13 @@ from diag.declare import parse
 from diag.jobs.session import Session
 from diag.models import describe
 from diag.models.catalog import HUB_IDS
-from diag.runs.results import Row
-from tdmoe.numerics.gram import MODES
-from tdmoe.stacks.families import PROJECTIONS
 
 if TYPE_CHECKING:
     from diag.compression.calibrating import Calibration
     from diag.compression.compress_run import Compression
     from diag.compression.compressing import Saved
     from diag.probes.injection.injecting import Injection
+    from reports.tables import Table as Tabulated
 
 MIN_WIDTH = 100  # of a table when stdout is a pipe
 
@@ -162,18 +160,25 @@ def _number(value: Any) -> str:
     return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def print_exponents(session: Session) -> None:
-    """The layout of Rethinking's Table 1: one line per layer and projection, alpha (null) per mode."""
-    rows = {(r["layer"], r["projection"], r["mode"]): r for r in session.folder.rows("spectra")}
-    paper = any(row["alpha_paper"] is not None for row in rows.values())
-    table = Table()
-    table.add_column("layer / projection")
-    for mode in MODES:
-        table.add_column(mode, justify="right")
-    for job in sorted(session.stacks, key=lambda j: (j.layer, PROJECTIONS.index(j.projection))):
-        cells = [_cell(rows.get((job.layer, job.projection, mode))) for mode in MODES]
-        table.add_row(f"{job.layer} / {job.projection}", *cells)
-    print(f"{session.model.name}: alpha of sigma_i ~ i^-alpha ({_legend(paper)})")
+def print_answer(session: Session) -> None:
+    """What a finished run says: its answer in at most five sentences, then the first of its views."""
+    from diag import pages
+
+    folder, name = session.folder, session.probe.NAME
+    said, table = pages.answer(name, {table: folder.rows(table) for table in session.probe.TABLES})
+    print(f"{session.model.name}: {name}")
+    print_lines(said)
+    print_tabulated(table)
+
+
+def print_tabulated(found: Tabulated) -> None:
+    """A table as the page has it; an empty cell says why."""
+    over = [group for group, span in found.groups for _ in range(span)] or [""] * len(found.headings)
+    table = Table(title=found.caption, title_justify="left")
+    for group, heading, words in zip(over, found.headings, found.wordy, strict=True):
+        table.add_column(f"{group}\n{heading}".strip(), justify="left" if words else "right", overflow="fold")
+    for line in found.lines:
+        table.add_row(*(cell.note or cell.text for cell in line))
     _stdout().print(table)
 
 
@@ -222,34 +227,6 @@ def _interval(row: Mapping[str, Any], name: str, factor: float, places: int) -> 
     return f"{factor * value:.{places}f}" + (f" [{between}]" if between else "")
 
 
-def print_operator(session: Session) -> None:
-    """What each method leaves at each storage, as means over stacks: operator and weight error, and the optimum."""
-    table = Table()
-    table.add_column("method / kept", overflow="fold")
-    for heading in ("weight error", "operator error", "over the SVD's", "stacks"):
-        table.add_column(heading, justify="right")
-    found: dict[tuple[str, str], list[Row]] = {}
-    for row in session.folder.rows("operator"):
-        if row["expert"] == "mean" and (row["ratio"] is not None or not _of_a_grid(row["method"])):
-            asked = "" if row["ratio"] is None else f" at {row['ratio']:g}"
-            found.setdefault((row["method"], asked), []).append(row)
-    for (method, asked), rows in found.items():
-        cells = [_mean(rows, column) for column in ("weight_error", "operator_error", "operator_over_svd")]
-        table.add_row(method + asked, *cells, str(len(rows)))
-    print(f"{session.model.name}: errors relative to the dense norms, means over stacks")
-    _stdout().print(table)
-
-
-def _of_a_grid(method: str) -> bool:
-    """Whether rows of `operator` without a ratio are of its grid of ranks."""
-    return method == "svd" or method.startswith(("truncate:", "tdmoe"))
-
-
-def _mean(rows: Sequence[Row], column: str) -> str:
-    values = [row[column] for row in rows if row[column] is not None]
-    return f"{sum(values) / len(values):.3f}" if values else ""
-
-
 def print_families() -> None:
     """Every family with a row, and every bare name that --model takes."""
     table = Table()
@@ -289,20 +266,6 @@ def print_lines(lines: Iterable[str]) -> None:
 def print_table(table: Table) -> None:
     """On stdout."""
     _stdout().print(table)
-
-
-def _legend(paper: bool) -> str:
-    null = "in brackets the same fit on Gaussian weights of that shape"
-    return f"{null}; after it the paper's value" if paper else null
-
-
-def _cell(row: dict[str, Any] | None) -> str:
-    if row is None:
-        return "failed"
-    if row["alpha"] is None:
-        return str(row["status"])
-    value = f"{row['alpha']:.3f} ({row['alpha_null']:.3f})"
-    return value if row["alpha_paper"] is None else f"{value} {row['alpha_paper']:.3f}"
 
 
 def _stdout() -> Console:

@@ -22,7 +22,8 @@ from diag.compression.calibrated import check_statistics, statistics_of
 from diag.declare.defaults import MEMORY_BYTES
 from diag.probes.operator.bounds import growth
 from diag.probes.operator.cases import Work, canonical, grid_cases, products, storage_cases
-from diag.probes.operator.rows import COLUMNS, Dense, rows_of
+from diag.probes.operator.columns import TABLES
+from diag.probes.operator.rows import Dense, rows_of
 from tdmoe import methods
 from tdmoe.forms.residual import HELD_WEIGHTS
 from tdmoe.numerics.gram import MODES, ModeGram, mode_grams
@@ -34,19 +35,14 @@ from tdmoe.stacks.stack import WeightStack
 from tdmoe.tucker.modes import basis
 from tdmoe.tucker.truncation import expert_components
 
+__all__ = ["NAME", "QUESTION", "TABLES", "TITLE", "UNIDENTIFIED", "VERSION", "Settings", "plan", "run"]
+
 NAME = "operator"
+TITLE = "Operator against Frobenius error"
+QUESTION = (
+    "Is what a method loses larger as an operator than its Frobenius error says, and does the paper's bound hold?"
+)
 VERSION = 1  # of the code below and of diag/operator_*.py: results of another version are not reused
-TABLES = {
-    "operator": COLUMNS,
-    "growth": (
-        *("layer", "projection", "mode", "width", "alpha", "bound", "slope_measured", "slope_predicted", "status"),
-        *("k", "slope_power_law"),
-    ),
-    "tensor_norm": (
-        *("layer", "projection", "mode", "unfolding_norm", "tensor_norm_lower", "unfolding_over_tensor_upper"),
-        *("limit", "starts", "rounds", "status"),
-    ),
-}
 UNIDENTIFIED = ("memory", "statistics")  # `moments` says what the statistics are
 
 RANKS = "0.125,0.25,0.5,0.75"
