@@ -1,4 +1,4 @@
-"""Tables made from columns: each cell with its error, baseline and reason; a status is not borrowed by other columns."""
+"""Tables made from columns: cells with error, baseline and reason; a status is not borrowed by other columns."""
 
 from __future__ import annotations
 

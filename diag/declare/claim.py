@@ -81,3 +81,16 @@ class Claim:
             "evidence": None if self.evidence is None else {**vars(self.evidence), "where": dict(self.evidence.where)},
             "strength": self.strength,
         }
+
+
+def count(quantity: Quantity, evidence: Evidence, found: int, subject: str = "", unit: str = "") -> Claim:
+    """So many of the rows of the evidence."""
+    return Claim(subject, quantity, Estimate(found, unit=unit, of=evidence.rows), {}, evidence)
+
+
+def value(
+    subject: str, quantity: Quantity, evidence: Evidence, found: float | None, **reference: float | None
+) -> Claim:
+    """A number without an interval, beside others by name (`_` for a space)."""
+    beside = {name.replace("_", " "): other for name, other in reference.items()}
+    return Claim(subject, quantity, Estimate(found), beside, evidence)

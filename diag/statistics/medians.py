@@ -28,3 +28,10 @@ def middle(rows: Iterable[Row], column: str) -> float | None:
 def where(rows: Iterable[Row], **values: Any) -> list[Row]:
     """Rows with these values."""
     return [row for row in rows if all(row.get(column) == value for column, value in values.items())]
+
+
+def groups(rows: Iterable[Row], column: str, order: Iterable[Any] | None = None) -> dict[Any, list[Row]]:
+    """Rows by the value of a column, in this order, or by first appearance; a value without rows is left out."""
+    listed = list(rows)
+    values = dict.fromkeys(row.get(column) for row in listed) if order is None else order
+    return {value: ours for value in values if (ours := where(listed, **{column: value}))}

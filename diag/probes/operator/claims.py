@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
+from statistics import median
 
-from diag.declare.claim import Claim, Estimate, Evidence, Quantity
+from diag.declare.claim import Claim, Estimate, Evidence, Quantity, count, value
 from diag.declare.column import Row
 from diag.probes.operator.columns import at_storage, bounded
-from diag.statistics.medians import given, middle, over, where
+from diag.statistics.medians import given, groups, middle, over, where
 from tdmoe.numerics.gram import MODES
 
-SVD = "a truncated SVD of every expert that stores no more"
 OPERATOR = Quantity(
-    "operator_over_svd", f"Operator error as a multiple of that of {SVD}, in the median", "factor", "best",
-    after="Above 1 the method is worse than cutting every matrix by itself.",
+    "operator_over_svd", "Operator error over that of an SVD that stores no more, in the median", "factor", "best",
+    after="The SVD cuts every expert's matrix by itself; above 1 a method is worse than that.",
 )  # fmt: skip
-WEIGHT = Quantity("weight_over_svd", "Weight error as a multiple of the same SVD's, in the median", "factor", "best")
+WEIGHT = Quantity("weight_over_svd", "Weight error over that of the same SVD, in the median", "factor", "best")
 WINNER = Quantity("same_best", "Method of the least weight error is also that of the least operator error", "integer",
                   "share")  # fmt: skip
 OPTIMUM = Quantity(
-    "operator_over_optimal", "One mode truncated at rank k leaves of an expert, in multiples of its sigma of k + 1 "
-    "(Eckart-Young), in the median", "factor",
+    "operator_over_optimal", "One mode cut to rank k leaves of an expert, over sigma of k + 1, in the median", "factor",
+    after="1 is the least that the rank allows (Eckart-Young).",
 )  # fmt: skip
 EXCEEDED = Quantity("bound_exceeded", "Corollary 1's bound is exceeded", pattern="share")
 PROVEN = Quantity("proven_exceeded", "The proven bound is exceeded, which is a bug", pattern="share")
@@ -52,34 +53,23 @@ def claims(tables: Mapping[str, Sequence[Row]]) -> list[Claim]:
 
 
 def _storage(means: Sequence[Row]) -> Iterator[Claim]:
-    methods = [method for method in dict.fromkeys(row["method"] for row in means) if method != "svd"]
     for quantity in (OPERATOR, WEIGHT):
-        for method in methods:
-            ours = given(where(means, method=method), quantity.name)
-            if ours:
-                yield _claim(
-                    method, quantity, middle(ours, quantity.name), "operator", quantity.name, ours, method=method
-                )
-    places: dict[tuple[object, ...], list[Row]] = {}
-    for row in given(means, "ratio"):
-        places.setdefault((row["layer"], row["projection"], row["ratio"]), []).append(row)
-    several = [ours for ours in places.values() if len(ours) > 1]
-    if several:
-        same = sum(min(ours, key=_by("weight_error")) is min(ours, key=_by("operator_error")) for ours in several)
-        yield Claim(
-            "", WINNER, Estimate(same, of=len(several)), evidence=Evidence("operator", "operator_error", len(means))
-        )
+        for method, ours in groups(given(means, quantity.name), "method").items():
+            if method != "svd":
+                yield _middle(method, quantity, "operator", quantity.name, ours, method=method)
+    stacks = [((row["layer"], row["projection"], row["ratio"]), row) for row in given(means, "ratio")]
+    places = [[row for at, row in stacks if at == place] for place in dict.fromkeys(at for at, _ in stacks)]
+    if several := [ours for ours in places if len(ours) > 1]:
+        least = [[min(ours, key=itemgetter(error)) for error in ("weight_error", "operator_error")] for ours in several]
+        yield count(WINNER, Evidence("operator", "operator_error", len(several)), sum(w is o for w, o in least))
 
 
 def _optimum(means: Sequence[Row]) -> Iterator[Claim]:
     for mode in MODES:
         method = f"truncate:mode={mode}"
-        ours = given(where(means, method=method), "operator_over_optimal", "weight_over_optimal")
-        if ours:
-            frobenius = {"Frobenius norm": middle(ours, "weight_over_optimal")}
-            yield _claim(
-                mode, OPTIMUM, middle(ours, OPTIMUM.name), "operator", OPTIMUM.name, ours, frobenius, method=method
-            )
+        if ours := given(where(means, method=method), "operator_over_optimal", "weight_over_optimal"):
+            frobenius = middle(ours, "weight_over_optimal")
+            yield _middle(mode, OPTIMUM, "operator", OPTIMUM.name, ours, {"Frobenius_norm": frobenius}, method=method)
 
 
 def _bounds(rows: Sequence[Row]) -> Iterator[Claim]:
@@ -88,37 +78,29 @@ def _bounds(rows: Sequence[Row]) -> Iterator[Claim]:
     for quantity, column, room in ((EXCEEDED, "bound_paper", 1.0), (PROVEN, "bound_proven", 1 + 1e-6)):
         above = sum(row["operator_over_optimal"] > row[column] * room for row in rows)
         if above or quantity is EXCEEDED:
-            yield Claim("", quantity, Estimate(above, of=len(rows)), evidence=Evidence("operator", column, len(rows)))
+            yield count(quantity, Evidence("operator", column, len(rows)), above)
     for name, column in (("Corollary 1", "bound_paper"), ("proven", "bound_proven")):
-        multiples = [{"x": row[column] / row["operator_over_optimal"]} for row in rows]
-        yield _claim(name, LOOSE, middle(multiples, "x"), "operator", column, rows)
+        multiples = median(row[column] / row["operator_over_optimal"] for row in rows)
+        yield value(name, LOOSE, Evidence("operator", column, len(rows)), multiples)
 
 
 def _growth(rows: Sequence[Row]) -> Iterator[Claim]:
-    for mode in MODES:
-        stacks = {(row["layer"], row["projection"]): row for row in given(where(rows, mode=mode), "slope_measured")}
-        if ours := list(stacks.values()):
-            others = {"predicted": over(ours, "slope_predicted"), "exact power laws": over(ours, "slope_power_law")}
-            yield _claim(
-                mode, GROWTH, over(ours, "slope_measured"), "growth", "slope_measured", ours, others, mode=mode
-            )
+    for mode, found in groups(given(rows, "slope_measured"), "mode", MODES).items():
+        ours = list({(row["layer"], row["projection"]): row for row in found}.values())
+        slopes = [over(ours, f"slope_{name}") for name in ("measured", "predicted", "power_law")]
+        evidence = Evidence("growth", "slope_measured", len(ours), {"mode": mode})
+        yield value(mode, GROWTH, evidence, slopes[0], predicted=slopes[1], exact_power_laws=slopes[2])
 
 
 def _tensor(rows: Sequence[Row]) -> Iterator[Claim]:
-    for mode in MODES:
-        ours = given(where(rows, mode=mode), "unfolding_over_tensor_upper")
-        if ours:
-            middles = middle(ours, "unfolding_over_tensor_upper")
-            yield _claim(mode, TENSOR, middles, "tensor_norm", "unfolding_over_tensor_upper", ours,
-                         {"limit": middle(ours, "limit")}, mode=mode)  # fmt: skip
+    column = "unfolding_over_tensor_upper"
+    for mode, ours in groups(given(rows, column), "mode", MODES).items():
+        yield _middle(mode, TENSOR, "tensor_norm", column, ours, {"limit": middle(ours, "limit")}, mode=mode)
 
 
-def _claim(
-    subject: str, quantity: Quantity, value: float | None, table: str, column: str, rows: Sequence[Row],
+def _middle(
+    subject: str, quantity: Quantity, table: str, column: str, rows: Sequence[Row],
     reference: Mapping[str, float | None] | None = None, **values: str,
 ) -> Claim:  # fmt: skip
-    return Claim(subject, quantity, Estimate(value), reference or {}, Evidence(table, column, len(rows), values))
-
-
-def _by(column: str) -> Callable[[Row], float]:
-    return lambda row: float(row[column])
+    evidence = Evidence(table, column, len(rows), values)
+    return value(subject, quantity, evidence, middle(rows, column), **(reference or {}))

@@ -134,7 +134,11 @@ def points(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [
         {"method": method, "at_storage": stored, "ratio": over(kinds["mean"], "ratio") if stored else None}
         | {column: over(kinds["mean"], column) for column in columns}
-        | {"largest": over(kinds["max"], "operator_error", max), "stacks": len(kinds["mean"]), "status": "not_measured"}
+        | {
+            "largest": over(kinds["max"], "operator_error", max),
+            "stacks": len(kinds["mean"]),
+            "status": "not_calibrated",
+        }
         for (method, stored, _), kinds in found.items()
     ]
 
