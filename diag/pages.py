@@ -97,10 +97,10 @@ def _section(run: Run, drawn: Sequence[Figure]) -> Section:
     placed = {view.name for view in views if view.rows}
     lone = [figure for figure in drawn if figure.view not in placed]
     wide += [Block(figure.name, figure.title, None, figure=figure) for figure in lone if not figure.tile]
-    probe = import_module(f"diag.probes.{command}")
+    claims = _part(command, "claims")
     return Section(
-        title=probe.TITLE,
-        question=probe.QUESTION,
+        title=claims.TITLE,
+        question=claims.QUESTION,
         answer=sentences(claims_of(command, run["tables"], run["jobs"])),
         summary=None,
         wide=wide,

@@ -219,7 +219,7 @@ def test_the_command_writes_its_tables_and_resumes(tool: Callable[..., Result], 
     assert [row for row in table(Path("run")) if row["layer"] == "0"] == before
     assert {row["mode"] for row in table(Path("run"), "growth")} == set(MODES)
     page = words((Path("run") / "report.html").read_text(encoding="utf-8"))
-    assert "Corollary 1" in page and "Measured: 2 of 2 expert stacks" in page and "over the SVD" in page
+    assert "Corollary 1" in page and "Measured: 2 of 2 jobs" in page and "over the SVD" in page
     figures = sorted(path.name for path in Path("run/figures").glob("*.svg"))
     assert figures[0] == "operator-bounds.svg" and "operator-storage.svg" in figures
 

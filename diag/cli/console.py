@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from diag.compression.compress_run import Compression
     from diag.compression.compressing import Saved
     from diag.probes.injection.injecting import Injection
-    from reports.tables import Table as Tabulated
 
 MIN_WIDTH = 100  # of a table when stdout is a pipe
 
@@ -158,28 +157,6 @@ def print_sensitivities(found: Mapping[int, float]) -> None:
 
 def _number(value: Any) -> str:
     return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def print_answer(session: Session) -> None:
-    """What a finished run says: its answer in at most five sentences, then the first of its views."""
-    from diag import pages
-
-    folder, name = session.folder, session.probe.NAME
-    said, table = pages.answer(name, {table: folder.rows(table) for table in session.probe.TABLES})
-    print(f"{session.model.name}: {name}")
-    print_lines(said)
-    print_tabulated(table)
-
-
-def print_tabulated(found: Tabulated) -> None:
-    """A table as the page has it; an empty cell says why."""
-    over = [group for group, span in found.groups for _ in range(span)] or [""] * len(found.headings)
-    table = Table(title=found.caption, title_justify="left")
-    for group, heading, words in zip(over, found.headings, found.wordy, strict=True):
-        table.add_column(f"{group}\n{heading}".strip(), justify="left" if words else "right", overflow="fold")
-    for line in found.lines:
-        table.add_row(*(cell.note or cell.text for cell in line))
-    _stdout().print(table)
 
 
 def print_expert_modes(session: Session) -> None:

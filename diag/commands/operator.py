@@ -56,7 +56,7 @@ def operator(
     quiet: QuietOption = False,
 ) -> None:
     """Operator against Frobenius error of truncations and methods over rank and storage, with the paper's bound."""
-    from diag.cli.console import print_answer
+    from diag.answer import show
     from diag.compression import calibrated
     from diag.compression.factors import split_specs
     from diag.declare import parse
@@ -74,4 +74,4 @@ def operator(
     )
     options = {"layers": layers, "projections": projections, "device": device, "out": out, "seed": seed, "fresh": fresh}
     options |= {"engine": engine.value, "revision": revision}
-    run_probe("operator", model, settings, options, print_answer, dry_run=dry_run, quiet=quiet)
+    run_probe("operator", model, settings, options, show, dry_run=dry_run, quiet=quiet)

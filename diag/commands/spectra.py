@@ -48,7 +48,7 @@ def spectra(
     quiet: QuietOption = False,
 ) -> None:
     """Power-law exponents of the three mode unfoldings (expert, output, input) of every expert stack."""
-    from diag.cli.console import print_answer
+    from diag.answer import show
     from diag.declare import parse
     from diag.probes.spectra import Settings
 
@@ -59,4 +59,4 @@ def spectra(
     )
     options = {"layers": layers, "projections": projections, "device": device, "out": out, "seed": seed, "fresh": fresh}
     options |= {"engine": engine.value, "revision": revision, "remote": remote}
-    run_probe("spectra", model, settings, options, print_answer, dry_run=dry_run, quiet=quiet)
+    run_probe("spectra", model, settings, options, show, dry_run=dry_run, quiet=quiet)

@@ -35,13 +35,9 @@ from tdmoe.stacks.stack import WeightStack
 from tdmoe.tucker.modes import basis
 from tdmoe.tucker.truncation import expert_components
 
-__all__ = ["NAME", "QUESTION", "TABLES", "TITLE", "UNIDENTIFIED", "VERSION", "Settings", "plan", "run"]
+__all__ = ["NAME", "TABLES", "UNIDENTIFIED", "VERSION", "Settings", "plan", "run"]
 
 NAME = "operator"
-TITLE = "Operator against Frobenius error"
-QUESTION = (
-    "Is what a method loses larger as an operator than its Frobenius error says, and does the paper's bound hold?"
-)
 VERSION = 1  # of the code below and of diag/operator_*.py: results of another version are not reused
 UNIDENTIFIED = ("memory", "statistics")  # `moments` says what the statistics are
 

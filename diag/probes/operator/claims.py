@@ -12,6 +12,9 @@ from diag.probes.operator.columns import at_storage, bounded
 from diag.statistics.medians import given, groups, middle, over, where
 from tdmoe.numerics.gram import MODES
 
+TITLE = "Operator against Frobenius error"
+QUESTION = "Is what a method loses larger as an operator than its Frobenius error says, and does the bound hold?"
+
 OPERATOR = Quantity(
     "operator_over_svd", "Operator error over that of an SVD that stores no more, in the median", "factor", "best",
     after="The SVD cuts every expert's matrix by itself; above 1 a method is worse than that.",

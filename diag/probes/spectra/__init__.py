@@ -23,11 +23,9 @@ from tdmoe.problems import InputError
 from tdmoe.stacks.blocks import BlockPlan, BlockReader, plan_blocks
 from tdmoe.stacks.stack import WeightStack
 
-__all__ = ["NAME", "QUESTION", "TABLES", "TITLE", "UNIDENTIFIED", "VERSION", "Settings", "plan", "run"]
+__all__ = ["NAME", "TABLES", "UNIDENTIFIED", "VERSION", "Settings", "plan", "run"]
 
 NAME = "spectra"
-TITLE = "Spectra of the mode unfoldings"
-QUESTION = "How far can each mode of the experts' tensor be truncated, and is its spectrum steeper than chance?"
 VERSION = 1  # of the code below: results of another version are not reused
 UNIDENTIFIED = ("memory",)  # moves the last digits only: an aborted run may go on with less of it
 LARGEST_EIGENPROBLEM = 20_000  # LAPACK's 32-bit workspace overflows not far above

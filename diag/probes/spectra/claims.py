@@ -11,6 +11,9 @@ from diag.probes.spectra.columns import difference
 from diag.statistics.medians import given, groups, middle
 from tdmoe.numerics.gram import MODES
 
+TITLE = "Spectra of the mode unfoldings"
+QUESTION = "How far can each mode of the experts' tensor be truncated, and is its spectrum steeper than chance?"
+
 ABOVE = Quantity("above_baseline", "Spectra steeper than that of a Gaussian stack of the same shape", pattern="share")
 EXCESS = Quantity(
     "excess", "Alpha above that of the Gaussian stack, in the median", "change",
