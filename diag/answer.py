@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from rich.table import Table
 
 from diag import pages
 from diag.cli.console import print_lines, print_table
-from diag.declare.column import Row
 from diag.jobs.session import Session
+from reports.run import Run
 from reports.tables import Table as Tabulated
 
 
 def show(session: Session) -> None:
-    """Of a probe of stacks."""
-    tables = {table: session.folder.rows(table) for table in session.probe.TABLES}
-    show_tables(session.probe.NAME, session.model.name, tables)
+    """Show the answer of a probe of stacks."""
+    show_run(session.folder.data(session.probe.TABLES))
 
 
-def show_tables(command: str, model: str, tables: Mapping[str, Sequence[Row]]) -> None:
-    """Of any probe that declares claims and views."""
-    said, table = pages.answer(command, tables)
-    print_lines([f"{model}: {command}", *said])
+def show_run(run: Run) -> None:
+    """Show the answer of any probe that declares claims and views; `run` is what a RunFolder's `data` gives."""
+    said, table = pages.answer(run)
+    print_lines([f"{run['model']}: {run['command']}", *said])
     print_tabulated(table)
 
 

@@ -79,10 +79,11 @@ def claims_of(command: str, tables: Mapping[str, Sequence[Row]], jobs: Sequence[
     return [claim.as_dict() for claim in found]
 
 
-def answer(command: str, tables: Mapping[str, Sequence[Row]]) -> tuple[list[str], Table]:
+def answer(run: Run) -> tuple[list[str], Table]:
     """What the terminal shows of a run: at most five sentences, and the first view."""
-    view = _part(command, "columns").views(tables)[0]
-    return sentences(claims_of(command, tables))[:_LINES], _table(view)
+    columns = _part(run["command"], "columns")
+    view = columns.views(_with_absent(columns.TABLES, run))[0]
+    return sentences(claims_of(run["command"], run["tables"]))[:_LINES], _table(view)
 
 
 def _section(run: Run, drawn: Sequence[Figure]) -> Section:

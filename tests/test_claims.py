@@ -114,7 +114,7 @@ def test_strength(estimate: Estimate, reference: dict[str, float], strength: str
 
 
 def test_the_terminal_has_at_most_five_sentences_and_a_table() -> None:
-    said, table = answer("spectra", synthetic_run()["tables"])
+    said, table = answer(synthetic_run())
     assert len(said) == 5
     assert [cell.text for cell in table.lines[3]] == ["3", "gate", "0.130 (0.050)", "0.131 (0.050)", "0.132 (0.050)"]
     assert [name for name, _ in table.groups] == ["", "expert", "output", "input"]

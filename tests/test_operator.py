@@ -285,4 +285,4 @@ def test_a_weight_that_is_no_number_fails_its_stack_only(tool: Callable[..., Res
     assert {row["projection"] for row in table(Path("run")) if row["status"] == "failed"} == {"up"}
     states = {job["key"]: job["state"] for job in json.loads(Path("run/run.json").read_text())["jobs"]}
     assert states == {"operator-L000-gate": "done", "operator-L000-up": "failed", "operator-L000-down": "done"}
-    assert "Measured: 2 of 3 expert stacks. The run is incomplete" in words(Path("run/report.html").read_text())
+    assert "Measured: 2 of 3 jobs. The run is incomplete" in words(Path("run/report.html").read_text())

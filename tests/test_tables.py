@@ -8,7 +8,8 @@ import pytest
 
 from diag.declare.column import Column, Columns
 from diag.declare.common_columns import common
-from diag.probes import operator, spectra
+from diag.probes.operator import columns as operator
+from diag.probes.spectra import columns as spectra
 from reports.formats import measured
 from reports.tables import tabulated
 
