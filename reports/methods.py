@@ -1,14 +1,8 @@
 """Method specs as people read them: the display name, then the options that differ from the defaults."""
 
-NAMES = {
-    "dense": "dense",
-    "tdmoe": "TD-MoE",
-    "mobe": "MoBE",
-    "moe_svd": "MoE-SVD",
-    "svd_llm": "SVD-LLM",
-    "d2_moe": "D2-MoE",
-    "rtn": "RTN",
-}
+from reports.theme import LOOKS
+
+NAMES = {name: LOOKS[name].title for name in ("dense", "tdmoe", "mobe", "moe_svd", "svd_llm", "d2_moe", "rtn")}
 
 
 def method_name(spec: str) -> str:

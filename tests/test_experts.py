@@ -18,9 +18,8 @@ from test_expert_mode import draw, prototypes
 from test_figures import HOSTILE
 from test_page import Outline, words
 
+from diag.pages import figures_for, render
 from diag.probes.experts import measure as probe
-from reports.figures import experts_figures
-from reports.page import render
 
 Tool = Callable[..., Result]
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -214,18 +213,18 @@ def run_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_figures_are_the_same_bytes_again_and_described(run_data: dict[str, Any]) -> None:
-    figures = experts_figures(run_data)
+    figures = figures_for(run_data)
     assert [figure.name for figure in figures] == ["experts-depth", "experts-L000", "similarity-L000"]
     shuffled = run_data | {"jobs": run_data["jobs"][::-1]}
     shuffled["tables"] = {name: list(rows) for name, rows in run_data["tables"].items()}
-    assert experts_figures(shuffled) == figures
+    assert figures_for(shuffled) == figures
     assert all(len(figure.alt) > 60 and len(figure.caption) > 60 for figure in figures)
     page = Outline(render([run_data], [figures]))
     assert len(page.all("img")) == 3
 
 
 def test_the_page_says_what_the_rows_say(run_data: dict[str, Any]) -> None:
-    said = words(render([run_data], [experts_figures(run_data)]))
+    said = words(render([run_data], [figures_for(run_data)]))
     rows = [row for row in run_data["tables"]["binding"] if row["ratio"] == 0.4]
     assert f"in {sum(row['binding'] == 'yes' for row in rows)} of 3 stacks" in said
     share = float(np.median([row["price_share"] for row in rows]))
@@ -262,7 +261,7 @@ def test_a_run_with_a_failed_job_says_so_and_hostile_names_stay_text(run_data: d
         "model": HOSTILE,
         "jobs": [*run_data["jobs"], {"key": "experts-L001-up", "state": "failed", "message": "x"}],
     }
-    page = render([run], [experts_figures(run)])
+    page = render([run], [figures_for(run)])
     outline = Outline(page)
     assert not {tag for tag, _ in outline.tags} & {"b", "svg"} and len(outline.all("script")) == 1
     assert "3 of 4 expert stacks" in words(page) and "The run is incomplete" in words(page)
@@ -272,5 +271,5 @@ def test_a_run_with_a_failed_job_says_so_and_hostile_names_stay_text(run_data: d
 def test_a_run_of_which_nothing_was_measured_has_a_page(run_data: dict[str, Any]) -> None:
     jobs = [job | {"state": "failed", "message": "no"} for job in run_data["jobs"]]
     empty = run_data | {"jobs": jobs, "tables": {name: [] for name in probe.TABLES}, "arrays": {}}
-    assert experts_figures(empty) == []
+    assert figures_for(empty) == []
     assert "this run answers nothing yet" in words(render([empty], [[]]))

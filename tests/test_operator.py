@@ -220,7 +220,7 @@ def test_the_command_writes_its_tables_and_resumes(tool: Callable[..., Result], 
     assert [row for row in table(Path("run")) if row["layer"] == "0"] == before
     assert {row["mode"] for row in table(Path("run"), "growth")} == set(MODES)
     page = words((Path("run") / "report.html").read_text(encoding="utf-8"))
-    assert "Corollary 1" in page and "Measured: 2 of 2 expert stacks" in page and "over the SVD" in page
+    assert "Corollary 1" in page and "Measured: 2 of 2 jobs" in page and "over the SVD" in page
     figures = sorted(path.name for path in Path("run/figures").glob("*.svg"))
     assert figures[0] == "operator-bounds.svg" and "operator-storage.svg" in figures
 
@@ -286,4 +286,4 @@ def test_a_weight_that_is_no_number_fails_its_stack_only(tool: Callable[..., Res
     assert {row["projection"] for row in table(Path("run")) if row["status"] == "failed"} == {"up"}
     states = {job["key"]: job["state"] for job in json.loads(Path("run/run.json").read_text())["jobs"]}
     assert states == {"operator-L000-gate": "done", "operator-L000-up": "failed", "operator-L000-down": "done"}
-    assert "Measured: 2 of 3 expert stacks. The run is incomplete" in words(Path("run/report.html").read_text())
+    assert "Measured: 2 of 3 jobs. The run is incomplete" in words(Path("run/report.html").read_text())

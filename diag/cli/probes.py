@@ -21,6 +21,7 @@ def command(probe: Probe) -> Callable[..., None]:
     parameters = [target[0], *settings, *target[1:], *options.of_run()]
 
     def run(*, dry_run: bool, quiet: bool, **given: Any) -> None:
+        from diag.cli import answer
         from diag.runs.terminal import print_lines
 
         chosen = options.read(kind, given).by_itself()
@@ -33,7 +34,10 @@ def command(probe: Probe) -> Callable[..., None]:
                 raise typer.Exit(0)
             work.carry_out(quiet=quiet)
             page = write_page(work.folder, probe.tables)
-        work.show()
+        if probe.declared:
+            answer.show(work.folder.data(probe.tables))
+        else:
+            work.show()
         print_lines([*table_paths(work.folder, probe.tables), str(page)])
         report_failures(work.folder.failures())
 

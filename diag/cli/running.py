@@ -88,7 +88,7 @@ class Pages:
 
     def add(self, folder: RunFolder[Any], tables: Iterable[str]) -> Path:
         """Figures and page of a finished run, into its folder."""
-        from reports.figures import figures_for
+        from diag.pages import figures_for
 
         run = folder.data(tables)
         figures = figures_for(run)
@@ -109,9 +109,8 @@ def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
 
 def _written(out: Path, runs: Sequence[Run], figures: Sequence[Sequence[Figure]], missing: Sequence[Job] = ()) -> Path:
     """Figures and page of these runs in a folder."""
+    from diag.pages import named_apart, render
     from diag.runs.files import write_text
-    from reports.figures import named_apart
-    from reports.page import render
     from reports.verdict import opening_figures
     from tdmoe.checkpoint.atomic import write_bytes
 
@@ -131,14 +130,13 @@ def write_report(found: Found, page: Path) -> None:
 
     A result may be damaged in ways that only show when it is drawn: a run that cannot be shown alone is named.
     """
+    from diag.pages import ORDER, figures_of, render
     from diag.runs.files import write_text
-    from reports.figures import figures_of
-    from reports.page import SECTIONS, render
     from tdmoe.problems import InputError
 
     for run in found.runs:
-        if run["command"] not in SECTIONS:
-            known = ", ".join(sorted(SECTIONS))
+        if run["command"] not in ORDER:
+            known = ", ".join(sorted(ORDER))
             raise InputError(f"{run['model']}: a run of '{run['command']}' has no page; there is one for: {known}")
     try:
         text = render(found.runs, figures_of(found.runs), found.missing)
@@ -156,8 +154,7 @@ def write_report(found: Found, page: Path) -> None:
 
 def _unshowable(run: Run) -> str:
     """Why a run has no page by itself; nothing where it has one."""
-    from reports.figures import figures_of
-    from reports.page import render
+    from diag.pages import figures_of, render
 
     try:
         render([run], figures_of([run]))

@@ -125,6 +125,11 @@ class Probe:
         name = "columns" if find_spec(f"{PACKAGE}.{self.name}.columns") else "measure"
         return cast(Mapping[str, Any], self._module(name).TABLES)
 
+    @property
+    def declared(self) -> bool:
+        """Whether claims and columns of it are declared."""
+        return find_spec(f"{PACKAGE}.{self.name}.claims") is not None
+
     def open(self, target: Target, settings: Settings, within: Within | None = None) -> Work:
         """Check everything that can be before weights are read; InputError where something does not fit."""
         return cast(Work, self._module("work").open(target, settings, within))

@@ -21,7 +21,12 @@ class StackWork(Session):
     """A checked plan of a probe of stacks."""
 
     def __init__(
-        self, name: str, target: Target, settings: StackSettings, within: Within | None, show: Callable[[Session], None]
+        self,
+        name: str,
+        target: Target,
+        settings: StackSettings,
+        within: Within | None,
+        show: Callable[[Session], None] = lambda session: None,
     ) -> None:
         """InputError where model, layers, settings and stacks do not fit."""
         self._within, self._show = within, show

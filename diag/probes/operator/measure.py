@@ -21,7 +21,8 @@ from diag.compression.calibrated import check_statistics, statistics_of
 from diag.compression.single_stacks import canonical
 from diag.probes.operator.bounds import growth
 from diag.probes.operator.cases import Work, grid_cases, products, storage_cases
-from diag.probes.operator.rows import COLUMNS, Dense, rows_of
+from diag.probes.operator.columns import TABLES
+from diag.probes.operator.rows import Dense, rows_of
 from diag.probes.operator.settings import Settings
 from tdmoe import methods
 from tdmoe.forms.residual import HELD_WEIGHTS
@@ -34,19 +35,10 @@ from tdmoe.stacks.stack import WeightStack
 from tdmoe.tucker.modes import basis
 from tdmoe.tucker.truncation import expert_components
 
+__all__ = ["NAME", "TABLES", "VERSION", "Settings", "plan", "run"]
+
 NAME = "operator"
 VERSION = 1  # of the code below and of diag/operator_*.py: results of another version are not reused
-TABLES = {
-    "operator": COLUMNS,
-    "growth": (
-        *("layer", "projection", "mode", "width", "alpha", "bound", "slope_measured", "slope_predicted", "status"),
-        *("k", "slope_power_law"),
-    ),
-    "tensor_norm": (
-        *("layer", "projection", "mode", "unfolding_norm", "tensor_norm_lower", "unfolding_over_tensor_upper"),
-        *("limit", "starts", "rounds", "status"),
-    ),
-}
 Vector = NDArray[np.float64]
 Row = dict[str, Any]
 

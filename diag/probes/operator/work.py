@@ -6,9 +6,8 @@ from diag.declare.probe import Within
 from diag.declare.target import Target
 from diag.jobs.stack_work import StackWork
 from diag.probes.operator.settings import Settings
-from diag.probes.operator.terminal import show
 
 
 def open(target: Target, settings: Settings, within: Within | None) -> StackWork:
     """The checked plan."""
-    return StackWork("operator", target, settings, within, show)
+    return StackWork("operator", target, settings, within)

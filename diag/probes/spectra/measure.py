@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diag.probes.spectra.columns import TABLES
 from diag.probes.spectra.settings import Settings
 from diag.statistics.null import gaussian_singular_values
 from diag.statistics.powerlaw import RankFit, fit_density_exponent, fit_indices, fit_rank_exponent, jackknife_stderr
@@ -21,17 +22,10 @@ from tdmoe.problems import InputError
 from tdmoe.stacks.blocks import BlockPlan, BlockReader, plan_blocks
 from tdmoe.stacks.stack import WeightStack
 
+__all__ = ["NAME", "TABLES", "VERSION", "Settings", "plan", "run"]
+
 NAME = "spectra"
 VERSION = 1  # of the code below: results of another version are not reused
-COLUMNS = (
-    *("layer", "projection", "mode", "n", "alpha", "alpha_stderr", "r2", "fit_first", "fit_last", "alpha_null"),
-    *("alpha_density", "effective_rank", "stable_rank", "sigma_max", "noise_floor", "status"),
-    *("alpha_jackknife_stderr", "alpha_density_stderr", "density_xmin", "density_tail"),
-    *("lognormal_ratio", "lognormal_p", "truncated_ratio", "truncated_p", "effective_rank_null"),
-    *("energy_10", "energy_25", "energy_50", "energy_10_null", "energy_25_null", "energy_50_null"),
-    *("alpha_paper", "precision"),
-)
-TABLES = {NAME: COLUMNS}
 LARGEST_EIGENPROBLEM = 20_000  # LAPACK's 32-bit workspace overflows not far above
 ENERGY_FRACTIONS = (0.10, 0.25, 0.50)
 
@@ -90,7 +84,7 @@ def run(
         row = {"layer": stack.layer, "projection": stack.projection, "mode": mode}
         row |= _measure(spectrum, null, settings, spectra.leave_out.get(mode, []))
         row |= {"alpha_paper": paper[axis] if paper else None, "precision": spectrum.precision}
-        rows.append({column: row[column] for column in COLUMNS})
+        rows.append({column: row[column] for column in TABLES[NAME]})
         arrays |= {mode: spectrum.sigma, f"{mode}_null": null}
     return {NAME: rows}, arrays
 

@@ -6,9 +6,8 @@ from diag.declare.probe import Within
 from diag.declare.target import Target
 from diag.jobs.stack_work import StackWork
 from diag.probes.spectra.settings import Settings
-from diag.probes.spectra.terminal import show
 
 
 def open(target: Target, settings: Settings, within: Within | None) -> StackWork:
     """The checked plan."""
-    return StackWork("spectra", target, settings, within, show)
+    return StackWork("spectra", target, settings, within)
