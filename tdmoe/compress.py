@@ -71,7 +71,9 @@ def as_stored(
     rounded = factored.to(stored_dtype(reader.stack))
     C_II, own = (None, None) if statistics is None else (statistics.C_II, statistics.own)
     wide = rounded.to(torch.float32)
-    return rounded, stack_errors(reader, wide.experts, C_II, own, device=device, kinds=kinds, norms_W=norms_W)
+    damped_W = getattr(factored, "norm_W", None)
+    how: dict[str, Any] = {"device": device, "kinds": kinds, "norms_W": norms_W, "damped_W": damped_W}
+    return rounded, stack_errors(reader, wide.experts, C_II, own, **how)
 
 
 def write_stack(to: Path, stack: Stack, made: Factored) -> str:

@@ -20,6 +20,7 @@ from tdmoe.blocks import BLOCK_WEIGHTS
 from tdmoe.eigen import eigenvectors
 from tdmoe.gram import MODES, ModeGram, mode_grams
 from tdmoe.precision import full_precision
+from tdmoe.products import lower_products
 from tdmoe.source import WeightSource
 from tdmoe.whitening import Metric
 
@@ -117,4 +118,12 @@ class WhitenedReader:
         with full_precision():
             if self._rows is not None:
                 W_BRC = self._rows.S_NN[:, part].T.to(W_BRC) @ W_BRC
-            return W_BRC if self._columns is None else W_BRC @ self._columns.S_NN.to(W_BRC)
+            if self._columns is None:
+                return W_BRC
+            S_NN = self._columns.S_NN.to(W_BRC)
+            if not self._columns.is_triangular:
+                return W_BRC @ S_NN
+            T_BRC = torch.empty_like(W_BRC)
+            for columns, panel_BRP in lower_products(W_BRC, S_NN):
+                T_BRC[..., columns] = panel_BRP
+            return T_BRC

@@ -18,6 +18,8 @@ from torch import Tensor
 from tdmoe.precision import full_precision
 from tdmoe.source import WeightSource
 
+PANELS = 8  # of a triangular matrix: its zeros are left out of a product but for 1 / PANELS of them
+
 
 def expert_blocks(
     reader: WeightSource, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
@@ -70,6 +72,16 @@ def matrix_products(W_BOI: Tensor, A_OP: Tensor | None, A_IQ: Tensor | None) -> 
     if P * inputs * (outputs + Q) <= outputs * Q * (inputs + P):
         return A_OP.T @ W_BOI @ A_IQ
     return A_OP.T @ (W_BOI @ A_IQ)
+
+
+def lower_products(X_BOI: Tensor, L_II: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """(columns, those of X L) panel by panel, for little over half of the products; L is lower triangular."""
+    width = -(-len(L_II) // PANELS)
+    for first in range(0, len(L_II), width):
+        columns = slice(first, first + width)
+        with full_precision():
+            Y_BOP = X_BOI[..., first:] @ L_II[first:, columns]
+        yield columns, Y_BOP
 
 
 def _add_experts(sum_RPQ: Tensor, A_BR: Tensor, Y_BPQ: Tensor) -> None:

@@ -43,6 +43,11 @@ class Metric:
     def size(self) -> int:
         return self.S_NN.shape[0]
 
+    @property
+    def is_triangular(self) -> bool:
+        """Whether S is the Cholesky factor."""
+        return self.inverse_T_NN is None
+
     def project(self, U_NR: Tensor) -> Tensor:
         """S U: what the untouched weights are multiplied with instead of whitening them first."""
         return self.S_NN @ U_NR
@@ -58,6 +63,14 @@ class Metric:
         """S^T M S: the Gram of the whitened unfolding from that of the raw one."""
         G_NN = self.S_NN.T @ M_NN @ self.S_NN
         return (G_NN + G_NN.T) / 2
+
+
+@dataclass(frozen=True)
+class DampedNorm:
+    """`squared` = sum_e ||W_e C^(1/2)||_F^2 + `added` ||W_e||_F^2: ||W S||_F^2 under the metric of the inputs."""
+
+    squared: float
+    added: float
 
 
 def metric(C_NN: Tensor, damping: float = DAMPING) -> Metric:
