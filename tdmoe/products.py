@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from tdmoe.precision import full_precision
+from tdmoe.precision import full_precision, full_product
 from tdmoe.source import WeightSource
 
 PANELS = 8  # of a triangular matrix: its zeros are left out of a product but for 1 / PANELS of them
@@ -66,8 +66,8 @@ def mode_products(
 def matrix_products(W_BOI: Tensor, A_OP: Tensor | None, A_IQ: Tensor | None) -> Tensor:
     """A_O^T W_b A_I of every matrix, the cheaper product first."""
     if A_OP is None or A_IQ is None:
-        Y_BPI = W_BOI if A_OP is None else A_OP.T @ W_BOI
-        return Y_BPI if A_IQ is None else Y_BPI @ A_IQ
+        Y_BPI = W_BOI if A_OP is None else full_product(A_OP.T, W_BOI)
+        return Y_BPI if A_IQ is None else full_product(Y_BPI, A_IQ)
     (outputs, P), (inputs, Q) = A_OP.shape, A_IQ.shape
     if P * inputs * (outputs + Q) <= outputs * Q * (inputs + P):
         return A_OP.T @ W_BOI @ A_IQ
