@@ -72,8 +72,8 @@ def as_stored(
     rounded = factored.to(stored_dtype(reader.stack))
     C_II, own = (None, None) if statistics is None else (statistics.C_II, statistics.own)
     wide = rounded.to(torch.float32)
-    damped_W = getattr(factored, "norm_W", None)
-    how: dict[str, Any] = {"device": device, "kinds": kinds, "norms_W": norms_W, "damped_W": damped_W}
+    how: dict[str, Any] = {"device": device, "kinds": kinds, "norms_W": norms_W}
+    how["damped_W"] = getattr(factored, "norm_W", None)
     return rounded, stack_errors(reader, wide.experts, C_II, own, **how)
 
 

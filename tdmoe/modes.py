@@ -121,7 +121,7 @@ class WhitenedReader:
             if self._columns is None:
                 return W_BRC
             S_NN = self._columns.S_NN.to(W_BRC)
-            if not self._columns.is_triangular:
+            if self._columns.inverse_T_NN is not None:
                 return W_BRC @ S_NN
             T_BRC = torch.empty_like(W_BRC)
             for columns, panel_BRP in lower_products(W_BRC, S_NN):

@@ -43,11 +43,6 @@ class Metric:
     def size(self) -> int:
         return self.S_NN.shape[0]
 
-    @property
-    def is_triangular(self) -> bool:
-        """Whether S is the Cholesky factor."""
-        return self.inverse_T_NN is None
-
     def project(self, U_NR: Tensor) -> Tensor:
         """S U: what the untouched weights are multiplied with instead of whitening them first."""
         return self.S_NN @ U_NR
