@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -19,7 +19,7 @@ import torch
 from tdmoe.forms.tucker import TuckerWeights
 from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics
 from tdmoe.numerics.ranks import ALIGNMENT, Ranks, Shape, budget, check_alignment, published_ranks, stored_ranks
-from tdmoe.numerics.whitening import DAMPING, Metric, check_damping, inverse_metric, metric
+from tdmoe.numerics.whitening import DAMPING, DampedNorm, Metric, check_damping, inverse_metric, metric
 from tdmoe.problems import InputError
 from tdmoe.stacks.blocks import BLOCK_WEIGHTS
 from tdmoe.stacks.source import WeightSource
@@ -146,7 +146,7 @@ class TDMoE(Method):
             factors = hosvd(bases, ranks)
         if options.decomposition == "hooi" and len(factors) > 1:  # one factor alone is the best one already
             factors, _ = hooi(reader, metrics, factors, float(bases["input"].energy_N.sum()), **how)
-        made = finish(reader, metrics, factors, **how)
+        made = replace(finish(reader, metrics, factors, **how), norm_W=_norm(metrics, bases))
         own = None if statistics is None else statistics.own
         if options.refit == "none" or ranks == reader.stack.shape:
             return made
@@ -199,6 +199,13 @@ def _metrics(options: Options, statistics: StackStatistics | None, device: str) 
         inverse = options.whitening_direction == "inverse"
         found[mode] = inverse_metric(C_NN.to(device)) if inverse else metric(C_NN.to(device), options.damping)
     return found
+
+
+def _norm(metrics: Metrics, bases: Mapping[str, Basis]) -> DampedNorm | None:
+    """That of the stack, where it was decomposed in the metric of the inputs alone."""
+    if set(metrics) != {"input"} or metrics["input"].name != "correct":
+        return None
+    return DampedNorm(float(bases["input"].energy_N.sum()), metrics["input"].damping)
 
 
 def _ranks(
