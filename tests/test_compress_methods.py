@@ -23,6 +23,7 @@ from tdmoe import methods
 from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.compression import assemble
 from tdmoe.compression.compress import compress_stack, write_stack
+from tdmoe.forms.tucker import TuckerWeights
 from tdmoe.methods import Allotment, StackStatistics
 from tdmoe.problems import WeightError
 from tdmoe.stacks.architecture import architecture

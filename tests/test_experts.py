@@ -198,7 +198,7 @@ def run_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     jobs, arrays = [], {}
     for projection in ("gate", "up", "down"):
         stack = open_stack(checkpoint, architecture(checkpoint.config), 0, projection)
-        settings = probe.Settings(jackknife=3, draws=2)
+        settings = probe.Settings(jackknife=3, draws=2).by_itself().settled(10**9)
         rows, found = probe.run(stack, settings, device="cpu", seed=1, model="planted")
         for name in tables:
             tables[name] += rows[name]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tdmoe.spectrum
 import tensorly
 import torch
 from planted import MODES, open_planted, planted
