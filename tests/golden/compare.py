@@ -2,9 +2,10 @@
 
 Last digits of floats follow from the instructions of a processor, the build of torch and the number of threads. Where
 these are others, numbers may differ by LIMIT, relative to themselves or to the largest of their column, digests are
-left out, and all other words must be equal. Of cases that are not `close`, such digits become large: rounding to
-bf16, an expert chosen between two of nearly one score, the first steps of a training. Of their tables only the
-columns and the number of rows are compared, of their texts the words."""
+left out, and all other words must be equal. Of cases that are not `close`, such digits become large: rounding to bf16,
+an expert chosen between two of nearly one score, the first steps of a training. Of their tables only the columns and
+the number of rows are compared, of their texts the words.
+"""
 
 from __future__ import annotations
 
