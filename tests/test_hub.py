@@ -47,7 +47,9 @@ def hub(model: Path, tool: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         server.slept = slept = []  # type: ignore[attr-defined]
         monkeypatch.setattr("diag.models.remote.pause", lambda *a: slept.append(pause(*a)) or 0.0)
         monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", slept.append)
-        monkeypatch.setattr("diag.cli.probes.write_page", lambda folder, tables: folder.path / "report.html")  # slow
+        monkeypatch.setattr(
+            "diag.cli.probe_command.write_page", lambda folder, tables: folder.path / "report.html"
+        )  # slow
         yield server
 
 

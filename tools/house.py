@@ -110,7 +110,9 @@ def upward(graph: dict[Module, set[Module]]) -> list[str]:
                 bad = other[0] not in allowed
             else:
                 floors = FLOORS.get(node[0], ())
-                places = [floors.index(each[1]) if len(each) > 1 and each[1] in floors else -1 for each in (node, other)]
+                places = [
+                    floors.index(each[1]) if len(each) > 1 and each[1] in floors else -1 for each in (node, other)
+                ]
                 bad = -1 not in places and places[0] < places[1]
             if bad:
                 found.append(f"{'.'.join(node)} -> {'.'.join(other)}")

@@ -13,7 +13,9 @@ from typing import Annotated
 
 import typer
 
-from diag.cli import calibrate, compare, compress, models, probes, report, streams
+from diag.cli import calibrate, compare, compress, report, streams
+from diag.cli import known_models as models
+from diag.cli import probe_command as probes
 from diag.declare.probe import probes as known
 from reports.formats import visible
 from tdmoe import __version__

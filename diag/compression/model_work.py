@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from diag.compression.calibrating import Settings as CalibrationSettings
 from diag.compression.execution import make_factors
 from diag.compression.rerun import Afresh
-from diag.declare.compressed import Calibrated
+from diag.declare.model_settings import Calibrated
 from diag.declare.probe import Within
 from diag.runs.progress import Shown
 from diag.runs.terminal import print_lines

@@ -19,7 +19,7 @@ from diag.compression.compress_run import own_inputs
 from diag.compression.execution import print_calibration_plan
 from diag.compression.rerun import Afresh
 from diag.declare import parse
-from diag.declare.compressed import Calibrated, Compressed
+from diag.declare.model_settings import Calibrated, Compressed
 from diag.declare.probe import Probe, StackSettings, Within, Work, probes
 from diag.declare.setting import Settings, declared
 from diag.declare.target import Target

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-from diag.declare.compressed import Calibrated
+from diag.declare.model_settings import Calibrated
 from diag.declare.setting import Settings as Base
 from diag.declare.setting import setting
 from diag.declare.target import DTYPES, OF_MODELS

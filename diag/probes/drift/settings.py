@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diag.declare.compressed import Compressed
+from diag.declare.model_settings import Compressed
 from diag.declare.setting import setting
 from diag.declare.target import DTYPES
 

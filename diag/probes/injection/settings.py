@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from diag.declare.compressed import Calibrated
 from diag.declare.forms import SIZES, SPECS
+from diag.declare.model_settings import Calibrated
 from diag.declare.setting import Settings as Base
 from diag.declare.setting import setting
 from diag.declare.target import OF_MODELS

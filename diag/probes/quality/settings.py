@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from diag.declare.compressed import Compressed
 from diag.declare.forms import NAMES
+from diag.declare.model_settings import Compressed
 from diag.declare.setting import setting
 from diag.declare.target import DTYPES
 
