@@ -16,7 +16,8 @@ from damage import (
     refuses,
     text,
 )
-from diag.files import lock
+
+from diag.runs.files import lock
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
