@@ -131,7 +131,7 @@ def test_a_table_changes_the_run_of_a_preset_and_a_list_takes_its_place() -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("metods = []", "has no entry metods; known are preset, model, .*methods.*; methods is meant"),
+        ("metods = []", "has no entry metods; known are preset, .*model, .*methods.*; methods is meant"),
         ("[quality]\nwindow_size = 4", "has no entry quality.window_size; known are .*texts, windows, .*"),
         ("[[drift]]\n[[drift]]\nx = 1", r"has no entry drift\[1\].x; known are .*text, .*"),
         ("ratios = 0.4", "ratios is 0.4, a list, each of it a number, is needed"),
@@ -286,7 +286,7 @@ def test_bad_input_is_found_before_anything_runs(
     ("text", "message"),
     [
         ("", "compare: which model\\? give --model, or a --config that says model"),
-        ('model = "pico"', "--config bad.toml: compare: no command runs; give a preset, or a table of spectra, .*"),
+        ('model = "pico"', "--config bad.toml: compare: nothing runs; give a preset, or a table of spectra, .*"),
         (
             'model = "pico"\npreset = "quack"',
             "--config bad.toml: preset quack: is none of quick, paper, full; give one of these",

@@ -124,7 +124,6 @@ ALONE_CASES: list[tuple[tuple[str, ...], str]] = [
     *((("attribution", f"--ratio={value}"), rf"--ratio {value}: give a fraction") for value in ("nan", "1.5")),
     *((("superweights", f"--ratios={value}"), RATIO.format(value)) for value in ("nan", "-0.1", "1")),
     (("injection", "--ratio=1.5"), r"--ratio 1\.5: '1\.5' is no fraction between 0 and 1; write"),
-    (("injection", "--ratio=0.1,0.2"), r"--ratio 0\.1,0\.2: is several; give one"),
     *(((name, "--methods", "rtn:bits=99"), "--methods rtn: bits is 99; give 2 to 8") for name in METHODS),
     *(((name, "--methods", "rtn:bit=4"), r"--methods rtn:bit=4: has no option 'bit'; it has bits") for name in METHODS),
     (("compress", "--to", "to", "--method", "tdmoe:damping=-1"), r"--method tdmoe: damping is -1\.0; a number of at l"),

@@ -60,6 +60,8 @@ def run(
         check_texts(("--calibration-text", given["calibration_text"]))
     known = declared(Experiment)
     flags = {name: known[name].read(options.plain(value)) if name in known else value for name, value in given.items()}
+    if flags["methods"] is not None:
+        flags["methods"] = _canonical(flags["methods"])
     experiment = _experiment(config, None if preset is None else preset.value, flags)
     request = Request(experiment, out, fresh, quiet, command_line())
     pages = Pages()
@@ -121,8 +123,6 @@ def _experiment(config: Path | None, named: str | None, flags: dict[str, Any]) -
             base = presets.preset(named, about(model, revision))
     experiment = base if config is None else toml.filled(base, entries, config)
     calibrated = {name: given.pop(flag) for flag, name in CALIBRATED.items() if flag in given}
-    if "methods" in given:
-        given["methods"] = _canonical(given["methods"])
     if "layers" in given and "schedule" not in given:
         given["schedule"] = None
     if "schedule" in given and "layers" not in given:
