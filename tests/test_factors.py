@@ -15,8 +15,8 @@ import tdmoe.hub  # noqa: F401
 from diag.cli import executing
 from diag.compression.calibrating import Settings
 from diag.compression.factors import Factors, Recipe, Source, recipes, split_specs
+from diag.lockstep.walk import Walk
 from diag.models.open_model import OpenModel
-from diag.models.walk import Walk
 from tdmoe.problems import InputError
 
 CALIBRATION = Settings("c4-calibration", 2048, 512)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from diag.declare import parse
 from diag.declare.defaults import CALIBRATION_TEXT, CALIBRATION_TOKENS
-from diag.inputs.texts import load_text
+from diag.inputs.texts import load_text, text_of
+from diag.inputs.windows import window_of
 from diag.jobs.work import failing
 from diag.models.finite import is_finite
 from diag.models.open_model import OpenModel
@@ -51,6 +52,11 @@ class Settings:
     weighting: Weighting = "count"
     per_expert: PerExpert = "none"
     outputs: bool = False
+
+    def seen(self, config: Mapping[str, Any]) -> str:
+        """What a method sees of it, the same for texts and windows of the same content."""
+        content = digest(text_of("--calibration-text", self.text))
+        return f"{content} {self.tokens} {window_of(config, self.window)} {self.weighting}"
 
 
 @dataclass(frozen=True)

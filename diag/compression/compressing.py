@@ -120,6 +120,13 @@ class Saved:
     bits_saved_bf16: float
     bits_saved_of: str
 
+    @staticmethod
+    def of(original: Checkpoint, compressed: Checkpoint) -> Saved:
+        """What a compressed checkpoint saves of its original, from headers."""
+        before = bits(original), 16 * parameters(original)
+        own, bf16 = ((whole - bits(compressed)) / whole for whole in before)
+        return Saved(own, bf16, denominator(original))
+
 
 def plan(stack: Stack, settings: Settings) -> BlockPlan:
     """InputError where method, ratio, stack and statistics do not fit."""
@@ -311,10 +318,8 @@ def finish(session: Session, *, dense: bool, on_written: Callable[[int], None] =
         raise WeightError(overwritten(changed))
     manifest, statistics = session.folder.manifest, session.request.settings.statistics  # type: ignore[attr-defined]
     config = {key: value for key, value in manifest["config"].items() if key not in UNIDENTIFIED}
-    before = bits(session.checkpoint), 16 * parameters(session.checkpoint)
     with Checkpoint(to) as compressed:
-        own, bf16 = ((whole - bits(compressed)) / whole for whole in before)
-    saved = Saved(own, bf16, denominator(session.checkpoint))
+        saved = Saved.of(session.checkpoint, compressed)
     about = {
         "identity": _identity(session),
         "asked": _asked(session),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -30,7 +31,9 @@ class OpenModel:
         self.model: Model = resolve(model, revision)
         self.device = Inline().device(device)
         self.checkpoint = Checkpoint(self.model.files())
-        try:
+        self._opened = ExitStack()
+        self._opened.callback(self.checkpoint.close)
+        with self.closing():
             fields = language_config(self.checkpoint.config)
             self.dense = not experts and not any(fields.get(name) for name in EXPERTS)
             if not self.dense:
@@ -38,15 +41,21 @@ class OpenModel:
                 check_stacks(self.checkpoint, self.arch)
             self.identity = model_identity(self.checkpoint)
             self._notes = [*self.checkpoint.notes, *check_loadable(self.model, self.checkpoint, self.identity)]
-        except BaseException:
-            self.checkpoint.close()
-            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.checkpoint.close()
+        self._opened.close()
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Whatever is open is closed where a plan cannot be made; a user's context closes it otherwise."""
+        try:
+            yield
+        except BaseException:
+            self._opened.close()
+            raise
 
     @property
     def name(self) -> str:
@@ -127,7 +136,9 @@ class OpenModel:
         short = digest([SCHEMA, [[job.key, identity] for job, identity in whole.items()]])[:8]
         path = out or Path("runs") / f"{self.name}-{command}-{short}"
         given = given and out is not None
-        return RunFolder(path, manifest, whole, given=given, columns=tables, changed=self.checkpoint.changed)
+        found = RunFolder(path, manifest, whole, given=given, columns=tables, changed=self.checkpoint.changed)
+        self._opened.callback(found.close)
+        return found
 
 
 def model_identity(checkpoint: Checkpoint) -> str:

@@ -5,9 +5,8 @@ Everything that headers and texts can tell is found here, before the first weigh
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,16 @@ from diag.asked import Asked
 from diag.compression import compressing
 from diag.compression.calibrating import VERSION as CALIBRATION
 from diag.compression.calibrating import Settings as CalibrationSettings
-from diag.compression.compress_run import Compression
-from diag.compression.factors import Recipe, Source, made_by
+from diag.compression.factors import Source
 from diag.declare import parse
 from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
 from diag.inputs.texts import text_notes, text_of
 from diag.inputs.windows import window_of
+from diag.lockstep.variant import Recipe, Variant
 from diag.models.open_model import OpenModel
 from diag.probes.attribution import MEASURED, NAME, STATISTICS_VERSION, TABLES, VERSION
 from diag.probes.attribution.game import Game, game
-from diag.probes.attribution.ladder import DENSE, FULL, Frame, Step, alignment, check_kind, is_tucker, steps
+from diag.probes.attribution.ladder import FULL, Frame, Step, alignment, check_kind, is_tucker, steps
 from diag.probes.attribution.switches import method, switches
 from diag.runs.folder import Part, RunFolder, digest
 from diag.statistics.gap import SAMPLES
@@ -62,23 +61,6 @@ class Request(Asked):
     memory: int = MEMORY_BYTES
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A model that is measured, whatever steps and coalitions it stands for; `recipe` None is the dense one."""
-
-    recipe: Recipe | None
-    projections: str = ""
-
-    def part(self, layers: str) -> Part:
-        """The unit of work and of resuming."""
-        if self.recipe is None:
-            return Part(NAME, DENSE)
-        ratio = "" if self.recipe.ratio is None else f"{self.recipe.ratio:g}"
-        short = digest([self.recipe.method, self.recipe.ratio, self.projections, layers])[:8]
-        said = re.sub(r"[^a-z0-9.-]+", "-", f"{self.recipe.method}-{ratio}".lower()).strip("-.")
-        return Part(NAME, f"{said[:80]}-{short}")
-
-
 class Plan(OpenModel):
     """A checked plan. Use as a context manager."""
 
@@ -86,7 +68,7 @@ class Plan(OpenModel):
         """InputError where model, text, ratio, projections, layers or methods do not fit; nothing is run."""
         super().__init__(request.model, request.device, request.revision)
         self.request = request
-        try:
+        with self.closing():
             check_kind(request.ladder)
             chosen = parse.choices("--projections", request.projections, PROJECTIONS)
             self.projections = ",".join(chosen)
@@ -102,19 +84,12 @@ class Plan(OpenModel):
             self.players = names
             self.sources = self._sources()
             self._check_steps()
-            self.parts = {variant: variant.part(parse.spans(self.layers)) for variant in self.variants}
+            self.parts = {variant: Part(NAME, variant.part_name(variant.method.partition(":")[2])) for variant in self.variants}
             self.modes = {
                 place: Part(NAME, f"modes-l{place[0]:03d}-{place[1].replace('_', '-')}") for place in self._cut
             }
             self.summary = Part(NAME, "tables")
             self.folder: RunFolder[Part] = self._folder()
-        except BaseException:
-            self.checkpoint.close()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.folder.close()
-        super().__exit__()
 
     @cached_property
     def frame(self) -> Frame:
@@ -143,7 +118,7 @@ class Plan(OpenModel):
     @cached_property
     def variants(self) -> list[Variant]:
         """Every model once, the dense one first: those of the steps, then those of the coalitions."""
-        found = {Variant(None): None}
+        found = {Variant(): None}
         found |= {self.variant(step): None for step in self.steps}
         if self.game is not None:
             found |= {self.coalition(on): None for on in self.game.coalitions}
@@ -151,11 +126,15 @@ class Plan(OpenModel):
 
     def variant(self, step: Step) -> Variant:
         """The model of a step."""
-        return Variant(step.recipe, step.projections)
+        return Variant() if step.recipe is None else self.of_recipe(step.recipe, step.projections)
 
     def coalition(self, on: frozenset[str]) -> Variant:
         """The model of a coalition of switches."""
-        return Variant(Recipe(method(on, self.frame.alignment), self.request.ratio), self.projections)
+        return self.of_recipe(Recipe(method(on, self.frame.alignment), self.request.ratio), self.projections)
+
+    def of_recipe(self, recipe: Recipe, projections: str) -> Variant:
+        """The model with these projections compressed."""
+        return self._source(projections).variant(recipe)
 
     @property
     def due(self) -> list[Variant]:
@@ -219,24 +198,22 @@ class Plan(OpenModel):
                 by_projections.setdefault(variant.projections, []).append(variant.recipe)
         collected = self.request.calibration
         for projections, recipes in by_projections.items():
-            for command in self._source(projections, collected).commands(recipes):
+            for command in replace(self._source(projections), calibration=collected).commands(recipes):
                 assert command.calibration is not None, "never from a folder"
                 collected = command.calibration
         self.collected = collected
-        return {projections: self._source(projections, collected) for projections in by_projections}
+        return {name: replace(self._source(name), calibration=collected) for name in by_projections}
 
-    def _source(self, projections: str, collected: CalibrationSettings) -> Source:
+    @cache  # noqa: B019  it lives as long as the plan
+    def _source(self, projections: str) -> Source:
         request = self.request
         how = (request.memory, request.seed, request.revision, request.command_line)
-        return Source(self, request.model, self.layers, projections, collected, *how)
+        return Source(self, request.model, self.layers, projections, request.calibration, *how)
 
     def _check_steps(self) -> None:
         """InputError where a step does not fit the model."""
         for projections, source in self.sources.items():
-            recipes = [s.recipe for s in self.steps if s.recipe is not None and s.projections == projections]
-            for command in source.commands(recipes):
-                with Compression(command):
-                    pass
+            source.check([s.recipe for s in self.steps if s.recipe is not None and s.projections == projections])
 
     def stacks(self, variant: Variant) -> Stacks:
         """Shapes of what a method decomposes, gate and up as one where it joins them."""
@@ -264,8 +241,8 @@ class Plan(OpenModel):
         windows = [*shape, digest(self.windows_WT.tolist())]
         identities: dict[Part, dict[str, Any]] = {}
         for variant, part in self.parts.items():
-            about = [asdict(variant), layers, calibrated, made_by([variant.recipe])] if variant.recipe else DENSE
-            identities[part] = {"probe_version": VERSION, "variant": digest(about), "windows": windows}
+            made = self._source(variant.projections).made(variant)
+            identities[part] = {"probe_version": VERSION, "variant": made, "windows": windows}
             identities[part] |= {"dtype": self.run_dtype(request.dtype)}
         for part in self.modes.values():
             identities[part] = {"probe_version": VERSION, "calibrated": calibrated}

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diag.models.walk import Watch
+from diag.lockstep.walk import Watch
 from tdmoe.runtime.calibration import MODULE
 
 LOGITS = "router_logits"
@@ -31,7 +31,7 @@ class Routing:
 
 
 def watching(model: nn.Module) -> Watch:
-    """A Watch of `diag.models.walk` for this model: what it yields is filled once the decoder layer has run."""
+    """A Watch of `diag.lockstep.walk` for this model: what it yields is filled once the decoder layer has run."""
     kind, index = _router(model) or (type(None), 0)
 
     @contextmanager

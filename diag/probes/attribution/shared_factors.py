@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from diag.compression.calibrated import statistics_of
 from diag.compression.compress_run import Compression
-from diag.compression.factors import Factors, Recipe, Source
+from diag.compression.factors import Factors, Source
 from diag.jobs.work import said
+from diag.lockstep.variant import Recipe, Variant
 from diag.probes.attribution.floors import mode_tails
 from diag.probes.attribution.ladder import is_tucker
-from diag.probes.attribution.plan import Plan, Variant
+from diag.probes.attribution.plan import Plan
 from diag.probes.attribution.switches import changed
 from tdmoe import methods
 from tdmoe.numerics.ranks import Shape, published_ranks, stored_ranks
@@ -24,15 +26,15 @@ from tdmoe.stacks import joint
 Make = Callable[[Sequence[Recipe], Source], list[Factors]]
 
 
-class Kitchen:
-    """Makes the factors of a plan's models. `make` does the work, or finds it done."""
+class SharedFactors:
+    """The factors of a plan's models. `make` does the work, or finds it done."""
 
     def __init__(self, plan: Plan, make: Make) -> None:
         self.plan, self._make = plan, make
         self._made: dict[Recipe, Factors] = {}
 
     def factors(self, variant: Variant) -> Factors:
-        """Of a model; those of another recipe where it must give the same. What `make` raises goes through."""
+        """Factors of a model; those of another recipe where it must give the same. What `make` raises goes through."""
         recipe = variant.recipe
         assert recipe is not None, "the dense model has no factors"
         if recipe not in self._made:
@@ -94,7 +96,9 @@ class Kitchen:
     def _of_twin(self, variant: Variant, **options: str) -> Factors | None:
         """Of the model with these options changed; None where the plan has none, or it cannot be made."""
         assert variant.recipe is not None
-        twin = Variant(Recipe(changed(variant.recipe.method, **options), variant.recipe.ratio), variant.projections)
+        twin = self.plan.of_recipe(
+            replace(variant.recipe, method=changed(variant.method, **options)), variant.projections
+        )
         if twin not in self.plan.parts:
             return None
         try:

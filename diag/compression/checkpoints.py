@@ -1,19 +1,28 @@
-"""What a folder says of the compressed checkpoint that it holds, and whether that was made of the model at hand."""
+"""Compressed checkpoints on disk that are measured beside the model they were made of.
+
+Our own factor form, or any checkpoint that transformers loads, with what has to be the model's own the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diag.compression.compressing import ABOUT, DENSE, SOURCE
+from diag.compression.compressing import ABOUT, DENSE, SOURCE, Saved
+from diag.lockstep.layer_experts import factored_layers
+from diag.lockstep.variant import Variant
 from diag.models.loadable import check_loadable
 from diag.models.model import Model
 from diag.models.open_model import model_identity
 from diag.runs.files import read_json
+from tdmoe.checkpoint.files import LocalFiles
 from tdmoe.checkpoint.reader import CONFIG, Checkpoint
 from tdmoe.problems import InputError
+from tdmoe.stacks.architecture import language_config
+
+FIELDS = {"vocab_size": "tokens in the vocabulary", "num_hidden_layers": "layers", "hidden_size": "as hidden size"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,59 @@ class About:
             raise InputError(
                 f"{self.option}: was made of {self.made_of}, whose weights are not those of --model "
                 f"({original.files.name}); give the model that it was made of, or compress this one"
+            )
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """An opened checkpoint, which the caller closes. `calibrated_on` is the text that its method saw, where it tells.
+
+    `calibration` is the same as tables say it; `rebuilt` where the folder holds dense weights beside factors.
+    """
+
+    variant: Variant
+    model: Model
+    checkpoint: Checkpoint
+    identity: str
+    saved: Saved
+    calibrated_on: str | None = None
+    calibration: str = ""
+    rebuilt: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.variant.checkpoint
+
+
+def open_compressed(path: Path, original: Checkpoint, same: Sequence[str] = tuple(FIELDS)) -> OnDisk:
+    """InputError where the folder holds no whole checkpoint, one of another model, or one that differs in `same`."""
+    about = read(path)
+    try:
+        checkpoint = Checkpoint(LocalFiles(about.folder))
+        try:
+            _check_same(about.option, checkpoint, original, same)
+            model, identity = about.checked(checkpoint, original)
+            layers = about.layers if about.config else tuple(sorted(factored_layers(checkpoint)))
+            known = {"method": about.name, **about.config, "layers": layers, "checkpoint": about.name}
+            variant = Variant(**known, source=checkpoint.structure_fingerprint())
+            saved = Saved.of(original, checkpoint)
+            calibration = about.calibrated_on, about.calibration
+            return OnDisk(variant, model, checkpoint, identity, saved, *calibration, about.is_dense)
+        except BaseException:
+            checkpoint.close()
+            raise
+    except OSError as error:
+        reason = f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"
+        raise InputError(f"{about.option}: {reason}; check the folder and its rights") from error
+
+
+def _check_same(option: str, checkpoint: Checkpoint, original: Checkpoint, same: Sequence[str]) -> None:
+    theirs, ours = (language_config(c.config) for c in (checkpoint, original))
+    for name in same:
+        if theirs.get(name) != ours.get(name):
+            raise InputError(
+                f"{option}: has {theirs.get(name)} {FIELDS[name]}, the model {ours.get(name)} ({name}); give a "
+                "checkpoint that was made of this model"
             )
 
 
