@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from diag.compression import calibrated
 from diag.declare import parse
 from diag.declare.defaults import MEMORY_BYTES
+from diag.lockstep.variant import Recipe
 from diag.probes import Settings as ProbeSettings
 from diag.runs.files import read_json, write_json
 from diag.runs.folder import Job, digest, overwritten
@@ -56,7 +57,7 @@ COLUMNS = (
     *("layer", "projection", "method", "ratio", "ranks", "parameters", "stored_bits", "weight_error"),
     *("functional_error", "functional_error_expert", "operator_error", "seconds", "status"),
     *("operator_error_max", "kept_ratio", "shard_sha256", "steps", "stopped", "decrement"),
-    "operator_error_upper",
+    *("operator_error_upper", "variant"),
 )
 TABLES = {TABLE: COLUMNS}
 UNIDENTIFIED = ("memory", "to", "statistics", "calibrates", "allotted")  # settings that do not change the factors
@@ -182,7 +183,7 @@ def run(
         **{"operator_error": made.errors.operator, "operator_error_max": made.errors.operator_max},
         **{"kept_ratio": made.stored_bits / dense_bits, "seconds": round(made.seconds, 3)},
         **{"operator_error_upper": made.errors.operator_upper, "shard_sha256": sha256},
-        **{"status": _status(kinds, statistics is not None)},
+        **{"status": _status(kinds, statistics is not None), "variant": _variant(stack, settings)},
     }
     fit: Fit | None = getattr(made.factored, "fit", None)
     curve = {} if fit is None else {"fit": np.array(fit.curve)}
@@ -190,6 +191,12 @@ def run(
     if fit is not None:
         row |= {"steps": fit.curve[-1][0], "stopped": fit.stopped, "decrement": fit.decrement}
     return {TABLE: [{column: row[column] for column in COLUMNS}]}, curve
+
+
+def _variant(stack: Stack, settings: Settings) -> str:
+    recipe = Recipe(settings.method, settings.ratio)
+    share = "" if settings.allotted is None else str(settings.allotted[Job(NAME, stack.layer, stack.projection).key])
+    return calibrated.stack_variant(recipe, stack.layer, stack.projection, settings.statistics, share)
 
 
 def _status(kinds: tuple[Kind, ...], calibrated: bool) -> str:

@@ -18,8 +18,9 @@ from diag.compression.compress_run import Command, Compression, own_inputs
 from diag.compression.compressing import VERSION, calibration_said, stored_dense_bits
 from diag.declare import parse
 from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
+from diag.inputs.windows import window_of
 from diag.lockstep.variant import Recipe as Recipe
-from diag.lockstep.variant import Variant
+from diag.lockstep.variant import Variant, needs_calibration, shares_budget
 from diag.models.open_model import OpenModel
 from diag.runs.folder import digest
 from diag.runs.manifest import SCHEMA
@@ -55,18 +56,6 @@ def split_specs(text: str) -> list[str]:
         else:
             found.append(part.strip())
     return found
-
-
-def needs_calibration(recipe: Recipe) -> bool:
-    """Whether its factors depend on one."""
-    method, options = methods.parse(recipe.method)
-    return method.needs(options).statistics
-
-
-def shares_budget(recipe: Recipe) -> bool:
-    """Whether a layer's factors depend on what other layers are compressed."""
-    _, options = methods.parse(recipe.method)
-    return getattr(options, "across", "uniform") != "uniform" or getattr(options, "dense_layers", 0) > 0
 
 
 def calibration_of(recipes: Iterable[Recipe], asked: CalibrationSettings) -> CalibrationSettings | None:
@@ -111,7 +100,8 @@ class Source:
     @cached_property
     def seen(self) -> str:
         """What methods see of texts."""
-        return "" if self.calibration is None else self.calibration.seen(self.opened.checkpoint.config)
+        asked = self.calibration
+        return "" if asked is None else asked.seen(window_of(self.opened.checkpoint.config, asked.window))
 
     def made(self, variant: Variant) -> str:
         """Digest of the variant and of the versions of what makes its factors: part of a result's identity."""

@@ -97,8 +97,8 @@ class Sensitivity:
             self.folder.begin()
             with failing(self.folder, pending):
                 model = load_model(session.model, session.checkpoint.files, session.device)
-                windows_WT = self._windows().to(session.device)
-                whole = _loss(model, windows_WT)
+                windows_WT = self._windows()
+                whole = float(model_losses(model, windows_WT).mean())
                 stacks = {key(job): stack for job, stack in session.stacks.items()}
                 for job in pending:
                     started = time.perf_counter()
@@ -131,7 +131,7 @@ class Sensitivity:
             for e in range(stack.shape[0]):
                 for view, W_OI in zip(views, made.members(e, e + 1)[0].chunk(len(members)), strict=True):
                     view[e] = W_OI.to(view)
-            loss = _loss(model, windows_WT)
+            loss = float(model_losses(model, windows_WT).mean())
             for view, original in zip(views, kept, strict=True):
                 view.copy_(original)
         squared = float(points.squared_n[at])
@@ -157,8 +157,3 @@ class Sensitivity:
 def key(job: Job) -> str:
     """Of a stack, whatever is done to it."""
     return f"{job.layer} {job.projection}"
-
-
-def _loss(model: Any, windows_WT: Tensor) -> float:
-    """Mean next-token cross-entropy in nats."""
-    return float(model_losses(model, windows_WT).mean())

@@ -8,12 +8,12 @@ table, and two different ones of a dense model have two.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
 from diag.declare import parse
 from diag.runs.folder import digest
+from tdmoe import methods
 
 DENSE = "dense"
 HASH = 8  # hexadecimal digits
@@ -80,9 +80,16 @@ class Variant:
         return {"method": self.method, "ratio": self.ratio, "compressed_layers": parse.spans(self.layers)}
 
 
-def of_stack(recipe: Recipe, layer: int, projections: Sequence[str], calibration: str = "") -> str:
-    """The id of the model with a single stack compressed, which is what tables of stacks measure."""
-    return Variant(recipe.method, recipe.ratio, (layer,), ",".join(projections), calibration).id
+def needs_calibration(recipe: Recipe) -> bool:
+    """Whether its factors depend on one."""
+    method, options = methods.parse(recipe.method)
+    return method.needs(options).statistics
+
+
+def shares_budget(recipe: Recipe) -> bool:
+    """Whether a layer's factors depend on what other layers are compressed."""
+    _, options = methods.parse(recipe.method)
+    return getattr(options, "across", "uniform") != "uniform" or getattr(options, "dense_layers", 0) > 0
 
 
 def file_name(text: str) -> str:

@@ -84,7 +84,9 @@ class Plan(OpenModel):
             self.players = names
             self.sources = self._sources()
             self._check_steps()
-            self.parts = {variant: Part(NAME, variant.part_name(variant.method.partition(":")[2])) for variant in self.variants}
+            self.parts = {
+                variant: Part(NAME, variant.part_name(variant.method.partition(":")[2])) for variant in self.variants
+            }
             self.modes = {
                 place: Part(NAME, f"modes-l{place[0]:03d}-{place[1].replace('_', '-')}") for place in self._cut
             }

@@ -6,7 +6,6 @@ The statistics of the inputs come from a calibration in a run folder of its own,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,8 +61,8 @@ class Injection(OpenModel):
     def __init__(self, request: Request) -> None:
         """InputError before the model is loaded."""
         super().__init__(request.model, request.device, request.revision)
-        self.request, self._opened = request, ExitStack()
-        try:
+        self.request = request
+        with self.closing():
             self.layers = parse.layers(request.layers, self.arch.layers)
             self.projections = parse.choices("--projections", request.projections, PROJECTIONS)
             self.sites = self._sites()
@@ -85,15 +84,6 @@ class Injection(OpenModel):
                 for i, source in enumerate(self.sources)
             }
             self.folder = self._folder()
-        except BaseException:
-            self._opened.close()
-            self.checkpoint.close()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.folder.close()
-        self._opened.close()
-        super().__exit__()
 
     def notes(self) -> list[str]:
         """What differs from what was asked."""
@@ -133,8 +123,7 @@ class Injection(OpenModel):
 
     def _bench(self) -> Bench:
         model = self.load("float32")
-        windows_WT = self.windows_WT.to(self.device)
-        return Bench(model, windows_WT, self._statistics, self.checkpoint, self.arch, self.request.memory)
+        return Bench(model, self.windows_WT, self._statistics, self.checkpoint, self.arch, self.request.memory)
 
     def _sites(self) -> list[Site]:
         """All layers together, and single ones; all projections together, and with --apart each by itself."""

@@ -28,7 +28,7 @@ COLUMNS = (
     *("layer", "projection", "expert", "mode", "method", "rank", "stored_bits", "kept_ratio", "weight_error"),
     *("functional_error", "operator_error", "operator_error_upper", "operator_over_optimal", "bound_paper"),
     *("bound_proven", "status", "ratio", "operator_norm", "operator_norm_upper", "upper_end", "sigma_next"),
-    *("weight_over_optimal", "operator_over_svd", "weight_over_svd"),
+    *("weight_over_optimal", "operator_over_svd", "weight_over_svd", "variant"),
 )
 EXPERT_FLOOR = 1e-7  # of an expert's largest singular value: below, its Gram in float64 says nothing
 

@@ -172,11 +172,11 @@ class Run:
                 self._answer(evaluator, variant, each, plan.tasks[each], found.saved)
 
     def _losses(self, model: Any, ids_WT: Tensor) -> Vector:
-        batch = batch_windows(BATCH_TOKENS, ids_WT.shape[1])
-        losses_W = model_losses(model, ids_WT.to(self.plan.device), self.plan.protocol.scored, batch)
+        losses_W = model_losses(
+            model, ids_WT, self.plan.protocol.scored, batch_windows(BATCH_TOKENS, ids_WT.shape[1]), self.on_steps
+        )
         if not np.isfinite(losses_W).all():
             raise WeightError(NO_LOSS)
-        self.on_steps(len(losses_W))
         return losses_W
 
     def _finish_text(self, variant: Variant, data: DataSet, losses_W: Vector, saved: Saved, seconds: float) -> None:

@@ -24,10 +24,11 @@ from torch import Tensor
 
 from diag.asked import Asked
 from diag.compression.calibrating import Settings as CalibrationSettings
-from diag.compression.factors import Factors, Recipe, Source, Unmade, calibration_of, recipes
+from diag.compression.factors import Factors, Source, Unmade, calibration_of, recipes
 from diag.declare import parse
 from diag.inputs.texts import text_notes, text_of
 from diag.jobs.work import said
+from diag.lockstep.variant import Recipe, Variant
 from diag.models.open_model import OpenModel
 from diag.probes.superweights import NAME, TABLES, VERSION, Settings
 from diag.probes.superweights.discovery import Arrays, Row, Search, labels, mean_square, search, site_of_row, tokens_of
@@ -76,19 +77,15 @@ class SuperWeights:
         """InputError before the model is loaded."""
         self.request, self.settings = request, request.settings
         self.opened = OpenModel(request.model, request.device, request.revision, experts=False)
-        try:
+        with self.opened.closing():
             self._check()
             self.folder = self._folder([Part(NAME, "discovery")], request.out)
-        except BaseException:
-            self.opened.checkpoint.close()
-            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.folder.close()
-        self.opened.checkpoint.close()
+        self.opened.__exit__()
 
     def _check(self) -> None:
         given, opened = self.settings, self.opened
@@ -164,7 +161,7 @@ class SuperWeights:
         pending = [p for p in self.folder.pending() if p.name.startswith("methods-") and p.labels["expert"] is not None]
         self._made: list[Factors] = []
         try:
-            self._made = make(self.recipes, self._source()) if pending else []
+            self._made = make(self.recipes, self._source) if pending else []
         except (InputError, Unmade) as error:
             for part in pending:
                 self._fail(part, error)
@@ -283,8 +280,12 @@ class SuperWeights:
         outputs, inputs = W_OI.shape
         about = {**labels(followed.site), "role": followed.role}
         shape = {"outputs": outputs, "inputs": inputs}
-        return {"recovery": [about | row for row in rows], "entries": [about | shape | row for row in entries]}
+        return {
+            "recovery": [self._about(followed, row) for row in rows],
+            "entries": [about | shape | row for row in entries],
+        }
 
+    @cached_property
     def _source(self) -> Source:
         """Of all layers that are followed: the same on every run."""
         given = self.settings
@@ -314,14 +315,18 @@ class SuperWeights:
             curves.setdefault(curve, []).append(estimate)
         rows = [row for estimates in curves.values() for row in method_rows(W_OI, tracked, estimates)]
         rows += [{"method": recipe.method, "ratio": recipe.ratio, "status": why} for recipe, why in left_out]
-        about = {**labels(followed.site), "role": followed.role}
-        return {"recovery": [about | row for row in rows]}
+        return {"recovery": [self._about(followed, row) for row in rows]}
+
+    def _about(self, followed: Followed, row: Row) -> Row:
+        """A row of a method on a matrix, with the id of the model whose stack or layer is so compressed."""
+        site, seen = followed.site, self._source.seen if row.get("calibration") else ""
+        rank = "" if row["method"] in {recipe.method for recipe in self.recipes} else f"rank {row.get('rank')}"
+        variant = Variant(row["method"], row.get("ratio"), (site.layer,), site.projection, seen, source=rank)
+        return {**labels(site), "role": followed.role, **row, "variant": variant.id}
 
     def _ablation(self, part: Part, on_window: Callable[[int], None]) -> Tables:
         removals = list(self._removals(self._generator(part)))
-        rows = ablation_rows(
-            self._projections, removals, self.evaluation_WT, self.settings.evaluation, lambda: on_window(1)
-        )
+        rows = ablation_rows(self._projections, removals, self.evaluation_WT, self.settings.evaluation, on_window)
         return {"ablation": rows}
 
     def _removals(self, generator: torch.Generator) -> Iterator[Removal]:
