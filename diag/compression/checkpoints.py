@@ -6,7 +6,7 @@ Our own factor form, or any checkpoint that transformers loads, with what has to
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,57 +23,7 @@ from tdmoe.problems import InputError
 from tdmoe.stacks.architecture import language_config
 
 FIELDS = {"vocab_size": "tokens in the vocabulary", "num_hidden_layers": "layers", "hidden_size": "as hidden size"}
-
-
-@dataclass(frozen=True)
-class About:
-    """`config` and what follows are empty where another tool wrote the checkpoint."""
-
-    option: str
-    folder: Path
-    config: Mapping[str, Any] = field(default_factory=dict)
-    layers: tuple[int, ...] = ()
-    calibrated_on: str | None = None
-    calibration: str = ""  # as tables say it
-    made_of: str = ""
-    source: str = ""
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether it holds the rebuilt weights beside factors."""
-        return self.folder.name == DENSE
-
-    @property
-    def name(self) -> str:
-        """Name in tables."""
-        return f"{self.folder.parent.name}-{DENSE}" if self.is_dense else self.folder.name
-
-    def checked(self, checkpoint: Checkpoint, original: Checkpoint) -> tuple[Model, str]:
-        """The model and the identity of its weights; InputError where it is not of this original, or not whole."""
-        self._check_source(checkpoint, original)
-        model, identity = Model(self.name, self.folder), model_identity(checkpoint)
-        try:
-            check_loadable(model, checkpoint, identity)
-        except InputError as error:
-            raise InputError(f"{self.option}: {error}") from error
-        return model, identity
-
-    def _check_source(self, checkpoint: Checkpoint, original: Checkpoint) -> None:
-        """InputError where `compress` made it of other weights; where it did not say so, by what it copied."""
-        if not self.config:
-            return
-        if self.source:
-            same = original.sampled_fingerprint(original.names()) == self.source
-        else:
-            both = [name for name in checkpoint.names() if name in original]
-            both = [n for n in both if checkpoint.entry(n).shape == original.entry(n).shape]
-            both = [n for n in both if checkpoint.entry(n).dtype == original.entry(n).dtype]
-            same = bool(both) and checkpoint.sampled_fingerprint(both) == original.sampled_fingerprint(both)
-        if not same:
-            raise InputError(
-                f"{self.option}: was made of {self.made_of}, whose weights are not those of --model "
-                f"({original.files.name}); give the model that it was made of, or compress this one"
-            )
+LABELS = ("method", "ratio", "projections")
 
 
 @dataclass(frozen=True)
@@ -88,9 +38,9 @@ class OnDisk:
     checkpoint: Checkpoint
     identity: str
     saved: Saved
-    calibrated_on: str | None = None
-    calibration: str = ""
-    rebuilt: bool = False
+    calibrated_on: str | None
+    calibration: str
+    rebuilt: bool
 
     @property
     def name(self) -> str:
@@ -99,55 +49,45 @@ class OnDisk:
 
 def open_compressed(path: Path, original: Checkpoint, same: Sequence[str] = tuple(FIELDS)) -> OnDisk:
     """InputError where the folder holds no whole checkpoint, one of another model, or one that differs in `same`."""
-    about = read(path)
+    option, folder = f"--compressed {path}", _folder(path)
+    rebuilt = folder.name == DENSE
+    about, name = _about(option, folder), f"{folder.parent.name}-{DENSE}" if rebuilt else folder.name
     try:
-        checkpoint = Checkpoint(LocalFiles(about.folder))
+        checkpoint = Checkpoint(LocalFiles(folder))
         try:
-            _check_same(about.option, checkpoint, original, same)
-            model, identity = about.checked(checkpoint, original)
-            layers = about.layers if about.config else tuple(sorted(factored_layers(checkpoint)))
-            known = {"method": about.name, **about.config, "layers": layers, "checkpoint": about.name}
-            variant = Variant(**known, source=checkpoint.structure_fingerprint())
-            saved = Saved.of(original, checkpoint)
-            calibration = about.calibrated_on, about.calibration
-            return OnDisk(variant, model, checkpoint, identity, saved, *calibration, about.is_dense)
+            _check_same(option, checkpoint, original, same)
+            _check_source(option, about, checkpoint, original)
+            model, identity = Model(name, folder), model_identity(checkpoint)
+            _check_loadable(option, model, checkpoint, identity)
+            layers = {int(row["layer"]) for row in about["stacks"]} if about else factored_layers(checkpoint)
+            labels = {label: about["config"][label] for label in LABELS} if about else {"method": name}
+            source = checkpoint.structure_fingerprint()
+            variant = Variant(**labels, layers=tuple(sorted(layers)), source=source, checkpoint=name)
+            seen = about.get("calibrated_on"), str(about.get("calibration") or "")
+            return OnDisk(variant, model, checkpoint, identity, Saved.of(original, checkpoint), *seen, rebuilt)
         except BaseException:
             checkpoint.close()
             raise
     except OSError as error:
         reason = f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"
-        raise InputError(f"{about.option}: {reason}; check the folder and its rights") from error
+        raise InputError(f"{option}: {reason}; check the folder and its rights") from error
 
 
-def _check_same(option: str, checkpoint: Checkpoint, original: Checkpoint, same: Sequence[str]) -> None:
-    theirs, ours = (language_config(c.config) for c in (checkpoint, original))
-    for name in same:
-        if theirs.get(name) != ours.get(name):
-            raise InputError(
-                f"{option}: has {theirs.get(name)} {FIELDS[name]}, the model {ours.get(name)} ({name}); give a "
-                "checkpoint that was made of this model"
-            )
-
-
-def read(path: Path) -> About:
-    """What --compressed names; InputError where the folder holds no checkpoint, or `compress` has not finished it."""
-    option, folder = f"--compressed {path}", _folder(path)
+def _about(option: str, folder: Path) -> Mapping[str, Any]:
+    """What `compress` wrote of it, nothing where another tool did; InputError where it has not finished."""
     written = (folder.parent if folder.name == DENSE else folder) / ABOUT
     if not written.is_file():
-        return About(option, folder)
+        return {}
     try:
-        about = read_json(written)
-        if about["state"] != "complete":
-            raise InputError(f"{option}: is unfinished; run its compress command again")
-        config = {key: about["config"][key] for key in ("method", "ratio", "layers", "projections")}
-        layers = tuple(sorted({int(row["layer"]) for row in about["stacks"]}))
-        calibration, made_of = str(about.get("calibration") or ""), str(about.get("model") or "another model")
-        source = str(about.get(SOURCE) or "")
-        return About(option, folder, config, layers, about.get("calibrated_on"), calibration, made_of, source)
+        about: Mapping[str, Any] = read_json(written)
+        unfinished = about["state"] != "complete"
+        if not unfinished:
+            [about["config"][label] for label in LABELS], [int(row["layer"]) for row in about["stacks"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{option}: its {ABOUT} cannot be read ({error}); compress again") from error
+    if unfinished:
+        raise InputError(f"{option}: is unfinished; run its compress command again")
+    return about
 
 
 def _folder(path: Path) -> Path:
@@ -160,3 +100,38 @@ def _folder(path: Path) -> Path:
     if not any(path.glob("*.safetensors")) and not (path / ABOUT).is_file():
         raise InputError(f"{option}: has no .safetensors files; {give}")
     return path.resolve()
+
+
+def _check_same(option: str, checkpoint: Checkpoint, original: Checkpoint, same: Sequence[str]) -> None:
+    theirs, ours = (language_config(c.config) for c in (checkpoint, original))
+    for name in same:
+        if theirs.get(name) != ours.get(name):
+            raise InputError(
+                f"{option}: has {theirs.get(name)} {FIELDS[name]}, the model {ours.get(name)} ({name}); give a "
+                "checkpoint that was made of this model"
+            )
+
+
+def _check_source(option: str, about: Mapping[str, Any], checkpoint: Checkpoint, original: Checkpoint) -> None:
+    """InputError where `compress` made it of other weights; where it did not say so, by what it copied."""
+    if not about:
+        return
+    if source := about.get(SOURCE):
+        same = original.sampled_fingerprint(original.names()) == source
+    else:
+        both = [name for name in checkpoint.names() if name in original]
+        pairs = [(name, checkpoint.entry(name), original.entry(name)) for name in both]
+        both = [name for name, a, b in pairs if (a.shape, a.dtype) == (b.shape, b.dtype)]
+        same = bool(both) and checkpoint.sampled_fingerprint(both) == original.sampled_fingerprint(both)
+    if not same:
+        raise InputError(
+            f"{option}: was made of {about.get('model') or 'another model'}, whose weights are not those of --model "
+            f"({original.files.name}); give the model that it was made of, or compress this one"
+        )
+
+
+def _check_loadable(option: str, model: Model, checkpoint: Checkpoint, identity: str) -> None:
+    try:
+        check_loadable(model, checkpoint, identity)
+    except InputError as error:
+        raise InputError(f"{option}: {error}") from error

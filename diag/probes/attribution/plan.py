@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
-from diag.asked import Asked
 from diag.compression import compressing
 from diag.compression.calibrating import VERSION as CALIBRATION
 from diag.compression.calibrating import Settings as CalibrationSettings
 from diag.compression.factors import Source
+from diag.compression.requests import ModelRequest
 from diag.declare import parse
 from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
 from diag.inputs.texts import text_notes, text_of
@@ -40,7 +40,7 @@ Stacks = dict[tuple[int, str], Shape]
 
 
 @dataclass(frozen=True)
-class Request(Asked):
+class Request(ModelRequest):
     """One command as typed. `shapley` is None for the ladder's own; `windows` 0 for all of the text.
 
     `mobe_steps` are those of MoBE's published training, `fit_steps` those of its own fit, 0 for its default.

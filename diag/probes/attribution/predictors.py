@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from diag.probes.injection.contrasts import spearman
+from diag.statistics.correlation import spearman
 from diag.statistics.gap import Interval, Vector
 from diag.statistics.intervals import LEVEL
 

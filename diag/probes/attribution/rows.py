@@ -88,7 +88,7 @@ def attribution_rows(
             if row["status"] is None:
                 row |= _closed(this, gap)
         before[step.ladder] = this
-        found.append({column: row[column] for column in COLUMNS})
+        found.append(row)
     return found
 
 

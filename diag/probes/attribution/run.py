@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from diag.compression.factors import Factors
 from diag.compression.layer_factors import LayerFactors, groups
-from diag.jobs.work import said
+from diag.jobs.work import measure, said
 from diag.lockstep.loaded_walk import load_walk, weight_bytes
 from diag.lockstep.runner import Lockstep, Resumed, batch_windows, chunk_windows, lockstep
 from diag.lockstep.variant import Variant
@@ -50,7 +50,7 @@ class Run:
             self.factors.modes()
             for group in groups(made, self.dtype, self.plan.request.memory):
                 self._measure(group)
-            self._summarise()
+            measure(self.folder, self.plan.summary, lambda: (tables(self.plan), {}))
         for table, columns in TABLES.items():
             self.folder.write_table(table, columns, lambda part: part == self.plan.summary)
 
@@ -117,19 +117,6 @@ class Run:
                 on_resume=lambda done: self.on_steps(done * depth),
             )
         return ends.found_VQW
-
-    def _summarise(self) -> None:
-        started = time.perf_counter()
-        try:
-            found = tables(self.plan)
-        except Exception as error:
-            self._fail(self.plan.summary, error)
-        else:
-            rows = {
-                name: [{column: row[column] for column in columns} for row in found[name]]
-                for name, columns in TABLES.items()
-            }
-            self.folder.finish(self.plan.summary, rows, {}, time.perf_counter() - started)
 
     def _fail(self, part: Part, error: Exception) -> None:
         self.folder.fail(part, *said(part.key, error))

@@ -6,19 +6,20 @@ are the published ones where these have no full mode and meet their budget, whic
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from diag.compression.calibrated import statistics_of
 from diag.compression.compress_run import Compression
 from diag.compression.factors import Factors, Source
-from diag.jobs.work import said
+from diag.jobs.work import measure
 from diag.lockstep.variant import Recipe, Variant
 from diag.probes.attribution.floors import mode_tails
 from diag.probes.attribution.ladder import is_tucker
 from diag.probes.attribution.plan import Plan
 from diag.probes.attribution.switches import changed
+from diag.runs.results import Arrays, Tables
 from tdmoe import methods
 from tdmoe.numerics.ranks import Shape, published_ranks, stored_ranks
 from tdmoe.stacks import joint
@@ -58,19 +59,15 @@ class SharedFactors:
             (command,) = plan.sources[variant.projections].commands([variant.recipe])
             with Compression(command) as compression:
                 settings = compression.session.request.settings
-                for job, stack in compression.session.stacks.items():
-                    place = job.layer, job.projection
-                    if place not in due:
-                        continue
-                    started = time.perf_counter()
-                    try:
-                        statistics = statistics_of(settings.statistics, stack)  # type: ignore[attr-defined]
-                        assert statistics is not None, "collected for all models"
-                        tails = mode_tails(joint.reader(stack, plan.request.memory), statistics.C_II, plan.device)
-                    except Exception as error:
-                        plan.folder.fail(plan.modes[place], *said(plan.modes[place].key, error))
-                    else:
-                        plan.folder.finish(plan.modes[place], {}, tails, time.perf_counter() - started)
+                for stack in compression.session.stacks.values():
+                    if (place := (stack.layer, stack.projection)) in due:
+                        tails = partial(self._tails, stack, settings.statistics)  # type: ignore[attr-defined]
+                        measure(plan.folder, plan.modes[place], tails)
+
+    def _tails(self, stack: joint.Stack, folder: str) -> tuple[Tables, Arrays]:
+        statistics = statistics_of(folder, stack)
+        assert statistics is not None, "collected for all models"
+        return {}, mode_tails(joint.reader(stack, self.plan.request.memory), statistics.C_II, self.plan.device)
 
     def _same(self, variant: Variant) -> Factors | None:
         """Those of another model of the plan that must be the same."""

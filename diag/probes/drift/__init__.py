@@ -96,7 +96,7 @@ def rows(
     found = []
     for layer in range(sums.count_VL.shape[1]):
         means = dict(zip(QUANTITIES, sums.means(number, layer), strict=True))
-        row: Row = dict.fromkeys(COLUMNS) | case.labels
+        row = dict(case.labels)
         for name, (mean, stderr) in means.items():
             row[name] = mean
             row["angle_stderr" if name == "angle_deg" else f"{name}_stderr"] = stderr
@@ -107,7 +107,7 @@ def rows(
             **{"calibration": calibration, "bits_saved_of": about.counted},
             "status": _status(row, layer, about),
         }
-        found.append({column: row[column] for column in COLUMNS})
+        found.append(row)
     return found
 
 

@@ -15,10 +15,11 @@ from typing import Any
 
 from torch import Tensor
 
-from diag.asked import AskedVariants
-from diag.compression.checkpoints import OnDisk, open_compressed
-from diag.compression.factors import Factors, Source, Unmade, calibration_of
+from diag.compression.checkpoints import OnDisk
+from diag.compression.factors import Factors, Source, Unmade
 from diag.compression.layer_factors import LayerFactors
+from diag.compression.requests import VariantsRequest
+from diag.compression.variants_plan import VariantsPlan
 from diag.declare import parse
 from diag.inputs.texts import text_of
 from diag.jobs.work import said
@@ -26,7 +27,6 @@ from diag.lockstep.loaded_walk import load_walk, weight_bytes
 from diag.lockstep.runner import Lockstep, Resumed, batch_windows, chunk_windows, lockstep, stream_bytes
 from diag.lockstep.variant import Recipe, Variant
 from diag.lockstep.walk import Replaced, Walk
-from diag.models.open_model import OpenModel
 from diag.models.transformer import load_tokenizer
 from diag.probes.drift import CAST, COLUMNS, NAME, SCOPES, TABLES, VERSION, Case, Circumstances, cases, rows
 from diag.probes.drift.routing import shows_logits, watching
@@ -45,7 +45,7 @@ OnSteps = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Request(AskedVariants):
+class Request(VariantsRequest):
     """One command as typed."""
 
     model: str
@@ -56,24 +56,17 @@ class Request(AskedVariants):
     dtype: str = "float32"
 
 
-class Drift(OpenModel):
+class Drift(VariantsPlan):
     """A checked plan. Use as a context manager."""
 
     def __init__(self, request: Request) -> None:
         """InputError where model, text, recipes, layers or checkpoints do not fit; nothing is run."""
-        super().__init__(request.model, request.device, request.revision)
+        super().__init__(request, request.model)
         self.request = request
         with self.closing():
-            self.sets = request.layer_sets(self.arch.layers)
-            self.on_disk: dict[Variant, OnDisk] = {}
-            for path in request.compressed:
-                self._open_compressed(path)
-            self.calibration = calibration_of(request.recipes, request.calibration)
             self.windows_WT = self._held_out()
-            self.source = request.source(self, request.model, self.sets[-1], self.calibration)
             self.cases = [*cases(self.source, request.recipes, self.sets, request.scopes)]
             self.cases += [*map(Case, self.on_disk), *self._casts()]
-            self.source.check(request.recipes)
             self.folder: RunFolder[Part] = self._folder()
 
     @property
@@ -155,15 +148,6 @@ class Drift(OpenModel):
 
     # what is asked
 
-    def _open_compressed(self, path: Path) -> None:
-        found = open_compressed(path, self.checkpoint)
-        self._opened.callback(found.checkpoint.close)
-        if found.name in {other.name for other in self.on_disk.values()}:
-            raise InputError(
-                f"--compressed {path}: there is another {found.name}; give each folder once, by its own name"
-            )
-        self.on_disk[found.variant] = found
-
     def _held_out(self) -> Tensor:
         """Windows of the text; InputError where something was calibrated on it, or a checkpoint reads it otherwise."""
         request = self.request
@@ -196,11 +180,8 @@ class Drift(OpenModel):
         windows = [*shape, digest(self.windows_WT.tolist())]
         identities: dict[Part, dict[str, Any]] = {}
         for case in self.cases:
-            identity = {"probe_version": VERSION, "variant": self.source.made(case.variant), "windows": windows}
-            identity |= {"dtype": self._dtype}
-            if case.variant in self.on_disk:
-                identity["checkpoint"] = self.on_disk[case.variant].identity
-            identities[case.part] = identity
+            identities[case.part] = {"probe_version": VERSION, "windows": windows, "dtype": self._dtype}
+            identities[case.part] |= self.variant_identity(case.variant)
         config = {
             "methods": [recipe.name for recipe in request.recipes] or "none",
             "scope": list(request.scopes),

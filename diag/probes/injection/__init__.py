@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diag.compression.calibrated import layer_sums
-from diag.jobs.work import said
+from diag.jobs.work import measure
 from diag.probes.injection import contrasts
 from diag.probes.injection.cells import Run
 from diag.runs.folder import Part, RunFolder, digest
-from diag.runs.results import Row
+from diag.runs.results import Arrays, Row, Tables
 from diag.statistics.evaluation import mean, model_losses
 from tdmoe import methods
 from tdmoe.checkpoint.reader import Checkpoint
@@ -177,7 +177,7 @@ class Bench:
                     f"{source.family} of size {row['size']} in design {row['design']}: the loss is not finite; give "
                     "smaller --sizes"
                 )
-        return [{column: row[column] for column in COLUMNS} for row in rows], np.stack(changes)
+        return rows, np.stack(changes)
 
     def _move_to(self, site: Site) -> None:
         """Keep what is the same for all parts of a site."""
@@ -242,14 +242,14 @@ def identity(site: Site, source: Source, settings: Settings) -> Row:
 
 
 def run_part(bench: Bench, folder: RunFolder[Part], job: Part, site: Site, source: Source, settings: Settings) -> None:
-    """Measure a part and save it; what it raises becomes a failed part, so that the others go on."""
-    started = time.perf_counter()
-    try:
+    """Measure a part and save it."""
+
+    def work() -> tuple[Tables, Arrays]:
         seed = int.from_bytes(hashlib.sha256(f"{settings.seed} {job.key}".encode()).digest()[:4])
         rows, change_RW = bench.measure(site, source, settings, seed)
-        folder.finish(job, {NAME: rows}, {"change": change_RW}, time.perf_counter() - started)
-    except Exception as error:
-        folder.fail(job, *said(job.key, error))
+        return {NAME: rows}, {"change": change_RW}
+
+    measure(folder, job, work)
 
 
 def summarise(folder: RunFolder[Part], site: Site, parts: Mapping[Part, tuple[Site, Source]], seed: int) -> None:
@@ -262,5 +262,4 @@ def summarise(folder: RunFolder[Part], site: Site, parts: Mapping[Part, tuple[Si
         for row, change_W in zip(folder.outcomes[job.key].tables[NAME], folder.arrays(job)["change"], strict=True)
     ]
     rows = [site.labels | row for row in contrasts.summarise(runs, seed)] if runs else []
-    ordered = [{column: row[column] for column in CONTRAST_COLUMNS} for row in rows]
-    folder.finish(summary(site), {CONTRASTS: ordered}, {}, time.perf_counter() - started)
+    folder.finish(summary(site), {CONTRASTS: rows}, {}, time.perf_counter() - started)

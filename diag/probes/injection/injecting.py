@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diag.asked import Asked
 from diag.compression import calibrated, calibrating
 from diag.compression.calibrating import Calibration
 from diag.compression.factors import split_specs
+from diag.compression.requests import ModelRequest
 from diag.declare import parse
 from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
 from diag.inputs.texts import load_text
@@ -33,7 +33,7 @@ METHODS = "tdmoe,svd_llm,rtn"
 
 
 @dataclass(frozen=True)
-class Request(Asked):
+class Request(ModelRequest):
     """One command as typed; `calibration` is that to be made, None where `statistics` are given."""
 
     model: str

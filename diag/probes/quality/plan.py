@@ -13,16 +13,15 @@ from typing import Any
 
 from torch import Tensor
 
-from diag.asked import AskedVariants
-from diag.compression.checkpoints import OnDisk, open_compressed
+from diag.compression.checkpoints import OnDisk
 from diag.compression.compressing import Saved
-from diag.compression.factors import calibration_of
+from diag.compression.requests import VariantsRequest
+from diag.compression.variants_plan import VariantsPlan
 from diag.declare import parse
 from diag.declare.defaults import CALIBRATION_TEXT
 from diag.inputs.texts import load_text, text_notes, text_of
 from diag.inputs.windows import window_of
 from diag.lockstep.variant import Variant
-from diag.models.open_model import OpenModel
 from diag.probes.quality import NAME, PERPLEXITY, TABLES, VERSION, DataSet, macro, part_of, zero_shot
 from diag.probes.quality.protocol import Protocol
 from diag.probes.quality.zero_shot import METRIC, Task
@@ -32,7 +31,7 @@ from tdmoe.problems import InputError
 
 
 @dataclass(frozen=True)
-class Request(AskedVariants):
+class Request(VariantsRequest):
     """One command as typed. `window` and `stride` are None for the model's own, and for windows without overlap."""
 
     model: str
@@ -48,26 +47,23 @@ class Request(AskedVariants):
     dtype: str = "auto"
 
 
-class Plan(OpenModel):
+class Plan(VariantsPlan):
     """A checked plan. Use as a context manager."""
+
+    same = ("vocab_size",)
 
     def __init__(self, request: Request) -> None:
         """InputError where model, texts, tasks, recipes, layers or checkpoints do not fit."""
-        super().__init__(request.model, request.device, request.revision)
+        super().__init__(request, request.model)
         self.request = request
         with self.closing():
-            self.sets = request.layer_sets(self.arch.layers)
             window = window_of(self.checkpoint.config, request.window)
             stride = window if request.stride is None else request.stride
             self.protocol = Protocol(window, stride, request.windows, request.join, request.bos)
-            self.on_disk = [self._open_compressed(path) for path in request.compressed]
-            self.calibration = calibration_of(request.recipes, request.calibration)
             self.dtype = self.run_dtype(request.dtype)
             self.texts = self._texts()
             self.tasks = self._tasks()
-            self.source = request.source(self, request.model, self.sets[-1], self.calibration)
             self.variants = [self.source.variant(r, layers) for r in request.recipes for layers in self.sets]
-            self.source.check(request.recipes)
             self.parts = self._parts()
             self.folder = self._folder()
 
@@ -115,21 +111,18 @@ class Plan(OpenModel):
         of_bf16 = 1 - bits(self.checkpoint) * (1 - bits_saved) / bf16
         return Saved(bits_saved, of_bf16, denominator(self.checkpoint))
 
-    def _open_compressed(self, path: Path) -> OnDisk:
-        """A checkpoint of the same vocabulary; one that was rebuilt goes by its name alone."""
-        found = open_compressed(path, self.checkpoint, ["vocab_size"])
-        found.checkpoint.close()
+    def variant_on(self, found: OnDisk) -> Variant:
+        """The variant that a checkpoint is; one that was rebuilt goes by its name alone."""
         if not found.rebuilt:
-            return found
-        variant = replace(found.variant, method=found.name, ratio=None, layers=(), projections="")
-        return replace(found, variant=variant)
+            return found.variant
+        return replace(found.variant, method=found.name, ratio=None, layers=(), projections="")
 
     def _texts(self) -> dict[DataSet, Tensor]:
         """Windows of every text; InputError where one is a calibration text."""
         request = self.request
         found: dict[DataSet, Tensor] = {}
         tokenizer = self.tokenizer() if request.texts else None
-        calibrated = [CALIBRATION_TEXT, *(each.calibrated_on for each in self.on_disk if each.calibrated_on)]
+        calibrated = [CALIBRATION_TEXT, *(each.calibrated_on for each in self.on_disk.values() if each.calibrated_on)]
         contents = {_known(name) for name in calibrated}
         if self.calibration is not None:
             contents.add(text_of("--calibration-text", self.calibration.text))
@@ -163,9 +156,7 @@ class Plan(OpenModel):
 
     def _parts(self) -> dict[tuple[Variant, DataSet], Part]:
         """Dense first; the macro average after a model's tasks."""
-        variants = [Variant(), *self.variants, *(found.variant for found in self.on_disk)]
-        if len({variant.checkpoint for variant in variants[1:]} - {""}) < len(self.on_disk):
-            raise InputError("--compressed: two folders have one name; rename one of them")
+        variants = [Variant(), *self.variants, *self.on_disk]
         data = [*self.data, *([macro(list(self.tasks))] if len(self.tasks) > 1 else [])]
         if not data:
             raise InputError("--texts: nothing to measure; give a text, or --tasks")
@@ -173,13 +164,9 @@ class Plan(OpenModel):
 
     def _folder(self) -> RunFolder[Part]:
         request = self.request
-        weights = {found.variant: found.identity for found in self.on_disk}
         identities: dict[Part, dict[str, Any]] = {}
         for (variant, data), part in self.parts.items():
-            made = self.source.made(variant)
-            identities[part] = {"probe_version": VERSION, "data": data.identity, "variant": made}
-            if variant in weights:
-                identities[part]["checkpoint"] = weights[variant]
+            identities[part] = {"probe_version": VERSION, "data": data.identity, **self.variant_identity(variant)}
         config = {
             "texts": [data.name for data in self.texts],
             "tasks": [data.name for data in self.tasks],

@@ -51,7 +51,7 @@ class Run:
     ) -> None:
         self.plan, self.folder, self.unmade = plan, plan.folder, unmade
         self.made = {factors.recipe: factors for factors in made}
-        self.calibrations = {found.variant: found.calibration for found in plan.on_disk}
+        self.calibrations = {variant: found.calibration for variant, found in plan.on_disk.items()}
         self.calibrations |= {v: self.made[v.recipe].calibration for v in plan.variants if v.recipe in self.made}
         self.dense, self.on_steps = Variant(), on_steps
 
@@ -66,9 +66,9 @@ class Run:
             if due or self.plan.is_due(self.dense):
                 with failing(self.folder, [self.plan.parts[v, d] for v in (self.dense, *due) for d in self.plan.data]):
                     self._own(due)
-            for found in self.plan.on_disk:
-                if self.plan.is_due(found.variant):
-                    self._on_disk(found)
+            for variant, found in self.plan.on_disk.items():
+                if self.plan.is_due(variant):
+                    self._on_disk(variant, found)
             self._macros()
         self.folder.write_table(NAME, COLUMNS)
 
@@ -152,9 +152,9 @@ class Run:
         )
         return np.ascontiguousarray(ends.found_VQW[:, 0])
 
-    def _on_disk(self, found: OnDisk) -> None:
+    def _on_disk(self, variant: Variant, found: OnDisk) -> None:
         """A checkpoint as transformers runs it."""
-        plan, variant = self.plan, found.variant
+        plan = self.plan
         data = [each for each in plan.data if plan.is_due(variant, each)]
         model: Any = None
         for each in data:  # the first loads it
@@ -218,8 +218,7 @@ class Run:
             self._finish(variant, data, row, {}, 0.0)
 
     def _finish(self, variant: Variant, data: DataSet, row: Row, arrays: Mapping[str, Vector], seconds: float) -> None:
-        ordered = {column: row[column] for column in COLUMNS}
-        self.folder.finish(self.plan.parts[variant, data], {NAME: [ordered]}, arrays, seconds)
+        self.folder.finish(self.plan.parts[variant, data], {NAME: [row]}, arrays, seconds)
 
     def _array(self, variant: Variant, data: DataSet, name: str) -> Vector | None:
         part = self.plan.parts[variant, data]

@@ -22,9 +22,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from diag.asked import Asked
 from diag.compression.calibrating import Settings as CalibrationSettings
 from diag.compression.factors import Factors, Source, Unmade, calibration_of, recipes
+from diag.compression.requests import ModelRequest
 from diag.declare import parse
 from diag.inputs.texts import text_notes, text_of
 from diag.jobs.work import said
@@ -49,7 +49,7 @@ MakeFactors = Callable[[Sequence[Recipe], Source], list[Factors]]
 
 
 @dataclass(frozen=True)
-class Request(Asked):
+class Request(ModelRequest):
     """One command as typed."""
 
     model: str
@@ -169,15 +169,12 @@ class SuperWeights:
     def execute(self, on_part: Callable[[str], None], on_window: Callable[[int], None]) -> None:
         """What is pending, and the tables."""
         for part in [part for part in self.folder.pending() if self.folder.outcomes[part.key].state == "pending"]:
-            followed, kind = self.parts[part], part.name.partition("-")[0]
-            if kind == "recovery":
-                assert followed is not None
-                self._do(part, lambda f=followed: (self._recovery(f), {}))  # type: ignore[misc]
-            elif kind == "methods":
-                assert followed is not None
-                self._do(part, lambda f=followed: (self._methods(f), {}))  # type: ignore[misc]
+            followed = self.parts[part]
+            if followed is None:
+                self._do(part, lambda part=part: (self._ablation(part, on_window), {}))  # type: ignore[misc]
             else:
-                self._do(part, lambda p=part: (self._ablation(p, on_window), {}))  # type: ignore[misc]
+                work = self._recovery if part.name.startswith("recovery-") else self._methods
+                self._do(part, lambda work=work, followed=followed: (work(followed), {}))  # type: ignore[misc]
             on_part(part.key)
         self.write_tables()
 
@@ -190,9 +187,7 @@ class SuperWeights:
     def _do(self, part: Part, work: Callable[[], tuple[Tables, Arrays]]) -> None:
         started = time.perf_counter()
         try:
-            tables, arrays = work()
-            whole = {name: [{c: row.get(c) for c in TABLES[name]} for row in rows] for name, rows in tables.items()}
-            self.folder.finish(part, whole, arrays, time.perf_counter() - started)
+            self.folder.finish(part, *work(), time.perf_counter() - started)
         except OSError:
             raise
         except Exception as error:

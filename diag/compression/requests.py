@@ -16,7 +16,7 @@ from tdmoe.problems import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class ModelRequest:
     """Where a command runs, and where its results go."""
 
     layers: str | None = None
@@ -35,7 +35,7 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskedVariants(Asked):
+class VariantsRequest(ModelRequest):
     """Models that a command measures beside the dense one: of recipes, and compressed checkpoints."""
 
     recipes: Sequence[Recipe] = ()
