@@ -73,41 +73,24 @@ def cases(
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What all rows of a run have in common. `routers` are the layers that have one; `shown`: its logits are known.
+    """What all rows of a run have in common: columns, layers that have a router, whether its logits are shown."""
 
-    `counted` is what bits saved are of.
-    """
-
-    windows: int
-    window: int
-    text: str
-    dtype: str
+    columns: Row
     routers: frozenset[int]
     shown: bool
-    counted: str
 
 
-def rows(
-    case: Case, sums: Sums, number: int, about: Circumstances, bits_saved: float | None, calibration: str
-) -> list[Row]:
-    """A row a layer."""
-    variant = case.variant
-    last = max(variant.layers, default=sums.count_VL.shape[1] - 1)
+def rows(case: Case, sums: Sums, number: int, about: Circumstances, known: Row) -> list[Row]:
+    """A row a layer; `known` has the columns of the case alone."""
+    variant, layers = case.variant, sums.count_VL.shape[1]
+    common = case.labels | about.columns | known
+    common |= {"projections": variant.projections, "checkpoint": variant.checkpoint}
     found = []
-    for layer in range(sums.count_VL.shape[1]):
-        means = dict(zip(QUANTITIES, sums.means(number, layer), strict=True))
-        row = dict(case.labels)
-        for name, (mean, stderr) in means.items():
-            row[name] = mean
-            row["angle_stderr" if name == "angle_deg" else f"{name}_stderr"] = stderr
-        row |= {
-            **{"layer": layer, "after_last": int(layer == last), "bits_saved": bits_saved},
-            **{"tokens": about.windows * about.window, "windows": about.windows, "text": about.text},
-            **{"dtype": about.dtype, "projections": variant.projections, "checkpoint": variant.checkpoint},
-            **{"calibration": calibration, "bits_saved_of": about.counted},
-            "status": _status(row, layer, about),
-        }
-        found.append(row)
+    for layer in range(layers):
+        row = common | {"layer": layer, "after_last": int(layer == max(variant.layers, default=layers - 1))}
+        for name, (mean, stderr) in zip(QUANTITIES, sums.means(number, layer), strict=True):
+            row |= {name: mean, "angle_stderr" if name == "angle_deg" else f"{name}_stderr": stderr}
+        found.append(row | {"status": _status(row, layer, about)})
     return found
 
 

@@ -138,7 +138,7 @@ class Drift(VariantsPlan):
             return
         seconds = (time.perf_counter() - started) / len(due)
         for number, case in enumerate(due):
-            found = rows(case, sums, number, about, *self._about(case.variant, made))
+            found = rows(case, sums, number, about, self._known(case.variant, made))
             self.folder.finish(case.part, {NAME: found}, {}, seconds)
         partial.forget(self.folder.path)
 
@@ -213,9 +213,9 @@ class Drift(VariantsPlan):
                 on_step=lambda step: on_steps(len(step.ids_BT)),
                 on_resume=lambda done: on_steps(done * depth),
             )
-        shown, counted = shows_logits(walk.model), denominator(self.checkpoint)
-        text, routers = Path(self.request.text).name, frozenset(walk.experts)
-        return sums, Circumstances(windows, window, text, self._dtype, routers, shown, counted)
+        columns = {"windows": windows, "tokens": windows * window, "text": Path(self.request.text).name}
+        columns |= {"dtype": self._dtype, "bits_saved_of": denominator(self.checkpoint)}
+        return sums, Circumstances(columns, frozenset(walk.experts), shows_logits(walk.model))
 
     def _walk(self, model: Any, checkpoint: Checkpoint, dtype: str) -> Walk:
         """A model's walk, whole in memory or by layer."""
@@ -249,13 +249,17 @@ class Drift(VariantsPlan):
         shape = self.windows_WT.shape[1], self.arch.hidden, self._dtype
         return chunk_windows(self._batch_windows, *shape, 1 + len(self.due), self.request.memory)
 
-    def _about(self, variant: Variant, made: Mapping[Recipe, Factors]) -> tuple[float | None, str]:
+    def _known(self, variant: Variant, made: Mapping[Recipe, Factors]) -> dict[str, Any]:
         """Bits saved and calibration, where they are known."""
         if variant.recipe is not None:
             factors = made[variant.recipe]
-            return factors.bits_saved(variant.layers), factors.calibration
+            return {"bits_saved": factors.bits_saved(variant.layers), "calibration": factors.calibration}
         found = self.on_disk.get(variant)
-        return (None, "") if found is None else (found.saved.bits_saved, found.calibration)
+        return (
+            {"calibration": ""}
+            if found is None
+            else {"bits_saved": found.saved.bits_saved, "calibration": found.calibration}
+        )
 
 
 def check_tokenizer(found: OnDisk, tokenizer: Any, text: str) -> None:

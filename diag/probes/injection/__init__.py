@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diag.compression.calibrated import layer_sums
+from diag.compression.calibrated import layer_sums, statistics_of
 from diag.jobs.work import measure
 from diag.probes.injection import contrasts
 from diag.probes.injection.cells import Run
@@ -121,7 +121,7 @@ def summary(site: Site) -> Part:
 
 
 @dataclass
-class Bench:
+class LoadedModel:
     """The loaded model, its windows and statistics; measures one part after the other."""
 
     model: Any
@@ -206,12 +206,7 @@ class Bench:
         """W^ - W of a method, its factors not rounded."""
         method, options = methods.parse(text)
         stack = joint.open_named(self.checkpoint, self.arch, *place)
-        reader = joint.reader(stack, self.memory)
-        sums = layer_sums(self.statistics, place[0])
-        C_II, own = self._moments(place)
-        statistics = methods.StackStatistics(
-            C_II, own, sums.output_moment(place[1]), sums.tokens_E, sums.fisher([place[1]])
-        )
+        reader, statistics = joint.reader(stack, self.memory), statistics_of(self.statistics, stack)
         made = method.compress(reader, options, methods.Allotment(ratio), statistics, device="cpu")
         left_EOI: Tensor = made.members(0, stack.shape[0]).float() - whole_stack(reader, device="cpu")
         return left_EOI
@@ -241,12 +236,14 @@ def identity(site: Site, source: Source, settings: Settings) -> Row:
     return found | ({"methods": versions} if versions else {})
 
 
-def run_part(bench: Bench, folder: RunFolder[Part], job: Part, site: Site, source: Source, settings: Settings) -> None:
+def run_part(
+    loaded: LoadedModel, folder: RunFolder[Part], job: Part, site: Site, source: Source, settings: Settings
+) -> None:
     """Measure a part and save it."""
 
     def work() -> tuple[Tables, Arrays]:
         seed = int.from_bytes(hashlib.sha256(f"{settings.seed} {job.key}".encode()).digest()[:4])
-        rows, change_RW = bench.measure(site, source, settings, seed)
+        rows, change_RW = loaded.measure(site, source, settings, seed)
         return {NAME: rows}, {"change": change_RW}
 
     measure(folder, job, work)

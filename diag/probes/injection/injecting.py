@@ -19,7 +19,7 @@ from diag.inputs.texts import load_text
 from diag.jobs.work import failing
 from diag.models.open_model import OpenModel
 from diag.probes import injection
-from diag.probes.injection import Bench, Settings, Site, Source
+from diag.probes.injection import LoadedModel, Settings, Site, Source
 from diag.runs.folder import Part, RunFolder, digest
 from diag.runs.results import Row
 from tdmoe import methods, spec
@@ -106,9 +106,9 @@ class Injection(OpenModel):
         if pending:
             with failing(self.folder, pending):
                 self._check_statistics()
-                bench = self._bench()
+                loaded = self._loaded()
                 for job in pending:
-                    injection.run_part(bench, self.folder, job, *self.parts[job], self.settings)
+                    injection.run_part(loaded, self.folder, job, *self.parts[job], self.settings)
                     on_done(job)
         for site in self.sites:
             if injection.summary(site) in self.folder.pending():
@@ -121,9 +121,9 @@ class Injection(OpenModel):
         for key, message in [] if self.calibration is None else self.calibration.folder.failures():
             raise WeightError(f"{key}: {message}")
 
-    def _bench(self) -> Bench:
+    def _loaded(self) -> LoadedModel:
         model = self.load("float32")
-        return Bench(model, self.windows_WT, self._statistics, self.checkpoint, self.arch, self.request.memory)
+        return LoadedModel(model, self.windows_WT, self._statistics, self.checkpoint, self.arch, self.request.memory)
 
     def _sites(self) -> list[Site]:
         """All layers together, and single ones; all projections together, and with --apart each by itself."""
