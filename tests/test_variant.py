@@ -65,7 +65,9 @@ class Mean:
         self.total, self.seen = arrays["total"], [-windows] * 3
 
 
-@pytest.mark.parametrize(("identity", "fresh", "resumes"), [("same", False, True), ("other", False, False), ("same", True, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("identity", "fresh", "resumes"), [("same", False, True), ("other", False, False), ("same", True, False)]
+)
 def test_a_pass_goes_on_where_its_saved_sums_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, identity: str, fresh: bool, resumes: bool
 ) -> None:

@@ -13,9 +13,7 @@ they were after it.
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diag.compression.calibrated import layer_sums, statistics_of
-from diag.jobs.work import measure
-from diag.probes.injection import contrasts
-from diag.probes.injection.cells import Run
-from diag.runs.folder import Part, RunFolder, digest
-from diag.runs.results import Arrays, Row, Tables
+from diag.runs.folder import Part, digest
+from diag.runs.results import Row
 from diag.statistics.evaluation import mean, model_losses
 from tdmoe import methods
 from tdmoe.checkpoint.reader import Checkpoint
@@ -80,8 +75,13 @@ class Site:
         return {"scope": self.scope, "layer": layer, "projection": ",".join(self.projections)}
 
     @property
+    def summary(self) -> Part:
+        """The part that holds its statistics."""
+        return Part(CONTRASTS, self.name, tuple(self.labels.items()))
+
+    @property
     def name(self) -> str:
-        """Of its parts' files."""
+        """Name in its parts' files."""
         where = f"l{self.layers[0]:03d}" if self.scope == "one" else "all"
         return f"{where}-{'.'.join(self.projections)}"
 
@@ -113,11 +113,6 @@ def part(site: Site, source: Source, number: int) -> Part:
     kind = source.family.replace("_", "-") if source.seed is not None else "method"
     labels = {"family": source.family, **site.labels, "seed": source.seed}
     return Part(NAME, f"{site.name}-{kind}-{number}", tuple(labels.items()))
-
-
-def summary(site: Site) -> Part:
-    """Of the statistics of a site."""
-    return Part(CONTRASTS, site.name, tuple(site.labels.items()))
 
 
 @dataclass
@@ -234,29 +229,3 @@ def identity(site: Site, source: Source, settings: Settings) -> Row:
     }
     versions = methods.versions([source.family] if source.seed is None else [])
     return found | ({"methods": versions} if versions else {})
-
-
-def run_part(
-    loaded: LoadedModel, folder: RunFolder[Part], job: Part, site: Site, source: Source, settings: Settings
-) -> None:
-    """Measure a part and save it."""
-
-    def work() -> tuple[Tables, Arrays]:
-        seed = int.from_bytes(hashlib.sha256(f"{settings.seed} {job.key}".encode()).digest()[:4])
-        rows, change_RW = loaded.measure(site, source, settings, seed)
-        return {NAME: rows}, {"change": change_RW}
-
-    measure(folder, job, work)
-
-
-def summarise(folder: RunFolder[Part], site: Site, parts: Mapping[Part, tuple[Site, Source]], seed: int) -> None:
-    """The statistics of a site, from its finished parts."""
-    started = time.perf_counter()
-    runs = [
-        Run(row, change_W)
-        for job, (where, _) in parts.items()
-        if where == site and folder.outcomes[job.key].state == "done"
-        for row, change_W in zip(folder.outcomes[job.key].tables[NAME], folder.arrays(job)["change"], strict=True)
-    ]
-    rows = [site.labels | row for row in contrasts.summarise(runs, seed)] if runs else []
-    folder.finish(summary(site), {CONTRASTS: rows}, {}, time.perf_counter() - started)

@@ -5,8 +5,10 @@ The statistics of the inputs come from a calibration in a run folder of its own,
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from diag.compression import calibrated, calibrating
@@ -16,12 +18,13 @@ from diag.compression.requests import ModelRequest
 from diag.declare import parse
 from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
 from diag.inputs.texts import load_text
-from diag.jobs.work import failing
+from diag.jobs.work import failing, measure
 from diag.models.open_model import OpenModel
 from diag.probes import injection
-from diag.probes.injection import LoadedModel, Settings, Site, Source
+from diag.probes.injection import LoadedModel, Settings, Site, Source, contrasts
+from diag.probes.injection.cells import Run
 from diag.runs.folder import Part, RunFolder, digest
-from diag.runs.results import Row
+from diag.runs.results import Arrays, Row, Tables
 from tdmoe import methods, spec
 from tdmoe.problems import InputError, WeightError
 from tdmoe.runtime.injection import DESIGNS, FAMILIES
@@ -101,20 +104,34 @@ class Injection(OpenModel):
         """Measure what is pending, then the statistics of every site that has changed, and write the tables."""
         pending = [job for job in self.folder.pending() if job in self.parts]
         changed = {self.parts[job][0] for job in pending}
-        self.folder.forget([injection.summary(site) for site in self.sites if site in changed])
+        self.folder.forget([site.summary for site in self.sites if site in changed])
         self.folder.begin()
         if pending:
             with failing(self.folder, pending):
                 self._check_statistics()
                 loaded = self._loaded()
                 for job in pending:
-                    injection.run_part(loaded, self.folder, job, *self.parts[job], self.settings)
+                    measure(self.folder, job, partial(self._measured, loaded, job))
                     on_done(job)
         for site in self.sites:
-            if injection.summary(site) in self.folder.pending():
-                injection.summarise(self.folder, site, self.parts, self.request.seed)
+            if site.summary in self.folder.pending():
+                measure(self.folder, site.summary, partial(self._contrasts, site))
         self.folder.write_table(injection.NAME, injection.COLUMNS, lambda job: job in self.parts)
         self.folder.write_table(injection.CONTRASTS, injection.CONTRAST_COLUMNS, lambda job: job not in self.parts)
+
+    def _measured(self, loaded: LoadedModel, job: Part) -> tuple[Tables, Arrays]:
+        seed = int.from_bytes(hashlib.sha256(f"{self.settings.seed} {job.key}".encode()).digest()[:4])
+        rows, change_RW = loaded.measure(*self.parts[job], self.settings, seed)
+        return {injection.NAME: rows}, {"change": change_RW}
+
+    def _contrasts(self, site: Site) -> tuple[Tables, Arrays]:
+        """The statistics of a site, from its finished parts."""
+        runs: list[Run] = []
+        for job in [job for job, (where, _) in self.parts.items() if where == site]:
+            rows, changes = self.folder.outcomes[job.key].tables.get(injection.NAME, []), self.folder.arrays(job)
+            runs += [Run(row, change_W) for row, change_W in zip(rows, changes.get("change", ()), strict=True)]
+        found = contrasts.summarise(runs, self.request.seed) if runs else []
+        return {injection.CONTRASTS: [site.labels | row for row in found]}, {}
 
     def _check_statistics(self) -> None:
         """WeightError where the calibration that was made for this failed."""
@@ -217,7 +234,7 @@ class Injection(OpenModel):
         }
         for site in self.sites:
             members = [identities[job] for job, (where, _) in self.parts.items() if where == site]
-            identities[injection.summary(site)] = {
+            identities[site.summary] = {
                 "probe_version": injection.CONTRASTS_VERSION,
                 "settings": digest(members),
             }
