@@ -81,7 +81,6 @@ class Plan(OpenModel):
             self.steps = steps(self.frame, request.ladder)
             names = switches(chosen, self.frame.alignment)
             self.game: Game | None = game(names, request.shapley, request.ladder == FULL, request.seed)
-            self.players = names
             self.sources = self._sources()
             self._check_steps()
             self.parts = {
