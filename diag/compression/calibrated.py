@@ -115,7 +115,7 @@ def stack_variant(
 
 @lru_cache(maxsize=8)
 def _seen(folder: Path) -> str:
-    """What methods see of a calibration's text; the text's name stands for it where it is not there any more."""
+    """Key of what methods see of a calibration's text; the text's name stands for it where it is not there any more."""
     about = config(folder)
     settings = Settings(**{field.name: about[field.name] for field in fields(Settings)})
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ BATCH_TOKENS = 8192  # through the model at once
 
 @dataclass(frozen=True)
 class Settings:
-    """What changes the statistics."""
+    """Settings that change the statistics."""
 
     text: str = CALIBRATION_TEXT
     tokens: int = CALIBRATION_TOKENS
@@ -52,7 +53,7 @@ class Settings:
     outputs: bool = False
 
     def seen(self, window: int) -> str:
-        """What a method sees of it, in windows of so many tokens: the same for the same content of texts."""
+        """Key of what a method sees, in windows of so many tokens: the same for the same content of texts."""
         content = digest(text_of("--calibration-text", self.text))
         return f"{content} {self.tokens} {window} {self.weighting}"
 
@@ -92,7 +93,7 @@ class Calibration(OpenModel):
         return notes
 
     def notes(self) -> list[str]:
-        """What differs from what was asked."""
+        """Differences from what was asked."""
         notes, found = self.notes_on(self.settings.text, self.windows_WT, self.settings.tokens), self.windows_WT.numel()
         if found < FEW * self.arch.hidden:
             notes.append(
@@ -116,7 +117,7 @@ class Calibration(OpenModel):
 
     @property
     def sums_bytes(self) -> int:
-        """Of all layers together, on the device."""
+        """Bytes of the sums of all layers, on the device."""
         experts, hidden, width = self.arch.experts, self.arch.hidden**2, self.arch.width**2
         inputs = hidden * (experts if self.settings.per_expert == "all" else 1)
         downs = width * (experts if self.settings.per_expert != "none" else 1)
@@ -152,15 +153,19 @@ class Calibration(OpenModel):
         batch = 1 if given.outputs else batch_windows(BATCH_TOKENS, length)  # a backward pass keeps activations
         resumed = Resumed(self.folder.path, self.folder.identities[self.folder.jobs[0]])
         how: dict[str, Any] = {name: getattr(given, name) for name in ("weighting", "per_expert", "outputs")}
+        run: list[Callable[[Tensor], None]] = []
+
+        def resume(windows: int) -> None:
+            """Collect on top of what an earlier run left."""
+            run.append(collected.enter_context(collecting(model, sums.moments, layers=self.layers, **how)))
+            on_tokens(windows * length)
 
         def observe(window_BT: Tensor, first: int) -> None:
-            run(window_BT)
+            run[0](window_BT)
             on_tokens(window_BT.numel())
 
-        with collecting(model, sums.moments, layers=self.layers, **how) as run:
-            resumed.run(
-                self.windows_WT, sums, observe, chunk=batch, on_resume=lambda windows: on_tokens(windows * length)
-            )
+        with ExitStack() as collected:
+            resumed.run(self.windows_WT, sums, observe, chunk=batch, on_resume=resume)
         return sums.moments
 
     def _row(self, job: Job, sums: LayerMoments, tokens: int) -> dict[str, Any]:

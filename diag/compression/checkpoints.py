@@ -74,7 +74,7 @@ def open_compressed(path: Path, original: Checkpoint, same: Sequence[str] = tupl
 
 
 def _about(option: str, folder: Path) -> Mapping[str, Any]:
-    """What `compress` wrote of it, nothing where another tool did; InputError where it has not finished."""
+    """Facts that `compress` wrote of it, nothing where another tool did; InputError where it has not finished."""
     written = (folder.parent if folder.name == DENSE else folder) / ABOUT
     if not written.is_file():
         return {}

@@ -59,7 +59,7 @@ def split_specs(text: str) -> list[str]:
 
 
 def calibration_of(recipes: Iterable[Recipe], asked: CalibrationSettings) -> CalibrationSettings | None:
-    """What is asked for, or None where no recipe needs it."""
+    """Calibration asked for, or None where no recipe needs it."""
     return asked if any(map(needs_calibration, recipes)) else None
 
 
@@ -78,7 +78,7 @@ class Unmade(WeightError):
 
 @dataclass(frozen=True)
 class Source:
-    """Where factors come from: model, layers, projections, calibration; None for no calibration."""
+    """Source of factors: model, layers, projections, calibration; None for no calibration."""
 
     opened: OpenModel
     model: str
@@ -99,7 +99,7 @@ class Source:
 
     @cached_property
     def seen(self) -> str:
-        """What methods see of texts."""
+        """Key of what methods see of texts."""
         asked = self.calibration
         return "" if asked is None else asked.seen(window_of(self.opened.checkpoint.config, asked.window))
 
@@ -143,7 +143,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Factors:
-    """Of one recipe, on disk. `rows` are those of compression.csv."""
+    """Factors of one recipe, on disk. `rows` are those of compression.csv."""
 
     recipe: Recipe
     folder: Path
@@ -155,7 +155,7 @@ class Factors:
 
     @staticmethod
     def of(compression: Compression) -> Factors:
-        """Of a finished one."""
+        """Factors of a finished compression."""
         session, command = compression.session, compression.command
         stacks: dict[int, list[str]] = {}
         dense: dict[int, int] = {}
@@ -169,7 +169,7 @@ class Factors:
 
     @property
     def layer_parameters(self) -> int:
-        """Those of the largest layer."""
+        """Parameters of the largest layer."""
         by_layer: dict[int, int] = {}
         for row in self.rows:
             by_layer[row["layer"]] = by_layer.get(row["layer"], 0) + int(row["parameters"])

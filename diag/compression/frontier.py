@@ -68,6 +68,6 @@ def run(
 
 
 def from_arrays(arrays: Mapping[str, NDArray[np.float64]]) -> Frontier:
-    """What `run` saved."""
+    """Frontier that `run` saved."""
     parameters, ranks = (arrays[name].astype(np.int64) for name in ("parameters", "ranks"))
     return Frontier(parameters, ranks, arrays["squared"])

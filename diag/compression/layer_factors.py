@@ -32,7 +32,7 @@ class LayerFactors:
         self.walk.resident = self._dense
 
     def of(self, recipe: Recipe, layers: Sequence[int]) -> Replaced:
-        """What a walk replaces; to be asked for a layer while that one is walked."""
+        """Modules that a walk puts in; to be asked for a layer while that one is walked."""
         return _LayerModules(self._modules, recipe, layers)
 
     def _resident(self, layer: int) -> AbstractContextManager[None]:

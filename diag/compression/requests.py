@@ -17,7 +17,7 @@ from tdmoe.problems import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRequest:
-    """Where a command runs, and where its results go."""
+    """Place where a command runs, and where its results go."""
 
     layers: str | None = None
     device: str = "auto"
@@ -30,7 +30,7 @@ class ModelRequest:
 
     @property
     def folder(self) -> dict[str, Any]:
-        """What `OpenModel.run_folder` takes of it."""
+        """Arguments of `OpenModel.run_folder`."""
         return {"out": self.out, "given": self.out_given, "command_line": self.command_line, "seed": self.seed}
 
 
@@ -56,6 +56,6 @@ class VariantsRequest(ModelRequest):
     def source(
         self, opened: OpenModel, model: str, layers: Sequence[int], calibration: CalibrationSettings | None
     ) -> Source:
-        """Where the factors of the recipes come from."""
+        """Source of the factors of the recipes."""
         how = (self.memory, self.seed, self.revision, self.command_line)
         return Source(opened, model, layers, self.projections, calibration, *how)

@@ -108,7 +108,7 @@ class Sensitivity:
         self.folder.write_table(TABLE, COLUMNS)
 
     def weights(self) -> list[float]:
-        """Of the stacks, in the order of the session."""
+        """Weights of the stacks, in the order of the session."""
         found = [float(row["sensitivity"]) for row in self.folder.rows(TABLE)]
         least = FLOOR * float(np.median([s for s in found if s > 0] or [1.0]))
         return [max(least, s) for s in found]
@@ -155,5 +155,5 @@ class Sensitivity:
 
 
 def key(job: Job) -> str:
-    """Of a stack, whatever is done to it."""
+    """Key of a stack, whatever is done to it."""
     return f"{job.layer} {job.projection}"

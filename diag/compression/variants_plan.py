@@ -36,7 +36,7 @@ class VariantsPlan(OpenModel):
         return found.variant
 
     def variant_identity(self, variant: Variant) -> dict[str, Any]:
-        """What a result of a variant depends on, of the variant itself."""
+        """Part of a result's identity: the variant and how it is made."""
         found = {"variant": self.source.made(variant)}
         if variant in self.on_disk:
             found["checkpoint"] = self.on_disk[variant].identity

@@ -62,11 +62,11 @@ class OpenModel:
         return self.model.name
 
     def notes(self) -> list[str]:
-        """What is odd about the model, but does not stop a run."""
+        """Notes on what is odd about the model, but does not stop a run."""
         return list(self._notes)
 
     def notes_on(self, text: str, windows_WT: Tensor, tokens: int) -> list[str]:
-        """The same, then what of --text is read otherwise than it stands there, and whether it is too short."""
+        """Notes, then what of --text is read otherwise than it stands there, and whether it is too short."""
         notes, found = [*self._notes, *text_notes(("--text", text))], windows_WT.numel()
         if tokens - found >= windows_WT.shape[1]:
             notes.append(f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {tokens:,}")
@@ -86,7 +86,7 @@ class OpenModel:
         return load_model(self.model, self.checkpoint.files, self.device, dtype)
 
     def run_dtype(self, asked: str) -> str:
-        """What the model runs in: `asked`, or for auto its own, bfloat16 where that is not one to run in.
+        """Type that the model runs in: `asked`, or for auto its own, bfloat16 where that is not one to run in.
 
         Where config.json does not say it, its own is that of its first tensor.
         """

@@ -82,7 +82,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Frame:
-    """What steps depend on: `share` of the targeted stacks in what is counted of the model.
+    """Facts that steps depend on: `share` of the targeted stacks in what is counted of the model.
 
     `shapes` are those of the targeted projections.
     """

@@ -94,7 +94,7 @@ class Plan(OpenModel):
 
     @cached_property
     def frame(self) -> Frame:
-        """What the steps depend on."""
+        """Facts that the steps depend on."""
         chosen = self.projections.split(",")
         shapes = [self.arch.shape(name) for name in chosen]
         joined = [JOINT] if set(MEMBERS[JOINT]) <= set(chosen) else []
@@ -149,7 +149,7 @@ class Plan(OpenModel):
 
     @property
     def bits_removed(self) -> float:
-        """What the ratio removes of the model's stored bits, where the factors are stored as the weights are."""
+        """Share that the ratio removes of the model's stored bits, where the factors are stored as the weights are."""
         return self.request.ratio * self.frame.share
 
     def described(self) -> list[str]:
@@ -171,7 +171,7 @@ class Plan(OpenModel):
         return [*lines, "nothing was run"]
 
     def notes(self) -> list[str]:
-        """What differs from what was asked."""
+        """Differences from what was asked."""
         asked, found = self.request.windows, len(self.windows_WT)
         short = f"--text {self.request.text}: holds {found} whole windows, fewer than --windows {asked}"
         return [*super().notes(), *text_notes(("--text", self.request.text)), *([short] if found < asked else [])]
@@ -192,7 +192,7 @@ class Plan(OpenModel):
         return windows_WT
 
     def _sources(self) -> dict[str, Source]:
-        """By projections; all share one calibration, which collects what any model needs."""
+        """Sources by projections; all share one calibration, which collects what any model needs."""
         by_projections: dict[str, list[Recipe]] = {}
         for variant in self.variants:
             if variant.recipe is not None:

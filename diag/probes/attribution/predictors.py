@@ -70,7 +70,7 @@ def _predictor(error: str, kept: Sequence[Model], whole: int) -> dict[str, Any]:
 
 
 def rank_interval(value: float, count: int) -> Interval:
-    """Of a rank correlation of `count` > 3 pairs, 95 %."""
+    """95 % interval of a rank correlation of `count` > 3 pairs."""
     most = 1 - 12 / (count * (count**2 - 1))
     kept = min(max(value, -most), most)
     reach = NORMAL * math.sqrt((1 + kept**2 / 2) / (count - 3))

@@ -46,7 +46,7 @@ class SharedFactors:
         return self._made[recipe]
 
     def modes(self) -> None:
-        """What is due of the stacks' modes; a stack that fails leaves the others alone."""
+        """Measure what is due of the stacks' modes; a stack that fails leaves the others alone."""
         plan = self.plan
         for variant in dict.fromkeys(plan.variant(step) for step in plan.steps):
             due = set(plan.due_modes)
@@ -70,7 +70,7 @@ class SharedFactors:
         return {}, mode_tails(joint.reader(stack, self.plan.request.memory), statistics.C_II, self.plan.device)
 
     def _same(self, variant: Variant) -> Factors | None:
-        """Those of another model of the plan that must be the same."""
+        """Factors of another model of the plan that must be the same."""
         assert variant.recipe is not None
         method, options = methods.parse(variant.recipe.method)
         if method.NAME != "tdmoe":
@@ -91,7 +91,7 @@ class SharedFactors:
         return stored_ranks(shape, ratio) == published_ranks(shape, ratio)
 
     def _of_twin(self, variant: Variant, **options: str) -> Factors | None:
-        """Of the model with these options changed; None where the plan has none, or it cannot be made."""
+        """Factors of the model with these options changed; None where the plan has none, or it cannot be made."""
         assert variant.recipe is not None
         twin = self.plan.of_recipe(
             replace(variant.recipe, method=changed(variant.method, **options)), variant.projections

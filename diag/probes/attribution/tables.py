@@ -24,7 +24,7 @@ LEAST_ORDERS = 8  # drawn, below which their spread says nothing
 
 
 def tables(plan: Plan) -> dict[str, list[Row]]:
-    """Of what is measured so far."""
+    """All tables, of what is measured so far."""
     found = {variant: _measurement(plan, variant) for variant in plan.variants}
     best = _best_combination(plan, found)
     steps = [*plan.steps, *([] if best is None else [best])]

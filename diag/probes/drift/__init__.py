@@ -73,7 +73,7 @@ def cases(
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What all rows of a run have in common: columns, layers that have a router, whether its logits are shown."""
+    """Facts that all rows of a run share: columns, layers that have a router, whether its logits are shown."""
 
     columns: Row
     routers: frozenset[int]

@@ -24,7 +24,7 @@ LOGITS = "router_logits"
 
 @dataclass
 class Routing:
-    """Of one layer and stream; None where the layer has no router, or the family does not show it."""
+    """Decision of one layer for one stream; None where the layer has no router, or the family does not show it."""
 
     chosen_TE: Tensor | None = None
     logits_TE: Tensor | None = None

@@ -71,7 +71,7 @@ class Drift(VariantsPlan):
 
     @property
     def due(self) -> list[Case]:
-        """What is still to be measured."""
+        """Cases still to be measured."""
         pending = {part.key for part in self.folder.pending()}
         return [case for case in self.cases if case.part.key in pending]
 
@@ -103,7 +103,7 @@ class Drift(VariantsPlan):
         return [*lines, f"weights of {self.held_bytes / 1e9:.2f} GB, held {how}; nothing was run"]
 
     def notes(self) -> list[str]:
-        """What differs from what was asked, or from what is expected."""
+        """Differences from what was asked, or from what is expected."""
         notes = self.notes_on(self.request.text, self.windows_WT, self.request.tokens)
         if self.due and self.by_layer:
             notes.append(
@@ -169,7 +169,7 @@ class Drift(VariantsPlan):
 
     @property
     def _other_dtype(self) -> str:
-        """What the dense model is run in to see what rounding does: its own, or float32 where it runs in that."""
+        """Type that shows what rounding does to the dense model: its own, or float32 where it runs in that."""
         return "float32" if self._dtype != "float32" else self.run_dtype("auto")
 
     def _casts(self) -> list[Case]:
@@ -223,7 +223,7 @@ class Drift(VariantsPlan):
         return load_walk(model, checkpoint, self.device, dtype, layer_memory=memory, watching=watching)
 
     def _model(self, case: Case, factors: LayerFactors) -> Replaced | Walk:
-        """What is walked: factors in the dense model, or a model of its own."""
+        """Factors in the dense model, or the walk of a model of its own."""
         if (recipe := case.variant.recipe) is not None:
             return factors.of(recipe, case.variant.layers)
         if case.is_cast:

@@ -58,7 +58,7 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Site:
-    """What is injected together: `scope` is all, or one layer."""
+    """Places that are injected together: `scope` is all, or one layer."""
 
     scope: str
     layers: tuple[int, ...]
@@ -88,7 +88,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a part's residual comes from: draw `seed` of a family, or a method (seed None)."""
+    """Origin of a part's residual: draw `seed` of a family, or a method (seed None)."""
 
     family: str
     seed: int | None
@@ -96,7 +96,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Settings:
-    """What changes the result of a part, beside its site and source."""
+    """Settings that change the result of a part, beside its site and source."""
 
     designs: tuple[str, ...]
     sizes: tuple[float, ...]
@@ -208,7 +208,7 @@ class LoadedModel:
 
 
 def check_method(text: str, ratio: float, stacks: Sequence[joint.Stack]) -> methods.Needs:
-    """What it needs of a calibration; InputError where it does not fit the stacks, or not stacks by themselves."""
+    """Needs of a method; InputError where it does not fit the stacks, or not stacks by themselves."""
     method, options = methods.parse(text)
     for option, plain in (("gate_up", "apart"), ("across", "uniform"), ("dense_layers", 0)):
         if getattr(options, option, plain) != plain:
@@ -222,7 +222,7 @@ def check_method(text: str, ratio: float, stacks: Sequence[joint.Stack]) -> meth
 
 
 def identity(site: Site, source: Source, settings: Settings) -> Row:
-    """What a part's result depends on."""
+    """Identity of a part's result."""
     found: dict[str, Any] = {
         "probe_version": VERSION,
         "settings": digest([asdict(site), asdict(source), asdict(settings)]),

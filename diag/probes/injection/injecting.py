@@ -89,12 +89,12 @@ class Injection(OpenModel):
             self.folder = self._folder()
 
     def notes(self) -> list[str]:
-        """What differs from what was asked."""
+        """Differences from what was asked."""
         return self.notes_on(self.request.text, self.windows_WT, self.request.tokens)
 
     @property
     def held_bytes(self) -> int:
-        """Of the model in float32, the copy of what is injected into, and the residual."""
+        """Bytes of the model in float32, the copy of what is injected into, and the residual."""
         width, hidden, experts = self.arch.width, self.arch.hidden, self.arch.experts
         largest = max(len(site.places) for site in self.sites)
         weights = sum(self.checkpoint.entry(name).nbytes for name in self.checkpoint.names())

@@ -74,7 +74,7 @@ class Plan(VariantsPlan):
 
     @property
     def due_variants(self) -> list[Variant]:
-        """Those of which something is to be measured with factors."""
+        """Variants of which something is to be measured with factors."""
         return [variant for variant in self.variants if self.is_due(variant)]
 
     @property
@@ -91,7 +91,7 @@ class Plan(VariantsPlan):
         return [*lines, f"{len(self.parts)} parts, {self.steps:,} windows and documents; nothing was run"]
 
     def notes(self) -> list[str]:
-        """What differs from what was asked."""
+        """Differences from what was asked."""
         asked = self.request.windows
         short = [
             f"--texts {data.name}: holds {len(ids_WT)} whole windows, fewer than --windows {asked}"
@@ -188,7 +188,7 @@ class Plan(VariantsPlan):
 
 
 def _known(name: str) -> str | None:
-    """Of a text that others have to complain of."""
+    """Content of a text; None where there is none, which others complain of."""
     try:
         return load_text(name)
     except ValueError:

@@ -199,7 +199,7 @@ class Run:
             self.on_steps(task.documents)
 
     def _macros(self) -> None:
-        """Of models whose tasks are all measured."""
+        """Average over tasks, of models whose tasks are all measured."""
         tasks = self.plan.tasks
         for variant, data in self.plan.parts:
             if data in self.plan.data or not self.plan.is_due(variant, data):
@@ -225,7 +225,7 @@ class Run:
         return self.folder.arrays(part)[name] if self.folder.outcomes[part.key].state == "done" else None
 
     def _attempt(self, variants: Sequence[Variant], data: DataSet, work: Callable[[], T]) -> T | None:
-        """What it gives, or None where it fails: then so do these, and the others go on."""
+        """Result of `work`, or None where it fails: then so do these parts, and the others go on."""
         try:
             return work()
         except Exception as error:

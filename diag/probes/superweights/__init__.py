@@ -40,7 +40,7 @@ RATIOS = "0.2,0.4,0.6"
 
 @dataclass(frozen=True)
 class Settings:
-    """What changes results. `text` is searched for spikes and gives the inputs' second moments."""
+    """Settings that change results. `text` is searched for spikes and gives the inputs' second moments."""
 
     prompt: str = "Apple Inc. is a worldwide tech company."  # of the published procedure
     text: str = "c4-calibration"

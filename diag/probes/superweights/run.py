@@ -124,7 +124,7 @@ class SuperWeights:
         ]
 
     def notes(self) -> list[str]:
-        """What differs from what was asked."""
+        """Differences from what was asked."""
         given = self.settings
         notes = self.opened.notes_on(given.text, self.windows_WT, given.tokens)
         notes += text_notes(("--eval-text", given.evaluation))
@@ -167,7 +167,7 @@ class SuperWeights:
                 self._fail(part, error)
 
     def execute(self, on_part: Callable[[str], None], on_window: Callable[[int], None]) -> None:
-        """What is pending, and the tables."""
+        """Do what is pending, and write the tables."""
         for part in [part for part in self.folder.pending() if self.folder.outcomes[part.key].state == "pending"]:
             followed = self.parts[part]
             if followed is None:
@@ -179,7 +179,7 @@ class SuperWeights:
         self.write_tables()
 
     def write_tables(self) -> None:
-        """Of all that is done; a part that failed is a row of its first table."""
+        """Write tables of all that is done; a part that failed is a row of its first table."""
         first = {"discovery": "superweights", "recovery": "entries", "methods": "recovery", "ablation": "ablation"}
         for table, columns in TABLES.items():
             self.folder.write_table(table, columns, lambda p, t=table: first[p.name.partition("-")[0]] == t)  # type: ignore[misc]
@@ -228,7 +228,7 @@ class SuperWeights:
             yield Followed(control, "control")
 
     def _control(self, taken: Sequence[Site]) -> Site | None:
-        """Of the middle layer without super weight, of the same kind if there is one, what got most tokens."""
+        """Projection with most tokens in the middle layer without super weight, of the same kind if there is one."""
         asked, busy = self.settings.control_layer, {site.layer for site in taken}
         layers = [n for n in self.layers if n not in busy and tokens_of(self.inputs, n).any()]
         alike = [n for n in layers if self._routed(n) == (taken[0].expert is not None)]
@@ -282,7 +282,7 @@ class SuperWeights:
 
     @cached_property
     def _source(self) -> Source:
-        """Of all layers that are followed: the same on every run."""
+        """Source of the factors of all layers that are followed: the same on every run."""
         given = self.settings
         return Source(
             self.opened,
