@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from diag.models.transformer import load_model, load_tokenizer
 from diag.runs.folder import RunFolder, Unit, digest
 from diag.runs.manifest import SCHEMA, make_manifest
 from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.problems import InputError
 from tdmoe.stacks.architecture import EXPERTS, Architecture, architecture, language_config
 from tdmoe.stacks.locate import check_stacks
 
@@ -104,6 +105,12 @@ class OpenModel:
         """(W, T) of a built-in text or a file; InputError, naming the `option` that gave it, where there is none."""
         content = text_of(option, text)
         return token_windows(self.tokenizer(), content, tokens, window_of(self.checkpoint.config, window))
+
+    def held_out(self, text: str, calibrated: Iterable[str], tokens: int, window: int | None) -> Tensor:
+        """`windows` of --text; InputError where it is one of the texts that something was calibrated on."""
+        if text_of("--text", text) in {text_of("--calibration-text", name) for name in calibrated}:
+            raise InputError(f"--text {text}: is the calibration text; give another, as wikitext2 or enwik8")
+        return self.windows("--text", text, tokens, window)
 
     def run_folder(
         self,

@@ -23,7 +23,7 @@ from diag.inputs.texts import text_notes, text_of
 from diag.inputs.windows import window_of
 from diag.lockstep.variant import Recipe, Variant
 from diag.models.open_model import OpenModel
-from diag.probes.attribution import MEASURED, NAME, STATISTICS_VERSION, TABLES, VERSION
+from diag.probes.attribution import NAME, STATISTICS_VERSION, TABLES, VERSION
 from diag.probes.attribution.game import Game, game
 from diag.probes.attribution.ladder import FULL, Frame, Step, alignment, check_kind, is_tucker, steps
 from diag.probes.attribution.switches import method, switches
@@ -179,11 +179,8 @@ class Plan(OpenModel):
     def _held_out(self) -> Tensor:
         """Windows of the text; InputError where it is the calibration's, or gives no two windows."""
         request = self.request
-        text = text_of("--text", request.text)
-        if text == text_of("--calibration-text", request.calibration.text):
-            raise InputError(f"--text {request.text}: is the calibration text; give another, as wikitext2 or enwik8")
         tokens = request.windows * window_of(self.checkpoint.config, request.window) or EVERYTHING
-        windows_WT = self.windows("--text", request.text, tokens, request.window)
+        windows_WT = self.held_out(request.text, [request.calibration.text], tokens, request.window)
         if len(windows_WT) < LEAST_WINDOWS:
             raise InputError(
                 f"--windows {request.windows}: are {len(windows_WT)} of --text {request.text}, intervals need "
@@ -271,8 +268,3 @@ class Plan(OpenModel):
             **{f"calibration {name}": value for name, value in asdict(collected).items()},
         }
         return self.run_folder(NAME, identities, config, tables=TABLES, **request.folder)
-
-    def measured(self, variant: Variant) -> dict[str, Any] | None:
-        """The row of a finished part."""
-        outcome = self.folder.outcomes[self.parts[variant].key]
-        return dict(outcome.tables[MEASURED][0]) if outcome.state == "done" else None

@@ -151,15 +151,11 @@ class Drift(VariantsPlan):
     def _held_out(self) -> Tensor:
         """Windows of the text; InputError where something was calibrated on it, or a checkpoint reads it otherwise."""
         request = self.request
-        text = text_of("--text", request.text)
         calibrated = {found.calibrated_on for found in self.on_disk.values() if found.calibrated_on}
         calibrated |= {self.calibration.text} if self.calibration is not None else set()
-        if text in {text_of("--calibration-text", name) for name in calibrated}:
-            raise InputError(f"--text {request.text}: is the calibration text; give another, as wikitext2 or enwik8")
-        windows_WT = self.windows("--text", request.text, request.tokens, request.window)
-        tokenizer = self.tokenizer()
+        windows_WT = self.held_out(request.text, calibrated, request.tokens, request.window)
         for found in self.on_disk.values():
-            check_tokenizer(found, tokenizer, text[:HEAD])
+            check_tokenizer(found, self.tokenizer(), text_of("--text", request.text)[:HEAD])
         return windows_WT
 
     @property
