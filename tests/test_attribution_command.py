@@ -359,7 +359,9 @@ def test_layer_by_layer_and_in_groups_as_all_at_once(work: Path, here: pytest.Mo
             assert run.by_layer == (memory == 4000)
             found.append(run.walked(dict(zip(plan.parts, [None, *made], strict=True))))
             chosen = {"dense": None, "a": made[0], "b": made[1], "c": made[1]}
-            sizes.append([len(group) for group in groups(chosen, "float32", memory)])
+            sizes.append(
+                [len(group) for group in groups(chosen, lambda factors: factors.layer_parameters, memory // 4 / 4)]
+            )
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6, atol=1e-6)
     assert sizes == [[4], [2, 2]]  # the same factors twice take no more room
     losses_VW = found[0][:, 0]

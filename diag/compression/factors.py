@@ -168,6 +168,11 @@ class Factors:
         return Factors(recipe, command.to, stacks, rows, dense, bits(session.checkpoint), said)
 
     @property
+    def parameters(self) -> int:
+        """Parameters of all factors."""
+        return sum(int(row["parameters"]) for row in self.rows)
+
+    @property
     def layer_parameters(self) -> int:
         """Parameters of the largest layer."""
         by_layer: dict[int, int] = {}

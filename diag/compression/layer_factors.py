@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self, TypeVar
 
-import torch
 from torch import nn
 
 from diag.compression.factors import Factors
@@ -61,19 +60,20 @@ class _LayerModules(dict[int, nn.Module]):
         return self._modules[self._recipe] if layer in self._layers else default
 
 
-def groups(made: Mapping[Key, Factors | None], dtype: str, memory: int) -> list[dict[Key, Factors | None]]:
-    """Models that are walked together: as many as have factors of a layer in a quarter of the memory.
+def groups(
+    made: Mapping[Key, Factors | None], parameters: Callable[[Factors], int], room: float
+) -> list[dict[Key, Factors | None]]:
+    """Models that are walked together: as many as have these parameters of their factors in the room.
 
-    A model without factors is the dense one.
+    A model without factors is the dense one; the same factors take room once.
     """
-    itemsize = int(getattr(torch, dtype).itemsize)
     found: list[dict[Key, Factors | None]] = [{}]
     taken: dict[Recipe, int] = {}
     for model, factors in made.items():
         new = {}
         if factors is not None and factors.recipe not in taken:
-            new = {factors.recipe: itemsize * factors.layer_parameters}
-        if taken and new and sum(taken.values()) + sum(new.values()) > memory // 4:
+            new = {factors.recipe: parameters(factors)}
+        if taken and new and sum(taken.values()) + sum(new.values()) > room:
             found.append({})
             taken = new
         else:

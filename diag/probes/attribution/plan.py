@@ -16,7 +16,7 @@ from diag.compression import compressing
 from diag.compression.calibrating import VERSION as CALIBRATION
 from diag.compression.calibrating import Settings as CalibrationSettings
 from diag.compression.factors import Source
-from diag.compression.requests import ModelRequest
+from diag.compression.plans import ModelRequest
 from diag.declare import parse
 from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
 from diag.inputs.texts import text_notes, text_of

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from diag.compression.factors import Factors
@@ -48,7 +49,8 @@ class Run:
                 self.folder.forget([self.plan.summary])
             made = self._made()
             self.factors.modes()
-            for group in groups(made, self.dtype, self.plan.request.memory):
+            room = self.plan.request.memory // 4 / getattr(torch, self.dtype).itemsize
+            for group in groups(made, lambda factors: factors.layer_parameters, room):
                 self._measure(group)
             measure(self.folder, self.plan.summary, lambda: (tables(self.plan), {}))
         for table, columns in TABLES.items():

@@ -18,8 +18,7 @@ from torch import Tensor
 from diag.compression.checkpoints import OnDisk
 from diag.compression.factors import Factors, Source, Unmade
 from diag.compression.layer_factors import LayerFactors
-from diag.compression.requests import VariantsRequest
-from diag.compression.variants_plan import VariantsPlan
+from diag.compression.plans import VariantsPlan, VariantsRequest
 from diag.declare import parse
 from diag.inputs.texts import text_of
 from diag.jobs.work import said

@@ -14,7 +14,7 @@ from pathlib import Path
 from diag.compression import calibrated, calibrating
 from diag.compression.calibrating import Calibration
 from diag.compression.factors import split_specs
-from diag.compression.requests import ModelRequest
+from diag.compression.plans import ModelRequest
 from diag.declare import parse
 from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
 from diag.inputs.texts import load_text

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from diag.compression.checkpoints import OnDisk
 from diag.compression.compressing import Saved
-from diag.compression.requests import VariantsRequest
-from diag.compression.variants_plan import VariantsPlan
+from diag.compression.plans import VariantsPlan, VariantsRequest
 from diag.declare import parse
 from diag.declare.defaults import CALIBRATION_TEXT
 from diag.inputs.texts import load_text, text_notes, text_of

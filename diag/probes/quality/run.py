@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from diag.compression.checkpoints import OnDisk
 from diag.compression.compressing import Saved
 from diag.compression.factors import Factors
+from diag.compression.layer_factors import groups
 from diag.jobs.work import failing, said
 from diag.lockstep.runner import Lockstep, Resumed, batch_windows, lockstep
 from diag.lockstep.variant import Recipe, Variant
@@ -83,15 +84,14 @@ class Run:
         model = plan.load(plan.dtype)
         walk = Walk(model)
         evaluator = Evaluator(model, plan.tokenizer()) if plan.tasks else None
-        for group in self._groups(due, model) if due else [[]]:
+        made = {variant: self.made[variant.recipe] for variant in due if variant.recipe is not None}
+        for group in groups(made, lambda factors: factors.parameters, self._room() / model.dtype.itemsize):
             modules = {
-                recipe: {layer: self.made[recipe].module(walk.experts[layer], layer) for layer in plan.sets[-1]}
-                for recipe in group
+                factors.recipe: {layer: factors.module(walk.experts[layer], layer) for layer in plan.sets[-1]}
+                for factors in {made[variant].recipe: made[variant] for variant in group}.values()
             }
             put: dict[Variant, Replaced] = {self.dense: {}}
-            for variant in due:
-                if variant.recipe in modules:
-                    put[variant] = {layer: modules[variant.recipe][layer] for layer in variant.layers}
+            put |= {v: {layer: modules[made[v].recipe][layer] for layer in v.layers} for v in group}
             for data in plan.texts:
                 self._walk(walk, data, {variant: found for variant, found in put.items() if plan.is_due(variant, data)})
             for data, task in plan.tasks.items():
@@ -103,22 +103,11 @@ class Run:
         recipe = variant.recipe
         return self.plan.saved() if recipe is None else self.plan.saved(self.made[recipe].bits_saved(variant.layers))
 
-    def _groups(self, due: Sequence[Variant], model: Any) -> Iterator[list[Recipe]]:
-        """Recipes whose factors fit beside the dense model together."""
+    def _room(self) -> float:
+        """Bytes of factors that fit beside the dense model."""
         if self.plan.device == "cpu":
-            free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-        else:
-            free = torch.cuda.mem_get_info(self.plan.device)[0]
-        group: list[Recipe] = []
-        taken = 0.0
-        for recipe in dict.fromkeys(variant.recipe for variant in due if variant.recipe is not None):
-            size = model.dtype.itemsize * sum(int(row["parameters"]) for row in self.made[recipe].rows)
-            if group and taken + size > ROOM * free:
-                yield group
-                group, taken = [], 0.0
-            group.append(recipe)
-            taken += size
-        yield group
+            return ROOM * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        return ROOM * float(torch.cuda.mem_get_info(self.plan.device)[0])
 
     def _walk(self, walk: Walk, data: DataSet, put: Mapping[Variant, Replaced]) -> None:
         """All that are due on a text, in one walk over it."""

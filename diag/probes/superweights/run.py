@@ -24,7 +24,7 @@ from torch import Tensor
 
 from diag.compression.calibrating import Settings as CalibrationSettings
 from diag.compression.factors import Factors, Source, Unmade, calibration_of, recipes
-from diag.compression.requests import ModelRequest
+from diag.compression.plans import ModelRequest
 from diag.declare import parse
 from diag.inputs.texts import text_notes, text_of
 from diag.jobs.work import said
