@@ -17,7 +17,7 @@ _PUBLIC = {
     "Request": "diag.jobs.session",
     "Session": "diag.jobs.session",
     "StackSettings": "diag.declare.probe",
-    "Walk": "diag.models.walk",
+    "Walk": "diag.lockstep.walk",
     "diagnose": "diag.diagnosis",
     "register": "diag.declare.probe",
     "setting": "diag.declare.setting",

@@ -15,8 +15,10 @@ from zoo import FAMILIES, build, save
 
 import diag.compression.calibrating
 from diag.compression.calibrating import Calibration, Request, Settings, from_arrays
+from diag.lockstep import runner
 from diag.models.model import resolve
 from diag.models.transformer import load_model
+from diag.runs import partial
 from tdmoe.runtime.calibration import calibrate as calibrate_model
 from tdmoe.runtime.calibration import experts_modules
 
@@ -69,17 +71,17 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_the_same_bytes(
     monkeypatch.setattr(diag.compression.calibrating, "BATCH_TOKENS", 256)
     whole = calibrate(*SMALL, "--out", tmp_path / "whole")
     assert whole.code == 0
-    monkeypatch.setattr(diag.compression.calibrating, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(diag.compression.calibrating, "SAVE_SPACING", 0.0)
-    original, calls = Calibration._save_partial, []
+    monkeypatch.setattr(runner, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "SAVE_SPACING", 0.0)
+    original, calls = partial.save, []
 
-    def stop(self: Calibration, moments: object) -> None:
-        original(self, moments)
+    def stop(*arguments: object) -> None:
+        original(*arguments)
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Calibration, "_save_partial", stop)
+    monkeypatch.setattr(partial, "save", stop)
     stopped = calibrate(*SMALL, "--out", tmp_path / "o")
     assert stopped.code == 130 and (tmp_path / "o" / "partial.safetensors").is_file() and not results(tmp_path / "o")
     again = calibrate(*SMALL, "--out", tmp_path / "o")

@@ -14,10 +14,11 @@ from tiny import single_thread
 from torch import Tensor, nn
 from zoo import EXPERTS, FAMILIES, HIDDEN, build
 
-from diag.models.walk import Walk
+from diag.lockstep.runner import Lockstep
+from diag.lockstep.walk import Walk
 from diag.probes.drift.routing import Routing, watching
-from diag.probes.drift.run import add_layer
-from diag.probes.drift.statistics import QUANTITIES, Sums, agreement, angles, compared, js_distance, norm_ratios
+from diag.probes.drift.statistics import QUANTITIES, Sums, agreement, compared, js_distance
+from diag.statistics.streams import angles, norm_ratios
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -97,13 +98,9 @@ def test_routing_that_cannot_be_compared_is_not_a_number() -> None:
 
 def measured(dense: Any, others: list[Any], variants: list[Any], ids_BT: Tensor) -> Sums:
     """Variants, then other models, in lockstep with the dense one."""
-    walks = [Walk(model, watch=watching(model)) for model in (dense, *others)]
-    sums = Sums.empty(len(variants) + len(others), len(walks[0].layers))
-    numbers = list(range(len(variants))), list(range(len(variants), len(variants) + len(others)))
-    batches = list(ids_BT.split(2))
-    own = walks[0].steps(batches, variants)
-    for (layer, _, streams), *rest in zip(own, *(walk.steps(batches) for walk in walks[1:]), strict=True):
-        add_layer(sums, layer, streams, [found[0] for _, _, found in rest], *numbers)
+    own, *walks = [Walk(model, watch=watching(model)) for model in (dense, *others)]
+    sums = Sums.empty(len(variants) + len(others), len(own.layers))
+    Lockstep(own, [*variants, *walks], 2).observe(ids_BT, 0, sums, lambda step: None)
     return sums
 
 

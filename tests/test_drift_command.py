@@ -24,7 +24,8 @@ from torch import Tensor
 import tdmoe.hub  # noqa: F401
 from diag.cli import app as cli
 from diag.inputs.texts import load_text
-from diag.probes.drift import run as drift_run
+from diag.lockstep import runner
+from diag.probes.drift.statistics import Sums
 from diag.runs import partial
 
 SHORT = ("--model", "mini", "--window", 64, "--tokens", 512, "--quiet", "--device", "cpu")
@@ -180,16 +181,17 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(
     assert tool(*options, "--out", tmp_path / "whole").code == 0
     expected = rows_of(tmp_path / "whole")
     calls: list[int] = []
-    add = drift_run.add_layer
+    observe = Sums.observe
 
     def stopping(*arguments: Any) -> None:
         calls.append(1)
         if len(calls) == 30:
             raise KeyboardInterrupt
-        add(*arguments)
+        observe(*arguments)
 
-    monkeypatch.setattr(drift_run, "SAVE_SECONDS", -1.0)
-    monkeypatch.setattr(drift_run, "add_layer", stopping)
+    monkeypatch.setattr(runner, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(runner, "SAVE_SPACING", 0.0)
+    monkeypatch.setattr(Sums, "observe", stopping)
     assert tool(*options, "--out", tmp_path / "out").code == 130
     with safe_open(tmp_path / "out" / partial.FILE, "np") as file:
         done = int(file.metadata()["done"])

@@ -16,8 +16,8 @@ from diag.compression.calibrating import Settings
 from diag.compression.execution import make_factors
 from diag.compression.factors import Factors, Recipe, Source, recipes
 from diag.declare.forms import RATIOS, specs
+from diag.lockstep.walk import Walk
 from diag.models.open_model import OpenModel
-from diag.models.walk import Walk
 from tdmoe.problems import InputError
 
 CALIBRATION = Settings("c4-calibration", 2048, 512)

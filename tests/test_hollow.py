@@ -14,10 +14,10 @@ from torch import Tensor
 from zoo import FAMILIES, build, experts_of, save, transpose_experts
 
 import tdmoe.hub  # noqa: F401
-from diag.models.hollow import Experts
+from diag.lockstep.layer_experts import LayerExperts
+from diag.lockstep.walk import Walk
 from diag.models.model import resolve
 from diag.models.transformer import load_model
-from diag.models.walk import Walk
 from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.problems import InputError
 from tdmoe.stacks.architecture import architecture
@@ -45,7 +45,7 @@ def ends(folder: Path, ids_BT: Tensor, *, hollow: bool, memory: int = 5_000) -> 
     walk = Walk(loaded)
     with Checkpoint(files) as checkpoint:
         if hollow:
-            walk.resident = Experts(walk, checkpoint, architecture(checkpoint.config), memory).resident
+            walk.resident = LayerExperts(walk, checkpoint, architecture(checkpoint.config), memory).resident
         return walk.run(ids_BT, [])[0], loaded
 
 

@@ -22,10 +22,11 @@ from tiny import single_thread
 
 import tdmoe.hub  # noqa: F401
 from diag.cli import app as cli
-from diag.declare import parse
+from diag.compression.compressing import Saved
 from diag.inputs.texts import load_text
+from diag.lockstep.variant import Variant
 from diag.models.model import resolve
-from diag.probes.quality.measure import COLUMNS, DataSet, Saved, Subject, macro_row, part_of, perplexity_row
+from diag.probes.quality.measure import COLUMNS, DataSet, macro_row, part_of, perplexity_row
 
 DATA = Path(__file__).parent / "data" / "tasks"
 WINDOWS, WINDOW = 4, 96
@@ -197,7 +198,7 @@ def test_the_macro_average_weighs_tasks_alike() -> None:
     """Tasks of 4 and 100 documents; errors add in squares."""
     one, two = np.array([1.0, 0.0, 1.0, 1.0]), np.tile([0.0, 1.0], 50)
     data = DataSet("macro average", "acc", "", "")
-    row = macro_row(Subject("x", checkpoint="x"), data, [one, two], [one * 0, two], Saved(0.1, 0.1))
+    row = macro_row(Variant("x", checkpoint="x"), data, [one, two], [one * 0, two], Saved(0.1, 0.1, ""))
     assert row["value"] == pytest.approx((0.75 + 0.5) / 2) and row["samples"] == 104
     stderrs = one.std(ddof=1) / 2, two.std(ddof=1) / 10
     assert row["stderr"] == pytest.approx(math.hypot(*stderrs) / 2)
@@ -301,7 +302,7 @@ def test_a_checkpoint_that_was_made_of_other_weights_is_refused(
         (("--methods", "svd", "--layers", "7"), "layer 7 is not a Mixture-of-Experts layer"),
         (("--compressed", "nowhere"), "--compressed nowhere: no such folder"),
         (("--compressed", "unfinished"), "--compressed unfinished: is unfinished; run its compress command again"),
-        (("--compressed", "words"), "--compressed words: has a vocabulary of 99 tokens, the model 4096"),
+        (("--compressed", "words"), "--compressed words: has 99 tokens in the vocabulary, the model 4096"),
         (("--compressed", "words,sub/words"), "--compressed sub/words: no such folder; give"),
         (("--task-data", "sub", "--tasks", "piqa"), "has no file of piqa"),
         (("--task-data", DATA, "--tasks", "chess"), "--tasks chess: --task-data works for"),
@@ -349,17 +350,17 @@ def test_a_dry_run_says_what_would_be_done(tool: Callable[..., Result]) -> None:
 
 
 def test_files_of_parts_have_names_that_are_safe() -> None:
-    subject = Subject("tdmoe:whitening=none", 0.25, parse.spans([1, 2, 5]), "gate,up")
+    subject = Variant("tdmoe:whitening=none", 0.25, (1, 2, 5), "gate,up")
     assert part_of(subject, "My text/é.txt", "perplexity").key.startswith("quality-tdmoe-0.25-l1-2-5-my-text-.txt-")
-    assert part_of(Subject("é", checkpoint="é"), "x" * 200, "acc").name.startswith("xxx")
+    assert part_of(Variant("é", checkpoint="é"), "x" * 200, "acc").name.startswith("xxx")
 
 
 def test_losses_that_are_not_finite_are_told_and_empty() -> None:
     data = DataSet("t", "perplexity", "", "")
-    subject = Subject("svd", 0.5, "1")
-    broken = perplexity_row(subject, data, np.array([1.0, math.nan]), np.ones(2), Saved(0.1, 0.1))
+    subject = Variant("svd", 0.5, (1,))
+    broken = perplexity_row(subject, data, np.array([1.0, math.nan]), np.ones(2), Saved(0.1, 0.1, ""))
     assert (broken["status"], broken["value"], broken["loss_nats"]) == ("not_finite", None, None)
-    huge = perplexity_row(subject, data, np.array([900.0, 900.0]), np.ones(2), Saved(0.1, 0.1))
+    huge = perplexity_row(subject, data, np.array([900.0, 900.0]), np.ones(2), Saved(0.1, 0.1, ""))
     assert (huge["status"], huge["value"], huge["loss_nats"]) == ("overflow", None, 900.0)
     assert huge["loss_difference_nats"] == 899
 

@@ -12,7 +12,7 @@ from tiny import single_thread
 from torch import Tensor
 from zoo import FAMILIES, build, experts_of
 
-from diag.models.walk import Stream, Walk
+from diag.lockstep.walk import Stream, Walk
 from tdmoe.problems import InputError
 
 

@@ -11,7 +11,8 @@ import torch
 import zoo
 from torch import Tensor
 
-from diag.probes.superweights.zeroing import Removal, ablation_rows, beside_random, losses
+from diag.probes.superweights.zeroing import Removal, ablation_rows, beside_random
+from diag.statistics.evaluation import model_losses
 from tdmoe.runtime.down_projections import DownProjections, Entry, Site
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -72,7 +73,7 @@ def test_nothing_to_zero_is_a_row_that_says_so(model: Any, windows_WT: Tensor) -
 def test_one_window_has_no_standard_error(model: Any, windows_WT: Tensor) -> None:
     (dense,) = ablation_rows(DownProjections(model), [], windows_WT[:1], "enwik8")
     assert dense["loss_stderr"] is None
-    assert dense["loss"] == pytest.approx(float(losses(model, windows_WT[:1])[0]))
+    assert dense["loss"] == pytest.approx(float(model_losses(model, windows_WT[:1])[0]))
 
 
 def test_draws_are_averaged_window_by_window(model: Any, windows_WT: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from diag.compression.calibrating import NAME, TABLE, VERSION, from_arrays
+from diag.compression.calibrating import NAME, TABLE, VERSION, Settings, from_arrays
+from diag.lockstep.variant import Recipe, Variant, needs_calibration
 from diag.models.open_model import model_identity
 from diag.runs import results
 from diag.runs.files import read_json
@@ -97,6 +99,29 @@ def statistics_of(folder: Path | str | None, stack: Stack) -> methods.StackStati
     own = sums.own_moments(members[0]) if sums.has_own(members[0]) else None
     D_OO = torch.block_diag(*outputs) if outputs else None
     return methods.StackStatistics(sums.moment(members[0]), own, D_OO, sums.tokens_E, sums.fisher(members))
+
+
+def stack_variant(
+    recipe: Recipe, layer: int, projection: str, statistics: Path | str | None = None, source: str = ""
+) -> str:
+    """The id of the model with one stack compressed alone, which is what tables of stacks measure.
+
+    `source` says how its ranks were chosen where that does not follow from the recipe.
+    """
+    seen = "" if statistics is None or not needs_calibration(recipe) else _seen(Path(statistics))
+    members = ",".join(MEMBERS[projection])
+    return Variant(recipe.method, recipe.ratio, (layer,), members, seen, source=source).id
+
+
+@lru_cache(maxsize=8)
+def _seen(folder: Path) -> str:
+    """Key of what methods see of a calibration's text; the text's name stands for it where it is not there any more."""
+    about = config(folder)
+    settings = Settings(**{field.name: about[field.name] for field in fields(Settings)})
+    try:
+        return settings.seen(settings.window or 0)
+    except InputError:
+        return f"{Path(settings.text).name} {settings.tokens} {settings.window} {settings.weighting}"
 
 
 def layer_sums(folder: Path, layer: int) -> LayerMoments:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from torch import Tensor
 
 from diag.declare import parse
 from diag.declare.defaults import CALIBRATION_TEXT, CALIBRATION_TOKENS
-from diag.inputs.texts import check_texts, load_text
+from diag.inputs.texts import check_texts, load_text, text_of
 from diag.jobs.work import failing
+from diag.lockstep.runner import Resumed, batch_windows
 from diag.models.finite import is_finite
 from diag.models.open_model import OpenModel
 from diag.runs import partial
@@ -35,15 +37,13 @@ COLUMNS = (
     *("layer", "projection", "tokens", "routed", "experts", "experts_unseen", "routed_least", "routed_most"),
     *("shrinkage_largest", "status"),
 )
-SAVE_SECONDS = 20.0
-SAVE_SPACING = 20.0  # times what a save takes, before the next one
 FEW = 10  # tokens a feature below which a second moment is told to be rough
 BATCH_TOKENS = 8192  # through the model at once
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What changes the statistics."""
+    """Settings that change the statistics."""
 
     text: str = CALIBRATION_TEXT
     tokens: int = CALIBRATION_TOKENS
@@ -51,6 +51,11 @@ class Settings:
     weighting: Weighting = "count"
     per_expert: PerExpert = "none"
     outputs: bool = False
+
+    def seen(self, window: int) -> str:
+        """Key of what a method sees, in windows of so many tokens: the same for the same content of texts."""
+        content = digest(text_of("--calibration-text", self.text))
+        return f"{content} {self.tokens} {window} {self.weighting}"
 
 
 @dataclass(frozen=True)
@@ -74,19 +79,12 @@ class Calibration(OpenModel):
         check_texts(("--text", request.settings.text))
         super().__init__(request.model, request.device, request.revision)
         self.request, self.settings = request, request.settings
-        try:
+        with self.closing():
             self.layers = parse.layers(request.layers, self.arch.layers)
             settings = self.settings
             self.windows_WT = self.windows("--text", settings.text, settings.tokens, settings.window)
             self._check_room()
             self.folder = self._folder()
-        except BaseException:
-            self.checkpoint.close()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.folder.close()
-        super().__exit__()
 
     def opened(self, *, fresh: bool = False) -> list[str]:
         """The run folder taken up, or begun anew; notes for a person."""
@@ -96,7 +94,7 @@ class Calibration(OpenModel):
         return notes
 
     def notes(self) -> list[str]:
-        """What differs from what was asked."""
+        """Differences from what was asked."""
         notes, found = self.notes_on(self.settings.text, self.windows_WT, self.settings.tokens), self.windows_WT.numel()
         if found < FEW * self.arch.hidden:
             notes.append(
@@ -120,7 +118,7 @@ class Calibration(OpenModel):
 
     @property
     def sums_bytes(self) -> int:
-        """Of all layers together, on the device."""
+        """Bytes of the sums of all layers, on the device."""
         experts, hidden, width = self.arch.experts, self.arch.hidden**2, self.arch.width**2
         inputs = hidden * (experts if self.settings.per_expert == "all" else 1)
         downs = width * (experts if self.settings.per_expert != "none" else 1)
@@ -151,43 +149,25 @@ class Calibration(OpenModel):
         partial.forget(self.folder.path)
 
     def _collect(self, on_tokens: Callable[[int], None]) -> Moments:
-        model = self.load()
-        moments = self._partial()
-        on_tokens(moments.tokens)
-        length = self.windows_WT.shape[1]
-        batch = 1 if self.settings.outputs else max(1, BATCH_TOKENS // length)  # a backward pass keeps activations
-        names = ("weighting", "per_expert", "outputs")
-        options = {name: getattr(self.settings, name) for name in names}
-        saved, pause = time.monotonic(), SAVE_SECONDS
-        with collecting(model, moments, layers=self.layers, **options) as run:
-            for window_BT in self.windows_WT[moments.tokens // length :].split(batch):
-                run(window_BT)
-                on_tokens(window_BT.numel())
-                if time.monotonic() - saved > pause:
-                    started = time.monotonic()
-                    self._save_partial(moments)
-                    saved = time.monotonic()
-                    pause = max(SAVE_SECONDS, SAVE_SPACING * (saved - started))
-        return moments
+        model, given = self.load(), self.settings
+        sums, length = _Sums(Moments(), self.device), self.windows_WT.shape[1]
+        batch = 1 if given.outputs else batch_windows(BATCH_TOKENS, length)  # a backward pass keeps activations
+        resumed = Resumed(self.folder.path, self.folder.identities[self.folder.jobs[0]])
+        how: dict[str, Any] = {name: getattr(given, name) for name in ("weighting", "per_expert", "outputs")}
+        run: list[Callable[[Tensor], None]] = []
 
-    def _save_partial(self, moments: Moments) -> None:
-        arrays = {
-            f"{layer}.{name}": array
-            for layer, sums in moments.layers.items()
-            for name, array in to_arrays(sums).items()
-        }
-        partial.save(self.folder.path, self._identity(), moments.tokens, arrays)
+        def resume(windows: int) -> None:
+            """Collect on top of what an earlier run left."""
+            run.append(collected.enter_context(collecting(model, sums.moments, layers=self.layers, **how)))
+            on_tokens(windows * length)
 
-    def _partial(self) -> Moments:
-        """Sums of an earlier run that was stopped, if they are of the same thing."""
-        found = partial.load(self.folder.path, self._identity())
-        if found is None:
-            return Moments()
-        layers: dict[int, dict[str, Tensor]] = {}
-        for key, array in found[0].items():
-            layer, _, name = key.partition(".")
-            layers.setdefault(int(layer), {})[name] = torch.from_numpy(array).to(self.device)
-        return Moments({layer: LayerMoments(**tensors) for layer, tensors in layers.items()}, found[1])
+        def observe(window_BT: Tensor, first: int) -> None:
+            run[0](window_BT)
+            on_tokens(window_BT.numel())
+
+        with ExitStack() as collected:
+            resumed.run(self.windows_WT, sums, observe, chunk=batch, on_resume=resume)
+        return sums.moments
 
     def _row(self, job: Job, sums: LayerMoments, tokens: int) -> dict[str, Any]:
         counts_E = sums.tokens_E
@@ -200,10 +180,6 @@ class Calibration(OpenModel):
             **{"shrinkage_largest": largest, "status": "ok" if counts_E.any() else "not_calibrated"},
         }
 
-    def _identity(self) -> dict[str, Any]:
-        """Of the sums of all layers."""
-        return dict(self.folder.identities[self.folder.jobs[0]])
-
     def _folder(self) -> RunFolder[Job]:
         config = {**asdict(self.settings), "window": self.windows_WT.shape[1], "layers": parse.spans(self.layers)}
         content = digest(load_text(self.settings.text))
@@ -214,6 +190,28 @@ class Calibration(OpenModel):
         identities = {Job(NAME, layer, "experts"): identity for layer in self.layers}
         line, out = self.request.command_line, self.request.out
         return self.run_folder(NAME, identities, config, out=out, command_line=line, tables={TABLE: COLUMNS})
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """The moments as a pass over windows saves them."""
+
+    moments: Moments
+    device: str
+
+    def arrays(self) -> Mapping[str, np.ndarray[Any, Any]]:
+        layers = {layer: to_arrays(sums) for layer, sums in self.moments.layers.items()}
+        found = {f"{layer}.{name}": array for layer, arrays in layers.items() for name, array in arrays.items()}
+        return found | {"tokens": np.array(self.moments.tokens)}
+
+    def restore(self, arrays: Mapping[str, np.ndarray[Any, Any]], windows: int) -> None:
+        self.moments.tokens = int(arrays["tokens"])
+        layers: dict[int, dict[str, Tensor]] = {}
+        for key, array in arrays.items():
+            layer, _, name = key.partition(".")
+            if name:
+                layers.setdefault(int(layer), {})[name] = torch.from_numpy(array).to(self.device)
+        self.moments.layers.update({layer: LayerMoments(**tensors) for layer, tensors in layers.items()})
 
 
 def to_arrays(sums: LayerMoments) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:

@@ -22,6 +22,7 @@ from diag.compression import calibrated
 from diag.declare import parse
 from diag.declare.defaults import MEMORY_BYTES
 from diag.declare.probe import StackSettings as ProbeSettings
+from diag.lockstep.variant import Recipe
 from diag.runs.files import read_json, write_json
 from diag.runs.folder import Job, digest, overwritten
 from diag.runs.manifest import named
@@ -56,7 +57,7 @@ COLUMNS = (
     *("layer", "projection", "method", "ratio", "ranks", "parameters", "stored_bits", "weight_error"),
     *("functional_error", "functional_error_expert", "operator_error", "seconds", "status"),
     *("operator_error_max", "kept_ratio", "shard_sha256", "steps", "stopped", "decrement"),
-    "operator_error_upper",
+    *("operator_error_upper", "variant"),
 )
 TABLES = {TABLE: COLUMNS}
 UNIDENTIFIED = ("memory", "to", "statistics", "calibrates", "allotted")  # settings that do not change the factors
@@ -120,6 +121,13 @@ class Saved:
     bits_saved_bf16: float
     bits_saved_of: str
 
+    @staticmethod
+    def of(original: Checkpoint, compressed: Checkpoint) -> Saved:
+        """What a compressed checkpoint saves of its original, from headers."""
+        before = bits(original), 16 * parameters(original)
+        own, bf16 = ((whole - bits(compressed)) / whole for whole in before)
+        return Saved(own, bf16, denominator(original))
+
 
 def plan(stack: Stack, settings: Settings) -> BlockPlan:
     """InputError where method, ratio, stack and statistics do not fit."""
@@ -175,7 +183,7 @@ def run(
         **{"operator_error": made.errors.operator, "operator_error_max": made.errors.operator_max},
         **{"kept_ratio": made.stored_bits / dense_bits, "seconds": round(made.seconds, 3)},
         **{"operator_error_upper": made.errors.operator_upper, "shard_sha256": sha256},
-        **{"status": _status(kinds, statistics is not None)},
+        **{"status": _status(kinds, statistics is not None), "variant": _variant(stack, settings)},
     }
     fit: Fit | None = getattr(made.factored, "fit", None)
     curve = {} if fit is None else {"fit": np.array(fit.curve)}
@@ -183,6 +191,12 @@ def run(
     if fit is not None:
         row |= {"steps": fit.curve[-1][0], "stopped": fit.stopped, "decrement": fit.decrement}
     return {TABLE: [{column: row[column] for column in COLUMNS}]}, curve
+
+
+def _variant(stack: Stack, settings: Settings) -> str:
+    recipe = Recipe(settings.method, settings.ratio)
+    share = "" if settings.allotted is None else str(settings.allotted[Job(NAME, stack.layer, stack.projection).key])
+    return calibrated.stack_variant(recipe, stack.layer, stack.projection, settings.statistics, share)
 
 
 def _status(kinds: tuple[Kind, ...], calibrated: bool) -> str:
@@ -311,10 +325,8 @@ def finish(session: Session, *, dense: bool, on_written: Callable[[int], None] =
         raise WeightError(overwritten(changed))
     manifest, statistics = session.folder.manifest, session.request.settings.statistics  # type: ignore[attr-defined]
     config = {key: value for key, value in manifest["config"].items() if key not in UNIDENTIFIED}
-    before = bits(session.checkpoint), 16 * parameters(session.checkpoint)
     with Checkpoint(to) as compressed:
-        own, bf16 = ((whole - bits(compressed)) / whole for whole in before)
-    saved = Saved(own, bf16, denominator(session.checkpoint))
+        saved = Saved.of(session.checkpoint, compressed)
     about = {
         "identity": _identity(session),
         "asked": _asked(session),

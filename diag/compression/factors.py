@@ -7,15 +7,20 @@ same. Nested sets of layers need no factors of their own: a layer's are the same
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from diag.compression.calibrating import VERSION as CALIBRATION
 from diag.compression.calibrating import Settings as CalibrationSettings
 from diag.compression.compress_run import Command, Compression, own_inputs
 from diag.compression.compressing import VERSION, calibration_said, stored_dense_bits
 from diag.declare import parse
 from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
+from diag.inputs.windows import window_of
+from diag.lockstep.variant import Recipe as Recipe
+from diag.lockstep.variant import Variant, needs_calibration, shares_budget
 from diag.models.open_model import OpenModel
 from diag.runs.folder import digest
 from diag.runs.manifest import SCHEMA
@@ -25,19 +30,6 @@ from tdmoe.compression.assemble import read_shard
 from tdmoe.compression.counted import bits
 from tdmoe.problems import InputError, WeightError
 from tdmoe.runtime.modules import factored_copy
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How experts are compressed: a canonical spec, and the ratio, None where the spec fixes the storage."""
-
-    method: str
-    ratio: float | None
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return self.method if self.ratio is None else f"{self.method} at {self.ratio:g}"
 
 
 def recipes(specs: Sequence[str], ratios: Sequence[float]) -> list[Recipe]:
@@ -50,14 +42,8 @@ def recipes(specs: Sequence[str], ratios: Sequence[float]) -> list[Recipe]:
     return list(found)
 
 
-def needs_calibration(recipe: Recipe) -> bool:
-    """Whether its factors depend on one."""
-    method, options = methods.parse(recipe.method)
-    return method.needs(options).statistics
-
-
 def calibration_of(recipes: Iterable[Recipe], asked: CalibrationSettings) -> CalibrationSettings | None:
-    """What is asked for, or None where no recipe needs it."""
+    """Calibration asked for, or None where no recipe needs it."""
     return asked if any(map(needs_calibration, recipes)) else None
 
 
@@ -76,7 +62,7 @@ class Unmade(WeightError):
 
 @dataclass(frozen=True)
 class Source:
-    """Where factors come from: model, layers, projections, calibration; None for no calibration."""
+    """Source of factors: model, layers, projections, calibration; None for no calibration."""
 
     opened: OpenModel
     model: str
@@ -87,6 +73,30 @@ class Source:
     seed: int = 0
     revision: str | None = None
     command_line: str = ""
+
+    def variant(self, recipe: Recipe, layers: Sequence[int] | None = None) -> Variant:
+        """The model with these layers compressed, or all; where they share a budget, all of them are told."""
+        chosen = tuple(self.layers if layers is None else layers)
+        shared = parse.spans(self.layers) if shares_budget(recipe) and chosen != tuple(self.layers) else ""
+        calibration = self.seen if needs_calibration(recipe) else ""
+        return Variant(recipe.method, recipe.ratio, chosen, self.projections, calibration, self.seed, shared)
+
+    @cached_property
+    def seen(self) -> str:
+        """Key of what methods see of texts."""
+        asked = self.calibration
+        return "" if asked is None else asked.seen(window_of(self.opened.checkpoint.config, asked.window))
+
+    def made(self, variant: Variant) -> str:
+        """Digest of the variant and of the versions of what makes its factors: part of a result's identity."""
+        versions = [] if variant.recipe is None else [*made_by([variant.recipe]), CALIBRATION]
+        return digest([astuple(variant), *versions])
+
+    def check(self, recipes: Iterable[Recipe]) -> None:
+        """InputError where a recipe, the layers, the projections and the model do not fit."""
+        for command in self.commands(recipes):
+            with Compression(command):
+                pass
 
     def commands(self, recipes: Iterable[Recipe]) -> Iterator[Command]:
         """One a recipe; they share one calibration, which collects what any of them needs."""
@@ -117,7 +127,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Factors:
-    """Of one recipe, on disk. `rows` are those of compression.csv."""
+    """Factors of one recipe, on disk. `rows` are those of compression.csv."""
 
     recipe: Recipe
     folder: Path
@@ -129,7 +139,7 @@ class Factors:
 
     @staticmethod
     def of(compression: Compression) -> Factors:
-        """Of a finished one."""
+        """Factors of a finished compression."""
         session, command = compression.session, compression.command
         stacks: dict[int, list[str]] = {}
         dense: dict[int, int] = {}
@@ -140,6 +150,19 @@ class Factors:
         rows = session.folder.rows("compression")
         said = calibration_said(session.request.settings)  # type: ignore[arg-type]
         return Factors(recipe, command.to, stacks, rows, dense, bits(session.checkpoint), said)
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of all factors."""
+        return sum(int(row["parameters"]) for row in self.rows)
+
+    @property
+    def layer_parameters(self) -> int:
+        """Parameters of the largest layer."""
+        by_layer: dict[int, int] = {}
+        for row in self.rows:
+            by_layer[row["layer"]] = by_layer.get(row["layer"], 0) + int(row["parameters"])
+        return max(by_layer.values(), default=0)
 
     def module(self, dense: Any, layer: int) -> Any:
         """The layer's experts in factor form, beside the `dense` module of a loaded model."""

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from diag.compression.calibrated import statistics_of
+from diag.compression.calibrated import stack_variant, statistics_of
 from diag.compression.compressing import Settings, plan
+from diag.lockstep.variant import Recipe
 from diag.runs.results import Row
 from tdmoe import methods
 from tdmoe.stacks.joint import Stack, reader
@@ -24,7 +25,7 @@ NAME = "frontier"
 VERSION = 1
 COLUMNS = (
     *("layer", "projection", "method", "rank_expert", "rank_output", "rank_input", "parameters", "kept_ratio"),
-    *("error", "on_hull", "status"),
+    *("error", "on_hull", "status", "variant"),
 )
 TABLES = {NAME: COLUMNS}
 UNIDENTIFIED = ("memory", "to", "statistics", "calibrates", "allotted", "ratio")
@@ -45,12 +46,14 @@ def run(
     found = method.frontier(source, options, statistics_of(settings.statistics, stack), device=device)
     corners = set(lower_hull(found.parameters_n.astype(np.float64), found.squared_n).tolist())
     dense = int(np.prod(stack.shape))
+    place = stack.layer, stack.projection
     rows = [
         {
             **{"layer": stack.layer, "projection": stack.projection, "method": settings.method},
             **dict(zip(COLUMNS[3:6], ranks, strict=True)),
             **{"parameters": parameters, "kept_ratio": parameters / dense, "error": squared**0.5},
             **{"on_hull": i in corners, "status": "ok"},
+            "variant": stack_variant(Recipe(settings.method, None), *place, settings.statistics, str(ranks)),
         }
         for i, (parameters, ranks, squared) in enumerate(
             zip(found.parameters_n.tolist(), found.ranks_n3.tolist(), found.squared_n.tolist(), strict=True)
@@ -65,6 +68,6 @@ def run(
 
 
 def from_arrays(arrays: Mapping[str, NDArray[np.float64]]) -> Frontier:
-    """What `run` saved."""
+    """Frontier that `run` saved."""
     parameters, ranks = (arrays[name].astype(np.int64) for name in ("parameters", "ranks"))
     return Frontier(parameters, ranks, arrays["squared"])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from torch import nn
 
-from diag.compression.factors import Factors, Recipe
-from diag.models.walk import Replaced, Walk
+from diag.compression.factors import Factors
+from diag.lockstep.variant import Recipe
+from diag.lockstep.walk import Replaced, Walk
+
+Key = TypeVar("Key")
 
 
-class Shelf:
-    """The factors of a layer, while it is walked; nothing of other layers is in memory."""
+class LayerFactors:
+    """The factors of a layer, while it is walked; nothing of other layers is in memory. Use as a context manager."""
 
     def __init__(self, walk: Walk, made: Mapping[Recipe, Factors]) -> None:
         self.walk, self.made = walk, made
@@ -21,10 +24,15 @@ class Shelf:
         self._dense = walk.resident
         walk.resident = self._resident
 
-    def variant(self, recipe: Recipe | None, layers: Sequence[int]) -> Replaced:
-        """What a walk replaces; to be asked for a layer while that one is walked."""
-        assert recipe is not None, "made of factors"
-        return _Chosen(self._modules, recipe, layers)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.walk.resident = self._dense
+
+    def of(self, recipe: Recipe, layers: Sequence[int]) -> Replaced:
+        """Modules that a walk puts in; to be asked for a layer while that one is walked."""
+        return _LayerModules(self._modules, recipe, layers)
 
     def _resident(self, layer: int) -> AbstractContextManager[None]:
         return self._filled(layer) if layer in self.walk.experts else nullcontext()
@@ -41,7 +49,7 @@ class Shelf:
                 self._modules.clear()
 
 
-class _Chosen(dict[int, nn.Module]):
+class _LayerModules(dict[int, nn.Module]):
     """{layer: module} of a variant, whose modules come and go."""
 
     def __init__(self, modules: Mapping[Recipe, nn.Module], recipe: Recipe, layers: Sequence[int]) -> None:
@@ -50,3 +58,25 @@ class _Chosen(dict[int, nn.Module]):
 
     def get(self, layer: int, default: Any = None) -> Any:
         return self._modules[self._recipe] if layer in self._layers else default
+
+
+def groups(
+    made: Mapping[Key, Factors | None], parameters: Callable[[Factors], int], room: float
+) -> list[dict[Key, Factors | None]]:
+    """Models that are walked together: as many as have these parameters of their factors in the room.
+
+    A model without factors is the dense one; the same factors take room once.
+    """
+    found: list[dict[Key, Factors | None]] = [{}]
+    taken: dict[Recipe, int] = {}
+    for model, factors in made.items():
+        new = {}
+        if factors is not None and factors.recipe not in taken:
+            new = {factors.recipe: parameters(factors)}
+        if taken and new and sum(taken.values()) + sum(new.values()) > room:
+            found.append({})
+            taken = new
+        else:
+            taken |= new
+        found[-1][model] = factors
+    return found

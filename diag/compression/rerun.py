@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class Afresh:
-    """Of one command; `asked` tells whether it was given --fresh."""
+    """State of one command; `asked` tells whether it was given --fresh."""
 
     def __init__(self, asked: bool) -> None:
         self._asked = asked

@@ -97,8 +97,8 @@ class Sensitivity:
             self.folder.begin()
             with failing(self.folder, pending):
                 model = load_model(session.model, session.checkpoint.files, session.device)
-                windows_WT = self._windows().to(session.device)
-                whole = _loss(model, windows_WT)
+                windows_WT = self._windows()
+                whole = float(model_losses(model, windows_WT).mean())
                 stacks = {key(job): stack for job, stack in session.stacks.items()}
                 for job in pending:
                     started = time.perf_counter()
@@ -108,7 +108,7 @@ class Sensitivity:
         self.folder.write_table(TABLE, COLUMNS)
 
     def weights(self) -> list[float]:
-        """Of the stacks, in the order of the session."""
+        """Weights of the stacks, in the order of the session."""
         found = [float(row["sensitivity"]) for row in self.folder.rows(TABLE)]
         least = FLOOR * float(np.median([s for s in found if s > 0] or [1.0]))
         return [max(least, s) for s in found]
@@ -131,7 +131,7 @@ class Sensitivity:
             for e in range(stack.shape[0]):
                 for view, W_OI in zip(views, made.members(e, e + 1)[0].chunk(len(members)), strict=True):
                     view[e] = W_OI.to(view)
-            loss = _loss(model, windows_WT)
+            loss = float(model_losses(model, windows_WT).mean())
             for view, original in zip(views, kept, strict=True):
                 view.copy_(original)
         squared = float(points.squared_n[at])
@@ -155,10 +155,5 @@ class Sensitivity:
 
 
 def key(job: Job) -> str:
-    """Of a stack, whatever is done to it."""
+    """Key of a stack, whatever is done to it."""
     return f"{job.layer} {job.projection}"
-
-
-def _loss(model: Any, windows_WT: Tensor) -> float:
-    """Mean next-token cross-entropy in nats."""
-    return float(model_losses(model, windows_WT).mean())

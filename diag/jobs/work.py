@@ -105,6 +105,15 @@ def failing(folder: RunFolder[Any], jobs: Iterable[Any]) -> Iterator[None]:
                 folder.fail(job, *said(job.key, error))
 
 
+def measure(folder: RunFolder[Any], job: Any, work: Callable[[], tuple[Tables, Arrays]]) -> None:
+    """Do a job and save what it gives; what it raises makes it a failed one, so that the others go on."""
+    started = time.perf_counter()
+    try:
+        folder.finish(job, *work(), time.perf_counter() - started)
+    except Exception as error:
+        folder.fail(job, *said(job.key, error))
+
+
 def failure(job: Job, error: Exception) -> Failed:
     """Of a job that raised."""
     return Failed(job, *said(job.key, error))

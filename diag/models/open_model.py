@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +19,7 @@ from diag.models.transformer import load_model, load_tokenizer
 from diag.runs.folder import RunFolder, Unit, digest
 from diag.runs.manifest import SCHEMA, make_manifest
 from tdmoe.checkpoint.reader import Checkpoint
+from tdmoe.problems import InputError
 from tdmoe.stacks.architecture import EXPERTS, Architecture, architecture, language_config
 from tdmoe.stacks.locate import check_stacks
 
@@ -30,7 +32,9 @@ class OpenModel:
         self.model: Model = resolve(model, revision)
         self.device = here(device)
         self.checkpoint = Checkpoint(self.model.files())
-        try:
+        self._opened = ExitStack()
+        self._opened.callback(self.checkpoint.close)
+        with self.closing():
             fields = language_config(self.checkpoint.config)
             self.dense = not experts and not any(fields.get(name) for name in EXPERTS)
             if not self.dense:
@@ -38,26 +42,32 @@ class OpenModel:
                 check_stacks(self.checkpoint, self.arch)
             self.identity = model_identity(self.checkpoint)
             self._notes = [*self.checkpoint.notes, *check_loadable(self.model, self.checkpoint, self.identity)]
-        except BaseException:
-            self.checkpoint.close()
-            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.checkpoint.close()
+        self._opened.close()
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Whatever is open is closed where a plan cannot be made; a user's context closes it otherwise."""
+        try:
+            yield
+        except BaseException:
+            self._opened.close()
+            raise
 
     @property
     def name(self) -> str:
         return self.model.name
 
     def notes(self) -> list[str]:
-        """What is odd about the model, but does not stop a run."""
+        """Notes on what is odd about the model, but does not stop a run."""
         return list(self._notes)
 
     def notes_on(self, text: str, windows_WT: Tensor, tokens: int) -> list[str]:
-        """The same, then what of --text is read otherwise than it stands there, and whether it is too short."""
+        """Notes, then what of --text is read otherwise than it stands there, and whether it is too short."""
         notes, found = [*self._notes, *text_notes(("--text", text))], windows_WT.numel()
         if tokens - found >= windows_WT.shape[1]:
             notes.append(f"--text {text}: holds {found:,} tokens in whole windows, fewer than --tokens {tokens:,}")
@@ -77,7 +87,7 @@ class OpenModel:
         return load_model(self.model, self.checkpoint.files, self.device, dtype)
 
     def run_dtype(self, asked: str) -> str:
-        """What the model runs in: `asked`, or for auto its own, bfloat16 where that is not one to run in.
+        """Type that the model runs in: `asked`, or for auto its own, bfloat16 where that is not one to run in.
 
         Where config.json does not say it, its own is that of its first tensor.
         """
@@ -95,6 +105,12 @@ class OpenModel:
         """(W, T) of a built-in text or a file; InputError, naming the `option` that gave it, where there is none."""
         content = text_of(option, text)
         return token_windows(self.tokenizer(), content, tokens, window_of(self.checkpoint.config, window))
+
+    def held_out(self, text: str, calibrated: Iterable[str], tokens: int, window: int | None) -> Tensor:
+        """`windows` of --text; InputError where it is one of the texts that something was calibrated on."""
+        if text_of("--text", text) in {text_of("--calibration-text", name) for name in calibrated}:
+            raise InputError(f"--text {text}: is the calibration text; give another, as wikitext2 or enwik8")
+        return self.windows("--text", text, tokens, window)
 
     def run_folder(
         self,
@@ -127,7 +143,9 @@ class OpenModel:
         short = digest([SCHEMA, [[job.key, identity] for job, identity in whole.items()]])[:8]
         path = out or Path("runs") / f"{self.name}-{command}-{short}"
         given = given and out is not None
-        return RunFolder(path, manifest, whole, given=given, columns=tables, changed=self.checkpoint.changed)
+        found = RunFolder(path, manifest, whole, given=given, columns=tables, changed=self.checkpoint.changed)
+        self._opened.callback(found.close)
+        return found
 
 
 def model_identity(checkpoint: Checkpoint) -> str:

@@ -221,7 +221,11 @@ class RunFolder(Generic[Unit]):
         return [(key, str(o.message)) for key, o in self.outcomes.items() if o.state == "failed"]
 
     def finish(self, job: Unit, tables: Tables, arrays: Arrays, seconds: float) -> None:
-        """Save a finished job; it has failed where the model's files changed since they were opened."""
+        """Save a finished job; it has failed where the model's files changed since they were opened.
+
+        Rows have exactly their table's columns, in order, empty where nothing is given.
+        """
+        tables = {name: [_row(row, self._columns.get(name)) for row in rows] for name, rows in tables.items()}
         if changed := self._changed():
             self.fail(job, overwritten(changed), "")
             return
@@ -347,3 +351,7 @@ class RunFolder(Generic[Unit]):
         peaks = [peak for peak in (self._peak_before, found) if peak is not None]
         self.manifest["peak_memory_bytes"] = max(peaks) if peaks and self._peak_known else None
         write_json(self.path / manifests.FILE, {**self.manifest, "jobs": states})
+
+
+def _row(row: Row, columns: Sequence[str] | None) -> Row:
+    return row if columns is None else {column: row.get(column) for column in columns}

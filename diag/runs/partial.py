@@ -29,7 +29,7 @@ def save(run: Path, identity: Any, done: int, arrays: Mapping[str, NDArray[Any]]
 
 
 def load(run: Path, identity: Any) -> tuple[dict[str, NDArray[Any]], int] | None:
-    """What was saved; None where nothing was, of something else, or not as it was written."""
+    """Sums as saved, and how far they go; None where there are none, of something else, or not as they were written."""
     if not (run / FILE).is_file():
         return None
     try:

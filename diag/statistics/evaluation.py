@@ -17,6 +17,7 @@ Legend: W windows, B windows of a batch, T tokens of a window, V vocabulary, N m
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,10 +85,16 @@ def window_losses(logits_BTV: Tensor, ids_BT: Tensor, scored: int | None = None)
 
 
 @torch.no_grad()
-def model_losses(model: Any, ids_WT: Tensor, scored: int | None = None, batch: int = 1) -> NDArray[np.float64]:
-    """`window_losses` of a model of transformers, `batch` windows at a time."""
-    losses = [
-        window_losses(model(input_ids=ids_BT, use_cache=False).logits, ids_BT, scored).cpu()
-        for ids_BT in ids_WT.split(batch)
-    ]
+def model_losses(
+    model: Any,
+    ids_WT: Tensor,
+    scored: int | None = None,
+    batch: int = 1,
+    on_windows: Callable[[int], None] = lambda count: None,
+) -> NDArray[np.float64]:
+    """`window_losses` of a model of transformers on its device, `batch` windows at a time."""
+    losses = []
+    for ids_BT in ids_WT.to(next(model.parameters()).device).split(batch):
+        losses.append(window_losses(model(input_ids=ids_BT, use_cache=False).logits, ids_BT, scored).cpu())
+        on_windows(len(ids_BT))
     return torch.cat(losses).numpy()

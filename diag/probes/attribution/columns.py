@@ -32,7 +32,7 @@ COLUMNS = (
     *("loss_difference_nats_stderr", "change_nats", "change_nats_stderr", "functional_error_expert"),
     *("mode_error_expert", "mode_error_output", "mode_error_input", "floor", "norm_ratio", "seconds"),
     *("text", "windows", "tokens", "calibration"),
-    *("mobe_difference_nats", "mobe_difference_low", "mobe_difference_high", "bits_saved_of"),
+    *("mobe_difference_nats", "mobe_difference_low", "mobe_difference_high", "bits_saved_of", "variant"),
 )
 SHAPLEY_COLUMNS = (
     *("switch", "text", "nats", "nats_low", "nats_high", "gap_share", "gap_share_low", "gap_share_high"),

@@ -26,7 +26,7 @@ Tails = Mapping[str, NDArray[np.float64]]  # by mode: (N + 1,) squared error ove
 
 
 def mode_tails(reader: joint.Reader, C_II: Tensor, device: str) -> dict[str, NDArray[np.float64]]:
-    """Of a stack; all zero where the stack is."""
+    """Tails of a stack's modes; all zero where the stack is."""
     how = products_in(reader, device)
     bases = mode_bases(reader, {"input": metric(C_II.to(device), 0.0)}, **how)
     tails = {mode: basis.tail().cpu().numpy() for mode, basis in bases.items()}
@@ -34,7 +34,7 @@ def mode_tails(reader: joint.Reader, C_II: Tensor, device: str) -> dict[str, NDA
 
 
 def mode_errors(stacks: Sequence[tuple[Tails, str, str]]) -> dict[str, float]:
-    """By mode, the mean over stacks (tails, projection, ranks as "ExPxQ"); gate and up as one stack count twice."""
+    """Mean error by mode, over stacks (tails, projection, ranks as "ExPxQ"); gate and up as one stack count twice."""
     counts = np.array([len(MEMBERS[projection]) for _, projection, _ in stacks], dtype=np.float64)
     found = {}
     for place, mode in enumerate(MODES):

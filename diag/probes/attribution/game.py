@@ -34,7 +34,7 @@ class Game:
 
     @property
     def coalitions(self) -> list[Coalition]:
-        """Those whose losses are needed, smallest first."""
+        """Coalitions whose losses are needed, smallest first."""
         return subsets(self.switches) if self.orders is None else prefixes(self.orders)
 
     @property
@@ -44,7 +44,7 @@ class Game:
 
     @property
     def identity(self) -> Any:
-        """Of everything in it."""
+        """Switches and orders, as an identity has them."""
         return [self.switches, self.orders]
 
     def values(self, losses: Losses) -> dict[str, Vector]:

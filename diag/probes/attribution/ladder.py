@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from diag.compression.factors import Recipe
 from diag.declare.defaults import ALL_PROJECTIONS
+from diag.lockstep.variant import DENSE, Recipe
 from diag.probes.attribution.switches import STORED, SWITCHES, WHITENING, canonical, changed, method, switches
 from tdmoe import methods
 from tdmoe.methods.tdmoe import TRIPLES
@@ -24,7 +24,6 @@ COMBINATION = "combination"  # of TD-MoE's switches, beside its ladder
 QUICK, FULL = "quick", "full"
 LADDERS = (QUICK, FULL)
 PUBLISHED = "as published"
-DENSE = "dense"
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Frame:
-    """What steps depend on: `share` of the targeted stacks in what is counted of the model.
+    """Facts that steps depend on: `share` of the targeted stacks in what is counted of the model.
 
     `shapes` are those of the targeted projections.
     """

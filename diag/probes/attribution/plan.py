@@ -5,28 +5,27 @@ Everything that headers and texts can tell is found here, before the first weigh
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from diag.asked import Asked
 from diag.compression import compressing
 from diag.compression.calibrating import VERSION as CALIBRATION
 from diag.compression.calibrating import Settings as CalibrationSettings
-from diag.compression.compress_run import Compression
-from diag.compression.factors import Recipe, Source, made_by
+from diag.compression.factors import Source
+from diag.compression.plans import ModelRequest
 from diag.declare import parse
 from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
 from diag.inputs.texts import check_texts, text_notes, text_of
 from diag.inputs.windows import window_of
+from diag.lockstep.variant import Recipe, Variant
 from diag.models.open_model import OpenModel
-from diag.probes.attribution.columns import MEASURED, NAME, STATISTICS_VERSION, TABLES, VERSION
+from diag.probes.attribution.columns import NAME, STATISTICS_VERSION, TABLES, VERSION
 from diag.probes.attribution.game import Game, game
-from diag.probes.attribution.ladder import DENSE, FULL, Frame, Step, alignment, check_kind, is_tucker, steps
+from diag.probes.attribution.ladder import FULL, Frame, Step, alignment, check_kind, is_tucker, steps
 from diag.probes.attribution.switches import method, switches
 from diag.runs.folder import Part, RunFolder, digest
 from diag.statistics.gap import SAMPLES
@@ -42,7 +41,7 @@ Stacks = dict[tuple[int, str], Shape]
 
 
 @dataclass(frozen=True)
-class Request(Asked):
+class Request(ModelRequest):
     """One command as typed. `shapley` is None for the ladder's own; `windows` 0 for all of the text.
 
     `mobe_steps` are those of MoBE's published training, `fit_steps` those of its own fit, 0 for its default.
@@ -63,23 +62,6 @@ class Request(Asked):
     memory: int = MEMORY_BYTES
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A model that is measured, whatever steps and coalitions it stands for; `recipe` None is the dense one."""
-
-    recipe: Recipe | None
-    projections: str = ""
-
-    def part(self, layers: str) -> Part:
-        """The unit of work and of resuming."""
-        if self.recipe is None:
-            return Part(NAME, DENSE)
-        ratio = "" if self.recipe.ratio is None else f"{self.recipe.ratio:g}"
-        short = digest([self.recipe.method, self.recipe.ratio, self.projections, layers])[:8]
-        said = re.sub(r"[^a-z0-9.-]+", "-", f"{self.recipe.method}-{ratio}".lower()).strip("-.")
-        return Part(NAME, f"{said[:80]}-{short}")
-
-
 class Plan(OpenModel):
     """A checked plan. Use as a context manager."""
 
@@ -89,7 +71,7 @@ class Plan(OpenModel):
         check_texts(("--text", request.text), ("--calibration-text", request.calibration.text))
         super().__init__(request.model, request.device, request.revision)
         self.request = request
-        try:
+        with self.closing():
             check_kind(request.ladder)
             chosen = parse.choices("--projections", request.projections, PROJECTIONS)
             self.projections = ",".join(chosen)
@@ -100,26 +82,20 @@ class Plan(OpenModel):
             self.steps = steps(self.frame, request.ladder)
             names = switches(chosen, self.frame.alignment)
             self.game: Game | None = game(names, request.shapley, request.ladder == FULL, request.seed)
-            self.players = names
             self.sources = self._sources()
             self._check_steps()
-            self.parts = {variant: variant.part(parse.spans(self.layers)) for variant in self.variants}
+            self.parts = {
+                variant: Part(NAME, variant.part_name(variant.method.partition(":")[2])) for variant in self.variants
+            }
             self.modes = {
                 place: Part(NAME, f"modes-l{place[0]:03d}-{place[1].replace('_', '-')}") for place in self._cut
             }
             self.summary = Part(NAME, "tables")
             self.folder: RunFolder[Part] = self._folder()
-        except BaseException:
-            self.checkpoint.close()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.folder.close()
-        super().__exit__()
 
     @cached_property
     def frame(self) -> Frame:
-        """What the steps depend on."""
+        """Facts that the steps depend on."""
         chosen = self.projections.split(",")
         shapes = [self.arch.shape(name) for name in chosen]
         joined = [JOINT] if set(MEMBERS[JOINT]) <= set(chosen) else []
@@ -144,7 +120,7 @@ class Plan(OpenModel):
     @cached_property
     def variants(self) -> list[Variant]:
         """Every model once, the dense one first: those of the steps, then those of the coalitions."""
-        found = {Variant(None): None}
+        found = {Variant(): None}
         found |= {self.variant(step): None for step in self.steps}
         if self.game is not None:
             found |= {self.coalition(on): None for on in self.game.coalitions}
@@ -152,11 +128,15 @@ class Plan(OpenModel):
 
     def variant(self, step: Step) -> Variant:
         """The model of a step."""
-        return Variant(step.recipe, step.projections)
+        return Variant() if step.recipe is None else self.of_recipe(step.recipe, step.projections)
 
     def coalition(self, on: frozenset[str]) -> Variant:
         """The model of a coalition of switches."""
-        return Variant(Recipe(method(on, self.frame.alignment), self.request.ratio), self.projections)
+        return self.of_recipe(Recipe(method(on, self.frame.alignment), self.request.ratio), self.projections)
+
+    def of_recipe(self, recipe: Recipe, projections: str) -> Variant:
+        """The model with these projections compressed."""
+        return self._source(projections).variant(recipe)
 
     @property
     def due(self) -> list[Variant]:
@@ -170,7 +150,7 @@ class Plan(OpenModel):
 
     @property
     def bits_removed(self) -> float:
-        """What the ratio removes of the model's stored bits, where the factors are stored as the weights are."""
+        """Share that the ratio removes of the model's stored bits, where the factors are stored as the weights are."""
         return self.request.ratio * self.frame.share
 
     def described(self) -> list[str]:
@@ -192,7 +172,7 @@ class Plan(OpenModel):
         return [*lines, "nothing was run"]
 
     def notes(self) -> list[str]:
-        """What differs from what was asked."""
+        """Differences from what was asked."""
         asked, found = self.request.windows, len(self.windows_WT)
         short = f"--text {self.request.text}: holds {counted(found, 'whole window')}, fewer than --windows {asked}"
         return [*super().notes(), *text_notes(("--text", self.request.text)), *([short] if found < asked else [])]
@@ -200,11 +180,8 @@ class Plan(OpenModel):
     def _held_out(self) -> Tensor:
         """Windows of the text; InputError where it is the calibration's, or gives no two windows."""
         request = self.request
-        text = text_of("--text", request.text)
-        if text == text_of("--calibration-text", request.calibration.text):
-            raise InputError(f"--text {request.text}: is the calibration text; give another, as wikitext2 or enwik8")
         tokens = request.windows * window_of(self.checkpoint.config, request.window) or EVERYTHING
-        windows_WT = self.windows("--text", request.text, tokens, request.window)
+        windows_WT = self.held_out(request.text, [request.calibration.text], tokens, request.window)
         if len(windows_WT) < LEAST_WINDOWS:
             raise InputError(
                 f"--windows {request.windows}: are {len(windows_WT)} of --text {request.text}, intervals need "
@@ -213,31 +190,29 @@ class Plan(OpenModel):
         return windows_WT
 
     def _sources(self) -> dict[str, Source]:
-        """By projections; all share one calibration, which collects what any model needs."""
+        """Sources by projections; all share one calibration, which collects what any model needs."""
         by_projections: dict[str, list[Recipe]] = {}
         for variant in self.variants:
             if variant.recipe is not None:
                 by_projections.setdefault(variant.projections, []).append(variant.recipe)
         collected = self.request.calibration
         for projections, recipes in by_projections.items():
-            for command in self._source(projections, collected).commands(recipes):
+            for command in replace(self._source(projections), calibration=collected).commands(recipes):
                 assert command.calibration is not None, "never from a folder"
                 collected = command.calibration
         self.collected = collected
-        return {projections: self._source(projections, collected) for projections in by_projections}
+        return {name: replace(self._source(name), calibration=collected) for name in by_projections}
 
-    def _source(self, projections: str, collected: CalibrationSettings) -> Source:
+    @cache  # noqa: B019  it lives as long as the plan
+    def _source(self, projections: str) -> Source:
         request = self.request
         how = (request.memory, request.seed, request.revision, request.command_line)
-        return Source(self, request.model, self.layers, projections, collected, *how)
+        return Source(self, request.model, self.layers, projections, request.calibration, *how)
 
     def _check_steps(self) -> None:
         """InputError where a step does not fit the model."""
         for projections, source in self.sources.items():
-            recipes = [s.recipe for s in self.steps if s.recipe is not None and s.projections == projections]
-            for command in source.commands(recipes):
-                with Compression(command):
-                    pass
+            source.check([s.recipe for s in self.steps if s.recipe is not None and s.projections == projections])
 
     def stacks(self, variant: Variant) -> Stacks:
         """Shapes of what a method decomposes, gate and up as one where it joins them."""
@@ -265,8 +240,8 @@ class Plan(OpenModel):
         windows = [*shape, digest(self.windows_WT.tolist())]
         identities: dict[Part, dict[str, Any]] = {}
         for variant, part in self.parts.items():
-            about = [asdict(variant), layers, calibrated, made_by([variant.recipe])] if variant.recipe else DENSE
-            identities[part] = {"probe_version": VERSION, "variant": digest(about), "windows": windows}
+            made = self._source(variant.projections).made(variant)
+            identities[part] = {"probe_version": VERSION, "variant": made, "windows": windows}
             identities[part] |= {"dtype": self.run_dtype(request.dtype)}
         for part in self.modes.values():
             identities[part] = {"probe_version": VERSION, "calibrated": calibrated}
@@ -294,8 +269,3 @@ class Plan(OpenModel):
             **{f"calibration {name}": value for name, value in asdict(collected).items()},
         }
         return self.run_folder(NAME, identities, config, tables=TABLES, **request.folder)
-
-    def measured(self, variant: Variant) -> dict[str, Any] | None:
-        """The row of a finished part."""
-        outcome = self.folder.outcomes[self.parts[variant].key]
-        return dict(outcome.tables[MEASURED][0]) if outcome.state == "done" else None

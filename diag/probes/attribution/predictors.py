@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from diag.probes.injection.contrasts import spearman
+from diag.statistics.correlation import spearman
 from diag.statistics.gap import Interval, Vector
 from diag.statistics.intervals import LEVEL
 
@@ -70,7 +70,7 @@ def _predictor(error: str, kept: Sequence[Model], whole: int) -> dict[str, Any]:
 
 
 def rank_interval(value: float, count: int) -> Interval:
-    """Of a rank correlation of `count` > 3 pairs, 95 %."""
+    """95 % interval of a rank correlation of `count` > 3 pairs."""
     most = 1 - 12 / (count * (count**2 - 1))
     kept = min(max(value, -most), most)
     reach = NORMAL * math.sqrt((1 + kept**2 / 2) / (count - 3))

@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Measurement:
-    """Of a model: `row` as `of_factors` gives it, the rest by window."""
+    """Measurement of a model: `row` as `of_factors` gives it, the rest by window."""
 
     row: Mapping[str, Any]
     losses_W: Vector
@@ -38,7 +38,7 @@ class Measurement:
 
 
 def of_factors(rows: Sequence[Mapping[str, Any]], bits_saved: float, calibration: str = "") -> Row:
-    """What compression.csv says of all stacks together; nothing for the dense model, which has no rows.
+    """Columns from compression.csv, all stacks together; nothing for the dense model, which has no rows.
 
     Errors are means over stacks in which every projection of a layer counts once, so gate and up as one stack twice.
     """
@@ -88,7 +88,7 @@ def attribution_rows(
             if row["status"] is None:
                 row |= _closed(this, gap)
         before[step.ladder] = this
-        found.append({column: row[column] for column in COLUMNS})
+        found.append(row)
     return found
 
 

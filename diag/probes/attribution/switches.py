@@ -30,7 +30,7 @@ SWITCHES = {  # in the order of the ladder
 
 
 def switches(projections: Collection[str], alignment: int) -> list[str]:
-    """Those that there are: an input factor is shared only where gate and up are both there.
+    """Switches that there are: an input factor is shared only where gate and up are both there.
 
     `alignment` is the least step in which exact ranks can be searched; it may be no smaller than the published one.
     """

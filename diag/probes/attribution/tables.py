@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from diag.lockstep.variant import Variant
 from diag.probes.attribution.columns import MEASURED, NAME, PREDICTORS, SHAPLEY, SHARES
 from diag.probes.attribution.ladder import COMBINATION, MOBE, PUBLISHED, TDMOE, Step
-from diag.probes.attribution.plan import Plan, Variant
+from diag.probes.attribution.plan import Plan
 from diag.probes.attribution.predictors import Model, predictors
 from diag.probes.attribution.rows import NO_GAP, NOT_FINITE, NOT_MEASURED, Measurement, Row, attribution_rows
 from diag.probes.attribution.shapley import Coalition, sampled
@@ -23,7 +24,7 @@ LEAST_ORDERS = 8  # drawn, below which their spread says nothing
 
 
 def tables(plan: Plan) -> dict[str, list[Row]]:
-    """Of what is measured so far."""
+    """All tables, of what is measured so far."""
     found = {variant: _measurement(plan, variant) for variant in plan.variants}
     best = _best_combination(plan, found)
     steps = [*plan.steps, *([] if best is None else [best])]
@@ -31,13 +32,15 @@ def tables(plan: Plan) -> dict[str, list[Row]]:
     measured = {step: this for step, this in of_step.items() if this is not None}
     failed = {s: plan.folder.outcomes[plan.parts[plan.variant(s)].key].state for s in steps if s not in measured}
     weights_BW = resamples(plan.request.seed, len(plan.windows_WT))
-    gap, dense = _gap(measured, weights_BW), found[Variant(None)]
+    gap, dense = _gap(measured, weights_BW), found[Variant()]
     windows, length = plan.windows_WT.shape
     common = {"text": Path(plan.request.text).name, "windows": windows, "tokens": windows * (length - 1)}
     common["bits_saved_of"] = denominator(plan.checkpoint)
     tails: Mapping[tuple[int, str], Any] = {place: plan.folder.arrays(part) for place, part in plan.modes.items()}
     known = {place: tail for place, tail in tails.items() if tail}
+    ids = [plan.variant(step).id for step in steps]
     rows = attribution_rows(steps, measured, failed, dense, gap, known, common)
+    rows = [row | {"variant": variant} for row, variant in zip(rows, ids, strict=True)]
     if best is not None:
         rows[-1] |= _chosen(plan, found, gap)
     return {

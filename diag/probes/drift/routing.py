@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diag.models.walk import Watch
+from diag.lockstep.walk import Watch
 from tdmoe.runtime.calibration import MODULE
 
 LOGITS = "router_logits"
@@ -24,14 +24,14 @@ LOGITS = "router_logits"
 
 @dataclass
 class Routing:
-    """Of one layer and stream; None where the layer has no router, or the family does not show it."""
+    """Decision of one layer for one stream; None where the layer has no router, or the family does not show it."""
 
     chosen_TE: Tensor | None = None
     logits_TE: Tensor | None = None
 
 
 def watching(model: nn.Module) -> Watch:
-    """A Watch of `diag.models.walk` for this model: what it yields is filled once the decoder layer has run."""
+    """A Watch of `diag.lockstep.walk` for this model: what it yields is filled once the decoder layer has run."""
     kind, index = _router(model) or (type(None), 0)
 
     @contextmanager

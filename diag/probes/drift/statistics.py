@@ -1,8 +1,6 @@
 """Residual-stream drift: how far a variant's stream has turned from the dense model's, and how its routing differs.
 
-    angle      2 atan2(||u - v||, ||u + v||),  u = x/||x||, v = y/||y||     in degrees, float64 (Kahan): exact where the
-                                                                            arccos of a rounded cosine loses all digits
-    ratio      ||y|| / ||x||
+    angle, ratio                                                            diag/statistics/streams.py
     agreement  |A n B| / |A|                                                A, B the experts that a token is routed to
     distance   sqrt(H((p+q)/2) - (H(p) + H(q))/2)                           Jensen-Shannon distance, base 2 (0 to 1), of
                                                                             the softmax p, q of the routers' logits
@@ -20,30 +18,21 @@ Q quantities.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diag.lockstep.runner import Step
 from diag.probes.drift.routing import Routing
+from diag.statistics.streams import angles, norm_ratios
 
 QUANTITIES = ("angle_deg", "norm_ratio", "routing_agreement", "routing_js")
 SAME = (0.0, 1.0, 1.0, 0.0)  # of one and the same stream
-
-
-def angles(x_BTH: Tensor, y_BTH: Tensor) -> Tensor:
-    """Degrees between tokens' vectors, (B, T), in float64; NaN where one is zero or not finite."""
-    u_BTH, v_BTH = (t / t.norm(dim=-1, keepdim=True) for t in (x_BTH.double(), y_BTH.double()))
-    return torch.rad2deg(2 * torch.atan2((u_BTH - v_BTH).norm(dim=-1), (u_BTH + v_BTH).norm(dim=-1)))
-
-
-def norm_ratios(x_BTH: Tensor, y_BTH: Tensor) -> Tensor:
-    """||y|| / ||x||, (B, T), in float64; NaN where x is zero or one is not finite."""
-    ratio_BT = y_BTH.double().norm(dim=-1) / x_BTH.double().norm(dim=-1)
-    return torch.where(ratio_BT.isfinite(), ratio_BT, torch.nan)
 
 
 def agreement(a_NE: Tensor, b_NE: Tensor) -> Tensor:
@@ -107,6 +96,24 @@ class Sums:
             self.mean_VLQ[v, layer] += difference_Q * batch / whole
             self.squares_VLQ[v, layer] += squares_Q + np.square(difference_Q) * before * batch / whole
             self.count_VL[v, layer] = whole
+
+    def observe(self, step: Step) -> None:
+        """Compare every stream with the dense model's, which is the first."""
+        dense = step.streams[0]
+        for stream in step.streams:
+            if stream is dense:
+                means_BQ = unchanged(len(dense.h_BTH), dense.seen)
+            else:
+                means_BQ = compared(dense.h_BTH, stream.h_BTH, dense.seen, stream.seen)
+            self.add(stream.members, step.layer, means_BQ)
+
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        """The sums by name."""
+        return vars(self)
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]], windows: int) -> None:
+        """Go on after these."""
+        vars(self).update(arrays)
 
     def means(self, variant: int, layer: int) -> list[tuple[float | None, float | None]]:
         """(mean, standard error) of each of QUANTITIES; None where it was not measured, or of one window only."""

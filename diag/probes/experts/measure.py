@@ -17,12 +17,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diag.compression.calibrated import check_statistics, statistics_of
+from diag.compression.calibrated import check_statistics, stack_variant, statistics_of
+from diag.lockstep.variant import Recipe
 from diag.probes.experts.ablating import ALLOCATIONS, EXPERT_MODES, NULL_DRAWS, ablation, alignment_of, specs
 from diag.probes.experts.settings import Settings
 from tdmoe import methods
 from tdmoe.methods import Needs, StackStatistics
 from tdmoe.methods.base import whole_stack
+from tdmoe.numerics.gram import MODES
 from tdmoe.numerics.similarity import Similarity, similarities
 from tdmoe.numerics.whitening import DAMPING, metric
 from tdmoe.problems import InputError
@@ -36,7 +38,7 @@ COLUMNS = (
     *("layer", "projection", "expert_mode", "allocation", "rank_expert", "rank_output", "rank_input", "parameters"),
     *("kept_ratio", "weight_error", "functional_error", "operator_error", "status"),
     *("point", "ratio", "metric", "metric_error", "operator_error_max"),
-    *("price_expert", "price_output", "price_input", "method"),
+    *("price_expert", "price_output", "price_input", "method", "variant"),
 )
 BINDING = (
     *("layer", "projection", "ratio", "metric", "experts", "rank_expert", "error_preserve", "error_compress"),
@@ -131,9 +133,19 @@ def run(
     alike = _alike(reader, statistics, settings, device, generator)
     arrays = {name: found.values_P for name, found in alike.items()}
     arrays |= {f"{name}_null": found.null_DP.ravel() for name, found in alike.items()}
-    rows = {NAME: measured.points, "binding": measured.bindings, "similarity": _similarity_rows(stack, settings, alike)}
+    points = [row | _variant(stack, settings, row) for row in measured.points]
+    rows = {NAME: points, "binding": measured.bindings, "similarity": _similarity_rows(stack, settings, alike)}
     labels = {"layer": stack.layer, "projection": stack.projection}
     return {name: _complete(rows[name], columns, labels) for name, columns in TABLES.items()}, arrays
+
+
+def _variant(stack: WeightStack, settings: Settings, row: Row) -> Row:
+    """The id of the model with this stack so compressed, where a method did it."""
+    if (method := row.get("method")) is None:
+        return {}
+    ranks = "x".join(str(row.get(f"rank_{mode}")) for mode in MODES)
+    recipe = Recipe(method, row["ratio"])
+    return {"variant": stack_variant(recipe, stack.layer, stack.projection, settings.statistics, ranks)}
 
 
 def _complete(rows: list[Row], columns: tuple[str, ...], labels: Row) -> list[Row]:

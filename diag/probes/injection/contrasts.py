@@ -38,9 +38,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from diag.probes.injection.cells import ERRORS, Cells, Run, geometric
+from diag.statistics.correlation import spearman
 from diag.statistics.intervals import interval, picks, weights
 
 JOINT = ("weight_error", "functional_error", "operator_error")
@@ -58,13 +58,6 @@ def summarise(runs: Sequence[Run], seed: int, samples: int = SAMPLES) -> list[Ro
     cells = Cells(runs, np.random.default_rng([seed, 1]), samples)
     differences = _differences(cells, np.random.default_rng([seed, 2]))
     return [*rows, *_exponents(cells), *differences, *_ratios(cells), *_excesses(cells)]
-
-
-def spearman(x_R: Vector, y_R: Vector) -> float | None:
-    """Rank correlation, equal values sharing their mean rank; None where either is constant."""
-    a, b = (rankdata(values) - (len(values) + 1) / 2 for values in (x_R, y_R))
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 0 else None
 
 
 def _correlations(runs: Sequence[Run], random: np.random.Generator, samples: int) -> Iterator[Row]:

@@ -5,24 +5,27 @@ The statistics of the inputs come from a calibration in a run folder of its own,
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from diag.asked import Asked
 from diag.compression import calibrated, calibrating
 from diag.compression.calibrating import Calibration
+from diag.compression.plans import ModelRequest
 from diag.declare import parse
 from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
 from diag.declare.forms import specs
 from diag.inputs.texts import check_texts, load_text
-from diag.jobs.work import failing
+from diag.jobs.work import failing, measure
 from diag.models.open_model import OpenModel
+from diag.probes.injection import contrasts
 from diag.probes.injection import measure as injection
-from diag.probes.injection.measure import Bench, Settings, Site, Source
+from diag.probes.injection.cells import Run
+from diag.probes.injection.measure import LoadedModel, Settings, Site, Source
 from diag.runs.folder import Part, RunFolder, digest
-from diag.runs.results import Row
+from diag.runs.results import Arrays, Row, Tables
 from tdmoe import methods, spec
 from tdmoe.problems import InputError, WeightError
 from tdmoe.runtime.injection import DESIGNS, FAMILIES
@@ -34,7 +37,7 @@ METHODS = "tdmoe,svd_llm,rtn"
 
 
 @dataclass(frozen=True)
-class Request(Asked):
+class Request(ModelRequest):
     """One command as typed; `calibration` is that to be made, None where `statistics` are given."""
 
     model: str
@@ -61,10 +64,10 @@ class Injection(OpenModel):
 
     def __init__(self, request: Request) -> None:
         """InputError before the model is loaded."""
-        self.request, self._opened = request, ExitStack()
+        self.request = request
         self._check()
         super().__init__(request.model, request.device, request.revision)
-        try:
+        with self.closing():
             self.layers = parse.layers(request.layers, self.arch.layers)
             self.projections = parse.choices("--projections", request.projections, PROJECTIONS)
             self.sites = self._sites()
@@ -86,23 +89,14 @@ class Injection(OpenModel):
                 for i, source in enumerate(self.sources)
             }
             self.folder = self._folder()
-        except BaseException:
-            self._opened.close()
-            self.checkpoint.close()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.folder.close()
-        self._opened.close()
-        super().__exit__()
 
     def notes(self) -> list[str]:
-        """What differs from what was asked."""
+        """Differences from what was asked."""
         return self.notes_on(self.request.text, self.windows_WT, self.request.tokens)
 
     @property
     def held_bytes(self) -> int:
-        """Of the model in float32, the copy of what is injected into, and the residual."""
+        """Bytes of the model in float32, the copy of what is injected into, and the residual."""
         width, hidden, experts = self.arch.width, self.arch.hidden, self.arch.experts
         largest = max(len(site.places) for site in self.sites)
         weights = sum(self.checkpoint.entry(name).nbytes for name in self.checkpoint.names())
@@ -112,30 +106,43 @@ class Injection(OpenModel):
         """Measure what is pending, then the statistics of every site that has changed, and write the tables."""
         pending = [job for job in self.folder.pending() if job in self.parts]
         changed = {self.parts[job][0] for job in pending}
-        self.folder.forget([injection.summary(site) for site in self.sites if site in changed])
+        self.folder.forget([site.summary for site in self.sites if site in changed])
         self.folder.begin()
         if pending:
             with failing(self.folder, pending):
                 self._check_statistics()
-                bench = self._bench()
+                loaded = self._loaded()
                 for job in pending:
-                    injection.run_part(bench, self.folder, job, *self.parts[job], self.settings)
+                    measure(self.folder, job, partial(self._measured, loaded, job))
                     on_done(job)
         for site in self.sites:
-            if injection.summary(site) in self.folder.pending():
-                injection.summarise(self.folder, site, self.parts, self.request.seed)
+            if site.summary in self.folder.pending():
+                measure(self.folder, site.summary, partial(self._contrasts, site))
         self.folder.write_table(injection.NAME, injection.COLUMNS, lambda job: job in self.parts)
         self.folder.write_table(injection.CONTRASTS, injection.CONTRAST_COLUMNS, lambda job: job not in self.parts)
+
+    def _measured(self, loaded: LoadedModel, job: Part) -> tuple[Tables, Arrays]:
+        seed = int.from_bytes(hashlib.sha256(f"{self.settings.seed} {job.key}".encode()).digest()[:4])
+        rows, change_RW = loaded.measure(*self.parts[job], self.settings, seed)
+        return {injection.NAME: rows}, {"change": change_RW}
+
+    def _contrasts(self, site: Site) -> tuple[Tables, Arrays]:
+        """The statistics of a site, from its finished parts."""
+        runs: list[Run] = []
+        for job in [job for job, (where, _) in self.parts.items() if where == site]:
+            rows, changes = self.folder.outcomes[job.key].tables.get(injection.NAME, []), self.folder.arrays(job)
+            runs += [Run(row, change_W) for row, change_W in zip(rows, changes.get("change", ()), strict=True)]
+        found = contrasts.summarise(runs, self.request.seed) if runs else []
+        return {injection.CONTRASTS: [site.labels | row for row in found]}, {}
 
     def _check_statistics(self) -> None:
         """WeightError where the calibration that was made for this failed."""
         for key, message in [] if self.calibration is None else self.calibration.folder.failures():
             raise WeightError(f"{key}: {message}")
 
-    def _bench(self) -> Bench:
+    def _loaded(self) -> LoadedModel:
         model = self.load("float32")
-        windows_WT = self.windows_WT.to(self.device)
-        return Bench(model, windows_WT, self._statistics, self.checkpoint, self.arch, self.request.memory)
+        return LoadedModel(model, self.windows_WT, self._statistics, self.checkpoint, self.arch, self.request.memory)
 
     def _check(self) -> None:
         """InputError where texts, statistics, ratio or methods are wrong whatever the model is."""
@@ -240,7 +247,7 @@ class Injection(OpenModel):
         }
         for site in self.sites:
             members = [identities[job] for job, (where, _) in self.parts.items() if where == site]
-            identities[injection.summary(site)] = {
+            identities[site.summary] = {
                 "probe_version": injection.CONTRASTS_VERSION,
                 "settings": digest(members),
             }

@@ -13,9 +13,7 @@ they were after it.
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diag.compression.calibrated import layer_sums
-from diag.jobs.work import said
-from diag.probes.injection import contrasts
-from diag.probes.injection.cells import Run
-from diag.runs.folder import Part, RunFolder, digest
+from diag.compression.calibrated import layer_sums, statistics_of
+from diag.runs.folder import Part, digest
 from diag.runs.results import Row
 from diag.statistics.evaluation import mean, model_losses
 from tdmoe import methods
@@ -63,7 +58,7 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Site:
-    """What is injected together: `scope` is all, or one layer."""
+    """Places that are injected together: `scope` is all, or one layer."""
 
     scope: str
     layers: tuple[int, ...]
@@ -80,15 +75,20 @@ class Site:
         return {"scope": self.scope, "layer": layer, "projection": ",".join(self.projections)}
 
     @property
+    def summary(self) -> Part:
+        """The part that holds its statistics."""
+        return Part(CONTRASTS, self.name, tuple(self.labels.items()))
+
+    @property
     def name(self) -> str:
-        """Of its parts' files."""
+        """Name in its parts' files."""
         where = f"l{self.layers[0]:03d}" if self.scope == "one" else "all"
         return f"{where}-{'.'.join(self.projections)}"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a part's residual comes from: draw `seed` of a family, or a method (seed None)."""
+    """Origin of a part's residual: draw `seed` of a family, or a method (seed None)."""
 
     family: str
     seed: int | None
@@ -96,7 +96,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Settings:
-    """What changes the result of a part, beside its site and source."""
+    """Settings that change the result of a part, beside its site and source."""
 
     designs: tuple[str, ...]
     sizes: tuple[float, ...]
@@ -115,13 +115,8 @@ def part(site: Site, source: Source, number: int) -> Part:
     return Part(NAME, f"{site.name}-{kind}-{number}", tuple(labels.items()))
 
 
-def summary(site: Site) -> Part:
-    """Of the statistics of a site."""
-    return Part(CONTRASTS, site.name, tuple(site.labels.items()))
-
-
 @dataclass
-class Bench:
+class LoadedModel:
     """The loaded model, its windows and statistics; measures one part after the other."""
 
     model: Any
@@ -177,7 +172,7 @@ class Bench:
                     f"{source.family} of size {row['size']} in design {row['design']}: the loss is not finite; give "
                     "smaller --sizes"
                 )
-        return [{column: row[column] for column in COLUMNS} for row in rows], np.stack(changes)
+        return rows, np.stack(changes)
 
     def _move_to(self, site: Site) -> None:
         """Keep what is the same for all parts of a site."""
@@ -206,19 +201,14 @@ class Bench:
         """W^ - W of a method, its factors not rounded."""
         method, options = methods.parse(text)
         stack = joint.open_named(self.checkpoint, self.arch, *place)
-        reader = joint.reader(stack, self.memory)
-        sums = layer_sums(self.statistics, place[0])
-        C_II, own = self._moments(place)
-        statistics = methods.StackStatistics(
-            C_II, own, sums.output_moment(place[1]), sums.tokens_E, sums.fisher([place[1]])
-        )
+        reader, statistics = joint.reader(stack, self.memory), statistics_of(self.statistics, stack)
         made = method.compress(reader, options, methods.Allotment(ratio), statistics, device="cpu")
         left_EOI: Tensor = made.members(0, stack.shape[0]).float() - whole_stack(reader, device="cpu")
         return left_EOI
 
 
 def check_method(text: str, ratio: float, stacks: Sequence[joint.Stack]) -> methods.Needs:
-    """What it needs of a calibration; InputError where it does not fit the stacks, or not stacks by themselves."""
+    """Needs of a method; InputError where it does not fit the stacks, or not stacks by themselves."""
     method, options = methods.parse(text)
     for option, plain in (("gate_up", "apart"), ("across", "uniform"), ("dense_layers", 0)):
         if getattr(options, option, plain) != plain:
@@ -232,35 +222,10 @@ def check_method(text: str, ratio: float, stacks: Sequence[joint.Stack]) -> meth
 
 
 def identity(site: Site, source: Source, settings: Settings) -> Row:
-    """What a part's result depends on."""
+    """Identity of a part's result."""
     found: dict[str, Any] = {
         "probe_version": VERSION,
         "settings": digest([asdict(site), asdict(source), asdict(settings)]),
     }
     versions = methods.versions([source.family] if source.seed is None else [])
     return found | ({"methods": versions} if versions else {})
-
-
-def run_part(bench: Bench, folder: RunFolder[Part], job: Part, site: Site, source: Source, settings: Settings) -> None:
-    """Measure a part and save it; what it raises becomes a failed part, so that the others go on."""
-    started = time.perf_counter()
-    try:
-        seed = int.from_bytes(hashlib.sha256(f"{settings.seed} {job.key}".encode()).digest()[:4])
-        rows, change_RW = bench.measure(site, source, settings, seed)
-        folder.finish(job, {NAME: rows}, {"change": change_RW}, time.perf_counter() - started)
-    except Exception as error:
-        folder.fail(job, *said(job.key, error))
-
-
-def summarise(folder: RunFolder[Part], site: Site, parts: Mapping[Part, tuple[Site, Source]], seed: int) -> None:
-    """The statistics of a site, from its finished parts."""
-    started = time.perf_counter()
-    runs = [
-        Run(row, change_W)
-        for job, (where, _) in parts.items()
-        if where == site and folder.outcomes[job.key].state == "done"
-        for row, change_W in zip(folder.outcomes[job.key].tables[NAME], folder.arrays(job)["change"], strict=True)
-    ]
-    rows = [site.labels | row for row in contrasts.summarise(runs, seed)] if runs else []
-    ordered = [{column: row[column] for column in CONTRAST_COLUMNS} for row in rows]
-    folder.finish(summary(site), {CONTRASTS: ordered}, {}, time.perf_counter() - started)

@@ -37,6 +37,7 @@ TABLES = {
                "operator error over the SVD's", form="factor"),
         Column("weight_over_svd", "weight error over that of the same SVD", "weight error over the SVD's",
                form="factor"),
+        *common("variant"),
     ),
     "growth": Columns(
         *common("layer", "projection", "mode"),

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diag.compression.calibrated import check_statistics, statistics_of
+from diag.compression.calibrated import check_statistics, stack_variant, statistics_of
 from diag.compression.single_stacks import canonical
+from diag.lockstep.variant import Recipe
 from diag.probes.operator.bounds import growth
-from diag.probes.operator.cases import Work, grid_cases, products, storage_cases
+from diag.probes.operator.cases import Case, Work, grid_cases, products, storage_cases
 from diag.probes.operator.columns import TABLES
 from diag.probes.operator.rows import Dense, rows_of
 from diag.probes.operator.settings import Settings
@@ -97,11 +98,23 @@ def run(
     dense = Dense(work, spectra, weighted)
     cases = [*grid_cases(work, settings.ranks), *storage_cases(work, settings.methods, settings.ratios)]
     rows = {
-        "operator": [row for case in cases for row in rows_of(case, dense, per_expert=settings.per_expert)],
+        "operator": [
+            row | {"variant": _variant(stack, settings, case)}
+            for case in cases
+            for row in rows_of(case, dense, per_expert=settings.per_expert)
+        ],
         "growth": _growth_rows(stack, grams, generator),
         "tensor_norm": _tensor_rows(work, spectra, generator),
     }
     return {table: [{c: row.get(c) for c in TABLES[table]} for row in found] for table, found in rows.items()}, {}
+
+
+def _variant(stack: WeightStack, settings: Settings, case: Case) -> str:
+    """The id of the model with this stack so compressed; truncations that are no method's are told by their rank."""
+    recipe, place = Recipe(case.method, case.ratio), (stack.layer, stack.projection)
+    if case.method in settings.methods:
+        return stack_variant(recipe, *place, settings.statistics)
+    return stack_variant(recipe, *place, source=f"rank {case.rank}")
 
 
 def _grams(reader: BlockReader, device: str, seed: int) -> tuple[dict[str, ModeGram], dict[str, Any]]:

@@ -7,14 +7,15 @@ documents. `losses` (nats, by window) and `correct` (1 or 0, by document) are ke
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diag.compression.compressing import Saved
+from diag.lockstep.variant import Variant
 from diag.probes.quality.zero_shot import MACRO, METRIC
 from diag.runs.folder import Part, digest
 from diag.statistics.evaluation import Mean, mean, paired, perplexity
@@ -36,35 +37,13 @@ COLUMNS = (
     ),
     *("loss_nats", "loss_nats_stderr", "loss_difference_nats", "loss_difference_nats_stderr"),
     *("accuracy_difference", "accuracy_difference_stderr", "tokens", "projections", "checkpoint", "bits_saved_bf16"),
-    *("protocol", "calibration", "bits_saved_of"),
+    *("protocol", "calibration", "bits_saved_of", "variant"),
 )
 TABLES = {NAME: COLUMNS}
 PERPLEXITY = "perplexity"
 
 Row = dict[str, Any]
 Vector = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model of the run, as the table names it. `layers` are those that are compressed, as "1-2,5"."""
-
-    method: str
-    ratio: float | None = None
-    layers: str = ""
-    projections: str = ""
-    checkpoint: str = ""
-
-    @property
-    def is_dense(self) -> bool:
-        return not (self.layers or self.checkpoint)
-
-    @property
-    def labels(self) -> Row:
-        return {"method": self.method, "ratio": self.ratio, "compressed_layers": self.layers}
-
-
-DENSE = Subject("dense")
 
 
 @dataclass(frozen=True)
@@ -78,29 +57,16 @@ class DataSet:
     tokens: int | None = None  # that are scored
 
 
-@dataclass(frozen=True)
-class Saved:
-    """(dense - stored) / dense of what is counted (`bits_saved_of`): against the original's bits, and bf16's."""
-
-    bits: float
-    bits_bf16: float
-
-
-def part_of(subject: Subject, name: str, metric: str) -> Part:
+def part_of(variant: Variant, name: str, metric: str) -> Part:
     """The unit of work and of resuming."""
-    ratio = "" if subject.ratio is None else f"{subject.ratio:g}"
-    layers = subject.layers and f"l{subject.layers}"
-    words = [subject.checkpoint or subject.method.partition(":")[0], ratio, layers, name]
-    about = {**subject.labels, "dataset": name, "metric": metric}
-    short = digest([subject.method, subject.ratio, subject.layers, subject.projections, subject.checkpoint, name])[:8]
-    said = re.sub(r"[^a-z0-9.-]+", "-", "-".join(filter(None, words)).lower()).strip("-.")
-    return Part(NAME, f"{said[:80] or 'model'}-{short}", tuple(about.items()))
+    about = {**variant.labels, "dataset": name, "metric": metric, "variant": variant.id}
+    return Part(NAME, variant.part_name(name), tuple(about.items()))
 
 
-def perplexity_row(subject: Subject, data: DataSet, losses_W: Vector, dense_W: Vector | None, saved: Saved) -> Row:
+def perplexity_row(variant: Variant, data: DataSet, losses_W: Vector, dense_W: Vector | None, saved: Saved) -> Row:
     """A text's row; `dense_W` are the dense model's losses, None for itself and where it was not measured."""
     found = perplexity(losses_W)
-    row = _row(subject, data, saved, len(losses_W)) | {"tokens": data.tokens}
+    row = _row(variant, data, saved, len(losses_W)) | {"tokens": data.tokens}
     if not np.isfinite(losses_W).all():
         return row | {"status": "not_finite"}
     row |= {"loss_nats": found.loss.value, "loss_nats_stderr": found.loss.stderr}
@@ -114,19 +80,19 @@ def perplexity_row(subject: Subject, data: DataSet, losses_W: Vector, dense_W: V
     return row
 
 
-def accuracy_row(subject: Subject, data: DataSet, correct_N: Vector, dense_N: Vector | None, saved: Saved) -> Row:
+def accuracy_row(variant: Variant, data: DataSet, correct_N: Vector, dense_N: Vector | None, saved: Saved) -> Row:
     """A task's row."""
     found = mean(correct_N)
-    row = _row(subject, data, saved, found.count) | {"value": found.value, "stderr": found.stderr}
+    row = _row(variant, data, saved, found.count) | {"value": found.value, "stderr": found.stderr}
     return row | _difference(None if dense_N is None else paired(correct_N, dense_N))
 
 
 def macro_row(
-    subject: Subject, data: DataSet, correct: Sequence[Vector], dense: Sequence[Vector] | None, saved: Saved
+    variant: Variant, data: DataSet, correct: Sequence[Vector], dense: Sequence[Vector] | None, saved: Saved
 ) -> Row:
     """The plain mean over tasks, whose errors are independent: stderr = sqrt(sum stderr^2) / tasks."""
     found = _macro([mean(correct_N) for correct_N in correct])
-    row = _row(subject, data, saved, found.count) | {"value": found.value, "stderr": found.stderr}
+    row = _row(variant, data, saved, found.count) | {"value": found.value, "stderr": found.stderr}
     if dense is None:
         return row
     return row | _difference(_macro([paired(*pair) for pair in zip(correct, dense, strict=True)]))
@@ -143,13 +109,13 @@ def _difference(found: Mean | None) -> Row:
     return {} if found is None else {"accuracy_difference": found.value, "accuracy_difference_stderr": found.stderr}
 
 
-def _row(subject: Subject, data: DataSet, saved: Saved, samples: int) -> Row:
+def _row(variant: Variant, data: DataSet, saved: Saved, samples: int) -> Row:
     empty: Row = dict.fromkeys(COLUMNS)
     return {
-        **(empty | subject.labels),
-        **{"bits_saved": saved.bits, "bits_saved_bf16": saved.bits_bf16, "dataset": data.name, "metric": data.metric},
-        **{"samples": samples, "status": "ok", "projections": subject.projections, "checkpoint": subject.checkpoint},
-        "protocol": data.protocol,
+        **(empty | variant.labels),
+        **{"dataset": data.name, "metric": data.metric, **asdict(saved)},
+        **{"samples": samples, "status": "ok", "projections": variant.projections, "checkpoint": variant.checkpoint},
+        **{"protocol": data.protocol, "variant": variant.id},
     }
 
 

@@ -7,44 +7,40 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from diag.asked import AskedVariants
-from diag.compression.calibrating import VERSION as CALIBRATION
-from diag.compression.compress_run import Compression
-from diag.compression.factors import Recipe, calibration_of, made_by
+from diag.compression.checkpoints import OnDisk
+from diag.compression.compressing import Saved
+from diag.compression.plans import VariantsPlan, VariantsRequest
 from diag.declare import parse
 from diag.declare.defaults import CALIBRATION_TEXT
 from diag.inputs.texts import check_texts, load_text, text_notes, text_of
 from diag.inputs.windows import window_of
-from diag.models.open_model import OpenModel
-from diag.probes.quality import compressed, zero_shot
+from diag.lockstep.variant import Variant
+from diag.probes.quality import zero_shot
 from diag.probes.quality.measure import (
-    DENSE,
     NAME,
     PERPLEXITY,
     TABLES,
     VERSION,
     DataSet,
-    Saved,
-    Subject,
     macro,
     part_of,
 )
 from diag.probes.quality.protocol import Protocol
 from diag.probes.quality.zero_shot import METRIC, Task
-from diag.runs.folder import Part, RunFolder, digest
+from diag.runs.folder import Part, RunFolder
 from reports.formats import counted
-from tdmoe.compression.counted import bits, parameters
+from tdmoe.compression.counted import bits, denominator, parameters
 from tdmoe.problems import InputError
 
 
 @dataclass(frozen=True)
-class Request(AskedVariants):
+class Request(VariantsRequest):
     """One command as typed. `window` and `stride` are None for the model's own, and for windows without overlap."""
 
     model: str
@@ -60,39 +56,26 @@ class Request(AskedVariants):
     dtype: str = "auto"
 
 
-class Plan(OpenModel):
+class Plan(VariantsPlan):
     """A checked plan. Use as a context manager."""
+
+    same = ("vocab_size",)
 
     def __init__(self, request: Request) -> None:
         """InputError where model, texts, tasks, recipes, layers or checkpoints do not fit."""
         check_texts(*(("--texts", name) for name in request.texts))
-        request.check()
-        super().__init__(request.model, request.device, request.revision)
+        super().__init__(request, request.model)
         self.request = request
-        try:
-            self.sets = request.layer_sets(self.arch.layers)
+        with self.closing():
             window = window_of(self.checkpoint.config, request.window)
             stride = window if request.stride is None else request.stride
             self.protocol = Protocol(window, stride, request.windows, request.join, request.bos)
-            self.on_disk = [compressed.open_compressed(path, self.checkpoint) for path in request.compressed]
-            self.variants = self._variants()
-            self.calibration = calibration_of(request.recipes, request.calibration)
             self.dtype = self.run_dtype(request.dtype)
             self.texts = self._texts()
             self.tasks = self._tasks()
-            self.source = request.source(self, request.model, self.sets[-1], self.calibration)
-            for command in self.source.commands(request.recipes):
-                with Compression(command):
-                    pass
+            self.variants = [self.source.variant(r, layers) for r in request.recipes for layers in self.sets]
             self.parts = self._parts()
             self.folder = self._folder()
-        except BaseException:
-            self.checkpoint.close()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.folder.close()
-        super().__exit__()
 
     @property
     def data(self) -> list[DataSet]:
@@ -100,16 +83,16 @@ class Plan(OpenModel):
         return [*self.texts, *self.tasks]
 
     @property
-    def due_variants(self) -> list[Subject]:
-        """Those of which something is to be measured with factors."""
-        return [subject for subject in self.variants if self.is_due(subject)]
+    def due_variants(self) -> list[Variant]:
+        """Variants of which something is to be measured with factors."""
+        return [variant for variant in self.variants if self.is_due(variant)]
 
     @property
     def steps(self) -> int:
         """Windows and documents that are still to be done, of all models together."""
         sizes = {data: len(ids_WT) for data, ids_WT in self.texts.items()}
         sizes |= {data: task.documents for data, task in self.tasks.items()}
-        return sum(sizes.get(data, 0) for subject, data in self.parts if self.is_due(subject, data))
+        return sum(sizes.get(data, 0) for variant, data in self.parts if self.is_due(variant, data))
 
     def described(self) -> list[str]:
         """For --dry-run: models, data sets, and what is to be done."""
@@ -118,7 +101,7 @@ class Plan(OpenModel):
         return [*lines, f"{counted(len(self.parts), 'part')}, {self.steps:,} windows and documents; nothing was run"]
 
     def notes(self) -> list[str]:
-        """What differs from what was asked."""
+        """Differences from what was asked."""
         asked = self.request.windows
         short = [
             f"--texts {data.name}: holds {counted(len(ids_WT), 'whole window')}, fewer than --windows {asked}"
@@ -127,30 +110,29 @@ class Plan(OpenModel):
         ]
         return [*super().notes(), *text_notes(*(("--texts", name) for name in self.request.texts)), *short]
 
-    def is_due(self, subject: Subject, data: DataSet | None = None) -> bool:
+    def is_due(self, variant: Variant, data: DataSet | None = None) -> bool:
         """Whether it is not measured yet: on this text or task, or on any."""
         found = self.data if data is None else [data]
-        return any(self.folder.outcomes[self.parts[subject, each].key].state == "pending" for each in found)
+        return any(self.folder.outcomes[self.parts[variant, each].key].state == "pending" for each in found)
 
     def saved(self, bits_saved: float = 0.0) -> Saved:
         """The same against the bits of the model in bf16."""
         bf16 = 16 * parameters(self.checkpoint)
-        return Saved(bits_saved, 1 - bits(self.checkpoint) * (1 - bits_saved) / bf16)
+        of_bf16 = 1 - bits(self.checkpoint) * (1 - bits_saved) / bf16
+        return Saved(bits_saved, of_bf16, denominator(self.checkpoint))
 
-    def _variants(self) -> dict[Subject, tuple[Recipe, list[int]]]:
-        projections = self.request.projections
-        found = {}
-        for recipe in self.request.recipes:
-            for layers in self.sets:
-                found[Subject(recipe.method, recipe.ratio, parse.spans(layers), projections)] = (recipe, layers)
-        return found
+    def variant_on(self, found: OnDisk) -> Variant:
+        """The variant that a checkpoint is; one that was rebuilt goes by its name alone."""
+        if not found.rebuilt:
+            return found.variant
+        return replace(found.variant, method=found.name, ratio=None, layers=(), projections="")
 
     def _texts(self) -> dict[DataSet, Tensor]:
         """Windows of every text; InputError where one is a calibration text."""
         request = self.request
         found: dict[DataSet, Tensor] = {}
         tokenizer = self.tokenizer() if request.texts else None
-        calibrated = [CALIBRATION_TEXT, *(each.calibrated_on for each in self.on_disk if each.calibrated_on)]
+        calibrated = [CALIBRATION_TEXT, *(each.calibrated_on for each in self.on_disk.values() if each.calibrated_on)]
         contents = {_known(name) for name in calibrated}
         if self.calibration is not None:
             contents.add(text_of("--calibration-text", self.calibration.text))
@@ -182,30 +164,19 @@ class Plan(OpenModel):
             found[DataSet(task.name, METRIC, stated, f"{stated} {task.identity}")] = task
         return found
 
-    def _parts(self) -> dict[tuple[Subject, DataSet], Part]:
+    def _parts(self) -> dict[tuple[Variant, DataSet], Part]:
         """Dense first; the macro average after a model's tasks."""
-        subjects = [DENSE, *self.variants, *(found.subject for found in self.on_disk)]
-        if len(set(subjects)) < len(subjects):
-            raise InputError("--compressed: two folders have one name; rename one of them")
+        variants = [Variant(), *self.variants, *self.on_disk]
         data = [*self.data, *([macro(list(self.tasks))] if len(self.tasks) > 1 else [])]
         if not data:
             raise InputError("--texts: nothing to measure; give a text, or --tasks")
-        return {(subject, d): part_of(subject, d.name, d.metric) for subject in subjects for d in data}
+        return {(variant, d): part_of(variant, d.name, d.metric) for variant in variants for d in data}
 
     def _folder(self) -> RunFolder[Part]:
         request = self.request
-        made: list[Any] = [request.seed, *made_by(request.recipes)]
-        if (asked := self.calibration) is not None:
-            made += [asdict(asked), digest(_known(asked.text)), CALIBRATION]
-        weights = {found.subject: found.identity for found in self.on_disk}
         identities: dict[Part, dict[str, Any]] = {}
-        for (subject, data), part in self.parts.items():
-            identity: dict[str, Any] = {"probe_version": VERSION, "data": data.identity, "subject": asdict(subject)}
-            if subject in self.variants:
-                identity["calibration"] = digest(made)
-            if subject in weights:
-                identity["checkpoint"] = weights[subject]
-            identities[part] = identity
+        for (variant, data), part in self.parts.items():
+            identities[part] = {"probe_version": VERSION, "data": data.identity, **self.variant_identity(variant)}
         config = {
             "texts": [data.name for data in self.texts],
             "tasks": [data.name for data in self.tasks],
@@ -227,7 +198,7 @@ class Plan(OpenModel):
 
 
 def _known(name: str) -> str | None:
-    """Of a text that others have to complain of."""
+    """Content of a text; None where there is none, which others complain of."""
     try:
         return load_text(name)
     except ValueError:

@@ -3,14 +3,14 @@
 Factors are made once a recipe, whatever sets of layers a schedule has; one walk serves the dense model and all variants
 whose factors fit beside it. What is measured is saved at once; what fails leaves the others alone.
 
-Legend: W windows, B windows of a batch, T tokens, H hidden size, V vocabulary, N documents.
+Legend: W windows, T tokens, N documents.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,18 +18,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diag.compression.factors import Factors, Recipe
+from diag.compression.checkpoints import OnDisk
+from diag.compression.compressing import Saved
+from diag.compression.factors import Factors
+from diag.compression.layer_factors import groups
 from diag.jobs.work import failing, said
+from diag.lockstep.runner import Lockstep, Resumed, batch_windows, lockstep
+from diag.lockstep.variant import Recipe, Variant
+from diag.lockstep.walk import Replaced, Walk
+from diag.lockstep.window_ends import LOSSES, WindowEnds
 from diag.models.transformer import load_model
-from diag.models.walk import Replaced, Walk
-from diag.probes.quality.compressed import OnDisk
 from diag.probes.quality.measure import (
     COLUMNS,
-    DENSE,
     NAME,
     DataSet,
-    Saved,
-    Subject,
     Vector,
     accuracy_row,
     macro_row,
@@ -37,16 +39,15 @@ from diag.probes.quality.measure import (
 )
 from diag.probes.quality.plan import Plan
 from diag.probes.quality.zero_shot import Evaluator, Task
-from diag.runs.folder import Part
+from diag.runs import partial as partial_sums
 from diag.runs.results import Row
-from diag.statistics.evaluation import model_losses, window_losses
-from tdmoe.compression.counted import denominator
+from diag.statistics.evaluation import model_losses
 from tdmoe.problems import WeightError
 
 BATCH_TOKENS = 4096  # through the models at once
 ROOM = 0.6  # of the free memory, for factors beside the dense model
 NO_LOSS = "its loss is NaN or infinite; look at its weights, or give --dtype float32"
-LOSSES, CORRECT = "losses", "correct"
+CORRECT = "correct"
 
 T = TypeVar("T")
 
@@ -59,188 +60,173 @@ class Run:
     ) -> None:
         self.plan, self.folder, self.unmade = plan, plan.folder, unmade
         self.made = {factors.recipe: factors for factors in made}
-        self.calibrations = {found.subject: found.calibration for found in plan.on_disk}
-        for subject, (recipe, _) in plan.variants.items():
-            if recipe in self.made:
-                self.calibrations[subject] = self.made[recipe].calibration
-        self.on_steps = on_steps
+        self.calibrations = {variant: found.calibration for variant, found in plan.on_disk.items()}
+        self.calibrations |= {v: self.made[v.recipe].calibration for v in plan.variants if v.recipe in self.made}
+        self.dense, self.on_steps = Variant(), on_steps
 
     def execute(self) -> None:
         """Measure what is pending, and write the table."""
         if self.folder.pending():
             self.folder.begin()
-            for subject, (recipe, _) in self.plan.variants.items():
-                if recipe in self.unmade:
-                    self._fail([subject], self.plan.data, self.unmade[recipe])
+            for variant in self.plan.variants:
+                if variant.recipe is not None and variant.recipe in self.unmade:
+                    self._fail(variant, self.plan.data, self.unmade[variant.recipe])
             due = self.plan.due_variants
-            if due or self.plan.is_due(DENSE):
-                with failing(self.folder, [self.plan.parts[s, d] for s in (DENSE, *due) for d in self.plan.data]):
+            if due or self.plan.is_due(self.dense):
+                with failing(self.folder, [self.plan.parts[v, d] for v in (self.dense, *due) for d in self.plan.data]):
                     self._own(due)
-            for found in self.plan.on_disk:
-                if self.plan.is_due(found.subject):
-                    self._on_disk(found)
+            for variant, found in self.plan.on_disk.items():
+                if self.plan.is_due(variant):
+                    self._on_disk(variant, found)
             self._macros()
         self.folder.write_table(NAME, COLUMNS)
 
-    def _fail(self, subjects: Sequence[Subject], data: Sequence[DataSet], message: str) -> None:
-        for subject in subjects:
-            for each in data:
-                if self.plan.is_due(subject, each):
-                    self.folder.fail(self.plan.parts[subject, each], message, message)
+    def _fail(self, variant: Variant, data: Sequence[DataSet], message: str) -> None:
+        for each in data:
+            if self.plan.is_due(variant, each):
+                self.folder.fail(self.plan.parts[variant, each], message, message)
 
-    def _own(self, due: Sequence[Subject]) -> None:
+    def _own(self, due: Sequence[Variant]) -> None:
         """The dense model, and the variants that are due."""
         plan = self.plan
         model = plan.load(plan.dtype)
         walk = Walk(model)
         evaluator = Evaluator(model, plan.tokenizer()) if plan.tasks else None
-        for group in self._groups(due, model) if due else [[]]:
+        made = {variant: self.made[variant.recipe] for variant in due if variant.recipe is not None}
+        for group in groups(made, lambda factors: factors.parameters, self._room() / model.dtype.itemsize):
             modules = {
-                recipe: {layer: self.made[recipe].module(walk.experts[layer], layer) for layer in plan.sets[-1]}
-                for recipe in group
+                factors.recipe: {layer: factors.module(walk.experts[layer], layer) for layer in plan.sets[-1]}
+                for factors in {made[variant].recipe: made[variant] for variant in group}.values()
             }
-            subjects: dict[Subject, tuple[Replaced, Saved]] = {DENSE: ({}, plan.saved())}
-            for subject in due:
-                recipe, layers = plan.variants[subject]
-                if recipe in modules:
-                    saved = plan.saved(self.made[recipe].bits_saved(layers))
-                    subjects[subject] = {layer: modules[recipe][layer] for layer in layers}, saved
-            for data, ids_WT in plan.texts.items():
-                self._walk(walk, data, ids_WT, {s: found for s, found in subjects.items() if plan.is_due(s, data)})
+            put: dict[Variant, Replaced] = {self.dense: {}}
+            put |= {v: {layer: modules[made[v].recipe][layer] for layer in v.layers} for v in group}
+            for data in plan.texts:
+                self._walk(walk, data, {variant: found for variant, found in put.items() if plan.is_due(variant, data)})
             for data, task in plan.tasks.items():
-                for subject, (replaced, saved) in subjects.items():
+                for variant, replaced in put.items():
                     with walk.replaced(replaced):
-                        self._answer(evaluator, subject, data, task, saved)
+                        self._answer(evaluator, variant, data, task, self._saved(variant))
 
-    def _groups(self, due: Sequence[Subject], model: Any) -> Iterator[list[Recipe]]:
-        """Recipes whose factors fit beside the dense model together."""
+    def _saved(self, variant: Variant) -> Saved:
+        recipe = variant.recipe
+        return self.plan.saved() if recipe is None else self.plan.saved(self.made[recipe].bits_saved(variant.layers))
+
+    def _room(self) -> float:
+        """Bytes of factors that fit beside the dense model."""
         if self.plan.device == "cpu":
-            free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-        else:
-            free = torch.cuda.mem_get_info(self.plan.device)[0]
-        group: list[Recipe] = []
-        taken = 0.0
-        for recipe in dict.fromkeys(self.plan.variants[subject][0] for subject in due):
-            size = model.dtype.itemsize * sum(int(row["parameters"]) for row in self.made[recipe].rows)
-            if group and taken + size > ROOM * free:
-                yield group
-                group, taken = [], 0.0
-            group.append(recipe)
-            taken += size
-        yield group
+            return ROOM * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        return ROOM * float(torch.cuda.mem_get_info(self.plan.device)[0])
 
-    def _walk(
-        self, walk: Walk, data: DataSet, ids_WT: Tensor, subjects: Mapping[Subject, tuple[Replaced, Saved]]
-    ) -> None:
+    def _walk(self, walk: Walk, data: DataSet, put: Mapping[Variant, Replaced]) -> None:
         """All that are due on a text, in one walk over it."""
-        if not subjects:
+        if not put:
             return
         started = time.perf_counter()
-        variants = [replaced for replaced, _ in subjects.values()]
-        losses_VW = self._attempt(list(subjects), data, partial(self._walked, walk, ids_WT, variants))
+        losses_VW = self._attempt(list(put), data, partial(self._walked, walk, data, put))
         if losses_VW is not None:
-            seconds = (time.perf_counter() - started) / len(subjects)
-            for (subject, (_, saved)), losses_W in zip(subjects.items(), losses_VW, strict=True):
+            seconds = (time.perf_counter() - started) / len(put)
+            for variant, losses_W in zip(put, losses_VW, strict=True):
                 if not np.isfinite(losses_W).all():
-                    self._fail([subject], [data], NO_LOSS)
+                    self._fail(variant, [data], NO_LOSS)
                     continue
-                self._finish_text(subject, data, losses_W, saved, seconds)
+                self._finish_text(variant, data, losses_W, self._saved(variant), seconds)
+            partial_sums.forget(self.folder.path)
 
-    def _walked(self, walk: Walk, ids_WT: Tensor, variants: Sequence[Replaced]) -> list[Vector]:
+    def _walked(self, walk: Walk, data: DataSet, put: Mapping[Variant, Replaced]) -> Vector:
         """Losses by window of every variant; one without replaced layers is the dense model, at no cost of its own."""
-        losses: list[list[Tensor]] = [[] for _ in variants]
-        for ids_BT in ids_WT.split(_batch(ids_WT)):
-            ids_BT = ids_BT.to(self.plan.device)
-            for found, end_BTH in zip(losses, walk.run(ids_BT, variants)[1:], strict=True):
-                logits_BTV = walk.logits(ids_BT, end_BTH)
-                found.append(window_losses(logits_BTV, ids_BT, self.plan.protocol.scored).cpu())
-            self.on_steps(len(variants) * len(ids_BT))
-        return [torch.cat(found).numpy() for found in losses]
+        plan, ids_WT, count = self.plan, self.plan.texts[data], len(put)
+        ends = WindowEnds(count, len(ids_WT), [LOSSES], plan.protocol.scored)
+        identity = [self.folder.identities[plan.parts[variant, data]] for variant in put]
+        batch = batch_windows(BATCH_TOKENS, ids_WT.shape[1])
+        lockstep(
+            ids_WT,
+            Lockstep(walk, list(put.values()), batch),
+            ends,
+            Resumed(self.folder.path, identity, plan.request.fresh),
+            chunk=batch,
+            on_step=lambda step: self.on_steps(count * len(step.ids_BT) * step.is_last),
+            on_resume=lambda done: self.on_steps(count * done),
+        )
+        return np.ascontiguousarray(ends.found_VQW[:, 0])
 
-    def _on_disk(self, found: OnDisk) -> None:
+    def _on_disk(self, variant: Variant, found: OnDisk) -> None:
         """A checkpoint as transformers runs it."""
-        plan, subject = self.plan, found.subject
-        data = [each for each in plan.data if plan.is_due(subject, each)]
+        plan = self.plan
+        data = [each for each in plan.data if plan.is_due(variant, each)]
         model: Any = None
         for each in data:  # the first loads it
             loads = partial(load_model, found.model, found.model.files(), plan.device, plan.dtype)
-            model = self._attempt([subject], each, loads) if model is None else model
+            model = self._attempt([variant], each, loads) if model is None else model
             if model is None:
                 continue
             if each in plan.texts:
                 started = time.perf_counter()
-                losses_W = self._attempt([subject], each, partial(self._losses, model, plan.texts[each]))
+                losses_W = self._attempt([variant], each, partial(self._losses, model, plan.texts[each]))
                 if losses_W is not None:
-                    self._finish_text(subject, each, losses_W, found.saved, time.perf_counter() - started)
+                    self._finish_text(variant, each, losses_W, found.saved, time.perf_counter() - started)
             else:
                 evaluator = Evaluator(model, plan.tokenizer())
-                self._answer(evaluator, subject, each, plan.tasks[each], found.saved)
+                self._answer(evaluator, variant, each, plan.tasks[each], found.saved)
 
     def _losses(self, model: Any, ids_WT: Tensor) -> Vector:
-        losses_W = model_losses(model, ids_WT.to(self.plan.device), self.plan.protocol.scored, _batch(ids_WT))
+        losses_W = model_losses(
+            model, ids_WT, self.plan.protocol.scored, batch_windows(BATCH_TOKENS, ids_WT.shape[1]), self.on_steps
+        )
         if not np.isfinite(losses_W).all():
             raise WeightError(NO_LOSS)
-        self.on_steps(len(losses_W))
         return losses_W
 
-    def _finish_text(self, subject: Subject, data: DataSet, losses_W: Vector, saved: Saved, seconds: float) -> None:
-        dense_W = None if subject.is_dense else self._array(DENSE, data, LOSSES)
-        row = perplexity_row(subject, data, losses_W, dense_W, saved)
-        row["calibration"] = self.calibrations.get(subject, "")
-        self._finish(subject, data, row, {LOSSES: losses_W}, seconds)
+    def _finish_text(self, variant: Variant, data: DataSet, losses_W: Vector, saved: Saved, seconds: float) -> None:
+        dense_W = None if variant == self.dense else self._array(self.dense, data, LOSSES)
+        row = perplexity_row(variant, data, losses_W, dense_W, saved)
+        row["calibration"] = self.calibrations.get(variant, "")
+        self._finish(variant, data, row, {LOSSES: losses_W}, seconds)
 
-    def _answer(self, evaluator: Evaluator | None, subject: Subject, data: DataSet, task: Task, saved: Saved) -> None:
+    def _answer(self, evaluator: Evaluator | None, variant: Variant, data: DataSet, task: Task, saved: Saved) -> None:
         """One model on one task, where that is due."""
-        if evaluator is None or not self.plan.is_due(subject, data):
+        if evaluator is None or not self.plan.is_due(variant, data):
             return
         started = time.perf_counter()
-        correct_N = self._attempt([subject], data, partial(evaluator.run, task, self.plan.request.limit))
+        correct_N = self._attempt([variant], data, partial(evaluator.run, task, self.plan.request.limit))
         if correct_N is not None:
-            dense_N = None if subject.is_dense else self._array(DENSE, data, CORRECT)
-            row = accuracy_row(subject, data, correct_N, dense_N, saved)
-            row["calibration"] = self.calibrations.get(subject, "")
-            self._finish(subject, data, row, {CORRECT: correct_N}, time.perf_counter() - started)
+            dense_N = None if variant == self.dense else self._array(self.dense, data, CORRECT)
+            row = accuracy_row(variant, data, correct_N, dense_N, saved)
+            row["calibration"] = self.calibrations.get(variant, "")
+            self._finish(variant, data, row, {CORRECT: correct_N}, time.perf_counter() - started)
             self.on_steps(task.documents)
 
     def _macros(self) -> None:
-        """Of models whose tasks are all measured."""
+        """Average over tasks, of models whose tasks are all measured."""
         tasks = self.plan.tasks
-        for subject, data in self.plan.parts:
-            if data in self.plan.data or not self.plan.is_due(subject, data):
+        for variant, data in self.plan.parts:
+            if data in self.plan.data or not self.plan.is_due(variant, data):
                 continue
             correct, dense = (
                 [found for task in tasks if (found := self._array(model, task, CORRECT)) is not None]
-                for model in (subject, DENSE)
+                for model in (variant, self.dense)
             )
             if len(correct) < len(tasks):
-                self.folder.fail(self.plan.parts[subject, data], "not all of its tasks were measured", "")
+                self.folder.fail(self.plan.parts[variant, data], "not all of its tasks were measured", "")
                 continue
-            first = self.folder.outcomes[self.plan.parts[subject, next(iter(tasks))].key].tables[NAME][0]
-            saved = Saved(first["bits_saved"], first["bits_saved_bf16"])
-            paired = None if subject.is_dense or len(dense) < len(tasks) else dense
-            row = macro_row(subject, data, correct, paired, saved) | {"calibration": first["calibration"]}
-            self._finish(subject, data, row, {}, 0.0)
+            first = self.folder.outcomes[self.plan.parts[variant, next(iter(tasks))].key].tables[NAME][0]
+            saved = Saved(*(first[name] for name in ("bits_saved", "bits_saved_bf16", "bits_saved_of")))
+            paired = None if variant == self.dense or len(dense) < len(tasks) else dense
+            row = macro_row(variant, data, correct, paired, saved) | {"calibration": first["calibration"]}
+            self._finish(variant, data, row, {}, 0.0)
 
-    def _finish(self, subject: Subject, data: DataSet, row: Row, arrays: Mapping[str, Vector], seconds: float) -> None:
-        row["bits_saved_of"] = denominator(self.plan.checkpoint)
-        ordered = {column: row[column] for column in COLUMNS}
-        self.folder.finish(self.plan.parts[subject, data], {NAME: [ordered]}, arrays, seconds)
+    def _finish(self, variant: Variant, data: DataSet, row: Row, arrays: Mapping[str, Vector], seconds: float) -> None:
+        self.folder.finish(self.plan.parts[variant, data], {NAME: [row]}, arrays, seconds)
 
-    def _array(self, subject: Subject, data: DataSet, name: str) -> Vector | None:
-        part = self.plan.parts[subject, data]
+    def _array(self, variant: Variant, data: DataSet, name: str) -> Vector | None:
+        part = self.plan.parts[variant, data]
         return self.folder.arrays(part)[name] if self.folder.outcomes[part.key].state == "done" else None
 
-    def _attempt(self, subjects: Sequence[Subject], data: DataSet, work: Callable[[], T]) -> T | None:
-        """What it gives, or None where it fails: then so do these, and the others go on."""
+    def _attempt(self, variants: Sequence[Variant], data: DataSet, work: Callable[[], T]) -> T | None:
+        """Result of `work`, or None where it fails: then so do these parts, and the others go on."""
         try:
             return work()
         except Exception as error:
-            for subject in subjects:
-                part: Part = self.plan.parts[subject, data]
+            for variant in variants:
+                part = self.plan.parts[variant, data]
                 self.folder.fail(part, *said(part.key, error))
             return None
-
-
-def _batch(ids_WT: Tensor) -> int:
-    """Windows that go through the models at once."""
-    return max(1, BATCH_TOKENS // ids_WT.shape[1])

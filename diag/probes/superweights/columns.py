@@ -15,7 +15,7 @@ TABLES = {
     ),
     "recovery": (
         *(*PLACE, "method", "group", "rank", "stored_bits", "recovered_fraction", "stays_recovered_fraction"),
-        *("entries", "status", "kept_ratio", "ratio", "role", "calibration"),
+        *("entries", "status", "kept_ratio", "ratio", "role", "calibration", "variant"),
     ),
     "entries": (
         *(*PLACE, "role", "group", "row", "column", "value", "first_rank", "stays_from_rank", "dominant_component"),

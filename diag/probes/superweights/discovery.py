@@ -26,7 +26,7 @@ Arrays = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Search:
-    """What is looked at and how; `known` are published entries (layer, row, column) of dense down projections."""
+    """A search for spikes; `known` are published entries (layer, row, column) of dense down projections."""
 
     prompt_T: Tensor
     windows_WT: Tensor
@@ -134,7 +134,7 @@ def _measured(spike: Spike, source: str, tokens: int) -> Row:
 
 
 def _arrays(watched: Watched) -> Arrays:
-    """By layer and projection: mean squares (E, I), zero where no token came, and tokens (E,)."""
+    """Arrays by layer and projection: mean squares (E, I), zero where no token came, and tokens (E,)."""
     arrays: Arrays = {}
     experts: dict[tuple[int, str], int] = {}
     for site in watched.squares_I:

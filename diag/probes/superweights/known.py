@@ -24,5 +24,5 @@ PUBLISHED: dict[str, tuple[tuple[int, int, int], ...]] = {
 
 
 def published(model: str) -> tuple[tuple[int, int, int], ...]:
-    """Those of the model of that name; nothing where none are known."""
+    """Super weights of the model of that name; nothing where none are known."""
     return next((found for name, found in PUBLISHED.items() if re.search(rf"\b{name}\b", model.lower())), ())

@@ -22,13 +22,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from diag.asked import Asked
 from diag.compression.calibrating import Settings as CalibrationSettings
-from diag.compression.factors import Factors, Recipe, Source, Unmade, calibration_of, recipes
+from diag.compression.factors import Factors, Source, Unmade, calibration_of, recipes
+from diag.compression.plans import ModelRequest
 from diag.declare import parse
 from diag.declare.defaults import MEMORY_BYTES
 from diag.inputs.texts import check_texts, text_notes, text_of
 from diag.jobs.work import said
+from diag.lockstep.variant import Recipe, Variant
 from diag.models.open_model import OpenModel
 from diag.probes.superweights.columns import NAME, TABLES, VERSION
 from diag.probes.superweights.discovery import Arrays, Row, Search, labels, mean_square, search, site_of_row, tokens_of
@@ -51,7 +52,7 @@ MakeFactors = Callable[[Sequence[Recipe], Source], list[Factors]]
 
 
 @dataclass(frozen=True)
-class Request(Asked):
+class Request(ModelRequest):
     """One command as typed."""
 
     model: str
@@ -83,19 +84,15 @@ class SuperWeights:
         check_texts(("--text", given.text), ("--eval-text", given.eval_text))
         self.recipes = recipes(given.methods, given.ratios) if given.methods else []
         self.opened = OpenModel(request.model, request.device, request.revision, experts=False)
-        try:
+        with self.opened.closing():
             self._check()
             self.folder = self._folder([Part(NAME, "discovery")], request.out)
-        except BaseException:
-            self.opened.checkpoint.close()
-            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.folder.close()
-        self.opened.checkpoint.close()
+        self.opened.__exit__()
 
     def _check(self) -> None:
         given, opened = self.settings, self.opened
@@ -134,7 +131,7 @@ class SuperWeights:
         ]
 
     def notes(self) -> list[str]:
-        """What differs from what was asked."""
+        """Differences from what was asked."""
         given = self.settings
         notes = self.opened.notes_on(given.text, self.windows_WT, given.tokens)
         notes += text_notes(("--eval-text", given.eval_text))
@@ -174,28 +171,25 @@ class SuperWeights:
         pending = [p for p in self.folder.pending() if p.name.startswith("methods-") and p.labels["expert"] is not None]
         self._made: list[Factors] = []
         try:
-            self._made = make(self.recipes, self._source()) if pending else []
+            self._made = make(self.recipes, self._source) if pending else []
         except (InputError, Unmade) as error:
             for part in pending:
                 self._fail(part, error)
 
     def execute(self, on_part: Callable[[str], None], on_window: Callable[[int], None]) -> None:
-        """What is pending, and the tables."""
+        """Do what is pending, and write the tables."""
         for part in [part for part in self.folder.pending() if self.folder.outcomes[part.key].state == "pending"]:
-            followed, kind = self.parts[part], part.name.partition("-")[0]
-            if kind == "recovery":
-                assert followed is not None
-                self._do(part, lambda f=followed: (self._recovery(f), {}))  # type: ignore[misc]
-            elif kind == "methods":
-                assert followed is not None
-                self._do(part, lambda f=followed: (self._methods(f), {}))  # type: ignore[misc]
+            followed = self.parts[part]
+            if followed is None:
+                self._do(part, lambda part=part: (self._ablation(part, on_window), {}))  # type: ignore[misc]
             else:
-                self._do(part, lambda p=part: (self._ablation(p, on_window), {}))  # type: ignore[misc]
+                work = self._recovery if part.name.startswith("recovery-") else self._methods
+                self._do(part, lambda work=work, followed=followed: (work(followed), {}))  # type: ignore[misc]
             on_part(part.key)
         self.write_tables()
 
     def write_tables(self) -> None:
-        """Of all that is done; a part that failed is a row of its first table."""
+        """Write tables of all that is done; a part that failed is a row of its first table."""
         first = {"discovery": "superweights", "recovery": "entries", "methods": "recovery", "ablation": "ablation"}
         for table, columns in TABLES.items():
             self.folder.write_table(table, columns, lambda p, t=table: first[p.name.partition("-")[0]] == t)  # type: ignore[misc]
@@ -203,9 +197,7 @@ class SuperWeights:
     def _do(self, part: Part, work: Callable[[], tuple[Tables, Arrays]]) -> None:
         started = time.perf_counter()
         try:
-            tables, arrays = work()
-            whole = {name: [{c: row.get(c) for c in TABLES[name]} for row in rows] for name, rows in tables.items()}
-            self.folder.finish(part, whole, arrays, time.perf_counter() - started)
+            self.folder.finish(part, *work(), time.perf_counter() - started)
         except OSError:
             raise
         except Exception as error:
@@ -246,7 +238,7 @@ class SuperWeights:
             yield Followed(control, "control")
 
     def _control(self, taken: Sequence[Site]) -> Site | None:
-        """Of the middle layer without super weight, of the same kind if there is one, what got most tokens."""
+        """Projection with most tokens in the middle layer without super weight, of the same kind if there is one."""
         asked, busy = self.settings.control_layer, {site.layer for site in taken}
         layers = [n for n in self.layers if n not in busy and tokens_of(self.inputs, n).any()]
         alike = [n for n in layers if self._routed(n) == (taken[0].expert is not None)]
@@ -293,10 +285,14 @@ class SuperWeights:
         outputs, inputs = W_OI.shape
         about = {**labels(followed.site), "role": followed.role}
         shape = {"outputs": outputs, "inputs": inputs}
-        return {"recovery": [about | row for row in rows], "entries": [about | shape | row for row in entries]}
+        return {
+            "recovery": [self._about(followed, row) for row in rows],
+            "entries": [about | shape | row for row in entries],
+        }
 
+    @cached_property
     def _source(self) -> Source:
-        """Of all layers that are followed: the same on every run."""
+        """Source of the factors of all layers that are followed: the same on every run."""
         given = self.settings
         return Source(
             self.opened,
@@ -324,14 +320,18 @@ class SuperWeights:
             curves.setdefault(curve, []).append(estimate)
         rows = [row for estimates in curves.values() for row in method_rows(W_OI, tracked, estimates)]
         rows += [{"method": recipe.method, "ratio": recipe.ratio, "status": why} for recipe, why in left_out]
-        about = {**labels(followed.site), "role": followed.role}
-        return {"recovery": [about | row for row in rows]}
+        return {"recovery": [self._about(followed, row) for row in rows]}
+
+    def _about(self, followed: Followed, row: Row) -> Row:
+        """A row of a method on a matrix, with the id of the model whose stack or layer is so compressed."""
+        site, seen = followed.site, self._source.seen if row.get("calibration") else ""
+        rank = "" if row["method"] in {recipe.method for recipe in self.recipes} else f"rank {row.get('rank')}"
+        variant = Variant(row["method"], row.get("ratio"), (site.layer,), site.projection, seen, source=rank)
+        return {**labels(site), "role": followed.role, **row, "variant": variant.id}
 
     def _ablation(self, part: Part, on_window: Callable[[int], None]) -> Tables:
         removals = list(self._removals(self._generator(part)))
-        rows = ablation_rows(
-            self._projections, removals, self.evaluation_WT, self.settings.eval_text, lambda: on_window(1)
-        )
+        rows = ablation_rows(self._projections, removals, self.evaluation_WT, self.settings.eval_text, on_window)
         return {"ablation": rows}
 
     def _removals(self, generator: torch.Generator) -> Iterator[Removal]:

@@ -66,13 +66,13 @@ def ablation_rows(
     removals: Sequence[Removal],
     windows_WT: Tensor,
     text: str,
-    on_window: Callable[[], None] = lambda: None,
+    on_window: Callable[[int], None] = lambda count: None,
 ) -> list[Row]:
     """The dense model's row, one for each removal, and one for the mean of every removal's random draws.
 
     A removal without entries says `none_found`.
     """
-    dense_W = losses(projections.model, windows_WT, on_window)
+    dense_W = model_losses(projections.model, windows_WT, on_windows=on_window)
     about = {"text": text, "windows": len(windows_WT), "window": windows_WT.shape[1]}
     rows: list[Row] = [{"group": "dense", "zeroed": 0, **_loss(dense_W), **about, "status": "ok"}]
     drawn: dict[tuple[Any, ...], list[Vector]] = {}
@@ -86,7 +86,7 @@ def ablation_rows(
             rows.append(row | {"status": "none_found"})
             continue
         with projections.zeroed(removal.entries):
-            loss_W = losses(projections.model, windows_WT, on_window)
+            loss_W = model_losses(projections.model, windows_WT, on_windows=on_window)
         rows.append(row | _changed(loss_W, dense_W))
         if removal.draw is not None:
             place = (removal.layer, removal.projection, removal.expert, len(removal.entries))
@@ -101,15 +101,6 @@ def ablation_rows(
 def _changed(loss_W: Vector, dense_W: Vector) -> Row:
     change = paired(loss_W, dense_W)
     return {**_loss(loss_W), "loss_change": change.value, "loss_change_stderr": change.stderr, "status": "ok"}
-
-
-def losses(model: Any, windows_WT: Tensor, on_window: Callable[[], None] = lambda: None) -> Vector:
-    """(W,): mean cross-entropy in nats of all tokens of a window but its first, from float32 logits."""
-    found = []
-    for window_1T in windows_WT.to(next(model.parameters()).device).split(1):
-        found.append(model_losses(model, window_1T))
-        on_window()
-    return np.concatenate(found)
 
 
 def _loss(loss_W: Vector) -> Row:

@@ -6,17 +6,20 @@ are the published ones where these have no full mode and meet their budget, whic
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 from diag.compression.calibrated import statistics_of
 from diag.compression.compress_run import Compression
-from diag.compression.factors import Factors, Recipe, Source
-from diag.jobs.work import said
+from diag.compression.factors import Factors, Source
+from diag.jobs.work import measure
+from diag.lockstep.variant import Recipe, Variant
 from diag.probes.attribution.floors import mode_tails
 from diag.probes.attribution.ladder import is_tucker
-from diag.probes.attribution.plan import Plan, Variant
+from diag.probes.attribution.plan import Plan
 from diag.probes.attribution.switches import changed
+from diag.runs.results import Arrays, Tables
 from tdmoe import methods
 from tdmoe.numerics.ranks import Shape, published_ranks, stored_ranks
 from tdmoe.stacks import joint
@@ -24,15 +27,15 @@ from tdmoe.stacks import joint
 Make = Callable[[Sequence[Recipe], Source], list[Factors]]
 
 
-class Kitchen:
-    """Makes the factors of a plan's models. `make` does the work, or finds it done."""
+class SharedFactors:
+    """The factors of a plan's models. `make` does the work, or finds it done."""
 
     def __init__(self, plan: Plan, make: Make) -> None:
         self.plan, self._make = plan, make
         self._made: dict[Recipe, Factors] = {}
 
     def factors(self, variant: Variant) -> Factors:
-        """Of a model; those of another recipe where it must give the same. What `make` raises goes through."""
+        """Factors of a model; those of another recipe where it must give the same. What `make` raises goes through."""
         recipe = variant.recipe
         assert recipe is not None, "the dense model has no factors"
         if recipe not in self._made:
@@ -43,7 +46,7 @@ class Kitchen:
         return self._made[recipe]
 
     def modes(self) -> None:
-        """What is due of the stacks' modes; a stack that fails leaves the others alone."""
+        """Measure what is due of the stacks' modes; a stack that fails leaves the others alone."""
         plan = self.plan
         for variant in dict.fromkeys(plan.variant(step) for step in plan.steps):
             due = set(plan.due_modes)
@@ -56,22 +59,18 @@ class Kitchen:
             (command,) = plan.sources[variant.projections].commands([variant.recipe])
             with Compression(command) as compression:
                 settings = compression.session.request.settings
-                for job, stack in compression.session.stacks.items():
-                    place = job.layer, job.projection
-                    if place not in due:
-                        continue
-                    started = time.perf_counter()
-                    try:
-                        statistics = statistics_of(settings.statistics, stack)  # type: ignore[attr-defined]
-                        assert statistics is not None, "collected for all models"
-                        tails = mode_tails(joint.reader(stack, plan.request.memory), statistics.C_II, plan.device)
-                    except Exception as error:
-                        plan.folder.fail(plan.modes[place], *said(plan.modes[place].key, error))
-                    else:
-                        plan.folder.finish(plan.modes[place], {}, tails, time.perf_counter() - started)
+                for stack in compression.session.stacks.values():
+                    if (place := (stack.layer, stack.projection)) in due:
+                        tails = partial(self._tails, stack, settings.statistics)  # type: ignore[attr-defined]
+                        measure(plan.folder, plan.modes[place], tails)
+
+    def _tails(self, stack: joint.Stack, folder: str) -> tuple[Tables, Arrays]:
+        statistics = statistics_of(folder, stack)
+        assert statistics is not None, "collected for all models"
+        return {}, mode_tails(joint.reader(stack, self.plan.request.memory), statistics.C_II, self.plan.device)
 
     def _same(self, variant: Variant) -> Factors | None:
-        """Those of another model of the plan that must be the same."""
+        """Factors of another model of the plan that must be the same."""
         assert variant.recipe is not None
         method, options = methods.parse(variant.recipe.method)
         if method.NAME != "tdmoe":
@@ -92,9 +91,11 @@ class Kitchen:
         return stored_ranks(shape, ratio) == published_ranks(shape, ratio)
 
     def _of_twin(self, variant: Variant, **options: str) -> Factors | None:
-        """Of the model with these options changed; None where the plan has none, or it cannot be made."""
+        """Factors of the model with these options changed; None where the plan has none, or it cannot be made."""
         assert variant.recipe is not None
-        twin = Variant(Recipe(changed(variant.recipe.method, **options), variant.recipe.ratio), variant.projections)
+        twin = self.plan.of_recipe(
+            replace(variant.recipe, method=changed(variant.method, **options)), variant.projections
+        )
         if twin not in self.plan.parts:
             return None
         try:

@@ -51,7 +51,7 @@ OnLayer = Callable[[int, list[Stream]], None]  # told every layer's output; the 
 
 
 class Walk:
-    """Of one loaded model, its experts dense or in factor form; it is left as it was after every call."""
+    """Walk over one loaded model, its experts dense or in factor form; it is left as it was after every call."""
 
     def __init__(
         self,
@@ -209,7 +209,7 @@ class _StandIn(nn.Module):
         return hidden_states if self.instead is None else self.instead
 
     def __getattr__(self, name: str) -> Any:
-        """What the model asks of the layer itself, as its kind of attention."""
+        """Attributes that the model asks of the layer itself, as its kind of attention."""
         try:
             return super().__getattr__(name)
         except AttributeError:
