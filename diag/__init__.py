@@ -18,6 +18,7 @@ _PUBLIC = {
     "Session": "diag.jobs.session",
     "StackSettings": "diag.declare.probe",
     "Walk": "diag.lockstep.walk",
+    "derived": "diag.declare.setting",
     "diagnose": "diag.diagnosis",
     "register": "diag.declare.probe",
     "setting": "diag.declare.setting",
