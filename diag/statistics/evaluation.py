@@ -94,7 +94,7 @@ def model_losses(
 ) -> NDArray[np.float64]:
     """`window_losses` of a model of transformers on its device, `batch` windows at a time."""
     losses = []
-    for ids_BT in ids_WT.to(next(model.parameters()).device).split(batch):
+    for ids_BT in ids_WT.to(getattr(model, "device", ids_WT.device)).split(batch):
         losses.append(window_losses(model(input_ids=ids_BT, use_cache=False).logits, ids_BT, scored).cpu())
         on_windows(len(ids_BT))
     return torch.cat(losses).numpy()
