@@ -18,8 +18,6 @@ from reports.experts.section import experts_section
 from reports.injection.figures import injection_figures
 from reports.injection.section import injection_section
 from reports.page import environment
-from reports.quality.figures import quality_figures
-from reports.quality.section import quality_section
 from reports.run import Run
 from reports.sections import Section
 from reports.superweights.figures import superweights_figures
@@ -31,7 +29,6 @@ _OLD: dict[str, tuple[Callable[[Run], list[Figure]], Callable[[Run, Sequence[Fig
     "injection": (injection_figures, injection_section),
     "attribution": (attribution_figures, attribution_section),
     "drift": (drift_figures, drift_section),
-    "quality": (quality_figures, quality_section),
 }
 OLD = tuple(_OLD)
 

@@ -25,7 +25,7 @@ def sentences(claims: Sequence[Claim]) -> list[str]:
 
     Keys: subject, quantity, words, form, pattern, after, value, low, high, unit, of, reference (name: value), strength.
     """
-    return [said(list(found)) for _, found in groupby(claims, key=lambda claim: claim["quantity"])]
+    return [said(list(found)) for _, found in groupby(claims, key=lambda claim: (claim["quantity"], claim["words"]))]
 
 
 def said(claims: Sequence[Claim]) -> str:

@@ -103,4 +103,10 @@ def test_variants_of_a_method_differ_and_its_colour_stays() -> None:
     assert found["tdmoe"].dash != found["tdmoe:whitening=none"].dash
     assert found["truncate:mode=input"].colour == LOOKS["input"].colour
     assert found["some"].title == "some"
+    pair = looks(["mobe at 0.2", "mobe at 0.4"])
+    assert pair["mobe at 0.2"].shape == pair["mobe at 0.4"].shape == LOOKS["mobe"].shape
+    assert pair["mobe at 0.2"].dash != pair["mobe at 0.4"].dash
     assert title("tdmoe:whitening=none,allocation=published") == "TD-MoE (unwhitened, published ranks)"
+    assert title("tdmoe:whitening=none at 0.4 (folder)") == "TD-MoE (unwhitened) at 0.4 (folder)"
+    assert title("cast:dtype=bfloat16") == "dense in bfloat16"
+    assert title("published ranks (see below)") == "published ranks (see below)"

@@ -25,7 +25,7 @@ from diag.cli import app as cli
 from diag.declare import parse
 from diag.inputs.texts import load_text
 from diag.models.model import resolve
-from diag.probes.quality.measure import COLUMNS, DataSet, Saved, Subject, macro_row, part_of, perplexity_row
+from diag.probes.quality.measure import TABLES, DataSet, Saved, Subject, macro_row, part_of, perplexity_row
 
 DATA = Path(__file__).parent / "data" / "tasks"
 WINDOWS, WINDOW = 4, 96
@@ -113,7 +113,7 @@ def row_of(rows: Rows, method: str, dataset: str, layers: str = "", checkpoint: 
 def test_rows_and_columns(work: Path) -> None:
     rows = table(work / "run")
     header = (work / "run" / "tables" / "quality.csv").read_text().splitlines()[0]
-    assert header == ",".join(COLUMNS) and header.startswith(FROZEN + ",")
+    assert header == ",".join(TABLES["quality"]) and header.startswith(FROZEN + ",")
     models = [(row["method"], row["ratio"], row["compressed_layers"], row["checkpoint"]) for row in rows]
     svd = [("svd", "0.5", "2", ""), ("svd", "0.5", "1-2", "")]
     rtn = [("rtn:bits=3", "", "2", ""), ("rtn:bits=3", "", "1-2", ""), ("rtn:bits=3", "", "1-2", "small")]

@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 
 from reports.drift.variants import Variant
 from reports.formats import counted
-from reports.quality.answer import count_layers
 from reports.run import Row, given
 from reports.verdict.identity import Identity
 from reports.verdict.losses import COMBINATION, MOBE, TDMOE, Loss
 from reports.verdict.protocol import Column, column_names
-from reports.verdict.subjects import plain
+from reports.verdict.subjects import count_layers, plain
 
 ERRORS = ("weight_error", "functional_error", "operator_error")
 

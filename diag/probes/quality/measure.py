@@ -15,32 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diag.probes.quality.zero_shot import MACRO, METRIC
+from diag.probes.quality.columns import MACRO, METRIC, TABLES
 from diag.runs.folder import Part, digest
 from diag.statistics.evaluation import Mean, mean, paired, perplexity
 
 NAME = "quality"
 VERSION = 3
-COLUMNS = (
-    *(
-        "method",
-        "ratio",
-        "compressed_layers",
-        "bits_saved",
-        "dataset",
-        "metric",
-        "value",
-        "stderr",
-        "samples",
-        "status",
-    ),
-    *("loss_nats", "loss_nats_stderr", "loss_difference_nats", "loss_difference_nats_stderr"),
-    *("accuracy_difference", "accuracy_difference_stderr", "tokens", "projections", "checkpoint", "bits_saved_bf16"),
-    *("protocol", "calibration", "bits_saved_of"),
-)
-TABLES = {NAME: COLUMNS}
-PERPLEXITY = "perplexity"
-
 Row = dict[str, Any]
 Vector = NDArray[np.float64]
 
@@ -144,7 +124,7 @@ def _difference(found: Mean | None) -> Row:
 
 
 def _row(subject: Subject, data: DataSet, saved: Saved, samples: int) -> Row:
-    empty: Row = dict.fromkeys(COLUMNS)
+    empty: Row = dict.fromkeys(TABLES[NAME])
     return {
         **(empty | subject.labels),
         **{"bits_saved": saved.bits, "bits_saved_bf16": saved.bits_bf16, "dataset": data.name, "metric": data.metric},

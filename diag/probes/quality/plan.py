@@ -23,11 +23,10 @@ from diag.inputs.texts import check_texts, load_text, text_notes, text_of
 from diag.inputs.windows import window_of
 from diag.models.open_model import OpenModel
 from diag.probes.quality import compressed, zero_shot
+from diag.probes.quality.columns import METRIC, PERPLEXITY, TABLES
 from diag.probes.quality.measure import (
     DENSE,
     NAME,
-    PERPLEXITY,
-    TABLES,
     VERSION,
     DataSet,
     Saved,
@@ -36,7 +35,7 @@ from diag.probes.quality.measure import (
     part_of,
 )
 from diag.probes.quality.protocol import Protocol
-from diag.probes.quality.zero_shot import METRIC, Task
+from diag.probes.quality.zero_shot import Task
 from diag.runs.folder import Part, RunFolder, digest
 from reports.formats import counted
 from tdmoe.compression.counted import bits, parameters

@@ -22,9 +22,9 @@ from diag.compression.factors import Factors, Recipe
 from diag.jobs.work import failing, said
 from diag.models.transformer import load_model
 from diag.models.walk import Replaced, Walk
+from diag.probes.quality.columns import TABLES
 from diag.probes.quality.compressed import OnDisk
 from diag.probes.quality.measure import (
-    COLUMNS,
     DENSE,
     NAME,
     DataSet,
@@ -80,7 +80,7 @@ class Run:
                 if self.plan.is_due(found.subject):
                     self._on_disk(found)
             self._macros()
-        self.folder.write_table(NAME, COLUMNS)
+        self.folder.write_table(NAME, TABLES[NAME])
 
     def _fail(self, subjects: Sequence[Subject], data: Sequence[DataSet], message: str) -> None:
         for subject in subjects:
@@ -223,7 +223,7 @@ class Run:
 
     def _finish(self, subject: Subject, data: DataSet, row: Row, arrays: Mapping[str, Vector], seconds: float) -> None:
         row["bits_saved_of"] = denominator(self.plan.checkpoint)
-        ordered = {column: row[column] for column in COLUMNS}
+        ordered = {column: row[column] for column in TABLES[NAME]}
         self.folder.finish(self.plan.parts[subject, data], {NAME: [ordered]}, arrays, seconds)
 
     def _array(self, subject: Subject, data: DataSet, name: str) -> Vector | None:
