@@ -54,7 +54,7 @@ def _share(claims: Sequence[Claim]) -> str:
 
 
 def _extreme(claims: Sequence[Claim]) -> str:
-    return listing([f"{_value(claim)}{_unit(claim)} ({claim['subject']})" for claim in claims])
+    return listing([f"{_value(claim)}{_unit(claim)} ({title(str(claim['subject']))})" for claim in claims])
 
 
 def _between(claims: Sequence[Claim]) -> str:

@@ -82,6 +82,12 @@ def test_a_kind_is_drawn_the_same_each_time_and_harmless(plot: Plot) -> None:
     assert (first.name, first.title, first.caption) == (plot.name, plot.title, "caption")
 
 
+def test_marks_of_one_label_are_told_by_their_range() -> None:
+    marks = [Mark(value, "control", "each alone") for value in (4.0, 3.0, 3.5)]
+    plot = Forest("f", "Angles", "", groups=[("", [Entry("MoBE", [*marks, Mark(5.0, label="together")])])], x="angle")
+    assert draw(plot, "mini").alt == "Angles, angle. MoBE each alone 3 to 4 and 5."
+
+
 @pytest.mark.parametrize(
     ("plot", "told"),
     [

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from reports.drift.variants import Variant
 from reports.formats import counted
 from reports.run import Row, given
+from reports.verdict.drifted import Variant
 from reports.verdict.identity import Identity
 from reports.verdict.losses import COMBINATION, MOBE, TDMOE, Loss
 from reports.verdict.protocol import Column, column_names

@@ -14,21 +14,13 @@ from typing import Any
 
 from diag.compression.factors import Recipe
 from diag.declare import parse
+from diag.probes.drift.columns import ALL, CAST, ONE, TABLES
 from diag.probes.drift.statistics import QUANTITIES, Sums
 from diag.runs.folder import Part, digest
 
 NAME = "drift"
 VERSION = 3
-COLUMNS = (
-    *("method", "ratio", "scope", "compressed_layers", "layer", "angle_deg", "angle_stderr", "norm_ratio"),
-    *("routing_agreement", "routing_js", "tokens", "status"),
-    *("after_last", "norm_ratio_stderr", "routing_agreement_stderr", "routing_js_stderr", "windows", "text", "dtype"),
-    *("bits_saved", "projections", "checkpoint", "calibration", "bits_saved_of"),
-)
-TABLES = {NAME: COLUMNS}
-ALL, ONE = "all", "one"
 SCOPES = (ONE, ALL)
-CAST = "cast:dtype="  # the dense model itself in another dtype
 
 Row = dict[str, Any]
 
@@ -107,7 +99,7 @@ def rows(
     found = []
     for layer in range(sums.count_VL.shape[1]):
         means = dict(zip(QUANTITIES, sums.means(number, layer), strict=True))
-        row: Row = dict.fromkeys(COLUMNS) | variant.labels
+        row: Row = dict.fromkeys(TABLES[NAME]) | variant.labels
         for name, (mean, stderr) in means.items():
             row[name] = mean
             row["angle_stderr" if name == "angle_deg" else f"{name}_stderr"] = stderr
@@ -118,7 +110,7 @@ def rows(
             **{"calibration": calibration, "bits_saved_of": about.counted},
             "status": _status(row, layer, about),
         }
-        found.append({column: row[column] for column in COLUMNS})
+        found.append({column: row[column] for column in TABLES[NAME]})
     return found
 
 

@@ -29,14 +29,11 @@ from diag.models.hollow import Experts
 from diag.models.open_model import OpenModel
 from diag.models.transformer import load_model
 from diag.models.walk import Stream, Walk
+from diag.probes.drift.columns import ALL, CAST, TABLES
 from diag.probes.drift.compared import Companion, check_tokenizer, open_companion
 from diag.probes.drift.measure import (
-    ALL,
-    CAST,
-    COLUMNS,
     NAME,
     SCOPES,
-    TABLES,
     VERSION,
     Circumstances,
     Variant,
@@ -180,7 +177,7 @@ class Drift(OpenModel):
                     found = {NAME: rows(variant, sums, number, about, saved, self._calibration(variant, made))}
                     self.folder.finish(variant.part, found, {}, seconds)
                 partial.forget(self.folder.path)
-        self.folder.write_table(NAME, COLUMNS)
+        self.folder.write_table(NAME, TABLES[NAME])
 
     # what is asked
 
