@@ -80,6 +80,7 @@ FORMS = {
     "loss": Form(places=3),
     "change": Form(places=3, signed=True),
     "percent": Form(places=1, factor=100.0, unit="\N{NO-BREAK SPACE}%"),
+    "points": Form(places=1, factor=100.0, signed=True),  # of per cent, of a difference of shares
     "angle": Form(places=1, unit="°"),
     "perplexity": Form(digits=4),
     "norm": Form(digits=4),
@@ -94,10 +95,11 @@ def places_of(error: float | None) -> int:
 
 
 def words(value: object, form: str = "text") -> str:
-    """Text as people read it: a method by its name (`method`), other words without underscores."""
+    """Text as people read it: a method by its title (`method`), a `name` as it is, other words without underscores."""
     if value is None or value == "":
         return EMPTY
-    return title(str(value)) if form == "method" else str(value).replace("_", " ")
+    said = str(value)
+    return title(said) if form == "method" else said if form == "name" else said.replace("_", " ")
 
 
 def measured(

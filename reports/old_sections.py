@@ -11,15 +11,11 @@ from markupsafe import Markup
 from reports.attribution.figures import attribution_figures
 from reports.attribution.section import attribution_section
 from reports.drawing import Figure
-from reports.drift.figures import drift_figures
-from reports.drift.section import drift_section
 from reports.experts.figures import experts_figures
 from reports.experts.section import experts_section
 from reports.injection.figures import injection_figures
 from reports.injection.section import injection_section
 from reports.page import environment
-from reports.quality.figures import quality_figures
-from reports.quality.section import quality_section
 from reports.run import Run
 from reports.sections import Section
 from reports.superweights.figures import superweights_figures
@@ -30,8 +26,6 @@ _OLD: dict[str, tuple[Callable[[Run], list[Figure]], Callable[[Run, Sequence[Fig
     "superweights": (superweights_figures, superweights_section),
     "injection": (injection_figures, injection_section),
     "attribution": (attribution_figures, attribution_section),
-    "drift": (drift_figures, drift_section),
-    "quality": (quality_figures, quality_section),
 }
 OLD = tuple(_OLD)
 

@@ -25,7 +25,7 @@ def sentences(claims: Sequence[Claim]) -> list[str]:
 
     Keys: subject, quantity, words, form, pattern, after, value, low, high, unit, of, reference (name: value), strength.
     """
-    return [said(list(found)) for _, found in groupby(claims, key=lambda claim: claim["quantity"])]
+    return [said(list(found)) for _, found in groupby(claims, key=lambda claim: (claim["quantity"], claim["words"]))]
 
 
 def said(claims: Sequence[Claim]) -> str:
@@ -54,7 +54,7 @@ def _share(claims: Sequence[Claim]) -> str:
 
 
 def _extreme(claims: Sequence[Claim]) -> str:
-    return listing([f"{_value(claim)}{_unit(claim)} ({claim['subject']})" for claim in claims])
+    return listing([f"{_value(claim)}{_unit(claim)} ({title(str(claim['subject']))})" for claim in claims])
 
 
 def _between(claims: Sequence[Claim]) -> str:

@@ -113,7 +113,8 @@ def tabulated(
         return Table(caption, [c.heading for c in shown], lines, _spans([c.group for c in shown]), raw)
     first = [column for column in shown if column.name in keys]
     rest = [column for column in shown if column.name not in (*keys, across)]
-    names = sorted({str(row[across]) for row in rows if row.get(across) is not None}, key=order)
+    held = dict.fromkeys(str(row[across]) for row in rows if row.get(across) is not None)
+    names = sorted(held, key=lambda name: order(name)[0])  # others as they come
     found: dict[tuple[object, ...], dict[str, Row]] = {}
     for row in rows:
         found.setdefault(tuple(row.get(key) for key in keys), {})[str(row.get(across) or "")] = row

@@ -4,6 +4,7 @@ Colours are seaborn's `colorblind` palette; shapes differ too, so that colour is
 table does not know takes a colour and a shape by its order of appearance in a figure.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -33,6 +34,7 @@ LOOKS = {
     "d2_moe": Look("D2-MoE", PALETTE[9], "P"),
     "rtn": Look("RTN", INK, "*"),
     "dense": Look("dense", GREY, "", (4, 2)),
+    "cast": Look("dense, rounded", GREY, "", (1, 1)),
     "published": Look("TD-MoE as published", PALETTE[3], "X"),
     "control": Look("control", GREY, "h"),
     "expert": Look("expert", PALETTE[3], "o"),
@@ -56,27 +58,31 @@ OPTIONS = {  # of a method's spec, in a reader's words; others as they are
     "preset=published": "published preset",
     "whitening=none": "unwhitened",
 }
+_REST = re.compile(r"(?= at | \()")  # behind a model's spec
 _SAME = ("gate", "up", "down", "expert", "output", "input")
 
 
 def family(name: str) -> str:
     """A spec's method; `truncate:mode=expert` is of the expert mode, which alone is cut."""
-    head, _, options = name.partition(":")
+    head, _, options = _REST.split(name, maxsplit=1)[0].partition(":")
     return options.removeprefix("mode=") if head == "truncate" else head
 
 
 def title(name: str) -> str:
     """A method's spec, a mode or a projection in a reader's words; anything else as it is.
 
-    `tdmoe:whitening=none,decomposition=hosvd` is 'TD-MoE (unwhitened, HOSVD)'.
+    `tdmoe:whitening=none at 0.4` is 'TD-MoE (unwhitened) at 0.4', `cast:dtype=bfloat16` 'dense in bfloat16'.
     """
-    head, _, options = name.partition(":")
+    spec, *rest = _REST.split(name, maxsplit=1)
+    head, _, options = spec.partition(":")
     if head == "truncate":
-        return f"{family(name)} mode truncated"
+        return f"{family(spec)} mode truncated{''.join(rest)}"
+    if head == "cast":
+        return f"dense in {options.removeprefix('dtype=')}"
     if head not in LOOKS:
         return name
     words = [OPTIONS.get(option, option) for option in options.split(",") if option]
-    return LOOKS[head].title + (f" ({', '.join(words)})" if words else "")
+    return LOOKS[head].title + (f" ({', '.join(words)})" if words else "") + "".join(rest)
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:

@@ -104,7 +104,7 @@ def column(session: Any, heading: str) -> list[str]:
     """The texts of the first table's column of that heading, without notes, down the lines."""
     script = """
         const table = document.querySelector('.block table');
-        const place = [...table.tHead.rows[0].cells].findIndex(cell => cell.innerText.trim() === arguments[0]);
+        const place = [...[...table.tHead.rows].at(-1).cells].findIndex(cell => cell.innerText.trim() === arguments[0]);
         return [...table.tBodies[0].rows].map(row => row.cells[place].childNodes[0].textContent.trim());
     """
     return list(session.execute_script(script, heading))
@@ -112,15 +112,15 @@ def column(session: Any, heading: str) -> list[str]:
 
 def test_tables_sort_by_keyboard_numbers_as_numbers_and_empty_last(session: Any, pages: dict[str, Path]) -> None:
     visit(session, pages["table"])
-    button = session.find_element("css selector", ".block thead th:nth-child(4) button")
-    assert button.text == "wikitext2"
-    before = column(session, "wikitext2")
+    button = session.find_element("css selector", ".block thead tr:last-child th:nth-child(5) button")
+    assert button.text == "perplexity"
+    before = column(session, "perplexity")
     truth = [value for value in (2.0, *LOSSES.values()) if value is not None]
     perplexities = pytest.approx([math.exp(loss) for loss in sorted(truth)], rel=1e-3)
     states = []
     for _ in range(3):
         button.send_keys("\n")
-        listed = [text.split(" ±")[0] for text in column(session, "wikitext2")]
+        listed = [text.split(" ±")[0] for text in column(session, "perplexity")]
         states.append((button.find_element("xpath", "..").get_attribute("aria-sort"), listed))
     (up, ascending), (down, descending), (none, original) = states
     assert (up, down, none) == ("ascending", "descending", None)
@@ -128,13 +128,13 @@ def test_tables_sort_by_keyboard_numbers_as_numbers_and_empty_last(session: Any,
     assert ascending[-1] == "—" and descending == [*reversed(ascending[:-1]), "—"]
     assert original == [text.split(" ±")[0] for text in before]
 
-    session.find_element("css selector", ".block thead th:nth-child(3) button").send_keys(" ")
+    session.find_element("css selector", ".block thead tr:last-child th:nth-child(4) button").send_keys(" ")
     assert column(session, "bits saved") == [f"{sign}{n}.0 %".replace(" ", "\xa0") for sign, n in
                                              (("−", 20), ("−", 10), ("", 0), ("", 0), ("", 10), ("", 20))]  # fmt: skip
-    first = session.find_element("css selector", ".block thead th:first-child button")
+    first = session.find_element("css selector", ".block thead tr:last-child th:first-child button")
     first.click()
     first.click()
-    names = column(session, "model")
+    names = column(session, "method")
     assert names == sorted(names, reverse=True) and len(set(names)) == 6
     assert len(session.find_elements("css selector", "[aria-sort]")) == 1
     texts = {
@@ -201,9 +201,10 @@ def test_a_tables_link_saves_it_as_csv(session: Any, pages: dict[str, Path], tmp
     assert file.name == "pico-moe-quality-perplexity.csv"
     with file.open(newline="", encoding="utf-8-sig") as text:
         rows = list(csv.DictReader(text))
-    assert [row["model"] for row in rows] == ["dense", *(f"'=HYPERLINK({name})" for name in LOSSES)]
-    assert [row["bits saved"] for row in rows][-1] == "20.0 %"
-    assert rows[0]["wikitext2"] == "7.39" and float(rows[0]["wikitext2, standard error"]) > 0
+    saved = {row["method"]: float(row["bits_saved"]) for row in rows}
+    assert set(saved) == {"dense", *(f"'=HYPERLINK({name})" for name in LOSSES)}
+    assert saved["'=HYPERLINK(e)"] == 0.2
+    assert float(rows[0]["value"]) == pytest.approx(math.exp(2)) and float(rows[0]["stderr"]) > 0
     assert complaints(session) == []
 
 

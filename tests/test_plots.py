@@ -82,6 +82,12 @@ def test_a_kind_is_drawn_the_same_each_time_and_harmless(plot: Plot) -> None:
     assert (first.name, first.title, first.caption) == (plot.name, plot.title, "caption")
 
 
+def test_marks_of_one_label_are_told_by_their_range() -> None:
+    marks = [Mark(value, "control", "each alone") for value in (4.0, 3.0, 3.5)]
+    plot = Forest("f", "Angles", "", groups=[("", [Entry("MoBE", [*marks, Mark(5.0, label="together")])])], x="angle")
+    assert draw(plot, "mini").alt == "Angles, angle. MoBE each alone 3 to 4 and 5."
+
+
 @pytest.mark.parametrize(
     ("plot", "told"),
     [
@@ -103,4 +109,10 @@ def test_variants_of_a_method_differ_and_its_colour_stays() -> None:
     assert found["tdmoe"].dash != found["tdmoe:whitening=none"].dash
     assert found["truncate:mode=input"].colour == LOOKS["input"].colour
     assert found["some"].title == "some"
+    pair = looks(["mobe at 0.2", "mobe at 0.4"])
+    assert pair["mobe at 0.2"].shape == pair["mobe at 0.4"].shape == LOOKS["mobe"].shape
+    assert pair["mobe at 0.2"].dash != pair["mobe at 0.4"].dash
     assert title("tdmoe:whitening=none,allocation=published") == "TD-MoE (unwhitened, published ranks)"
+    assert title("tdmoe:whitening=none at 0.4 (folder)") == "TD-MoE (unwhitened) at 0.4 (folder)"
+    assert title("cast:dtype=bfloat16") == "dense in bfloat16"
+    assert title("published ranks (see below)") == "published ranks (see below)"

@@ -26,7 +26,7 @@ from diag.compression.compressing import Saved
 from diag.inputs.texts import load_text
 from diag.lockstep.variant import Variant
 from diag.models.model import resolve
-from diag.probes.quality.measure import COLUMNS, DataSet, macro_row, part_of, perplexity_row
+from diag.probes.quality.measure import TABLES, DataSet, macro_row, part_of, perplexity_row
 
 DATA = Path(__file__).parent / "data" / "tasks"
 WINDOWS, WINDOW = 4, 96
@@ -114,7 +114,7 @@ def row_of(rows: Rows, method: str, dataset: str, layers: str = "", checkpoint: 
 def test_rows_and_columns(work: Path) -> None:
     rows = table(work / "run")
     header = (work / "run" / "tables" / "quality.csv").read_text().splitlines()[0]
-    assert header == ",".join(COLUMNS) and header.startswith(FROZEN + ",")
+    assert header == ",".join(TABLES["quality"]) and header.startswith(FROZEN + ",")
     models = [(row["method"], row["ratio"], row["compressed_layers"], row["checkpoint"]) for row in rows]
     svd = [("svd", "0.5", "2", ""), ("svd", "0.5", "1-2", "")]
     rtn = [("rtn:bits=3", "", "2", ""), ("rtn:bits=3", "", "1-2", ""), ("rtn:bits=3", "", "1-2", "small")]

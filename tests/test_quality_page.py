@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
@@ -10,9 +9,13 @@ import pytest
 from test_figures import HOSTILE
 from test_page import Outline, words
 
-from diag.pages import figures_for, render
-from reports.quality.answer import count_layers
-from reports.quality.models import models
+from diag.declare import parse
+from diag.pages import answer, claims_of, figures_for, render
+from diag.probes.quality.columns import views
+from diag.probes.quality.figures import figures
+from reports.sentences import sentences
+from reports.tables import tabulated
+from reports.verdict.subjects import count_layers
 
 Row = dict[str, Any]
 
@@ -76,68 +79,112 @@ def page_of(run: dict[str, Any]) -> str:
     return render([run], [figures_for(run)])
 
 
-def test_the_answer_ranks_by_what_is_added_to_the_loss() -> None:
-    said = words(page_of(run_of(ratios())))
-    assert "Perplexity of the dense model: 7.39 ± 0.50 on wikitext2 (16 windows, 4080 scored tokens)." in said
-    assert (
-        "On wikitext2, layers 1-2 compressed, the loss changes by (nats a token, saved bits in brackets): MoBE at 0.2 "
-        "+0.0100 ± 0.0100 (10.0 %) and TD-MoE whitening=none at 0.2 +0.5000 ± 0.0100 (10.0 %); MoBE at 0.4 +0.1000 ± "
-        "0.0100 (20.0 %) and TD-MoE whitening=none at 0.4 +2.0000 ± 0.0100 (20.0 %)."
-    ) in said
-    assert "macro average of 2 tasks: dense 50.0 % ± 2.0" in said
-    assert "TD-MoE whitening=none at 0.4 (layers 1-2) −20.0 ± 1.0 points" in said
-    assert "2 of 4 variants differ from dense by more than two paired standard errors." in said
+def found(rows: list[Row]) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Claims by quantity, the data set that they are on, and subject."""
+    claims = claims_of("quality", {"quality": rows})
+    return {(c["quantity"], c["evidence"]["where"].get("dataset"), c["subject"]): c for c in claims}
 
 
-def test_a_second_text_in_the_same_order_is_said_to_be_so() -> None:
+def test_claims_are_differences_to_dense_with_their_intervals() -> None:
+    claims = found(ratios())
+    added = {key[2]: c["value"] for key, c in claims.items() if key[0] == "loss_difference"}
+    assert added == pytest.approx({"mobe at 0.2": 0.01, "tdmoe:whitening=none at 0.2": 0.5, "mobe at 0.4": 0.1,
+                                   "tdmoe:whitening=none at 0.4": 2.0})  # fmt: skip
+    assert list(added)[:2] == ["mobe at 0.2", "tdmoe:whitening=none at 0.2"]
+    one = claims["loss_difference", "wikitext2", "mobe at 0.4"]
+    assert (one["low"], one["high"]) == pytest.approx((0.1 - 1.96 * 0.01, 0.1 + 1.96 * 0.01))
+    assert one["strength"] == "clear"
+    assert one["evidence"]["where"] == {"method": "mobe", "ratio": 0.4, "compressed_layers": "1-2", "checkpoint": "",
+                                        "dataset": "wikitext2"}  # fmt: skip
+    taken = {key[2]: c["value"] for key, c in claims.items() if key[0] == "accuracy_difference"}
+    assert taken["tdmoe:whitening=none at 0.4"] == pytest.approx(-0.2) and list(taken)[0] == "mobe at 0.2"
+    assert all(key[1] == "macro average" for key in claims if key[0] == "accuracy_difference")
+    clear = claims["clear_difference", "macro average", ""]
+    assert (clear["value"], clear["of"]) == (2, 4)
+    assert claims["dense_accuracy", "macro average", "macro average"]["value"] == 0.5
+
+
+def test_intervals_of_dense_values_stay_where_values_can_be() -> None:
+    rows = ratios()
+    rows[0] |= {"loss_nats_stderr": 0.5}
+    rows[-5] |= {"stderr": 0.4}
+    claims = found(rows)
+    dense = claims["dense_perplexity", "wikitext2", "wikitext2"]
+    assert (dense["low"], dense["high"]) == pytest.approx((2.718281828**1.02, 2.718281828**2.98))
+    accuracy = claims["dense_accuracy", "macro average", "macro average"]
+    assert (accuracy["low"], accuracy["high"]) == (0.0, 1.0)
+
+
+def test_every_text_is_said_by_itself() -> None:
     rows = ratios()[:5]
-    rows += [row | {"dataset": "c4"} for row in rows]
-    said = words(page_of(run_of(rows)))
-    assert (
-        "On c4, layers 1-2 compressed, the order of all 4 is the same, from MoBE at 0.2 (+0.0100 ± 0.0100 nats)" in said
-    )
+    said = sentences(claims_of("quality", {"quality": rows + [row | {"dataset": "c4"} for row in rows]}))
+    heads = [sentence.partition(": ")[0] for sentence in said]
+    added = "Loss added, nats a token, on"
+    assert heads == ["Perplexity of the dense model", f"{added} wikitext2, layers 1-2", f"{added} c4, layers 1-2"]
 
 
-def test_a_schedule_is_told_from_its_first_set_to_its_last() -> None:
-    said = words(page_of(run_of(schedule())))
-    assert (
-        "Over the schedule, on wikitext2: MoBE at 0.4 from +0.0200 ± 0.0100 nats with 1 layer to +0.0600 ± 0.0100 nats "
-        "with 3 and TD-MoE at 0.4 from +0.2000 ± 0.0100 nats with 1 layer to +0.6000 ± 0.0100 nats with 3."
-    ) in said
-    assert "On wikitext2, layers 3-5 compressed" in said
+def test_a_schedule_is_told_by_its_largest_set_beside_its_smallest() -> None:
+    rows = schedule()
+    rows += [text_row("rtn", None, "", 0.5, 2.3, checkpoint="folder")]
+    claims = found(rows)
+    assert claims["growth", "wikitext2", "mobe at 0.4"]["value"] == pytest.approx(0.06)
+    assert claims["growth", "wikitext2", "tdmoe at 0.4"]["reference"] == pytest.approx({"with layers 5": 0.2})
+    added = [(key[2], c["evidence"]["where"]["compressed_layers"], c["words"].count("3-5"))
+             for key, c in claims.items() if key[0] == "loss_difference"]  # fmt: skip
+    assert added == [("mobe at 0.4", "3-5", 1), ("tdmoe at 0.4", "3-5", 1), ("rtn (folder)", "", 0)]
 
 
-def test_differences_within_two_standard_errors_are_in_brackets() -> None:
-    cells = re.findall(r"<small>([^<]+)</small>", page_of(run_of(ratios()[:3])))
-    assert cells == ["(+0.0100 ± 0.0100)", "+0.1000 ± 0.0100"]
+def test_a_line_a_model_and_columns_a_data_set() -> None:
+    perplexity, accuracy, protocol = views({"quality": ratios()[::-1]})
+    table = tabulated("", accuracy.columns, accuracy.rows, accuracy.keys, accuracy.across)
+    assert table.groups == [("", 4), ("macro average", 2), ("winogrande", 2), ("piqa", 2)]
+    assert [cell.text for cell in table.lines[-1]][:6] == [
+        "TD-MoE (unwhitened)", "40.0\u00a0%", "1-2", "20.0\u00a0%", "30.0 ± 2.0\u00a0%", "−20.0 ± 1.0"]  # fmt: skip
+    table = tabulated("", perplexity.columns, perplexity.rows, perplexity.keys, perplexity.across)
+    assert [line[4].text for line in table.lines] == ["7.39 ± 0.50", "7.46 ± 0.50", "12.18 ± 0.50", "8.17 ± 0.50",
+                                                      "54.60 ± 0.50"]  # fmt: skip
+    assert [line[5].text for line in table.lines][:2] == ["—", "+0.010 ± 0.010"]
+    assert sorted(row["dataset"] for row in protocol.rows) == ["macro average", "piqa", "wikitext2", "winogrande"]
 
 
-def test_differences_without_an_error_or_that_are_nothing() -> None:
+def test_values_without_an_error() -> None:
     alone = {"loss_difference_nats_stderr": None, "stderr": None, "samples": 1}
-    rows = [row | alone if row["metric"] == "perplexity" else row for row in ratios()]
-    text = words(page_of(run_of(rows)))
-    assert "no error known" in text and "± —" not in text and "(1 window, " in text
-    nothing = {"loss_difference_nats": -3e-9, "loss_difference_nats_stderr": 3e-9}
-    none = [row | nothing if row["metric"] == "perplexity" and row["method"] != "dense" else row for row in ratios()]
-    assert "0.0000" not in words(page_of(run_of(none)))
+    rows = [row | alone for row in ratios()[:2]]
+    (view, _) = views({"quality": rows})
+    table = tabulated("", view.columns, view.rows, view.keys, view.across)
+    assert [[cell.text for cell in line[4:]] for line in table.lines] == [["7.389", "—"], ["7.463", "+0.010"]]
+    assert found(rows)["loss_difference", "wikitext2", "mobe at 0.2"]["strength"] == "estimate"
 
 
 def test_figures_have_a_panel_a_data_set_and_a_line_a_series() -> None:
-    drawn = {figure.name: figure for figure in figures_for(run_of(ratios()))}
-    assert list(drawn) == ["quality-perplexity", "quality-accuracy"]
-    for figure in drawn.values():
+    perplexity, accuracy = figures({"quality": ratios()}, {})
+    (panel,) = perplexity.panels  # type: ignore[attr-defined]
+    assert (panel.title, panel.levels[0].at) == ("wikitext2", pytest.approx(2.718281828**2))
+    mobe, tdmoe = panel.series
+    assert (mobe.name, tdmoe.name) == ("mobe", "tdmoe:whitening=none")
+    assert (mobe.x, tdmoe.y) == ([0.1, 0.2], pytest.approx([2.718281828**2.5, 2.718281828**4]))
+    assert mobe.high[0] / mobe.y[0] == pytest.approx(2.718281828**0.01) == pytest.approx(mobe.y[0] / mobe.low[0])
+    assert perplexity.log == "y" and accuracy.log == ""  # type: ignore[attr-defined]
+    (panel,) = accuracy.panels  # type: ignore[attr-defined]
+    assert (panel.title, panel.series[1].y) == ("macro average", pytest.approx([0.45, 0.3]))
+    assert panel.series[1].low == pytest.approx([0.44, 0.29])
+    drawn = figures_for(run_of(ratios()))
+    assert [figure.name for figure in drawn] == ["quality-perplexity", "quality-accuracy"]
+    for figure in drawn:
         ElementTree.fromstring(figure.svg)
-        assert figure.caption and "dense" in figure.alt
-    assert "MoBE at 0.4 layers 1-2 8.166 (saves 20.0" in drawn["quality-perplexity"].alt
-    assert figures_for(run_of(ratios()))[0].svg == drawn["quality-perplexity"].svg
-    reversed_rows = run_of(ratios()[:1] + ratios()[:0:-1])
-    assert figures_for(reversed_rows)[0].svg == drawn["quality-perplexity"].svg
+    assert figures_for(run_of(ratios()[:1] + ratios()[:0:-1]))[0].svg == drawn[0].svg
+
+
+def test_lines_join_growing_sets_of_layers_of_one_method_and_ratio() -> None:
+    (plot,) = figures({"quality": schedule()}, {})
+    assert [(one.name, one.x) for one in plot.panels[0].series] == [  # type: ignore[attr-defined]
+        ("mobe at 0.4", pytest.approx([0.1, 0.2, 0.3])), ("tdmoe at 0.4", pytest.approx([0.1, 0.2, 0.3]))]  # fmt: skip
 
 
 def test_the_dense_model_alone_draws_nothing_and_says_its_perplexity() -> None:
     run = run_of(ratios()[:1])
     assert figures_for(run) == []
-    assert "Perplexity of the dense model: 7.39 ± 0.50 on" in words(page_of(run))
+    assert [key[0] for key in found(ratios()[:1])] == ["dense_perplexity"]
 
 
 @pytest.mark.parametrize("gone", ["dense", "rows", "value"])
@@ -151,12 +198,18 @@ def test_what_is_missing_is_told(gone: str) -> None:
         rows[1] |= {"value": None, "stderr": None, "status": "overflow", "loss_difference_nats": None}
     run = run_of(rows)
     run["jobs"].append({"key": "quality-lost", "state": "failed", "message": "out of memory"})
-    said = words(page_of(run))
-    assert "Incomplete" in said and "out of memory" in said
+    page = words(page_of(run))
+    assert "Incomplete" in page and "out of memory" in page
+    said, table = answer(run)
     if gone == "value":
-        assert "— overflow" in said and "MoBE at 0.2 +" not in said
+        assert [cell.note for cell in table.lines[1]][4:] == ["overflow", ""]
+        (plot,) = figures({"quality": rows}, {})
+        assert {one.name: one.x for one in plot.panels[0].series}["mobe"] == [0.2]  # type: ignore[attr-defined]
+    elif gone == "dense":
+        assert said == ["The dense model: not measured, so nothing is compared with it."]
+        assert figures_for(run) == []
     else:
-        assert "The dense model was not measured, so this run answers nothing yet." in said
+        assert said == ["Answer: not measured, nothing of this run has a result yet."]
 
 
 def test_hostile_names_stay_text() -> None:
@@ -171,9 +224,14 @@ def test_hostile_names_stay_text() -> None:
 
 def test_checkpoints_of_one_method_are_told_apart() -> None:
     rows = [text_row("dense", None, "", 0.0, 2.0)]
-    rows += [text_row("rtn", None, "0-3", 0.5, 2.1, checkpoint=name) for name in ("a", "b")]
-    assert [model.name for model in models(run_of(rows))] == ["dense", "RTN (a)", "RTN (b)"]
+    rows += [text_row("rtn", None, "0-3", 0.5, 2.1, checkpoint=name) for name in ("a_1", "b")]
+    assert [key[2] for key in found(rows) if key[0] == "loss_difference"] == ["rtn (a_1)", "rtn (b)"]
+    view = views({"quality": rows})[0]
+    table = tabulated("", view.columns, view.rows, view.keys, view.across)
+    assert [line[table.headings.index("checkpoint")].text for line in table.lines] == ["—", "a_1", "b"]
 
 
-def test_layers_are_counted() -> None:
-    assert [count_layers(text) for text in ("", "3", "0-2,5", "12-35")] == [0, 1, 4, 24]
+@pytest.mark.parametrize(("text", "layers"), [("", []), ("3", [3]), ("0-2,5", [0, 1, 2, 5]), ("12-14", [12, 13, 14])])
+def test_spans_are_layers(text: str, layers: list[int]) -> None:
+    assert parse.numbers(text) == layers and count_layers(text) == len(layers)
+    assert parse.spans(layers) == text

@@ -8,7 +8,9 @@ import pytest
 
 from diag.declare.column import Column, Columns
 from diag.declare.common_columns import common
+from diag.probes.drift import columns as drift
 from diag.probes.operator import columns as operator
+from diag.probes.quality import columns as quality
 from diag.probes.spectra import columns as spectra
 from reports.formats import measured
 from reports.tables import tabulated
@@ -84,7 +86,7 @@ def test_columns_are_their_names_in_order_and_know_what_each_is() -> None:
         Columns(Column("x", "", error="e"))
 
 
-@pytest.mark.parametrize("probe", [spectra, operator])
+@pytest.mark.parametrize("probe", [spectra, operator, quality, drift])
 def test_every_column_says_what_it_means(probe: object) -> None:
     for columns in probe.TABLES.values():  # type: ignore[attr-defined]
         assert all(column.meaning for column in columns.pick())

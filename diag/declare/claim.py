@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+Z = 1.96  # of a normal distribution's central 95 %
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -21,6 +23,12 @@ class Estimate:
     def known(self) -> bool:
         """Whether it has an interval."""
         return self.low is not None and self.high is not None
+
+
+def interval(value: float, stderr: float | None, unit: str = "") -> Estimate:
+    """A mean and value -/+ 1.96 stderr; without a standard error the mean alone."""
+    reach = None if stderr is None else Z * stderr
+    return Estimate(value, unit=unit) if reach is None else Estimate(value, value - reach, value + reach, unit)
 
 
 @dataclass(frozen=True)

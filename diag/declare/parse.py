@@ -64,6 +64,12 @@ def spans(numbers: Sequence[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
 
 
+def numbers(text: str) -> list[int]:
+    """The layers of `spans`: "0-2,5" as [0, 1, 2, 5]."""
+    ends = [part.partition("-") for part in text.split(",") if part]
+    return [number for first, _, last in ends for number in range(int(first), int(last or first) + 1)]
+
+
 def choices(option: str, text: str, allowed: Sequence[str]) -> list[str]:
     """A comma-separated subset, in the order of `allowed`."""
     asked = [part.strip() for part in text.split(",")]

@@ -1,5 +1,6 @@
 """What a figure shows, in words and numbers, for readers who cannot see it: made from its data."""
 
+from collections.abc import Sequence
 from functools import singledispatch
 from math import isfinite
 
@@ -22,8 +23,9 @@ def _(plot: Panels) -> str:
     parts = []
     for panel in plot.panels:
         told = [text for one in panel.series if (text := _ends(one))]
-        parts.append(": ".join(filter(None, (panel.title, "; ".join(_few(told)) or "nothing measured"))))
-    return f"{plot.title}, {log}{plot.y} over {plot.x}. {'. '.join(parts)}."
+        parts.append(": ".join(filter(None, (panel.title or panel.y, "; ".join(_few(told)) or "nothing measured"))))
+    axes = " over ".join(filter(None, (plot.y, plot.x)))
+    return f"{plot.title}, {log}{axes}. {'. '.join(parts)}."
 
 
 def _ends(one: Series) -> str:
@@ -43,9 +45,18 @@ def _ends(one: Series) -> str:
 def _(plot: Forest) -> str:
     parts = []
     for heading, entries in plot.groups:
-        told = [f"{entry.title} {listing([_mark(mark) for mark in entry.marks])}" for entry in entries]
+        told = [f"{entry.title} {listing(_marks(entry.marks))}" for entry in entries]
         parts.append((f"{heading}: " if heading else "") + "; ".join(_few(told)))
     return f"{plot.title}, {plot.x}. {'. '.join(parts)}."
+
+
+def _marks(marks: Sequence[Mark]) -> list[str]:
+    """Each by itself, but those of one label by their range."""
+    told: dict[object, str] = {}
+    for label in dict.fromkeys(mark.label or mark.name for mark in marks):
+        same = sorted((mark for mark in marks if (mark.label or mark.name) == label), key=lambda mark: mark.value)
+        told[label] = _mark(same[0]) + (f" to {significant(same[-1].value)}" if len(same) > 1 else "")
+    return list(told.values())
 
 
 def _mark(mark: Mark) -> str:

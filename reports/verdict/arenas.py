@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from reports.attribution.closed import Shares, left, of_one_run
 from reports.formats import listing
 from reports.intervals import Estimate, between
-from reports.quality.answer import count_layers
 from reports.run import Row, given, projection_order
 from reports.verdict.losses import DENSE, MOBE, TDMOE, Loss, difference, stores_no_more
-from reports.verdict.subjects import Subject, plain
+from reports.verdict.subjects import Subject, count_layers, plain
 
 REFIT = "refit=expert"
 _EXACTLY = 1e-9  # a share that is 1 by definition

@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from reports.drift.variants import Variant
 from reports.formats import counted
-from reports.quality.answer import count_layers
 from reports.run import Row, given
+from reports.verdict.drifted import Variant
 from reports.verdict.identity import Identity
 from reports.verdict.losses import COMBINATION, MOBE, TDMOE, Loss
 from reports.verdict.protocol import Column, column_names
-from reports.verdict.subjects import plain
+from reports.verdict.subjects import count_layers, plain
 
 ERRORS = ("weight_error", "functional_error", "operator_error")
 

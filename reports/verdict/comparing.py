@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from reports.drift.variants import ALL, variants
 from reports.formats import percent
 from reports.run import Row, given
 from reports.verdict.arenas import Arena, arenas, duels, ratio_at
 from reports.verdict.compared import ERRORS, Compared, Comparison
+from reports.verdict.drifted import compressed
 from reports.verdict.identity import Identity, apart, identity_of
 from reports.verdict.losses import DENSE, Loss
 from reports.verdict.protocol import Column, column_of
@@ -80,9 +80,7 @@ def _model(found: Comparison, loss: Loss, own: Identity, ratio: float | None) ->
 def _drifted(found: Comparison, subject: Subject, number: int, rows: Iterable[Row]) -> None:
     """All layers together, of the methods of one run."""
     run = subject.runs[number]
-    for variant in variants({"tables": {"drift": rows}}):
-        if variant.scope != ALL or variant.is_cast:
-            continue
+    for variant in compressed(rows):
         end = variant.end or next(iter(variant.rows.values()), {})
         about = {name: end.get(name) for name in ("projections", "calibration")}
         loss = Loss(

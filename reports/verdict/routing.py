@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from matplotlib.ticker import MaxNLocator
 
 from reports.drawing import Figure, canvas, plain_numbers, style, svg
-from reports.drift.variants import Variant
 from reports.formats import EMPTY, listing, percent
 from reports.run import Row, given
 from reports.sections import Block
 from reports.tables import Cell, Table, status_of
 from reports.verdict.arenas import removed
 from reports.verdict.compared import Compared, Comparison, settings
+from reports.verdict.drifted import Variant
 from reports.verdict.look import in_order, legend, lines_of, look, panel, signed
 from reports.verdict.losses import MOBE, TDMOE
 from reports.verdict.subjects import Subject

@@ -110,3 +110,9 @@ def clause(text: str, most: int) -> str:
     line = re.sub(r"[:.]+(?= )", "", _short(text, most)).rstrip(":.")
     line = line if line.count("(") == line.count(")") else re.sub(r"[()]", "", line)
     return " ".join(line.split())
+
+
+def count_layers(layers: str) -> int:
+    """How many layers "0-2,5" names."""
+    ends = [part.partition("-") for part in layers.split(",") if part]
+    return sum(int(last or first) - int(first) + 1 for first, _, last in ends)

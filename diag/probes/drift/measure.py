@@ -13,21 +13,13 @@ from typing import Any
 
 from diag.compression.factors import Source
 from diag.lockstep.variant import Recipe, Variant
+from diag.probes.drift.columns import ALL, CAST, ONE
 from diag.probes.drift.statistics import QUANTITIES, Sums
 from diag.runs.folder import Part
 
 NAME = "drift"
 VERSION = 3
-COLUMNS = (
-    *("method", "ratio", "scope", "compressed_layers", "layer", "angle_deg", "angle_stderr", "norm_ratio"),
-    *("routing_agreement", "routing_js", "tokens", "status"),
-    *("after_last", "norm_ratio_stderr", "routing_agreement_stderr", "routing_js_stderr", "windows", "text", "dtype"),
-    *("bits_saved", "projections", "checkpoint", "calibration", "bits_saved_of", "variant"),
-)
-TABLES = {NAME: COLUMNS}
-ALL, ONE = "all", "one"
 SCOPES = (ONE, ALL)
-CAST = "cast:dtype="  # the dense model itself in another dtype
 
 Row = dict[str, Any]
 

@@ -27,12 +27,10 @@ from diag.lockstep.runner import Lockstep, Resumed, batch_windows, chunk_windows
 from diag.lockstep.variant import Recipe, Variant
 from diag.lockstep.walk import Replaced, Walk
 from diag.models.transformer import load_tokenizer
+from diag.probes.drift.columns import CAST, TABLES
 from diag.probes.drift.measure import (
-    CAST,
-    COLUMNS,
     NAME,
     SCOPES,
-    TABLES,
     VERSION,
     Case,
     Circumstances,
@@ -137,7 +135,7 @@ class Drift(VariantsPlan):
                 due = [case for case in due if case.variant.recipe not in error.failed]
             if due:
                 self._carry_out(due, {each.recipe: each for each in factors}, on_steps)
-        self.folder.write_table(NAME, COLUMNS)
+        self.folder.write_table(NAME, TABLES[NAME])
 
     def _carry_out(self, due: Sequence[Case], made: Mapping[Recipe, Factors], on_steps: OnSteps) -> None:
         started = time.perf_counter()

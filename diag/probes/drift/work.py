@@ -9,7 +9,6 @@ from diag.compression.model_work import ModelWork, collected
 from diag.declare import parse
 from diag.declare.probe import Within
 from diag.declare.target import Target
-from diag.probes.drift import terminal
 from diag.probes.drift.measure import SCOPES
 from diag.probes.drift.run import Drift, Request
 from diag.probes.drift.settings import Settings
@@ -27,10 +26,6 @@ class Work(ModelWork, Drift):
                 shown.note(note)
             task = shown.bar.add_task(f"{self.name} drift", total=self.steps)
             self.execute(self.make(shown, quiet=quiet), lambda count: shown.bar.advance(task, count))
-
-    def show(self) -> None:
-        """Say on stdout what was found."""
-        terminal.show(self)
 
 
 def open(target: Target, settings: Settings, within: Within | None) -> Work:

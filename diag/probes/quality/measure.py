@@ -16,32 +16,12 @@ from numpy.typing import NDArray
 
 from diag.compression.compressing import Saved
 from diag.lockstep.variant import Variant
-from diag.probes.quality.zero_shot import MACRO, METRIC
+from diag.probes.quality.columns import MACRO, METRIC, TABLES
 from diag.runs.folder import Part, digest
 from diag.statistics.evaluation import Mean, mean, paired, perplexity
 
 NAME = "quality"
 VERSION = 3
-COLUMNS = (
-    *(
-        "method",
-        "ratio",
-        "compressed_layers",
-        "bits_saved",
-        "dataset",
-        "metric",
-        "value",
-        "stderr",
-        "samples",
-        "status",
-    ),
-    *("loss_nats", "loss_nats_stderr", "loss_difference_nats", "loss_difference_nats_stderr"),
-    *("accuracy_difference", "accuracy_difference_stderr", "tokens", "projections", "checkpoint", "bits_saved_bf16"),
-    *("protocol", "calibration", "bits_saved_of", "variant"),
-)
-TABLES = {NAME: COLUMNS}
-PERPLEXITY = "perplexity"
-
 Row = dict[str, Any]
 Vector = NDArray[np.float64]
 
@@ -110,7 +90,7 @@ def _difference(found: Mean | None) -> Row:
 
 
 def _row(variant: Variant, data: DataSet, saved: Saved, samples: int) -> Row:
-    empty: Row = dict.fromkeys(COLUMNS)
+    empty: Row = dict.fromkeys(TABLES[NAME])
     return {
         **(empty | variant.labels),
         **{"dataset": data.name, "metric": data.metric, **asdict(saved)},

@@ -22,17 +22,16 @@ from diag.inputs.texts import check_texts, load_text, text_notes, text_of
 from diag.inputs.windows import window_of
 from diag.lockstep.variant import Variant
 from diag.probes.quality import zero_shot
+from diag.probes.quality.columns import METRIC, PERPLEXITY, TABLES
 from diag.probes.quality.measure import (
     NAME,
-    PERPLEXITY,
-    TABLES,
     VERSION,
     DataSet,
     macro,
     part_of,
 )
 from diag.probes.quality.protocol import Protocol
-from diag.probes.quality.zero_shot import METRIC, Task
+from diag.probes.quality.zero_shot import Task
 from diag.runs.folder import Part, RunFolder
 from reports.formats import counted
 from tdmoe.compression.counted import bits, denominator, parameters

@@ -28,8 +28,8 @@ from diag.lockstep.variant import Recipe, Variant
 from diag.lockstep.walk import Replaced, Walk
 from diag.lockstep.window_ends import LOSSES, WindowEnds
 from diag.models.transformer import load_model
+from diag.probes.quality.columns import TABLES
 from diag.probes.quality.measure import (
-    COLUMNS,
     NAME,
     DataSet,
     Vector,
@@ -79,7 +79,7 @@ class Run:
                 if self.plan.is_due(variant):
                     self._on_disk(variant, found)
             self._macros()
-        self.folder.write_table(NAME, COLUMNS)
+        self.folder.write_table(NAME, TABLES[NAME])
 
     def _fail(self, variant: Variant, data: Sequence[DataSet], message: str) -> None:
         for each in data:

@@ -8,7 +8,6 @@ from diag.compression.factors import Unmade, recipes
 from diag.compression.model_work import ModelWork, collected
 from diag.declare.probe import Within
 from diag.declare.target import Target
-from diag.probes.quality import terminal
 from diag.probes.quality.plan import Plan, Request
 from diag.probes.quality.run import Run
 from diag.probes.quality.settings import Settings
@@ -31,10 +30,6 @@ class Work(ModelWork, Plan):
                 shown.note(note)
             task = shown.bar.add_task(f"{self.name} quality", total=self.steps)
             Run(self, made, unmade, lambda count: shown.bar.advance(task, count)).execute()
-
-    def show(self) -> None:
-        """Say on stdout what was found."""
-        terminal.show(self)
 
 
 def open(target: Target, settings: Settings, within: Within | None) -> Work:

@@ -25,14 +25,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diag.probes.quality.columns import METRIC
 from tdmoe.checkpoint import json_text
 from tdmoe.problems import InputError
 
-METRIC = "acc"
 BATCH = 8
 ANSWER_SECONDS = 5.0  # that the hub has to answer at all
 DEFAULT = ("arc_challenge", "hellaswag", "openbookqa", "piqa", "winogrande")
-MACRO = "macro average"
 
 Row = dict[str, Any]
 
