@@ -94,9 +94,11 @@ def places_of(error: float | None) -> int:
 
 
 def words(value: object, form: str = "text") -> str:
-    """Text as people read it: a method by its name (`method`), other words without underscores."""
+    """Text as people read it: a method by its name (`method`), yes and no, other words without underscores."""
     if value is None or value == "":
         return EMPTY
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return title(str(value)) if form == "method" else str(value).replace("_", " ")
 
 

@@ -41,6 +41,8 @@ LOOKS = {
     "gate": Look("gate", PALETTE[0], "o"),
     "up": Look("up", PALETTE[1], "s"),
     "down": Look("down", PALETTE[2], "^"),
+    "preserve": Look("all experts kept", INK, "s"),
+    "compress": Look("experts cut", INK, "o"),
     "baseline": Look("baseline", GREY, "", (4, 2)),
     "fit": Look("fit", INK, ""),
     "reference": Look("reference", INK, "", (1.5, 1.5)),

@@ -49,7 +49,7 @@ def _(plot: Forest) -> str:
 
 
 def _mark(mark: Mark) -> str:
-    name = "" if mark.name == "value" else f"{mark.label or title(mark.name)} "
+    name = "" if mark.name == "value" or mark.label == "" else f"{mark.label or title(mark.name)} "
     ends = "" if mark.low is None or mark.high is None else f" ({significant(mark.low)} to {significant(mark.high)})"
     return f"{name}{significant(mark.value)}{ends}"
 
