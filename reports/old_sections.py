@@ -20,11 +20,8 @@ from reports.quality.figures import quality_figures
 from reports.quality.section import quality_section
 from reports.run import Run
 from reports.sections import Section
-from reports.superweights.figures import superweights_figures
-from reports.superweights.section import superweights_section
 
 _OLD: dict[str, tuple[Callable[[Run], list[Figure]], Callable[[Run, Sequence[Figure]], Section]]] = {
-    "superweights": (superweights_figures, superweights_section),
     "injection": (injection_figures, injection_section),
     "attribution": (attribution_figures, attribution_section),
     "drift": (drift_figures, drift_section),
