@@ -95,9 +95,11 @@ def places_of(error: float | None) -> int:
 
 
 def words(value: object, form: str = "text") -> str:
-    """Text as people read it: a method by its title (`method`), a `name` as it is, other words without underscores."""
+    """Text as people read it: a method by its title, a `name` as it is, yes and no, others without underscores."""
     if value is None or value == "":
         return EMPTY
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     said = str(value)
     return title(said) if form == "method" else said if form == "name" else said.replace("_", " ")
 

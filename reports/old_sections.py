@@ -11,19 +11,13 @@ from markupsafe import Markup
 from reports.attribution.figures import attribution_figures
 from reports.attribution.section import attribution_section
 from reports.drawing import Figure
-from reports.experts.figures import experts_figures
-from reports.experts.section import experts_section
 from reports.injection.figures import injection_figures
 from reports.injection.section import injection_section
 from reports.page import environment
 from reports.run import Run
 from reports.sections import Section
-from reports.superweights.figures import superweights_figures
-from reports.superweights.section import superweights_section
 
 _OLD: dict[str, tuple[Callable[[Run], list[Figure]], Callable[[Run, Sequence[Figure]], Section]]] = {
-    "experts": (experts_figures, experts_section),
-    "superweights": (superweights_figures, superweights_section),
     "injection": (injection_figures, injection_section),
     "attribution": (attribution_figures, attribution_section),
 }

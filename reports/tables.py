@@ -6,7 +6,7 @@ from typing import Protocol
 
 from reports.formats import EMPTY, measured, words
 from reports.run import Row
-from reports.theme import order
+from reports.theme import order, title
 
 
 class Described(Protocol):
@@ -123,7 +123,7 @@ def tabulated(
         lone = ours.get("", {"status": "not_measured"})
         cells = [_said(column, next(iter(ours.values())), own) for column in first]
         lines.append(cells + [_said(column, ours.get(name, lone), own) for name in names for column in rest])
-    groups = _spans([*("" for _ in first), *(name for name in names for _ in rest)])
+    groups = _spans([*("" for _ in first), *(title(name) for name in names for _ in rest)])
     return Table(caption, [c.heading for c in first] + [c.heading for _ in names for c in rest], lines, groups, raw)
 
 

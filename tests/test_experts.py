@@ -18,8 +18,12 @@ from test_expert_mode import draw, prototypes
 from test_figures import HOSTILE
 from test_page import Outline, words
 
-from diag.pages import figures_for, render
+from diag.pages import claims_of, figures_for, render
+from diag.probes.experts import columns
+from diag.probes.experts import figures as draw_of
 from diag.probes.experts import measure as probe
+from reports.plots import Forest, Panels
+from reports.tables import tabulated
 
 Tool = Callable[..., Result]
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -69,7 +73,7 @@ def test_mini_end_to_end(tool: Tool, statistics: Path, tmp_path: Path) -> None:
         assert float(row["null_mean"]) == pytest.approx(arrays[f"{row['measure']}_null"].mean())
         assert values.size == (64 if row["measure"] == "aligned_cosine" else 496)
     said = words((out / "report.html").read_text(encoding="utf-8"))
-    assert "On this model, with 20 % of the parameters removed, the expert mode is" in said
+    assert "The expert mode is the binding constraint" in said
     again = tool("experts", "--model", "mini", "--statistics", statistics, *QUICK[:-1], "--out", out)
     assert "1 of 1 job is done already" in again.err
 
@@ -94,9 +98,13 @@ def test_without_statistics_nothing_is_called_functional(tool: Tool, tmp_path: P
     }
     assert free == {"aligned_cosine", *(f"output_{n}" for n in ("overlap", "angle", "angle_least"))}
     said = words((out / "report.html").read_text(encoding="utf-8"))
-    assert "the expert mode is the binding constraint in 0 of 3 stacks (not in 3). Cutting experts lowers" in said
-    assert "told apart in 3 of 3 stacks (cheaper in 3)" in said, "three prototypes are shared"
-    assert "of independent experts as the baseline" in " ".join(result.out.split())
+    for sentence in (
+        "The expert mode is the binding constraint: 40 % removed 0 of 3",
+        "Cutting experts certainly lowers the least error: 40 % removed 3 of 3",
+        "Saving told apart from that of independent experts: 40 % removed 3 of 3",
+    ):
+        assert sentence in said and sentence in " ".join(result.out.replace("\N{NO-BREAK SPACE}", " ").split())
+    assert "Of these, cheaper to cut than independent experts: 40 % removed 3 of 3" in said, "prototypes are shared"
 
 
 @pytest.mark.parametrize(("name", "experts"), [("zeros", 5), ("single", 1)])
@@ -110,7 +118,9 @@ def test_stacks_without_an_answer_still_end_in_tables_and_a_page(
     expected = "zero_weights" if name == "zeros" else "nothing_to_cut"
     assert expected in {row["status"] for row in table(out, "experts")}
     assert [row["status"] for row in table(out, "similarity")] == ["too_few_experts"]
-    assert "this run answers nothing yet" in words((out / "report.html").read_text(encoding="utf-8"))
+    assert "not measured, no stack has experts that could be cut" in words(
+        (out / "report.html").read_text(encoding="utf-8")
+    )
 
 
 @pytest.mark.parametrize("ratio", ["0.6", "0.3"])
@@ -129,8 +139,8 @@ def test_a_published_triple_that_cuts_no_expert_is_no_point_of_the_ablation(
     assert (row["status"], row["metric_error"] == "") == ("nothing_to_cut" if same else "not_calibrated", same)
     assert (found["status"], found["rank_expert_published"]) == (("nothing_to_cut", "4") if same else ("ok", "2"))
     assert [found[name] == "" for name in apart] == [same] * 3 and found["gain"] and found["price_share"]
-    assert ("Their compress triple cuts no expert here" in page) == same
-    assert ("Between their compress and their preserve triple lie" in page) != same
+    assert f"Published compress triples that cut experts: {float(ratio):.0%} removed".replace("%", " %") in page
+    assert ("Of these, error above that of the published preserve triple" in page) != same
 
 
 @pytest.mark.parametrize(
@@ -223,20 +233,52 @@ def test_figures_are_the_same_bytes_again_and_described(run_data: dict[str, Any]
     assert len(page.all("img")) == 3
 
 
-def test_the_page_says_what_the_rows_say(run_data: dict[str, Any]) -> None:
-    said = words(render([run_data], [figures_for(run_data)]))
+def claims(tables: dict[str, list[dict[str, Any]]]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {
+        (claim["quantity"], claim["subject"].replace("\N{NO-BREAK SPACE}", " ")): claim
+        for claim in claims_of("experts", tables)
+    }
+
+
+def test_claims_are_what_the_rows_say(run_data: dict[str, Any]) -> None:
+    found, at = claims(run_data["tables"]), "40 % removed"
     rows = [row for row in run_data["tables"]["binding"] if row["ratio"] == 0.4]
-    assert f"in {sum(row['binding'] == 'yes' for row in rows)} of 3 stacks" in said
-    share = float(np.median([row["price_share"] for row in rows]))
-    assert f"price share {share:.2f} (median;" in said
-    null = -100 * float(np.median([row["gain_null"] for row in rows]))
-    assert f"independent experts' by {abs(null):.1f} %" in said or f"by −{abs(null):.1f} %" in said
+    for quantity, word in (("binding", "yes"), ("not_binding", "no")):
+        counted = found[quantity, at]
+        assert (counted["value"], counted["of"]) == (sum(row["binding"] == word for row in rows), 3)
+    for quantity in ("gain", "price_share"):
+        claim = found[quantity, at]
+        assert claim["value"] == float(np.median([row[quantity] for row in rows]))
+        assert claim["reference"] == {
+            "independent experts": float(np.median([row[f"{quantity}_null"] for row in rows]))
+        }
+        assert (claim["low"], claim["high"]) == (None, None)
     cka = [
         row["mean"]
         for row in run_data["tables"]["similarity"]
         if row["measure"] == "cka_isotropic" and row["order_free"]
     ]
-    assert f"CKA on isotropic inputs {float(np.median(cka)):.3f}" in said
+    assert len(cka) == 2
+    assert found["similarity", "CKA on isotropic inputs"]["value"] == pytest.approx(float(np.median(cka)))
+
+
+def test_one_stack_has_its_interval_and_several_are_told_apart_one_by_one(run_data: dict[str, Any]) -> None:
+    (row,) = [row for row in run_data["tables"]["binding"] if (row["ratio"], row["projection"]) == (0.4, "up")]
+    known = row | {"gain": 0.10, "gain_low": 0.08, "gain_high": 0.12, "gain_null": 0.01}
+    at, tables = "40 % removed", run_data["tables"]
+    found = claims(tables | {"binding": [known]})
+    assert [found["gain", at][key] for key in ("value", "low", "high", "strength")] == [0.10, 0.08, 0.12, "clear"]
+    others = [known | {"gain_null": 0.09}, known | {"gain_null": 0.2}]
+    found = claims(tables | {"binding": [known, *others, known | {"gain_low": None, "gain_high": None}]})
+    assert (found["told_apart", at]["value"], found["told_apart", at]["of"]) == (2, 3)
+    assert (found["cheaper", at]["value"], found["cheaper", at]["of"]) == (1, 2)
+
+
+def test_without_intervals_nothing_is_counted(run_data: dict[str, Any]) -> None:
+    blank = dict.fromkeys(("binding", "gain_low", "gain_high", "price_share_low", "price_share_high"))
+    found = claims(run_data["tables"] | {"binding": [row | blank for row in run_data["tables"]["binding"]]})
+    assert found["binding", "no group of experts was left out for an interval (--jackknife)"]["strength"] == "missing"
+    assert not {quantity for quantity, _ in found} & {"not_binding", "told_apart", "cheaper"}
 
 
 def test_the_published_difference_is_of_the_stacks_whose_triple_cuts_experts(run_data: dict[str, Any]) -> None:
@@ -244,16 +286,53 @@ def test_the_published_difference_is_of_the_stacks_whose_triple_cuts_experts(run
     cut = {"experts": 6, "rank_expert_published": 4, "status": "ok"} | parts
     whole = {"experts": 6, "rank_expert_published": 6, "status": "nothing_to_cut"} | dict.fromkeys(parts)
     rows = [row for row in run_data["tables"]["binding"] if row["ratio"] == 0.4]
-    for changes, told in (
-        ((cut, cut, cut), "+0.010 the accident of the other ranks (medians)."),
-        ((cut, whole, cut), "(medians over the 2 stacks of 3 where their compress triple cuts experts)."),
-        ((whole, cut, whole), "(the one stack of 3 where their compress triple cuts experts)."),
-        ((whole, whole, whole), "Their compress triple cuts no expert here, so it says nothing about the expert mode."),
-    ):
+    for changes in ((cut, cut, cut), (cut, whole, cut), (whole, cut, whole), (whole, whole, whole)):
         changed = [row | change for row, change in zip(rows, changes, strict=True)]
-        run = run_data | {"tables": run_data["tables"] | {"binding": changed}}
-        page = words(render([run], [[]]))
-        assert told in page and (changes[1] is cut or "nothing to cut" in page or "nothing_to_cut" in page)
+        found, at = claims(run_data["tables"] | {"binding": changed}), "40 % removed"
+        assert (found["published_cut", at]["value"], found["published_cut", at]["of"]) == (changes.count(cut), 3)
+        if cut in changes:
+            difference = found["published_difference", at]
+            assert difference["value"] == 0.05
+            assert difference["reference"] == {"expert mode": 0.04, "other ranks": 0.01}
+            assert difference["evidence"]["rows"] == changes.count(cut)
+        else:
+            assert ("published_difference", at) not in found
+        (view,) = [v for v in columns.views(run_data["tables"] | {"binding": changed}) if v.name == "ranks"]
+        cells = tabulated("", view.columns, view.rows)
+        place = cells.headings.index("compress less preserve")
+        assert [cells_of[place].note == "nothing to cut" for cells_of in cells.lines] == [c is whole for c in changes]
+
+
+def test_figures_hold_the_rows_and_nothing_else(run_data: dict[str, Any]) -> None:
+    depth, curves, similarity = draw_of.figures(run_data["tables"], run_data["arrays"])
+    assert isinstance(depth, Panels) and isinstance(curves, Panels) and isinstance(similarity, Forest)
+    binding = {(row["ratio"], row["projection"]): row for row in run_data["tables"]["binding"]}
+    for panel, ratio in zip(depth.panels, (0.2, 0.4), strict=True):
+        for one in [one for one in panel.series if one.name != "control"]:
+            row = binding[ratio, one.name]
+            assert [[*one.y], one.low, one.high] == [[row[f"price_share{end}"]] for end in ("", "_low", "_high")]
+    points = [row for row in run_data["tables"]["experts"] if row["point"] == "curve"]
+    for panel in curves.panels:
+        for ratio, one in zip((0.2, 0.4), [one for one in panel.series if one.mark == "no"], strict=True):
+            rows = [row for row in points if (row["projection"], row["ratio"]) == (panel.title, ratio)]
+            assert dict(zip(one.x, one.y, strict=True)) == {row["rank_expert"]: row["metric_error"] for row in rows}
+    similar = {(row["measure"], row["projection"]): row for row in run_data["tables"]["similarity"]}
+    for heading, entries in similarity.groups:
+        (measure,) = [name for name, text in columns.MEASURES.items() if text == heading]
+        for entry in entries:
+            null, own = entry.marks
+            assert own.value == pytest.approx(similar[measure, entry.title]["median"])
+            assert own.hollow != similar[measure, entry.title]["order_free"]
+            assert null.name == "control" and not null.hollow
+
+
+def test_a_stack_without_interval_and_null_is_drawn_without_them(run_data: dict[str, Any]) -> None:
+    blank = dict.fromkeys(("price_share_low", "price_share_high", "price_share_null"))
+    rows = [row | blank for row in run_data["tables"]["binding"]]
+    depth = draw_of.figures(run_data["tables"] | {"binding": rows}, {})[0]
+    assert isinstance(depth, Panels)
+    assert all(np.isnan([*one.low, *one.high]).all() for panel in depth.panels for one in panel.series)
+    figures_for(run_data | {"tables": run_data["tables"] | {"binding": rows}})
 
 
 def test_a_run_with_a_failed_job_says_so_and_hostile_names_stay_text(run_data: dict[str, Any]) -> None:
@@ -264,7 +343,7 @@ def test_a_run_with_a_failed_job_says_so_and_hostile_names_stay_text(run_data: d
     page = render([run], [figures_for(run)])
     outline = Outline(page)
     assert not {tag for tag, _ in outline.tags} & {"b", "svg"} and len(outline.all("script")) == 1
-    assert "3 of 4 expert stacks" in words(page) and "The run is incomplete" in words(page)
+    assert "Measured: 3 of 4 jobs" in words(page) and "The run is incomplete" in words(page)
     assert "failed" in words(page)
 
 
@@ -272,4 +351,4 @@ def test_a_run_of_which_nothing_was_measured_has_a_page(run_data: dict[str, Any]
     jobs = [job | {"state": "failed", "message": "no"} for job in run_data["jobs"]]
     empty = run_data | {"jobs": jobs, "tables": {name: [] for name in probe.TABLES}, "arrays": {}}
     assert figures_for(empty) == []
-    assert "this run answers nothing yet" in words(render([empty], [[]]))
+    assert "nothing of this run has a result yet" in words(render([empty], [[]]))

@@ -9,9 +9,11 @@ import pytest
 from diag.declare.column import Column, Columns
 from diag.declare.common_columns import common
 from diag.probes.drift import columns as drift
+from diag.probes.experts import columns as experts
 from diag.probes.operator import columns as operator
 from diag.probes.quality import columns as quality
 from diag.probes.spectra import columns as spectra
+from diag.probes.superweights import columns as superweights
 from reports.formats import measured
 from reports.tables import tabulated
 
@@ -70,6 +72,7 @@ def test_values_across_a_column_in_lines_of_equal_keys() -> None:
         (measured("tdmoe:whitening=none,decomposition=hosvd", "method"), "TD-MoE (unwhitened, HOSVD)"),
         (measured("truncate:mode=expert", "method"), "expert mode truncated"),
         (measured("insufficient_tail", "text"), "insufficient tail"),
+        (measured(True), "yes"),
     ],
 )
 def test_one_rule_for_values(text: str, expected: str) -> None:
@@ -86,7 +89,7 @@ def test_columns_are_their_names_in_order_and_know_what_each_is() -> None:
         Columns(Column("x", "", error="e"))
 
 
-@pytest.mark.parametrize("probe", [spectra, operator, quality, drift])
+@pytest.mark.parametrize("probe", [spectra, operator, experts, superweights, quality, drift])
 def test_every_column_says_what_it_means(probe: object) -> None:
     for columns in probe.TABLES.values():  # type: ignore[attr-defined]
         assert all(column.meaning for column in columns.pick())

@@ -54,3 +54,11 @@ def weights(random: np.random.Generator, samples: int, count: int) -> Vector:
     """(B, N): how often each was drawn, N - 1 times of N with replacement, over N - 1."""
     drawn = max(1, count - 1)
     return random.multinomial(drawn, np.full(count, 1 / count), samples) / drawn
+
+
+def around(estimate: float, error: float | None, freedom: int) -> tuple[float | None, float | None]:
+    """estimate -/+ Student's quantile times its standard error; None where that is not known."""
+    if error is None or freedom < 1:
+        return None, None
+    reach = float(student.ppf((1 + LEVEL) / 2, freedom)) * error
+    return estimate - reach, estimate + reach

@@ -60,7 +60,7 @@ def _marks(marks: Sequence[Mark]) -> list[str]:
 
 
 def _mark(mark: Mark) -> str:
-    name = "" if mark.name == "value" else f"{mark.label or title(mark.name)} "
+    name = "" if mark.name == "value" or mark.label == "" else f"{mark.label or title(mark.name)} "
     ends = "" if mark.low is None or mark.high is None else f" ({significant(mark.low)} to {significant(mark.high)})"
     return f"{name}{significant(mark.value)}{ends}"
 

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from reports.experts.data import WeightStack, answered, beside_null, expert_stacks, ratios_of
 from reports.formats import fixed, listing, percent
 from reports.run import MODES, Row, given
 from reports.verdict.subjects import Subject, finite
@@ -44,24 +43,41 @@ def _middle(rows: Sequence[Row], column: str) -> float:
 
 def _binding(subject: Subject, ratio: float | None) -> str:
     """At the verdict's ratio where it was measured there, otherwise at the largest."""
-    stacks = [stack for run in subject.runs if run["tables"].get("binding") for stack in expert_stacks(run)]
-    known = [found for found in ratios_of(stacks) if _priced(stacks, found)]
+    priced = [row for row in map(finite, subject.rows("binding")) if given(row, "ratio", "gain", "price_share")]
+    known = {row["ratio"] for row in priced}
     if not known:
         return "Whether the expert mode binds: not measured (experts does that)."
     chosen = ratio if ratio is not None and ratio in known else max(known)
-    rows = _priced(stacks, chosen)
+    rows = [row for row in priced if row["ratio"] == chosen]
     changes = [-100 * float(row["gain"]) for row in rows]
     up = median(changes) > 0
     size = _span(changes if up else [-change for change in changes], "\N{NO-BREAK SPACE}%")
     return (
         f"With {percent(chosen, 0)} removed the expert mode {_verdict(rows)}: cutting it "
         f"{'raises' if up else 'lowers'} the least error by {size}{_interval(rows, up=up)}"
-        f"{f', {null}' if (null := beside_null(rows, up=up)) else ''}."
+        f"{f', {null}' if (null := _independent(rows, up=up)) else ''}."
     )
 
 
-def _priced(stacks: Sequence[WeightStack], ratio: float) -> list[Row]:
-    return [row for row in map(finite, answered(stacks, ratio, "gain")) if given(row, "gain", "price_share")]
+def _independent(rows: Sequence[Row], *, up: bool) -> str:
+    """What cutting costs independent experts, and in how many stacks the two are told apart; nothing without it.
+
+    They are where the baseline lies outside the interval of the stack's own change; `up`: as what it raises.
+    """
+    if not (nulls := [float(row["gain_null"]) for row in rows if given(row, "gain_null")]):
+        return ""
+    known = [row for row in rows if given(row, "gain", "gain_null", "gain_low", "gain_high")]
+    said = f"independent experts' by {fixed((-100 if up else 100) * median(nulls), 1)}\N{NO-BREAK SPACE}%"
+    apart = [row for row in known if not row["gain_low"] <= row["gain_null"] <= row["gain_high"]]
+    if not known:
+        return f"{said} (no interval)"
+    if not apart:
+        return f"{said}, not told apart: nothing is claimed of what experts share"
+    cheaper = sum(row["gain"] > row["gain_null"] for row in apart)
+    ways = ((cheaper, "cheaper"), (len(apart) - cheaper, "dearer"))
+    how = listing([f"{word} in {count}" for count, word in ways if count])
+    rest = "; of the others nothing is claimed" if len(apart) < len(known) else ""
+    return f"{said}, told apart in {len(apart)} of {len(known)} stacks ({how}){rest}"
 
 
 def _verdict(rows: Sequence[Row]) -> str:

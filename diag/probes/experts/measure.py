@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from diag.compression.calibrated import check_statistics, stack_variant, statistics_of
 from diag.lockstep.variant import Recipe
 from diag.probes.experts.ablating import ALLOCATIONS, EXPERT_MODES, NULL_DRAWS, ablation, alignment_of, specs
+from diag.probes.experts.columns import TABLES
 from diag.probes.experts.settings import Settings
 from tdmoe import methods
 from tdmoe.methods import Needs, StackStatistics
@@ -32,35 +33,10 @@ from tdmoe.stacks.blocks import BLOCK_WEIGHTS, BlockPlan, BlockReader, plan_bloc
 from tdmoe.stacks.stack import WeightStack
 from tdmoe.tucker.leave_out import groups
 
+__all__ = ["NAME", "TABLES", "VERSION", "Settings", "plan", "run"]
+
 NAME = "experts"
 VERSION = 3
-COLUMNS = (
-    *("layer", "projection", "expert_mode", "allocation", "rank_expert", "rank_output", "rank_input", "parameters"),
-    *("kept_ratio", "weight_error", "functional_error", "operator_error", "status"),
-    *("point", "ratio", "metric", "metric_error", "operator_error_max"),
-    *("price_expert", "price_output", "price_input", "method", "variant"),
-)
-BINDING = (
-    *("layer", "projection", "ratio", "metric", "experts", "rank_expert", "error_preserve", "error_compress"),
-    *("rank_expert_compress", "gain", "gain_low", "gain_high", "price_share", "price_share_low", "price_share_high"),
-    *("expert_share", "rank_expert_published", "published_difference", "due_to_experts", "due_to_ranks", "binding"),
-    *("groups", "status", "gain_null", "price_share_null"),
-)
-SIMILARITY = (
-    *("layer", "projection", "measure", "directions", "pairs", "mean", "sd", "least", "q05", "median", "q95"),
-    *(
-        "greatest",
-        "null_mean",
-        "null_sd",
-        "null_draws",
-        "null_pairs",
-        "null_mean_sd",
-        "beyond_null",
-        "order_free",
-        "status",
-    ),
-)
-TABLES = {NAME: COLUMNS, "binding": BINDING, "similarity": SIMILARITY}
 UNITS = {"gate": "output", "up": "output", "down": "input"}  # where an expert's hidden units lie, in arbitrary order
 CERTAIN = 0.975  # of the null's pairs that a pair must surpass
 COPIES = 3  # of a stack in float32 that are held at once: independent experts, and products of them

@@ -7,11 +7,9 @@ from rich.progress import MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from diag.compression.model_work import ModelWork
 from diag.declare.probe import Within
 from diag.declare.target import Target
-from diag.probes.superweights import terminal
 from diag.probes.superweights.run import Request, SuperWeights
 from diag.probes.superweights.settings import Settings
 from diag.runs.progress import bars
-from diag.runs.terminal import print_lines
 
 
 class Work(ModelWork, SuperWeights):
@@ -32,10 +30,6 @@ class Work(ModelWork, SuperWeights):
             task = shown.bar.add_task(f"{self.opened.name} windows", total=None)
             state = self.folder.outcomes
             self.execute(lambda key: shown.note(f"{key}  {state[key].state}"), lambda n: shown.bar.advance(task, n))
-
-    def show(self) -> None:
-        """Say on stdout what was found."""
-        print_lines(terminal.told(self))
 
 
 def open(target: Target, settings: Settings, within: Within | None) -> Work:

@@ -1,1 +1,0 @@
-"""The `experts` command: expert-mode ablation and similarity of experts."""
