@@ -94,10 +94,11 @@ def places_of(error: float | None) -> int:
 
 
 def words(value: object, form: str = "text") -> str:
-    """Text as people read it: a method by its name (`method`), other words without underscores."""
+    """Text as people read it: a method by its name (`method`), as it is typed (`spec`), words without underscores."""
     if value is None or value == "":
         return EMPTY
-    return title(str(value)) if form == "method" else str(value).replace("_", " ")
+    text = str(value)
+    return title(text) if form == "method" else text if form == "spec" else text.replace("_", " ")
 
 
 def measured(

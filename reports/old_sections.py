@@ -8,8 +8,6 @@ from dataclasses import replace
 
 from markupsafe import Markup
 
-from reports.attribution.figures import attribution_figures
-from reports.attribution.section import attribution_section
 from reports.drawing import Figure
 from reports.drift.figures import drift_figures
 from reports.drift.section import drift_section
@@ -29,7 +27,6 @@ _OLD: dict[str, tuple[Callable[[Run], list[Figure]], Callable[[Run, Sequence[Fig
     "experts": (experts_figures, experts_section),
     "superweights": (superweights_figures, superweights_section),
     "injection": (injection_figures, injection_section),
-    "attribution": (attribution_figures, attribution_section),
     "drift": (drift_figures, drift_section),
     "quality": (quality_figures, quality_section),
 }

@@ -13,9 +13,10 @@ Row = Mapping[str, Any]
 class Column:
     """`name` in the CSV file and `meaning` in a sentence; `label` (else the name in words) and `unit` are its heading.
 
-    `form` is one of `reports.formats.FORMS`, or "text" or "method". `error`, `low`, `high` and `baseline` name the
-    columns with its standard error, its 95 % interval and the value of its baseline, which are shown in its cells.
-    `why` are statuses that say why it is empty; a status that no column of the table has speaks for all.
+    `form` is one of `reports.formats.FORMS`, or "text", "method" (by its name) or "spec" (as it is typed). `error`,
+    `low`, `high` and `baseline` name the columns with its standard error, its 95 % interval and the value of its
+    baseline, which are shown in its cells. `why` are statuses that say why it is empty; a status that no column of the
+    table has speaks for all.
     """
 
     name: str
