@@ -8,8 +8,6 @@ from dataclasses import replace
 
 from markupsafe import Markup
 
-from reports.attribution.figures import attribution_figures
-from reports.attribution.section import attribution_section
 from reports.drawing import Figure
 from reports.injection.figures import injection_figures
 from reports.injection.section import injection_section
@@ -19,7 +17,6 @@ from reports.sections import Section
 
 _OLD: dict[str, tuple[Callable[[Run], list[Figure]], Callable[[Run, Sequence[Figure]], Section]]] = {
     "injection": (injection_figures, injection_section),
-    "attribution": (attribution_figures, attribution_section),
 }
 OLD = tuple(_OLD)
 

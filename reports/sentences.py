@@ -37,7 +37,11 @@ def said(claims: Sequence[Claim]) -> str:
 
 
 def _values(claims: Sequence[Claim]) -> str:
-    return listing([f"{title(str(c['subject']))} {_value(c)}".strip() for c in claims if c["value"] is not None])
+    """A unit that all have stands behind the last of them."""
+    known = [claim for claim in claims if claim["value"] is not None]
+    one = len({claim["unit"] for claim in known}) == 1
+    bare = [claim if claim is known[-1] or not one else {**claim, "unit": ""} for claim in known]
+    return listing([f"{title(str(claim['subject']))} {_value(claim)}".strip() for claim in bare])
 
 
 def _best(claims: Sequence[Claim]) -> str:
@@ -54,7 +58,7 @@ def _share(claims: Sequence[Claim]) -> str:
 
 
 def _extreme(claims: Sequence[Claim]) -> str:
-    return listing([f"{_value(claim)}{_unit(claim)} ({title(str(claim['subject']))})" for claim in claims])
+    return listing([f"{_value(claim)} ({title(str(claim['subject']))})" for claim in claims])
 
 
 def _between(claims: Sequence[Claim]) -> str:

@@ -104,10 +104,19 @@ def step_rows(ladder: str, steps: tuple[tuple[Any, ...], ...]) -> list[Row]:
                 **{f"mode_error_{m}": v for m, v in zip(("expert", "output", "input"), modes, strict=True)},
                 **{"floor": max(known) if known else None, "norm_ratio": 1.0 - 0.05 * (damage or 0.0)},
                 **{"seconds": 9.2, "text": "enwik8", "windows": 256, "tokens": 130816},
+                **over_mobe(damage),
             }
         )
         before = damage
     return rows
+
+
+def over_mobe(damage: float | None) -> Row:
+    """Paired with MoBE; the interval is 0.01 to each side."""
+    more = None if damage is None else damage - MOBE
+    reach = 0.01 * (damage != MOBE)
+    ends = (None, None) if more is None else (more - reach, more + reach)
+    return {"mobe_difference_nats": more, "mobe_difference_low": ends[0], "mobe_difference_high": ends[1]}
 
 
 def attribution_rows() -> list[Row]:
@@ -139,10 +148,16 @@ def predictor_rows() -> list[Row]:
 def share_rows(step: str = "+ core refit", damage: float = 0.136) -> list[Row]:
     """Against MoBE given the same refit, and as it is."""
     rows = []
-    for against, mobe, given in (("same_changes", 0.048, "refit"), ("presets", MOBE, "")):
+    kinds = (
+        ("same_changes", 0.048, "refit", "+ left factors refitted"),
+        ("presets", MOBE, "", "+ phi tanh: preset corrected"),
+    )
+    for against, mobe, given, mobe_step in kinds:
         closed, left = (PUBLISHED - damage) / (PUBLISHED - mobe), damage - mobe
         row: Row = {"against": against, "step": step, "ladder": "tdmoe", "given": given, "gap_closed": closed}
         row |= {"not_given": "" if given else "refit", "gap_low": closed - 0.007, "gap_high": closed + 0.007}
+        row |= {"gap_nats": PUBLISHED - mobe, "gap_nats_low": PUBLISHED - mobe - 0.02}
+        row |= {"gap_nats_high": PUBLISHED - mobe + 0.02, "mobe": mobe_step}
         row |= {"left_nats": left, "left_low": left - 0.009, "left_high": left + 0.009, "status": "ok"}
         rows.append(row)
     return rows

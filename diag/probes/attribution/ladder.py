@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from diag.declare.defaults import ALL_PROJECTIONS
 from diag.lockstep.variant import DENSE, Recipe
+from diag.probes.attribution.columns import BESIDE, MOBE, PUBLISHED, TDMOE
 from diag.probes.attribution.switches import STORED, SWITCHES, WHITENING, canonical, changed, method, switches
 from tdmoe import methods
 from tdmoe.methods.tdmoe import TRIPLES
@@ -19,11 +20,8 @@ from tdmoe.numerics.ranks import Shape
 from tdmoe.problems import InputError
 from tdmoe.tucker.rank_search import rank_grid
 
-TDMOE, MOBE, BESIDE = "tdmoe", "mobe", "beside"
-COMBINATION = "combination"  # of TD-MoE's switches, beside its ladder
 QUICK, FULL = "quick", "full"
 LADDERS = (QUICK, FULL)
-PUBLISHED = "as published"
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from diag.probes.attribution.columns import COLUMNS
+from diag.probes.attribution.columns import BESIDE, NAME, TABLES
 from diag.probes.attribution.floors import Tails, mode_errors
-from diag.probes.attribution.ladder import BESIDE, Step
+from diag.probes.attribution.ladder import Step
 from diag.statistics.evaluation import mean, paired, perplexity
 from diag.statistics.gap import Gap, Vector
 from tdmoe.stacks.families import MEMBERS
@@ -74,7 +74,7 @@ def attribution_rows(
     found = []
     before: dict[str, Measurement | None] = {}
     for step in steps:
-        row: Row = dict.fromkeys(COLUMNS) | common
+        row: Row = dict.fromkeys(TABLES[NAME]) | common
         ratio = None if step.recipe is None else step.recipe.ratio
         method = "dense" if step.recipe is None else step.recipe.method
         row |= {"step": step.phrase, "method": method, "ratio": ratio, "ladder": step.ladder}

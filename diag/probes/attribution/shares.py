@@ -23,12 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from diag.probes.attribution.columns import SHARES_COLUMNS
+from diag.probes.attribution.columns import PRESETS, SAME_CHANGES, SHARES, TABLES
 from diag.probes.attribution.rows import NO_GAP, NOT_MEASURED
 from diag.statistics.gap import Gap, Vector, chosen, spliced
 from tdmoe import methods
 
-SAME_CHANGES, PRESETS = "same_changes", "presets"
 REFIT, BUDGET = "refit", "budget"
 
 Row = dict[str, Any]
@@ -68,7 +67,7 @@ def share_rows(
     best = tensors[int(np.stack(losses).mean(1).argmin())]
     first, second = (tensors[place] for place in chosen(losses))
     ours_W = spliced(first.losses_W, second.losses_W)
-    about: Row = dict.fromkeys(SHARES_COLUMNS) | {"step": best.phrase, "ladder": best.ladder}
+    about: Row = dict.fromkeys(TABLES[SHARES]) | {"step": best.phrase, "ladder": best.ladder}
     about |= {"step_first_half": first.phrase, "step_second_half": second.phrase}
     about |= {name: common[name] for name in ("text", "windows")}
     rows = []

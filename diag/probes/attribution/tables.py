@@ -9,8 +9,18 @@ from typing import Any
 import numpy as np
 
 from diag.lockstep.variant import Variant
-from diag.probes.attribution.columns import MEASURED, NAME, PREDICTORS, SHAPLEY, SHARES
-from diag.probes.attribution.ladder import COMBINATION, MOBE, PUBLISHED, TDMOE, Step
+from diag.probes.attribution.columns import (
+    COMBINATION,
+    MEASURED,
+    MOBE,
+    NAME,
+    PREDICTORS,
+    PUBLISHED,
+    SHAPLEY,
+    SHARES,
+    TDMOE,
+)
+from diag.probes.attribution.ladder import Step
 from diag.probes.attribution.plan import Plan
 from diag.probes.attribution.predictors import Model, predictors
 from diag.probes.attribution.rows import NO_GAP, NOT_FINITE, NOT_MEASURED, Measurement, Row, attribution_rows

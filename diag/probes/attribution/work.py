@@ -5,7 +5,6 @@ from __future__ import annotations
 from diag.compression.model_work import ModelWork, collected
 from diag.declare.probe import Within
 from diag.declare.target import Target
-from diag.probes.attribution import terminal
 from diag.probes.attribution.plan import Plan, Request
 from diag.probes.attribution.run import Run
 from diag.probes.attribution.settings import Settings
@@ -23,10 +22,6 @@ class Work(ModelWork, Plan):
                 shown.note(note)
             task = shown.bar.add_task(f"{self.name} attribution", total=len(self.windows_WT) * self.arch.depth)
             Run(self, self.make(shown, quiet=quiet), lambda count: shown.bar.advance(task, count)).execute()
-
-    def show(self) -> None:
-        """Say on stdout what was found."""
-        terminal.show(self)
 
 
 def open(target: Target, settings: Settings, within: Within | None) -> Work:
