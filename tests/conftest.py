@@ -25,6 +25,7 @@ from tiny import (
 )
 
 from diag.cli import app as cli
+from diag.commands import running
 from diag.inputs import windows
 
 
@@ -53,6 +54,12 @@ def disk_not_waited_for() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def methods_named() -> None:
+    """As by the commands: tests draw pages without them too."""
+    running.name_methods()
 
 
 @pytest.fixture(scope="module")

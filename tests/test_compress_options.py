@@ -259,7 +259,7 @@ def test_statistics_of_another_model_are_refused(
     [
         (("--ratio", "1.5"), r"ratio is 1.5; .* must lie between 0 and 1"),
         (("--ratio", "0.999"), r"--ratio 0.999: leaves .* parameters of a 32 x 80 x 192 stack, .*; lower the ratio"),
-        (("--method", "nope"), "--method nope: is no method; give one of tdmoe, mobe, moe_svd"),
+        (("--method", "nope"), "--method nope: is no method; give one of cast, d2_moe, drop"),
         (("--method", "tdmoe:rank=3"), "--method tdmoe:rank=3: has no option 'rank'; it has ratio_of, whitening,"),
         (("--method", "tdmoe:whitening=maybe"), "whitening is 'maybe'; give one of none, input, output, both"),
         (("--method", "tdmoe:damping=x"), "damping is 'x', a number is needed"),

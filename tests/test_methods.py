@@ -15,7 +15,7 @@ from tiny import single_thread
 from torch import Tensor
 
 from tdmoe.forms import linear, restore, stored_bits
-from tdmoe.methods import METHODS, Allotment, StackStatistics, parse
+from tdmoe.methods import NAMES, Allotment, Sharing, StackStatistics, described, method, parse
 from tdmoe.mobe import fit
 from tdmoe.mobe.sizes import Sizes
 from tdmoe.numerics.ranks import Ranks
@@ -247,8 +247,34 @@ def test_controls(stack: Stack) -> None:
     torch.testing.assert_close(mean, W_EOI.mean(0).expand_as(W_EOI), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_is_found_by_its_file_and_says_what_it_is(name: str) -> None:
+    found = method(name)
+    assert name == found.NAME and found.REFERENCE and described()[name][:2] == (found.DISPLAY, found.FAMILY)
+    options = found.OPTIONS()
+    assert not (found.joins(options) or found.leaves_dense(options) or found.tie(options))
+    assert found.shares_budget(options) == Sharing()
+
+
+@pytest.mark.parametrize(
+    ("spec", "joins", "sharing", "dense", "tie"),
+    [
+        ("tdmoe:gate_up=joint", True, Sharing(), 0, "gate_up=joint"),
+        ("tdmoe:across=global,weigh=sensitivity", False, Sharing("global", True), 0, "across=global"),
+        ("tdmoe:across=activation", False, Sharing("activation"), 0, "across=activation"),
+        ("svd:ratio_of=model", False, Sharing(of_model=True), 0, "ratio_of=model"),
+        ("moe_svd:dense_layers=2", False, Sharing(), 2, "dense_layers=2"),
+        ("mobe:refit=expert", False, Sharing(), 0, ""),
+    ],
+)
+def test_what_ties_stacks_together(spec: str, joins: bool, sharing: Sharing, dense: int, tie: str) -> None:
+    found, options = parse(spec)
+    assert (found.joins(options), found.shares_budget(options)) == (joins, sharing)
+    assert (found.leaves_dense(options), found.tie(options)) == (dense, tie)
+
+
 EVERY = (
-    *(name for name in METHODS if name != "mobe"),
+    *(name for name in NAMES if name != "mobe"),
     *("mobe:steps=4", "mobe:steps=4,groups=2,whitening=none", "mobe:preset=published,steps=2", "mobe:bases=1,steps=2"),
     *("moe_svd:preset=published", "moe_svd:preset=published,top=2", "rtn:bits=3,scale=tensor", "d2_moe:mean=fisher"),
     *("mobe:preset=published,mixing=free,whitening=input,groups=2,steps=2", "svd:alignment=2"),

@@ -73,7 +73,7 @@ def test_a_method_of_ones_own_compresses_a_checkpoint(tool: Callable[..., Result
         "--projections",
         "gate,down",
     )
-    assert "first: is no method; give one of tdmoe, mobe" in tool(*command, "--out", "run", "--quiet").err
+    assert "first: is no method; give one of cast, d2_moe" in tool(*command, "--out", "run", "--quiet").err
     methods.register(First())
     result = tool(*command, "--tokens", 0, "--out", "run", "--quiet")
     assert result.code == 0, result.err
@@ -100,7 +100,7 @@ def test_a_method_is_replaced_by_the_next_of_its_name() -> None:
     later = First()
     methods.register(later)
     assert methods.parse("first:inputs=3") == (later, FirstOptions(3)) and methods.registered() == ("first",)
-    with pytest.raises(InputError, match="--method frist: is no method; give one of tdmoe, .*, first$"):
+    with pytest.raises(InputError, match="--method frist: is no method; give one of cast, .*, first$"):
         methods.parse("frist")
 
 

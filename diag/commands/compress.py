@@ -142,7 +142,7 @@ def compress(
     needs = chosen.needs(options)
     if not chosen.fixes_storage(options):
         ratio = RATIO if ratio is None else ratio
-    elif getattr(options, "ratio_of", "targeted") != "targeted":
+    elif chosen.shares_budget(options).of_model:
         raise InputError(f"--ratio-of model: {method} stores what its options say; give no --ratio-of")
     elif ratio is not None:
         raise InputError(f"--ratio {ratio}: {method} stores what its options say; give no --ratio")
@@ -166,7 +166,6 @@ def compress(
         command = Command(
             model,
             spec.text(chosen.NAME, options),
-            options,
             ratio,
             to,
             parse.size("--memory", memory),

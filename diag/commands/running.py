@@ -116,6 +116,7 @@ class Pages:
         """Figures and page of a finished run, into its folder."""
         from reports.figures import figures_for
 
+        name_methods()
         run = folder.data(tables)
         figures = figures_for(run)
         page = _written(folder.path, [run], [figures])
@@ -126,6 +127,14 @@ class Pages:
     def together(self, out: Path, missing: Sequence[Job] = ()) -> Path | None:
         """Of all of them, into `out`, and the jobs that left no run; None where there is none."""
         return _written(out, self._runs, self._figures, missing) if self._runs else None
+
+
+def name_methods() -> None:
+    """Tell pages what methods are called."""
+    from reports import methods as names
+    from tdmoe import methods
+
+    names.name_methods(methods.described())
 
 
 def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
@@ -166,6 +175,7 @@ def write_report(found: Found, page: Path) -> None:
         if run["command"] not in SECTIONS:
             known = ", ".join(sorted(SECTIONS))
             raise InputError(f"{run['model']}: a run of '{run['command']}' has no page; there is one for: {known}")
+    name_methods()
     try:
         text = render(found.runs, figures_of(found.runs), found.missing)
     except Exception as error:

@@ -185,7 +185,7 @@ def _operator(settings: Operator, context: Context, out: Path) -> Opened:
         return _session(
             "operator", context, replace(asked, statistics=where, moments=_moments(context)), out, context.layers
         )
-    free = tuple(text for text in asked.methods if not _needs(text).statistics)
+    free = tuple(text for text in asked.methods if not methods.needs(text).statistics)
     part = _session("operator", context, replace(asked, methods=free), out, context.layers)
     try:
         for text in asked.methods:
@@ -365,11 +365,6 @@ def _by_themselves(specs: Sequence[str]) -> list[str]:
         except InputError:
             continue
     return found
-
-
-def _needs(text: str) -> methods.Needs:
-    method, options = methods.parse(text)
-    return method.needs(options)
 
 
 def _moments(context: Context) -> str:

@@ -29,7 +29,6 @@ from diag.probes.quality import zero_shot
 from diag.runs.folder import Part, RunFolder, digest
 from diag.runs.manifest import FILE
 from tdmoe import methods
-from tdmoe.methods import Needs
 from tdmoe.problems import InputError
 
 CALIBRATION = "calibration"  # the part that is not a command's own folder
@@ -101,7 +100,7 @@ class Comparison(OpenModel):
     def _calibrates(self, step: Step) -> bool:
         if not step.kind.by_methods:
             return step.kind.calibrated
-        return any(_needs(text).statistics for text in step.settings.methods or self.experiment.methods)
+        return any(methods.needs(text).statistics for text in step.settings.methods or self.experiment.methods)
 
     def notes(self) -> list[str]:
         """What is odd about the model, and what is left out of what was asked."""
@@ -225,7 +224,7 @@ class Comparison(OpenModel):
             wanted.append(method_with(switches(given.projections.split(","), 1), 1))  # the neediest of its steps
         found = calibrating.Settings(given.calibration.text, given.calibration.tokens)
         for text in dict.fromkeys(wanted):
-            needs = _needs(text)
+            needs = methods.needs(text)
             own = own_inputs(text, needs, given.projections, found.per_expert)
             found = replace(found, per_expert=own, outputs=found.outputs or needs.outputs)
         return found
@@ -253,11 +252,6 @@ def _steps(experiment: Experiment) -> Iterator[Step]:
     for command in commands():
         for number, settings in enumerate(getattr(experiment, command), 1):
             yield Step(command if number == 1 else f"{command}-{number}", command, settings)
-
-
-def _needs(text: str) -> Needs:
-    method, options = methods.parse(text)
-    return method.needs(options)
 
 
 def _plain(value: Any) -> Any:

@@ -91,8 +91,8 @@ class Settings(ProbeSettings):
 
     def stacks(self, projections: list[str]) -> list[str]:
         """Gate and up as one, where the method joins them."""
-        _, options = methods.parse(self.method)
-        if getattr(options, "gate_up", "apart") == "apart":
+        method, options = methods.parse(self.method)
+        if not method.joins(options):
             return projections
         if missing := [name for name in MEMBERS[JOINT] if name not in projections]:
             raise InputError(f"--gate-up joint: needs gate and up; add {missing[0]} to --projections")
@@ -333,8 +333,7 @@ def finish(session: Session, *, dense: bool, on_written: Callable[[int], None] =
 
 def calibration_said(settings: Settings) -> str:
     """Text and tokens that the method saw, as `c4-calibration, 65,536 tokens`; empty where it needs none."""
-    method, options = methods.parse(settings.method)
-    if settings.statistics is None or not method.needs(options).statistics:
+    if settings.statistics is None or not methods.needs(settings.method).statistics:
         return ""
     return calibrated.said(Path(settings.statistics))
 

@@ -1,4 +1,4 @@
-"""How a stack is compressed. One file a method, one row here; a module is imported when its method is used."""
+"""How a stack is compressed: a file a method, found by its name; it is imported when the method is used."""
 
 from __future__ import annotations
 
@@ -6,38 +6,30 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from tdmoe import spec
-from tdmoe.methods.base import Allotment, Method, Needs, StackStatistics
+from tdmoe.compression.method import Allotment, Method, Needs, Sharing, StackStatistics
 from tdmoe.problems import InputError
 
 __all__ = [
-    "METHODS",
+    "NAMES",
     "Allotment",
     "Method",
     "Needs",
+    "Sharing",
     "StackStatistics",
+    "described",
     "method",
+    "needs",
     "parse",
     "register",
     "registered",
     "versions",
 ]
 
-METHODS = {
-    "tdmoe": "tdmoe.methods.tdmoe",
-    "mobe": "tdmoe.methods.mobe",
-    "moe_svd": "tdmoe.methods.moe_svd",
-    "svd_llm": "tdmoe.methods.svd_llm",
-    "svd": "tdmoe.methods.svd_llm",
-    "d2_moe": "tdmoe.methods.d2_moe",
-    "rtn": "tdmoe.methods.rtn",
-    "identity": "tdmoe.methods.controls",
-    "cast": "tdmoe.methods.controls",
-    "drop": "tdmoe.methods.controls",
-    "mean": "tdmoe.methods.controls",
-}
+NAMES = tuple(module.name for module in iter_modules(__path__))  # of this package; none is imported for it
 _REGISTERED: dict[str, Method] = {}
 
 
@@ -52,7 +44,7 @@ def register(added: Method) -> None:
     name, options = getattr(added, "NAME", None), added.OPTIONS
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise InputError(f"register: NAME is {name!r}; a lower-case word of letters, digits and _ is needed")
-    if name in METHODS:
+    if name in NAMES:
         raise InputError(f"register: NAME is {name!r}, which is a method of this package; give another one")
     if not (isinstance(options, type) and is_dataclass(options)):
         raise InputError(f"register: OPTIONS of {name} is {options!r}; a dataclass of what its spec may say is needed")
@@ -72,10 +64,22 @@ def method(name: str) -> Method:
     """The method of that name; InputError lists the known ones."""
     if name in _REGISTERED:
         return _REGISTERED[name]
-    if name not in METHODS:
-        raise InputError(f"--method {name}: is no method; give one of {', '.join([*METHODS, *_REGISTERED])}")
-    offered: tuple[Method, ...] = import_module(METHODS[name]).OFFERED
-    return next(found for found in offered if name == found.NAME)
+    if name not in NAMES:
+        raise InputError(f"--method {name}: is no method; give one of {', '.join([*NAMES, *_REGISTERED])}")
+    found: Method = import_module(f"{__name__}.{name}").METHOD
+    return found
+
+
+def described() -> dict[str, tuple[str, str, str]]:
+    """{name: (display name, family, reference)} of all methods, for pages; imports them."""
+    known = map(method, (*NAMES, *_REGISTERED))
+    return {each.NAME: (each.DISPLAY, each.FAMILY, each.REFERENCE) for each in known}
+
+
+def needs(text: str) -> Needs:
+    """What the method of a spec needs of a calibration."""
+    found, options = parse(text)
+    return found.needs(options)
 
 
 def versions(specs: Iterable[str]) -> dict[str, str | int]:

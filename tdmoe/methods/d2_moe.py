@@ -15,9 +15,9 @@ from typing import Literal
 
 import torch
 
+from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, StackStatistics, alike
+from tdmoe.compression.truncated_svd import check_rank, decomposed, rank_within
 from tdmoe.forms.low_rank import LowRankWeights
-from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, alike
-from tdmoe.methods.truncated_svd import check_rank, decomposed, rank_within
 from tdmoe.numerics.products import mode_products
 from tdmoe.numerics.ranks import Shape, check_alignment
 from tdmoe.numerics.whitening import DAMPING, check_damping
@@ -40,8 +40,7 @@ class Options(Budgeted):
 class D2MoE(Method):
     """Shared mean and low-rank deltas."""
 
-    NAME = "d2_moe"
-    DISPLAY = "D2-MoE"
+    NAME, DISPLAY, REFERENCE, FAMILY = "d2_moe", "D2-MoE", "Gu et al. 2025", "matrix"
     OPTIONS = Options
 
     def needs(self, options: Options) -> Needs:
@@ -90,4 +89,4 @@ class D2MoE(Method):
         return decomposed(reader, rank, metric_of, base_OI, device=device)
 
 
-OFFERED = (D2MoE(),)
+METHOD = D2MoE()

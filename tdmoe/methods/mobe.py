@@ -18,11 +18,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, StackStatistics
 from tdmoe.forms.bases import BasisWeights, Fit, group_of
-from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, whole_stack
 from tdmoe.mobe import fit, published, sizes
 from tdmoe.mobe.left_factors import refit_left
 from tdmoe.mobe.sizes import Sizes
+from tdmoe.numerics.products import whole_stack
 from tdmoe.numerics.ranks import Shape, budget, check_alignment
 from tdmoe.numerics.whitening import DAMPING, check_damping, metric
 from tdmoe.problems import InputError
@@ -58,8 +59,7 @@ class Options(Budgeted):
 class MoBE(Method):
     """Mixture of basis experts."""
 
-    NAME = "mobe"
-    DISPLAY = "MoBE"
+    NAME, DISPLAY, REFERENCE, FAMILY = "mobe", "MoBE", "Chen et al. 2025", "shared bases"
     OPTIONS = Options
 
     def needs(self, options: Options) -> Needs:
@@ -189,4 +189,4 @@ def _together(fits: list[Fit]) -> Fit:
     return Fit((curve,), "converged" if converged else "steps", max(decrements, default=None))
 
 
-OFFERED = (MoBE(),)
+METHOD = MoBE()

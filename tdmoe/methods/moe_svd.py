@@ -23,8 +23,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, StackStatistics, alike
 from tdmoe.forms.tucker import TuckerWeights
-from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, alike
 from tdmoe.numerics import lapack
 from tdmoe.numerics.eigen import eigenvectors
 from tdmoe.numerics.precision import full_precision
@@ -52,13 +52,17 @@ class Options(Budgeted):
 class MoESVD(Method):
     """A shared right factor."""
 
-    NAME = "moe_svd"
-    DISPLAY = "MoE-SVD"
+    NAME, DISPLAY, REFERENCE, FAMILY = "moe_svd", "MoE-SVD", "Li et al. 2025", "matrix"
     OPTIONS = Options
+    TIES = ("ratio_of", "dense_layers")
 
     def needs(self, options: Options) -> Needs:
         """Second moments and the routing."""
         return Needs(True)
+
+    def leaves_dense(self, options: Options) -> int:
+        """Number of the most sensitive layers that are left as they are."""
+        return options.dense_layers
 
     def check(self, shape: Shape, options: Options, ratio: float) -> None:
         """InputError where options contradict each other, or the ratio leaves no rank."""
@@ -163,4 +167,4 @@ def _svd(W_OI: Tensor, S: Metric, rank: int) -> tuple[Tensor, Tensor]:
     return U_ON[:, :rank] * s_N[:rank], V_NI[:rank]
 
 
-OFFERED = (MoESVD(),)
+METHOD = MoESVD()

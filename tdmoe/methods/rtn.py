@@ -16,8 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tdmoe.compression.method import Allotment, Method, StackStatistics
 from tdmoe.forms.integers import IntegerWeights, packed
-from tdmoe.methods.base import Allotment, Method, StackStatistics
 from tdmoe.numerics.products import expert_blocks
 from tdmoe.numerics.ranks import Shape
 from tdmoe.problems import InputError
@@ -38,8 +38,7 @@ class Options:
 class RTN(Method):
     """Round to nearest."""
 
-    NAME = "rtn"
-    DISPLAY = "RTN"
+    NAME, DISPLAY, REFERENCE, FAMILY = "rtn", "RTN", "round to nearest", "rounding"
     LIGHT = True
     OPTIONS = Options
 
@@ -92,4 +91,4 @@ def rounded(W_BOI: Tensor, bits: int, group: int, dtype: torch.dtype, *, whole: 
     return codes[..., :inputs], scale_BOJ
 
 
-OFFERED = (RTN(),)
+METHOD = RTN()

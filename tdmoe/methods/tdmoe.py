@@ -10,14 +10,14 @@ look at the weights; `published_stored`: by what is stored of them, not by what 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 
+from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, Sharing, StackStatistics
 from tdmoe.forms.tucker import TuckerWeights
-from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics
 from tdmoe.numerics.ranks import ALIGNMENT, Ranks, Shape, budget, check_alignment, published_ranks, stored_ranks
 from tdmoe.numerics.whitening import DAMPING, Metric, check_damping, inverse_metric, metric
 from tdmoe.problems import InputError
@@ -61,17 +61,37 @@ class Options(Budgeted):
 class TDMoE(Method):
     """Joint Tucker decomposition of stacked experts."""
 
-    NAME = "tdmoe"
-    DISPLAY = "TD-MoE"
+    NAME, DISPLAY, REFERENCE, FAMILY = "tdmoe", "TD-MoE", "ICLR 2026, openreview D9cnZNZfxX", "tensor"
     LIGHT = True
     VERSION = 1  # published ranks as the public codes break ties
     OPTIONS = Options
+    TIES = ("gate_up", "across", "ratio_of")
 
     def needs(self, options: Options) -> Needs:
         """What of the calibration these options use."""
         outputs, own = options.whitening in ("output", "both"), options.refit == "expert"
         run = options.across == "activation" or options.weigh == "sensitivity"  # needs routing, or the text itself
         return Needs(options.whitening != "none" or own or run, outputs, own)
+
+    def joins(self, options: Options) -> bool:
+        """Whether gate and up are compressed as one stack."""
+        return options.gate_up == "joint"
+
+    def shares_budget(self, options: Options) -> Sharing:
+        """How the budget is shared among stacks."""
+        return Sharing(options.across, options.weigh == "sensitivity", options.ratio_of == "model")
+
+    def is_orthogonal(self, options: Options) -> bool:
+        """Whether the factors truncate in the metric of the weights."""
+        return options.whitening == "none" and options.refit == "none"
+
+    def simpler(self, options: Options, shapes: Iterable[Shape], ratio: float) -> Iterator[tuple[Options, int]]:
+        """Published ranks where stored ones are these, known beforehand; HOSVD where one mode is cut at most."""
+        stored = options.allocation == "published_stored"
+        if stored and all(stored_ranks(shape, ratio) == published_ranks(shape, ratio) for shape in shapes):
+            yield replace(options, allocation="published"), 3
+        if options.decomposition == "hooi":
+            yield replace(options, decomposition="hosvd"), 1
 
     def check(self, shape: Shape, options: Options, ratio: float) -> None:
         """InputError where options contradict each other, or the ratio leaves no ranks."""
@@ -233,4 +253,4 @@ def _published(shape: Shape, options: Options, ratio: float) -> Ranks:
     return published_ranks(shape, ratio, expert_mode=mode, rule=rule)
 
 
-OFFERED = (TDMoE(),)
+METHOD = TDMoE()

@@ -27,6 +27,14 @@ def expert_blocks(
         yield start, W_BRC.transpose(1, 2) if reader.stack.row_mode == "input" else W_BRC
 
 
+def whole_stack(reader: WeightSource, *, device: str, dtype: torch.dtype = torch.float32) -> Tensor:
+    """W_EOI, all of it in memory."""
+    W_EOI = torch.empty(reader.stack.shape, dtype=dtype, device=device)
+    for start, W_BOI in expert_blocks(reader, dtype, device):
+        W_EOI[start : start + len(W_BOI)] = W_BOI
+    return W_EOI
+
+
 def mode_products(
     reader: WeightSource,
     A_ER: Tensor | None,

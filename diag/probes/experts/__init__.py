@@ -23,7 +23,7 @@ from diag.declare.defaults import MEMORY_BYTES
 from diag.probes.experts.ablating import ALLOCATIONS, EXPERT_MODES, NULL_DRAWS, Whitening, ablation, alignment_of, specs
 from tdmoe import methods
 from tdmoe.methods import Needs, StackStatistics
-from tdmoe.methods.base import whole_stack
+from tdmoe.numerics.products import whole_stack
 from tdmoe.numerics.similarity import Similarity, similarities
 from tdmoe.numerics.whitening import DAMPING, metric
 from tdmoe.problems import InputError

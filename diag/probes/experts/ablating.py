@@ -19,12 +19,12 @@ from tdmoe import methods, spec
 from tdmoe.compression.compress import as_stored
 from tdmoe.forms import parameters
 from tdmoe.methods import Allotment, StackStatistics
-from tdmoe.methods.base import whole_stack
 from tdmoe.methods.tdmoe import TDMoE, products_in
 from tdmoe.numerics import lapack
 from tdmoe.numerics.errors import stack_norms
 from tdmoe.numerics.gram import MODES
 from tdmoe.numerics.operator_norm import Norms
+from tdmoe.numerics.products import whole_stack
 from tdmoe.numerics.ranks import ExpertMode, Ranks, Shape, budget, published_ranks
 from tdmoe.numerics.similarity import rotated
 from tdmoe.numerics.whitening import DAMPING, metric

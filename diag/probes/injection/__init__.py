@@ -34,8 +34,8 @@ from diag.runs.results import Row
 from diag.statistics.evaluation import mean, model_losses
 from tdmoe import methods
 from tdmoe.checkpoint.reader import Checkpoint
-from tdmoe.methods.base import whole_stack
 from tdmoe.numerics.precision import full_precision
+from tdmoe.numerics.products import whole_stack
 from tdmoe.problems import InputError, WeightError
 from tdmoe.runtime.injection import Injector, Norms, Place, directions, draw, errors
 from tdmoe.stacks import joint
@@ -220,12 +220,11 @@ class Bench:
 def check_method(text: str, ratio: float, stacks: Sequence[joint.Stack]) -> methods.Needs:
     """What it needs of a calibration; InputError where it does not fit the stacks, or not stacks by themselves."""
     method, options = methods.parse(text)
-    for option, plain in (("gate_up", "apart"), ("across", "uniform"), ("dense_layers", 0)):
-        if getattr(options, option, plain) != plain:
-            raise InputError(
-                f"--methods {text}: residuals are taken stack by stack; give {option}={plain} and not "
-                f"{option}={getattr(options, option)}"
-            )
+    if tie := method.tie(options):
+        raise InputError(
+            f"--methods {text}: {tie} joins stacks or shares a budget among them; residuals are taken stack by stack, "
+            f"leave {tie.partition('=')[0]} out"
+        )
     for stack in stacks:
         method.check(stack.shape, options, ratio)
     return method.needs(options)

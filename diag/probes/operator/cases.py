@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from tdmoe import forms, methods, spec
+from tdmoe.compression.truncated_svd import rank_within
 from tdmoe.forms import Factored
 from tdmoe.forms.bases import BasisWeights
 from tdmoe.forms.low_rank import LowRankWeights
 from tdmoe.forms.residual import Residual, Vector, residual
 from tdmoe.forms.tucker import TuckerWeights
 from tdmoe.methods import Allotment, Method
-from tdmoe.methods.truncated_svd import rank_within
 from tdmoe.numerics.gram import MODES
 from tdmoe.numerics.ranks import Ranks
 from tdmoe.problems import InputError
@@ -129,7 +129,7 @@ def storage_cases(work: Work, specs: Sequence[str], ratios: Sequence[float]) -> 
             if not method.fixes_storage(options) and _fits(method, options, work.stack.shape, ratio):
                 allotment = Allotment(ratio)
                 made = method.compress(work.reader, options, allotment, work.statistics, device=work.how["device"])
-                yield form_case(work, text, ratio, made, orthogonal=is_orthogonal(method.NAME, options))
+                yield form_case(work, text, ratio, made, orthogonal=method.is_orthogonal(options))
 
 
 def _rank_of_svd(shape: tuple[int, int, int], ratio: float) -> int | None:
@@ -168,11 +168,6 @@ def ranks_at(shape: tuple[int, int, int], part: float) -> Ranks:
     return Ranks(*(max(1, round(part * size)) for size in shape))
 
 
-def is_orthogonal(name: str, options: Any) -> bool:
-    """Whether a method truncates in the metric of the weights."""
-    return name == "tdmoe" and options.whitening == "none" and options.refit == "none"
-
-
 def rank_of_experts(made: Factored) -> int | None:
     """The largest that the matrix of an expert can have by its form, None where it is not bounded."""
     match made:
@@ -191,10 +186,9 @@ def products(stack: WeightStack, small: int) -> torch.dtype:
 def canonical(text: str) -> str:
     """The spec of a method that can be measured stack by stack; InputError where its options need all of them."""
     method, options = methods.parse(text)
-    for option, alone in (("gate_up", "apart"), ("across", "uniform"), ("ratio_of", "targeted")):
-        if (value := getattr(options, option, alone)) != alone:
-            raise InputError(
-                f"--methods {text}: {option}={value} joins stacks or shares a budget among them; every stack is "
-                f"measured by itself here, leave {option} out"
-            )
+    if tie := method.tie(options):
+        raise InputError(
+            f"--methods {text}: {tie} joins stacks or shares a budget among them; every stack is measured by itself "
+            f"here, leave {tie.partition('=')[0]} out"
+        )
     return spec.text(method.NAME, options)

@@ -1,18 +1,17 @@
-"""What a method is given of a stack, and what it offers: a subclass of Method, whose name is a row of the registry."""
+"""The contract of a method: what it is given of a stack, what it says of its options, and the factors it makes."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from tdmoe.compression.truncated_svd import MetricOf
 from tdmoe.forms import Factored
-from tdmoe.methods.truncated_svd import MetricOf
-from tdmoe.numerics.products import expert_blocks
 from tdmoe.numerics.ranks import Ranks, Shape, budget
 from tdmoe.numerics.whitening import metric
 from tdmoe.problems import InputError
@@ -66,6 +65,19 @@ class Needs:
 
 
 @dataclass(frozen=True)
+class Sharing:
+    """How a budget is shared among stacks, and what it counts.
+
+    `across` uniform gives every stack the same ratio, global shares by the stacks' frontiers, activation by routing.
+    `by_loss`: errors of a global budget count by the loss that they cost. `of_model`: the ratio counts the whole model.
+    """
+
+    across: Literal["uniform", "global", "activation"] = "uniform"
+    by_loss: bool = False
+    of_model: bool = False
+
+
+@dataclass(frozen=True)
 class Allotment:
     """A stack's share of the budget: the fraction of its parameters to remove, and ranks where these are given too."""
 
@@ -75,27 +87,61 @@ class Allotment:
 
 @dataclass(frozen=True)
 class Budgeted:
-    """What every method that keeps to a budget can be told. `ratio_of`: what the budget is counted of."""
+    """Options of every method that keeps to a budget. `ratio_of`: what the budget is counted of."""
 
     ratio_of: Literal["targeted", "model"] = "targeted"
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Options of a method that has none."""
 
 
 class Method(ABC):
     """A way to compress stacks; the defaults are those of a method with nothing to check and no frontier.
 
-    A registered method gives `VERSION`, and another one whenever what it makes changes, so that what it made before is
-    not used again; those of this package share one, beside which a method may have its own.
+    Only a method reads its own options: everyone else asks it. A registered method gives `VERSION`, and another one
+    whenever what it makes changes, so that what it made before is not used again; those of this package share one,
+    beside which a method may have its own.
     """
 
     NAME: ClassVar[str]
     DISPLAY: ClassVar[str]
+    REFERENCE: ClassVar[str] = ""  # authors and year, or where it is described
+    FAMILY: ClassVar[str] = ""  # kind of method: tensor, shared bases, matrix, rounding, control
     OPTIONS: ClassVar[type[Any]] = Budgeted
+    TIES: ClassVar[tuple[str, ...]] = ("ratio_of",)  # options that off their default make a stack depend on others
     VERSION: ClassVar[str | int | None] = None
     LIGHT: ClassVar[bool] = False  # made by a few products over the stack: spectral norms would add over a quarter
 
     def needs(self, options: Any) -> Needs:
-        """What has to be collected for them."""
+        """Statistics that have to be collected."""
         return Needs()
+
+    def joins(self, options: Any) -> bool:
+        """Whether gate and up are compressed as one stack."""
+        return False
+
+    def shares_budget(self, options: Any) -> Sharing:
+        """How the budget is shared among stacks."""
+        return Sharing(of_model=getattr(options, "ratio_of", "targeted") == "model")
+
+    def leaves_dense(self, options: Any) -> int:
+        """Number of the most sensitive layers that are left as they are."""
+        return 0
+
+    def tie(self, options: Any) -> str:
+        """The first option that makes a stack depend on others, as key=value; empty where there is none."""
+        given = ((field, getattr(options, field.name)) for field in fields(options) if field.name in self.TIES)
+        return next((f"{field.name}={value}" for field, value in given if value != field.default), "")
+
+    def is_orthogonal(self, options: Any) -> bool:
+        """Whether the change it makes is an orthogonal truncation in the metric of the weights."""
+        return False
+
+    def simpler(self, options: Any, shapes: Iterable[Shape], ratio: float) -> Iterator[tuple[Any, int]]:
+        """Options that make the same factors with less work, wherever at most so many modes of a stack are cut."""
+        return iter(())
 
     def fixes_storage(self, options: Any) -> bool:
         """Whether the options alone say how much is stored, so that a ratio would say nothing."""
@@ -137,9 +183,29 @@ class Method(ABC):
         raise AssertionError(f"{self.NAME} has none")
 
 
-def whole_stack(reader: WeightSource, *, device: str, dtype: torch.dtype = torch.float32) -> Tensor:
-    """W_EOI, all of it."""
-    W_EOI = torch.empty(reader.stack.shape, dtype=dtype, device=device)
-    for start, W_BOI in expert_blocks(reader, dtype, device):
-        W_EOI[start : start + len(W_BOI)] = W_BOI
-    return W_EOI
+class Control(Method):
+    """A method without options, whose storage is what it is."""
+
+    REFERENCE, FAMILY = "control", "control"
+    OPTIONS = NoOptions
+    LIGHT = True
+
+    def fixes_storage(self, options: Any) -> bool:
+        """Always."""
+        return True
+
+    def compress(
+        self,
+        reader: WeightSource,
+        options: Any,
+        allotment: Allotment,
+        statistics: StackStatistics | None,
+        *,
+        device: str,
+    ) -> Factored:
+        """The control itself, whatever the statistics are."""
+        return self.made(reader, device)
+
+    @abstractmethod
+    def made(self, reader: WeightSource, device: str) -> Factored:
+        """The control."""
