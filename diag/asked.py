@@ -50,7 +50,7 @@ class AskedVariants(Asked):
         if self.schedule is None:
             return [parse.layers(self.layers, available)]
         if self.layers is not None:
-            raise InputError(f"--schedule {self.schedule}: chooses the layers; give it or --layers, not both")
+            raise InputError("schedule", self.schedule, "chooses the layers", "give it or --layers, not both")
         return [parse.layers(text, available) for text in parse.nested(self.schedule, available)]
 
     def source(

@@ -381,8 +381,8 @@ def test_no_method_stores_more_than_its_budget(stack: Stack, spec: str, ratio: f
             0.4,
             r"10 \+ 3 x 10 x 14 \+ 6 x 3 = 1,038 parameters, 1.24 times the 840 .* most 8",
         ),
-        ("mobe:bases=3", 0.99, "--ratio 0.99: 3 bases leave no rank within its budget; lower the ratio"),
-        ("mobe:rank=9", 0.6, "--ratio 0.6: rank 9 leaves no basis within its budget; lower the ratio"),
+        ("mobe:bases=3", 0.99, "ratio 0.99: 3 bases leave no rank within its budget; lower the ratio"),
+        ("mobe:rank=9", 0.6, "ratio 0.6: rank 9 leaves no basis within its budget; lower the ratio"),
         (
             "mobe:mixing=softmax",
             0.4,

@@ -100,7 +100,7 @@ def test_a_method_is_replaced_by_the_next_of_its_name() -> None:
     later = First()
     methods.register(later)
     assert methods.parse("first:inputs=3") == (later, FirstOptions(3)) and methods.registered() == ("first",)
-    with pytest.raises(InputError, match="--method frist: is no method; give one of cast, .*, first$"):
+    with pytest.raises(InputError, match="method frist: is no method; give one of cast, .*, first$"):
         methods.parse("frist")
 
 
@@ -221,7 +221,7 @@ def test_workers_of_ray_know_nothing_of_it(good: Path, monkeypatch: pytest.Monke
     pytest.importorskip("ray", reason="Ray is not installed")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     probes.register(Largest)
-    with pytest.raises(InputError, match="--engine ray: the probe largest was registered in this process"):
+    with pytest.raises(InputError, match="engine ray: the probe largest was registered in this process"):
         Session(Request("largest", str(good), Settings(), engine="ray"))
 
 

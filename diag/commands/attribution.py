@@ -90,7 +90,7 @@ def attribution(
         layers=layers,
         calibration=Settings(calibration_text, calibration_tokens),
         dtype=dtype.value,
-        memory=parse.size("--memory", memory),
+        memory=parse.size("memory", memory),
         device=device,
         out=out,
         seed=seed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -85,7 +84,7 @@ def compare(
     flags: dict[str, Any] = {
         "model": model,
         "methods": None if methods is None else methods_of(methods),
-        "ratios": None if ratios is None else tuple(parse.ratios("--ratios", ratios)),
+        "ratios": None if ratios is None else tuple(parse.ratios("ratios", ratios)),
         **{"projections": projections, "layers": layers, "schedule": schedule, "task_data": task_data},
         **{"device": device, "memory": memory, "seed": seed, "revision": revision},
         "engine": None if engine is None else engine.value,
@@ -125,12 +124,11 @@ def _naming(config: Path | None, flags: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        about = re.match(r"(?:([a-z]+)(?:-\d+)?: )?--([a-z-]+)", str(error))
-        key = "" if about is None else about[2].replace("-", "_")
-        name = {"method": "methods"}.get(key, f"{about[1]}_{key}" if about and about[1] == "calibration" else key)
-        if config is None or flags.get(name) is not None:
-            raise
-        raise InputError(f"--config {config}: {error}") from error
+        key = error.field.lstrip("-").replace("-", "_")
+        name = f"calibration_{key}" if error.parts[:1] == ("calibration",) else {"method": "methods"}.get(key, key)
+        if config is not None and flags.get(name) is None:
+            error.within(f"--config {config}")
+        raise
 
 
 def _needed() -> Needed:

@@ -143,9 +143,9 @@ def compress(
     if not chosen.fixes_storage(options):
         ratio = RATIO if ratio is None else ratio
     elif chosen.shares_budget(options).of_model:
-        raise InputError(f"--ratio-of model: {method} stores what its options say; give no --ratio-of")
+        raise InputError("ratio_of", "model", f"{method} stores what its options say", "give no --ratio-of")
     elif ratio is not None:
-        raise InputError(f"--ratio {ratio}: {method} stores what its options say; give no --ratio")
+        raise InputError("ratio", ratio, f"{method} stores what its options say", "give no --ratio")
     asked = (text, tokens, window, weighting, per_expert)
     if statistics is not None and asked != (
         CALIBRATION_TEXT,
@@ -155,8 +155,10 @@ def compress(
         PerExpert.none,
     ):
         raise InputError(
-            f"--statistics {statistics}: were collected already; leave out --text, --tokens, --window, --weighting and "
-            "--per-expert, or give these without --statistics"
+            "statistics",
+            statistics,
+            "were collected already",
+            "leave out --text, --tokens, --window, --weighting and --per-expert, or give these without --statistics",
         )
     own = own_inputs(method, needs, projections, per_expert.value)
     collected = calibrating.Settings(text, tokens, window, weighting.value, own, needs.outputs)
@@ -168,7 +170,7 @@ def compress(
             spec.text(chosen.NAME, options),
             ratio,
             to,
-            parse.size("--memory", memory),
+            parse.size("memory", memory),
             frontier,
             statistics,
             collected if tokens and statistics is None else None,
@@ -177,7 +179,7 @@ def compress(
                 **{"seed": seed, "engine": engine.value, "fresh": fresh},
                 "command_line": command_line(),
             },
-            error_kinds("--errors", errors),
+            error_kinds("errors", errors),
         )
         with Compression(command) as compression:
             saved.path = compression.session.folder.path
@@ -205,6 +207,6 @@ def _scheduled(model: str, revision: str | None, schedule: str, layers: str | No
     from tdmoe.stacks.architecture import architecture
 
     if layers is not None:
-        raise InputError(f"--schedule {schedule}: chooses the layers; give it or --layers, not both")
+        raise InputError("schedule", schedule, "chooses the layers", "give it or --layers, not both")
     with Checkpoint(resolve(model, revision).files()) as checkpoint:
         return parse.schedule(schedule, architecture(checkpoint.config).layers)

@@ -74,14 +74,14 @@ def experts(
 
     chosen = whitening or (Whitening.by_none if statistics is None else Whitening.by_input)
     settings = Settings(
-        ratios=tuple(parse.ratios("--ratios", ratios)),
+        ratios=tuple(parse.ratios("ratios", ratios)),
         statistics=None if statistics is None else str(statistics),
         moments=None if statistics is None else saved_moments(statistics),
         whitening=chosen.value,
         jackknife=jackknife,
         directions=directions,
         draws=draws,
-        memory=parse.size("--memory", memory),
+        memory=parse.size("memory", memory),
     )
     options = {"layers": layers, "projections": projections, "device": device, "out": out, "seed": seed, "fresh": fresh}
     options |= {"engine": engine.value, "revision": revision, "remote": remote}

@@ -80,8 +80,10 @@ def injection(
     asked = (calibration_text, calibration_tokens, per_expert)
     if statistics is not None and asked != (CALIBRATION_TEXT, CALIBRATION_TOKENS, PerExpert.all):
         raise InputError(
-            f"--statistics {statistics}: were collected already; leave out --calibration-text, --calibration-tokens "
-            "and --per-expert, or give these without --statistics"
+            "statistics",
+            statistics,
+            "were collected already",
+            "leave out --calibration-text, --calibration-tokens and --per-expert, or give these without --statistics",
         )
     collected = calibrating.Settings(calibration_text, calibration_tokens, None, "count", per_expert.value)
     request = Request(
@@ -103,7 +105,7 @@ def injection(
         tokens=tokens,
         window=window,
         device=device,
-        memory=parse.size("--memory", memory),
+        memory=parse.size("memory", memory),
         out=out,
         seed=seed,
         fresh=fresh,

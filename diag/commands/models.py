@@ -21,7 +21,7 @@ def models(
 
     if model is None:
         if revision is not None:
-            raise InputError(f"--revision {revision}: give --model too")
+            raise InputError("revision", revision, remedy="give --model too")
         console.print_families()
         raise typer.Exit(0)
     from diag.models.describe import describe

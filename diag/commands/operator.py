@@ -64,13 +64,13 @@ def operator(
     from diag.probes.operator.cases import canonical
 
     settings = Settings(
-        ranks=tuple(parse.ratios("--ranks", ranks)),
-        ratios=tuple(parse.ratios("--ratios", ratios)),
+        ranks=tuple(parse.ratios("ranks", ranks)),
+        ratios=tuple(parse.ratios("ratios", ratios)),
         methods=tuple(dict.fromkeys(canonical(text) for text in split_specs(methods))),
         statistics=None if statistics is None else str(statistics),
         moments=None if statistics is None else calibrated.saved_moments(statistics),
         per_expert=per_expert,
-        memory=parse.size("--memory", memory),
+        memory=parse.size("memory", memory),
     )
     options = {"layers": layers, "projections": projections, "device": device, "out": out, "seed": seed, "fresh": fresh}
     options |= {"engine": engine.value, "revision": revision}

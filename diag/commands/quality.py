@@ -138,7 +138,7 @@ def quality(
         compressed=[Path(part) for part in _parts(compressed)],
         calibration=Settings(calibration_text, calibration_tokens),
         dtype=dtype.value,
-        memory=parse.size("--memory", memory),
+        memory=parse.size("memory", memory),
         device=device,
         out=out,
         seed=seed,

@@ -53,9 +53,9 @@ def spectra(
     from diag.probes.spectra import Settings
 
     settings = Settings(
-        fit_range=parse.fraction_range("--fit-range", fit_range),
+        fit_range=parse.fraction_range("fit_range", fit_range),
         jackknife=jackknife,
-        memory=parse.size("--memory", memory),
+        memory=parse.size("memory", memory),
     )
     options = {"layers": layers, "projections": projections, "device": device, "out": out, "seed": seed, "fresh": fresh}
     options |= {"engine": engine.value, "revision": revision, "remote": remote}

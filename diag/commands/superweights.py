@@ -74,7 +74,7 @@ def superweights(
 
     settings = Settings(
         *(prompt, text, tokens, window, threshold, most, entries, ranks, control_layer, methods, ratios),
-        *(evaluation, windows, draws, parse.size("--memory", memory)),
+        *(evaluation, windows, draws, parse.size("memory", memory)),
     )
     request = Request(
         model,

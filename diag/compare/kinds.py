@@ -70,7 +70,7 @@ class Context:
 
     @property
     def memory(self) -> int:
-        return parse.size("--memory", self.experiment.memory)
+        return parse.size("memory", self.experiment.memory)
 
     def recipes(self, settings: Any) -> list[Recipe]:
         """Those of a command, or else the experiment's."""
@@ -164,7 +164,7 @@ def _session(name: str, context: Context, settings: Any, out: Path, layers: str)
 
 def _spectra(settings: Spectra, context: Context, out: Path) -> Opened:
     asked = spectra_probe.Settings(
-        parse.fraction_range("--fit-range", settings.fit_range), settings.jackknife, context.memory
+        parse.fraction_range("fit_range", settings.fit_range), settings.jackknife, context.memory
     )
     return _session("spectra", context, asked, out, context.experiment.layers)
 
@@ -174,8 +174,8 @@ def _operator(settings: Operator, context: Context, out: Path) -> Opened:
     named = [canonical(text) for text in settings.methods] or list(_by_themselves(context.experiment.methods))
     ratios = settings.ratios or context.experiment.ratios
     asked = operator_probe.Settings(
-        tuple(parse.ratios("--ranks", _numbers(settings.ranks))),
-        tuple(parse.ratios("--ratios", _numbers(ratios))),
+        tuple(parse.ratios("ranks", _numbers(settings.ranks))),
+        tuple(parse.ratios("ratios", _numbers(ratios))),
         tuple(dict.fromkeys(named)),
         per_expert=settings.per_expert,
         memory=context.memory,
@@ -200,7 +200,7 @@ def _operator(settings: Operator, context: Context, out: Path) -> Opened:
 
 
 def _experts(settings: Experts, context: Context, out: Path) -> Opened:
-    ratios = tuple(parse.ratios("--ratios", _numbers(settings.ratios or context.experiment.ratios)))
+    ratios = tuple(parse.ratios("ratios", _numbers(settings.ratios or context.experiment.ratios)))
     asked = experts_probe.Settings(
         ratios, None, None, "none", settings.jackknife, settings.directions, settings.draws, context.memory
     )
@@ -269,7 +269,7 @@ def _drift(settings: Drift, context: Context, out: Path) -> Opened:
         tokens=settings.tokens,
         window=settings.window or None,
         recipes=context.recipes(settings),
-        scopes=parse.choices("--scope", settings.scope, drift_probe.SCOPES),
+        scopes=parse.choices("scope", settings.scope, drift_probe.SCOPES),
         layers=given.layers or None,
         schedule=given.schedule or None,
         projections=given.projections,

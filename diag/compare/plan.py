@@ -74,7 +74,7 @@ class Comparison(OpenModel):
             self.steps = list(_steps(given))
             if not self.steps:
                 raise InputError(f"compare: no command runs; give a preset, or a table of {', '.join(commands())}")
-            parse.ratios("--ratios", ",".join(f"{ratio:.9g}" for ratio in given.ratios))
+            parse.ratios("ratios", ",".join(f"{ratio:.9g}" for ratio in given.ratios))
             self._check_tasks()
             self.layers = self._compressed()
             self.collected = self._collected()
@@ -132,7 +132,8 @@ class Comparison(OpenModel):
             try:
                 zero_shot.check_known(getattr(step.settings, "tasks", ()))
             except InputError as error:
-                raise InputError(f"{step.name}: {error}") from error
+                error.within(step.name)
+                raise
 
     def without_run(self) -> list[dict[str, Any]]:
         """Parts that failed before they had a run folder, as jobs."""
@@ -157,7 +158,8 @@ class Comparison(OpenModel):
         try:
             return Calibration(request)
         except InputError as error:
-            raise InputError(f"{CALIBRATION}: {error}") from error
+            error.within(CALIBRATION)
+            raise
 
     @contextmanager
     def opened(self, step: Step, statistics: Path | None = None) -> Iterator[Opened]:
@@ -177,7 +179,8 @@ class Comparison(OpenModel):
         try:
             part = step.kind.open(self._settled(step.settings), context, self.folder.path / "parts" / step.name)
         except InputError as error:
-            raise InputError(f"{step.name}: {error}") from error
+            error.within(step.name)
+            raise
         with part:
             yield part
 

@@ -34,10 +34,10 @@ def read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a byte order mark
     except OSError as error:
-        raise InputError(f"--config {path}: cannot be read ({error.strerror or error}); give a TOML file") from error
+        raise InputError("config", path, f"cannot be read ({error.strerror or error})", "give a TOML file") from error
     except (ValueError, RecursionError) as error:  # of TOML, of what is not UTF-8, and of what is nested without end
         raise InputError(
-            f"--config {path}: is not TOML ({str(error)[:120]}); see the README for what it may say"
+            "config", path, f"is not TOML ({str(error)[:120]})", "see the README for what it may say"
         ) from error
 
 

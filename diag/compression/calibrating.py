@@ -76,7 +76,7 @@ class Calibration(OpenModel):
         try:
             self.layers = parse.layers(request.layers, self.arch.layers)
             settings = self.settings
-            self.windows_WT = self.windows("--text", settings.text, settings.tokens, settings.window)
+            self.windows_WT = self.windows("text", settings.text, settings.tokens, settings.window)
             self._check_room()
             self.folder = self._folder()
         except BaseException:
@@ -112,9 +112,11 @@ class Calibration(OpenModel):
             room = torch.cuda.get_device_properties(self.device).total_memory
         if self.sums_bytes > room:
             raise InputError(
-                f"--per-expert {self.settings.per_expert}: the sums of {len(self.layers)} layers take "
-                f"{self.sums_bytes / 1e9:.0f} GB, {self.device} has {room / 1e9:.0f} GB; calibrate some --layers at a "
-                "time, or with --per-expert down or none"
+                "per_expert",
+                self.settings.per_expert,
+                f"the sums of {len(self.layers)} layers take {self.sums_bytes / 1e9:.0f} GB, "
+                f"{self.device} has {room / 1e9:.0f} GB",
+                "calibrate some --layers at a time, or with --per-expert down or none",
             )
 
     @property

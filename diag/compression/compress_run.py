@@ -169,7 +169,7 @@ class Compression:
         budget((1, 1, 1), ratio)
         if ratio >= share:
             raise InputError(
-                f"--ratio {ratio} --ratio-of model: the chosen experts are {share:.1%} of the model; give less"
+                "ratio", f"{ratio} --ratio-of model", f"the chosen experts are {share:.1%} of the model", "give less"
             )
         return ratio / share
 
@@ -217,7 +217,7 @@ class Compression:
             most = math.ceil(layers * (1 - self.ratio)) - 1
             give = f"give {most} or less" if most > 0 else "leave none of so few dense, or lower the ratio"
             raise InputError(
-                f"--method {self._method.NAME}: dense_layers={dense} of {layers} at ratio {self.ratio:g}; {give}"
+                "method", self._method.NAME, f"dense_layers={dense} of {layers} at ratio {self.ratio:g}", give
             )
         ratio = harder(self.ratio, layers, dense)
         try:
@@ -225,7 +225,7 @@ class Compression:
                 self._method.check(stack.shape, self._options, ratio)
         except InputError as error:
             raise InputError(
-                f"--method {self._method.NAME}: dense_layers={dense} leaves the others less: {error}"
+                "method", self._method.NAME, f"dense_layers={dense} leaves the others less: {error}"
             ) from error
         return ratio
 
@@ -251,5 +251,5 @@ def own_inputs(method: str, needs: methods.Needs, projections: str, asked: PerEx
     if needs.own and asked == "none":
         return "all" if inputs else "down"
     if needs.own and inputs and asked == "down":
-        raise InputError(f"--per-expert down: {method} needs gate's and up's too; give all, or --projections down")
+        raise InputError("per_expert", "down", f"{method} needs gate's and up's too", "give all, or --projections down")
     return asked

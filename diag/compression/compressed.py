@@ -76,7 +76,7 @@ def read(path: Path) -> About:
     try:
         about = read_json(written)
         if about["state"] != "complete":
-            raise InputError(f"{option}: is unfinished; run its compress command again")
+            raise InputError(option, why="is unfinished", remedy="run its compress command again")
         config = {key: about["config"][key] for key in ("method", "ratio", "layers", "projections")}
         layers = tuple(sorted({int(row["layer"]) for row in about["stacks"]}))
         calibration, made_of = str(about.get("calibration") or ""), str(about.get("model") or "another model")
@@ -85,16 +85,16 @@ def read(path: Path) -> About:
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{option}: its {ABOUT} cannot be read ({error}); compress again") from error
+        raise InputError(option, why=f"its {ABOUT} cannot be read ({error})", remedy="compress again") from error
 
 
 def _folder(path: Path) -> Path:
     """The folder of the checkpoint, resolved; InputError where it holds none."""
     option, give = f"--compressed {path}", "give what `compress --to` wrote, or another checkpoint's folder"
     if not path.is_dir():
-        raise InputError(f"{option}: no such folder; {give}")
+        raise InputError(option, why="no such folder", remedy=give)
     if not (path / CONFIG).is_file() and not (path / ABOUT).is_file():
-        raise InputError(f"{option}: has no {CONFIG}; {give}")
+        raise InputError(option, why=f"has no {CONFIG}", remedy=give)
     if not any(path.glob("*.safetensors")) and not (path / ABOUT).is_file():
-        raise InputError(f"{option}: has no .safetensors files; {give}")
+        raise InputError(option, why="has no .safetensors files", remedy=give)
     return path.resolve()

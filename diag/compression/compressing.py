@@ -95,7 +95,7 @@ class Settings(ProbeSettings):
         if not method.joins(options):
             return projections
         if missing := [name for name in MEMBERS[JOINT] if name not in projections]:
-            raise InputError(f"--gate-up joint: needs gate and up; add {missing[0]} to --projections")
+            raise InputError("gate_up", "joint", "needs gate and up", f"add {missing[0]} to --projections")
         return [JOINT, *(name for name in projections if name not in MEMBERS[JOINT])]
 
     def of(self, key: str) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def plan(stack: Stack, settings: Settings) -> BlockPlan:
         )
     needs = method.needs(options)
     if settings.statistics is None and needs.statistics:
-        raise InputError(f"--method {settings.method}: needs statistics of the inputs; give --tokens or --statistics")
+        raise InputError("method", settings.method, "needs statistics of the inputs", "give --tokens or --statistics")
     if settings.statistics is not None and not settings.calibrates:
         calibrated.check_statistics(Path(settings.statistics), stack, needs)
     blocks = joint.plan(stack, settings.memory)
@@ -244,7 +244,7 @@ def check_writable(to: Path) -> None:
         with tempfile.TemporaryFile(dir=to):
             pass
     except OSError as error:
-        raise InputError(f"--to {to}: cannot be written ({error.strerror or error}); give another folder") from error
+        raise InputError("to", to, f"cannot be written ({error.strerror or error})", "give another folder") from error
 
 
 def begin(session: Session) -> None:

@@ -46,7 +46,7 @@ def recipes(methods_text: str, ratios_text: str) -> list[Recipe]:
     A part with = and without : is an option of the method before it. A method that fixes its storage comes once.
     InputError for what is no method or no ratio.
     """
-    ratios = parse.ratios("--ratios", ratios_text)
+    ratios = parse.ratios("ratios", ratios_text)
     found: dict[Recipe, None] = {}
     for text in split_specs(methods_text):
         method, options = methods.parse(text)

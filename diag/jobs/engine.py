@@ -56,7 +56,7 @@ class Inline:
             return "cuda" if torch.cuda.is_available() else "cpu"
         index = gpu_index(text)
         if index is not None and (count := torch.cuda.device_count()) <= index:
-            raise InputError(f"--device {text}: this machine has {count} CUDA devices; use --device cpu")
+            raise InputError("device", text, f"this machine has {count} CUDA devices", "use --device cpu")
         return text
 
     def threads(self, device: str) -> int:

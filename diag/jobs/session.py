@@ -149,7 +149,7 @@ class Session:
         self.arch = arch = architecture(self.checkpoint.config)
         check_layers(self.checkpoint, arch)
         layers = parse.layers(self.request.layers, arch.layers)
-        projections = parse.choices("--projections", self.request.projections, PROJECTIONS)
+        projections = parse.choices("projections", self.request.projections, PROJECTIONS)
         names = self.request.settings.stacks(projections)
         jobs = [Job(self.probe.NAME, layer, name) for layer in layers for name in names]
         stacks: dict[Job, Stack] = {}
@@ -215,4 +215,4 @@ class Session:
 
 def _unreadable(model: str, error: OSError) -> InputError:
     reason = f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"
-    return InputError(f"--model {model}: {reason}; check the folder and its rights")
+    return InputError("model", model, reason, "check the folder and its rights")

@@ -11,5 +11,5 @@ def gpu_index(device: str) -> int | None:
     if device == "cpu":
         return None
     if kind != "cuda" or (device != "cuda" and not index.isdecimal()):
-        raise InputError(f"--device {device}: is none of auto, cpu, cuda, cuda:N; give one of these")
+        raise InputError("device", device, "is none of auto, cpu, cuda, cuda:N", "give one of these")
     return int(index or 0)

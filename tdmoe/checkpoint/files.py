@@ -87,7 +87,9 @@ class LocalFiles:
 
     def names(self) -> list[str]:
         if not self.folder.is_dir():
-            raise InputError(f"{self.folder}: no such folder; give a built-in name, a checkpoint folder or a hub id")
+            raise InputError(
+                "checkpoint", self.folder, "no such folder", "give a built-in name, a checkpoint folder or a hub id"
+            )
         return sorted(path.name for path in self.folder.iterdir() if path.is_file())
 
     def size(self, file: str) -> int:

@@ -147,6 +147,10 @@ class Method(ABC):
         """Whether the options alone say how much is stored, so that a ratio would say nothing."""
         return False
 
+    def wrong(self, why: str, remedy: str = "give one of them") -> InputError:
+        """The refusal of a spec of this method; by default of two options that contradict each other."""
+        return InputError("method", self.NAME, why, remedy)
+
     def check(self, shape: Shape, options: Any, ratio: float) -> None:
         """InputError where options, ratio and stack do not fit. Called for every stack before any work."""
         if not self.fixes_storage(options):
@@ -174,7 +178,9 @@ class Method(ABC):
 
     def frontier_options(self, options: Any) -> Any:
         """With what changes nothing about the frontier at its default; InputError where the method has none."""
-        raise InputError(f"--frontier: {self.NAME} has no frontier of ranks; leave it out, or give --method tdmoe")
+        raise InputError(
+            "frontier", why=f"{self.NAME} has no frontier of ranks", remedy="leave it out, or take method tdmoe"
+        )
 
     def frontier(
         self, reader: WeightSource, options: Any, statistics: StackStatistics | None, *, device: str

@@ -47,8 +47,11 @@ def rank_within(shape: Shape, ratio: float, *, shared: int = 0, alignment: int =
     if (rank := aligned(int((allowed - shared) // (experts * (outputs + inputs))), alignment)) < 1:
         least = shared + alignment * experts * (outputs + inputs)
         raise InputError(
-            f"--ratio {ratio}: leaves {allowed:,.0f} parameters of a {experts} x {outputs} x {inputs} stack, rank "
-            f"{alignment} takes {least:,}; lower the ratio{' or the alignment' if alignment > 1 else ''}"
+            "ratio",
+            ratio,
+            f"leaves {allowed:,.0f} parameters of a {experts} x {outputs} x {inputs} stack, rank {alignment} "
+            f"takes {least:,}",
+            f"lower the ratio{' or the alignment' if alignment > 1 else ''}",
         )
     return aligned(min(rank, outputs, inputs), alignment)
 
@@ -59,14 +62,17 @@ def check_rank(name: str, shape: Shape, rank: int, *, shared: int = 0) -> None:
     stored, dense = shared + experts * rank * (outputs + inputs), experts * outputs * inputs
     if rank < 0:
         raise InputError(
-            f"--method {name}: rank is {rank}; a rank of at least 1 is needed, or 0 for that of the budget"
+            "method", name, f"rank is {rank}", "a rank of at least 1 is needed, or 0 for that of the budget"
         )
     if stored >= dense:
         most = (dense - shared - 1) // (experts * (outputs + inputs))
         raise InputError(
-            f"--method {name}: rank {rank} stores {experts} x {rank} x ({outputs} + {inputs})"
-            f"{f' + {shared:,}' if shared else ''} = {stored:,} parameters, {stored / dense:.2f} times the {dense:,} "
-            f"of the dense stack; give {f'a rank of at most {most}' if most > 0 else 'another method'}"
+            "method",
+            name,
+            f"rank {rank} stores {experts} x {rank} x ({outputs} + "
+            f"{inputs}){f' + {shared:,}' if shared else ''} = {stored:,} parameters, {stored / dense:.2f} "
+            f"times the {dense:,} of the dense stack",
+            f"give {f'a rank of at most {most}' if most > 0 else 'another method'}",
         )
 
 

@@ -52,8 +52,9 @@ def unquantised(checkpoint: Checkpoint) -> Iterator[Unquantised]:
         elif entry.dtype in FP8:
             if name + FP8_SCALES not in checkpoint:
                 raise InputError(
-                    f"{name}: stored as {entry.dtype} without {FP8_SCALES[1:]}; only block scales are readable, use a "
-                    "bf16 version of the checkpoint"
+                    name,
+                    why=f"stored as {entry.dtype} without {FP8_SCALES[1:]}",
+                    remedy="only block scales are readable, use a bf16 version of the checkpoint",
                 )
             yield Unquantised(_as_bf16(entry, name, entry.shape), entry, checkpoint.entry(name + FP8_SCALES))
         else:

@@ -95,6 +95,8 @@ def stored_bits(made: Factored) -> int:
 def _kind(spec: Spec) -> str:
     if (kind := spec.get("kind")) not in EXPERTS:
         raise InputError(
-            f"quantization_config: kind is {kind!r}, this tdmoe knows {', '.join(EXPERTS)}; install a newer one"
+            "quantization_config",
+            why=f"kind is {kind!r}, this tdmoe knows {', '.join(EXPERTS)}",
+            remedy="install a newer one",
         )
     return str(kind)

@@ -40,17 +40,27 @@ def register(added: Method) -> None:
     --fresh. InputError where the name is none for a spec, or a method of this package has it.
     """
     if not isinstance(added, Method):
-        raise InputError(f"register: {added!r} is no method; give an instance of a subclass of tdmoe.methods.Method")
+        raise InputError(
+            "register", why=f"{added!r} is no method", remedy="give an instance of a subclass of tdmoe.methods.Method"
+        )
     name, options = getattr(added, "NAME", None), added.OPTIONS
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise InputError(f"register: NAME is {name!r}; a lower-case word of letters, digits and _ is needed")
+        raise InputError(
+            "register", why=f"NAME is {name!r}", remedy="a lower-case word of letters, digits and _ is needed"
+        )
     if name in NAMES:
-        raise InputError(f"register: NAME is {name!r}, which is a method of this package; give another one")
+        raise InputError(
+            "register", why=f"NAME is {name!r}, which is a method of this package", remedy="give another one"
+        )
     if not (isinstance(options, type) and is_dataclass(options)):
-        raise InputError(f"register: OPTIONS of {name} is {options!r}; a dataclass of what its spec may say is needed")
+        raise InputError(
+            "register", why=f"OPTIONS of {name} is {options!r}", remedy="a dataclass of what its spec may say is needed"
+        )
     if not isinstance(added.VERSION, str | int | None):
         raise InputError(
-            f"register: VERSION of {name} is {added.VERSION!r}; a text or a whole number is needed, or none"
+            "register",
+            why=f"VERSION of {name} is {added.VERSION!r}",
+            remedy="a text or a whole number is needed, or none",
         )
     _REGISTERED[name] = added
 
@@ -65,7 +75,7 @@ def method(name: str) -> Method:
     if name in _REGISTERED:
         return _REGISTERED[name]
     if name not in NAMES:
-        raise InputError(f"--method {name}: is no method; give one of {', '.join([*NAMES, *_REGISTERED])}")
+        raise InputError("method", name, "is no method", f"give one of {', '.join([*NAMES, *_REGISTERED])}")
     found: Method = import_module(f"{__name__}.{name}").METHOD
     return found
 
@@ -95,10 +105,9 @@ def parse(text: str, flags: Mapping[str, str | None] | None = None) -> tuple[Met
     for key, value in (flags or {}).items():
         if value is None:
             continue
-        flag = f"--{key.replace('_', '-')} {value}"
         if values.setdefault(key, value) != value:
-            raise InputError(f"{flag}: --method says {key}={values[key]}; give one of them")
+            raise InputError(key, value, f"the method says {key}={values[key]}", "give one of them")
         if key not in {field.name for field in fields(found.OPTIONS)}:
             has = ", ".join(field.name for field in fields(found.OPTIONS)) or "none"
-            raise InputError(f"{flag}: {name} has no such option; it has {has}")
-    return found, spec.options(found.OPTIONS, values, f"--method {text}")
+            raise InputError(key, value, f"{name} has no such option", f"it has {has}")
+    return found, spec.options(found.OPTIONS, values, text)

@@ -21,7 +21,6 @@ from tdmoe.forms.low_rank import LowRankWeights
 from tdmoe.numerics.products import mode_products
 from tdmoe.numerics.ranks import Shape, check_alignment
 from tdmoe.numerics.whitening import DAMPING, check_damping
-from tdmoe.problems import InputError
 from tdmoe.stacks.source import WeightSource, stored_dtype
 
 
@@ -58,7 +57,7 @@ class D2MoE(Method):
         check_alignment(self.NAME, options.alignment, rank=options.rank, most=min(shape[1:]))
         for wrong, what in ((options.damping != DAMPING, "damping"), (options.moments == "expert", "moments")):
             if wrong and options.whitening == "none":
-                raise InputError(f"--method d2_moe: {what} says nothing where whitening=none; give one of them")
+                raise self.wrong(f"{what} says nothing where whitening=none")
         shared = shape[1] * shape[2]
         if self.fixes_storage(options):
             check_rank(self.NAME, shape, options.rank, shared=shared)

@@ -76,17 +76,14 @@ class MoBE(Method):
         check_damping(self.NAME, options.damping)
         check_alignment(self.NAME, options.alignment, rank=options.rank, most=min(shape[1:]))
         if options.damping != DAMPING and not _metric(options):
-            raise InputError("--method mobe: damping says nothing without a metric in the loss; give one of them")
+            raise self.wrong("damping says nothing without a metric in the loss")
         if options.mixing == "softmax" and options.preset == "corrected":
-            raise InputError(
-                "--method mobe: mixing=softmax is of preset=published only: the fit's mixing is free, which contains "
-                "it; give one of them"
-            )
+            raise self.wrong("mixing=softmax is of preset=published only: the fit's mixing is free, which contains it")
         for name in ("bases", "rank", "steps"):
             if (value := getattr(options, name)) < 0:
-                raise InputError(f"--method mobe: {name} is {value}; give at least 1, or 0 for the default")
+                raise self.wrong(f"{name} is {value}", "give at least 1, or 0 for the default")
         if not 1 <= options.groups <= shape[0]:
-            raise InputError(f"--method mobe: groups is {options.groups}; the stack has {shape[0]} experts")
+            raise self.wrong(f"groups is {options.groups}", f"the stack has {shape[0]} experts")
         for choice in _choices(shape, options, ratio):
             sizes.check(shape, choice, options.groups)
 
@@ -152,14 +149,17 @@ def _choices(shape: Shape, options: Options, ratio: float) -> list[Sizes]:
     if options.bases or options.rank:
         if bases < 1 or rank < 1:
             given = f"{bases} bases leave no rank" if options.bases else f"rank {rank} leaves no basis"
-            raise InputError(f"--ratio {ratio}: {given} within its budget; lower the ratio, or give less of them")
+            raise InputError("ratio", ratio, f"{given} within its budget", "lower the ratio, or give less of them")
         return [Sizes(bases, rank)]
     if options.preset == "published":
         return [sizes.published(shape, ratio, groups, alignment)]
     if not (found := sizes.ladder(shape, ratio, groups, alignment)):
         raise InputError(
-            f"--ratio {ratio}: leaves {budget(shape, ratio):,.0f} parameters of a {' x '.join(map(str, shape))} stack, "
-            f"one basis of rank {alignment} takes {sizes.stored(shape, Sizes(1, alignment), groups):,}; lower the ratio"
+            "ratio",
+            ratio,
+            f"leaves {budget(shape, ratio):,.0f} parameters of a {' x '.join(map(str, shape))} stack, one "
+            f"basis of rank {alignment} takes {sizes.stored(shape, Sizes(1, alignment), groups):,}",
+            "lower the ratio",
         )
     return found
 

@@ -69,13 +69,13 @@ class MoESVD(Method):
         check_damping(self.NAME, options.damping)
         published = options.preset == "published"
         if options.top and not published:
-            raise InputError(f"--method moe_svd: top={options.top} is of preset=published only; give one of them")
+            raise self.wrong(f"top={options.top} is of preset=published only")
         if published and options.weigh != "frequency":
-            raise InputError("--method moe_svd: weigh is of preset=corrected only; give one of them")
+            raise self.wrong("weigh is of preset=corrected only")
         if options.dense_layers < 0:
-            raise InputError(f"--method moe_svd: dense_layers is {options.dense_layers}; give at least 0")
+            raise self.wrong(f"dense_layers is {options.dense_layers}", "give at least 0")
         if not 0 <= options.top <= shape[0]:
-            raise InputError(f"--method moe_svd: top is {options.top}; the stack has {shape[0]} experts")
+            raise self.wrong(f"top is {options.top}", f"the stack has {shape[0]} experts")
         _sizes(shape, options, ratio)
 
     def memory(self, shape: Shape, options: Options, ratio: float) -> int:
@@ -129,8 +129,11 @@ def _sizes(shape: Shape, options: Options, ratio: float) -> tuple[int, int]:
             return min(fewer, experts), most
     if rank < 1:
         raise InputError(
-            f"--ratio {ratio}: leaves {allowed:,.0f} parameters of a {experts} x {outputs} x {inputs} stack, rank 1 "
-            f"takes {mixing + top * outputs + inputs:,}; lower the ratio"
+            "ratio",
+            ratio,
+            f"leaves {allowed:,.0f} parameters of a {experts} x {outputs} x {inputs} stack, rank 1 takes "
+            f"{mixing + top * outputs + inputs:,}",
+            "lower the ratio",
         )
     return top, rank
 

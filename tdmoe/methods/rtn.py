@@ -20,7 +20,6 @@ from tdmoe.compression.method import Allotment, Method, StackStatistics
 from tdmoe.forms.integers import IntegerWeights, packed
 from tdmoe.numerics.products import expert_blocks
 from tdmoe.numerics.ranks import Shape
-from tdmoe.problems import InputError
 from tdmoe.stacks.source import WeightSource, stored_dtype
 
 GROUP = 128
@@ -49,11 +48,11 @@ class RTN(Method):
     def check(self, shape: Shape, options: Options, ratio: float) -> None:
         """InputError where bits or group are none."""
         if not 2 <= options.bits <= 8:
-            raise InputError(f"--method rtn: bits is {options.bits}; give 2 to 8")
+            raise self.wrong(f"bits is {options.bits}", "give 2 to 8")
         if options.group < 1:
-            raise InputError(f"--method rtn: group is {options.group}; give at least 1 input")
+            raise self.wrong(f"group is {options.group}", "give at least 1 input")
         if options.scale != "group" and options.group != GROUP:
-            raise InputError(f"--method rtn: group says nothing where scale={options.scale}; give one of them")
+            raise self.wrong(f"group says nothing where scale={options.scale}")
 
     def compress(
         self,

@@ -99,9 +99,9 @@ class TDMoE(Method):
         check_damping(self.NAME, options.damping)
         check_alignment(self.NAME, options.alignment)
         if options.expert_mode == "compress" and shape[0] == 1:
-            raise InputError(
-                f"--method tdmoe: expert_mode=compress cuts the expert mode, a {' x '.join(map(str, shape))} stack has "
-                "one expert; give preserve or auto"
+            raise self.wrong(
+                f"expert_mode=compress cuts the expert mode, a {' x '.join(map(str, shape))} stack has one expert",
+                "give preserve or auto",
             )
         none, inverse = options.whitening == "none", options.whitening_direction == "inverse"
         published, uniform = options.allocation != "exact", options.across != "global"
@@ -122,19 +122,23 @@ class TDMoE(Method):
             (uniform and options.weigh != "functional", "weigh", "says nothing unless across=global"),
         ):
             if wrong:
-                raise InputError(f"--method tdmoe: {what} {why}; give one of them")
+                raise self.wrong(f"{what} {why}")
         grid = _grid(shape, options)
         if (triples := math.prod(map(len, grid))) > TRIPLES:
-            raise InputError(
-                f"--method tdmoe: alignment={options.alignment} makes {triples:,} rank triples of a "
-                f"{' x '.join(map(str, shape))} stack, the limit is {TRIPLES:,}; give a larger one"
+            raise self.wrong(
+                f"alignment={options.alignment} makes {triples:,} rank triples of a "
+                f"{' x '.join(map(str, shape))} stack, the limit is {TRIPLES:,}",
+                "give a larger one",
             )
         if published:
             _published(shape, options, ratio)
         elif (least := int(grid_parameters(shape, grid).min())) > allowed:
             raise InputError(
-                f"--ratio {ratio}: leaves {allowed:,.0f} parameters of a {' x '.join(map(str, shape))} stack, the "
-                f"least ranks take {least:,}; lower the ratio"
+                "ratio",
+                ratio,
+                f"leaves {allowed:,.0f} parameters of a {' x '.join(map(str, shape))} stack, the least ranks "
+                f"take {least:,}",
+                "lower the ratio",
             )
 
     def compress(

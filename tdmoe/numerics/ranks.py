@@ -42,11 +42,13 @@ class Ranks(NamedTuple):
 def check_alignment(name: str, alignment: int, *, rank: int = 0, most: int | None = None) -> None:
     """InputError where it is no step of ranks up to `most`, or a rank is given and it would say nothing."""
     if alignment < 1:
-        raise InputError(f"--method {name}: alignment is {alignment}; a step of ranks of at least 1 is needed")
+        raise InputError("method", name, f"alignment is {alignment}", "a step of ranks of at least 1 is needed")
     if rank and alignment != 1:
-        raise InputError(f"--method {name}: alignment says nothing where the rank is given; give one of them")
+        raise InputError("method", name, "alignment says nothing where the rank is given", "give one of them")
     if most is not None and alignment > most:
-        raise InputError(f"--method {name}: alignment is {alignment}; ranks of this stack end at {most}, give no more")
+        raise InputError(
+            "method", name, f"alignment is {alignment}", f"ranks of this stack end at {most}, give no more"
+        )
 
 
 def aligned(rank: int, alignment: int) -> int:
@@ -57,7 +59,7 @@ def aligned(rank: int, alignment: int) -> int:
 def budget(shape: Shape, ratio: float) -> float:
     """Parameters that may stay when the fraction `ratio` is removed; InputError outside 0 < ratio < 1."""
     if not 0.0 < ratio < 1.0:
-        raise InputError(f"ratio is {ratio}; the fraction of parameters to remove must lie between 0 and 1")
+        raise InputError("ratio", ratio, "the fraction of parameters to remove must lie between 0 and 1")
     return (1.0 - ratio) * shape[0] * shape[1] * shape[2]
 
 
@@ -91,8 +93,9 @@ def published_ranks(
             best = float(distance[row, column]), Ranks(expert, int(output[row, 0]), int(input_[row, column]))
     if best is None:
         raise InputError(
-            f"ratio {ratio}: no ranks of a {experts} x {outputs} x {inputs} stack in steps of {step} fit; "
-            "lower the ratio"
+            f"ratio {ratio}",
+            why=f"no ranks of a {experts} x {outputs} x {inputs} stack in steps of {step} fit",
+            remedy="lower the ratio",
         )
     return best[1]
 

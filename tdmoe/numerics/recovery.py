@@ -125,4 +125,4 @@ def _curves(c_PN: Tensor, w_P: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, 
 def _check(index_P: Tensor, side: str, size: int) -> None:
     if len(index_P) and not 0 <= int(index_P.min()) <= int(index_P.max()) < size:
         wrong = int(index_P.max()) if int(index_P.max()) >= size else int(index_P.min())
-        raise InputError(f"{side} {wrong}: the matrix has {side}s 0 to {size - 1}; give one of these")
+        raise InputError(f"{side} {wrong}", why=f"the matrix has {side}s 0 to {size - 1}", remedy="give one of these")

@@ -127,7 +127,7 @@ def experts_modules(model: Any) -> dict[int, Any]:
     found = ((MODULE.search(name), module) for name, module in model.named_modules())
     modules = {int(match[1]): module for match, module in found if match and hasattr(module, "down_proj")}
     if not modules:
-        raise InputError(f"{type(model).__name__}: has no fused experts modules; transformers 5 is needed")
+        raise InputError(type(model).__name__, why="has no fused experts modules", remedy="transformers 5 is needed")
     return modules
 
 
@@ -148,7 +148,7 @@ def collecting(
     modules = experts_modules(model)
     chosen = set(modules if layers is None else layers)
     if missing := sorted(chosen - set(modules)):
-        raise InputError(f"layer {missing[0]}: has no experts in this model; it has {sorted(modules)}")
+        raise InputError(f"layer {missing[0]}", why="has no experts in this model", remedy=f"it has {sorted(modules)}")
     device = next(model.parameters()).device
     with ExitStack() as undo:
         for layer in sorted(chosen):
@@ -210,8 +210,9 @@ class _Collector:
         hidden, width, experts = _sizes(module)
         if outputs and not hasattr(module, "_apply_gate"):
             raise InputError(
-                f"{type(module).__name__}: runs its experts in a way of its own; gradients at their outputs are not "
-                "supported"
+                type(module).__name__,
+                why="runs its experts in a way of its own",
+                remedy="gradients at their outputs are not supported",
             )
         if layer not in moments.layers:
             device = module.down_proj.device
@@ -298,5 +299,7 @@ def _add(sum_II: Tensor, x_TI: Tensor, a_T: Tensor) -> None:
 
 def _positive(total: Tensor) -> Tensor:
     if float(total) <= 0.0:
-        raise InputError("second moment: no token was routed to these experts; calibrate with more tokens")
+        raise InputError(
+            "second moment", why="no token was routed to these experts", remedy="calibrate with more tokens"
+        )
     return total

@@ -70,18 +70,19 @@ class DownProjections:
         self.model = model
         self.holders = [holder for holder in _holders(model) if layers is None or holder.site.layer in layers]
         if not self.holders:
-            raise InputError(f"{type(model).__name__}: has no down projections under a name that is known")
+            raise InputError(type(model).__name__, why="has no down projections under a name that is known")
         for holder in self.holders:
             if holder.weight.dtype not in FLOATS:
                 raise InputError(
-                    f"{holder.site}: is held as {str(holder.weight.dtype).removeprefix('torch.')}; setting single "
-                    "weights needs a bf16, fp16 or fp32 version of the checkpoint"
+                    holder.site,
+                    why=f"is held as {str(holder.weight.dtype).removeprefix('torch.')}",
+                    remedy="setting single weights needs a bf16, fp16 or fp32 version of the checkpoint",
                 )
 
     def matrix(self, site: Site) -> Tensor:
         """W_OI of a site, a view: writing to it changes the model. InputError where the model has no such site."""
         if (W_OI := self.find(site)) is None:
-            raise InputError(f"{site}: is no down projection of this model")
+            raise InputError(site, why="is no down projection of this model")
         return W_OI
 
     def find(self, site: Site) -> Tensor | None:

@@ -164,7 +164,9 @@ class Injector:
         """Keeps a copy of the weights at these places. InputError where a layer has no experts."""
         modules = experts_modules(model)
         if missing := sorted({layer for layer, _ in places} - set(modules)):
-            raise InputError(f"layer {missing[0]}: has no experts in this model; it has {sorted(modules)}")
+            raise InputError(
+                f"layer {missing[0]}", why="has no experts in this model", remedy=f"it has {sorted(modules)}"
+            )
         self._views = {place: dense_view(modules[place[0]], place[1]) for place in places}
         self.weights = {place: view.clone() for place, view in self._views.items()}
 

@@ -52,7 +52,7 @@ def architecture(config: Config) -> Architecture:
     layers = tuple(layer for layer in range(depth) if all(rule(config, layer) for rule in rules))
     if not layers:
         raise InputError(
-            "config.json: no layer is a Mixture-of-Experts layer (see mlp_only_layers, first_k_dense_replace)"
+            "config.json", why="no layer is a Mixture-of-Experts layer (see mlp_only_layers, first_k_dense_replace)"
         )
     return Architecture(
         family,
@@ -90,13 +90,16 @@ def _family(config: Config) -> tuple[str, Family]:
                 return bare, family
     for name in names:
         if reason := UNSUPPORTED.get(name.removesuffix("_text")):
-            raise InputError(f"config.json: model_type is {shown(name)}, which is not supported: {reason}")
+            raise InputError("config.json", why=f"model_type is {shown(name)}, which is not supported: {reason}")
     if not any(config.get(name) or language_config(config).get(name) for name in EXPERTS):
-        raise InputError(f"config.json: model_type {shown(outer)} is dense: no experts; `superweights` measures it")
+        raise InputError(
+            "config.json", why=f"model_type {shown(outer)} is dense: no experts", remedy="`superweights` measures it"
+        )
     more = sum(len(family.model_types) for family in FAMILIES) - 2
     raise InputError(
-        f"config.json: model_type is {shown(outer)}; supported are mixtral, qwen3_moe and {more} more: see "
-        "`tdmoe-diag models`"
+        "config.json",
+        why=f"model_type is {shown(outer)}",
+        remedy=f"supported are mixtral, qwen3_moe and {more} more: see `tdmoe-diag models`",
     )
 
 
@@ -106,7 +109,7 @@ def _family(config: Config) -> tuple[str, Family]:
 def _mlp_only_layers(config: Config, layer: int) -> bool:
     dense = config.get("mlp_only_layers") or []
     if not isinstance(dense, list) or any(type(number) is not int for number in dense):
-        raise InputError(f"config.json: mlp_only_layers is {shown(dense)}, a list of layer numbers is needed")
+        raise InputError("config.json", why=f"mlp_only_layers is {shown(dense)}, a list of layer numbers is needed")
     return layer not in dense
 
 
@@ -126,11 +129,14 @@ def _listed(name: str) -> Callable[[Config, int], bool]:
     def rule(config: Config, layer: int) -> bool:
         kinds = config.get(name)
         if not isinstance(kinds, list):
-            raise InputError(f"config.json: {name} is {shown(kinds)}, a list with an entry for every layer is needed")
+            raise InputError(
+                "config.json", why=f"{name} is {shown(kinds)}, a list with an entry for every layer is needed"
+            )
         if layer >= len(kinds):
             raise InputError(
-                f"config.json: {name} has {len(kinds)} entries, but layer {layer} exists; "
-                "an entry for every layer is needed"
+                "config.json",
+                why=f"{name} has {len(kinds)} entries, but layer {layer} exists",
+                remedy="an entry for every layer is needed",
             )
         return kinds[layer] not in ("dense", 0, False)
 
@@ -183,19 +189,21 @@ def _scale_block(config: Config) -> tuple[int, int]:
     quantization = config.get("quantization_config")
     if quantization is not None and not isinstance(quantization, dict):
         raise InputError(
-            f"config.json: quantization_config is {shown(quantization)}, an object is needed, or leave it out"
+            "config.json", why=f"quantization_config is {shown(quantization)}, an object is needed, or leave it out"
         )
     block = quantization.get("weight_block_size") if isinstance(quantization, dict) else None
     match block or [128, 128]:
         case [int(rows), int(columns)] if rows > 0 and columns > 0:
             return rows, columns
-    raise InputError(f"config.json: weight_block_size is {shown(block)}, [rows, columns] is needed, as [128, 128]")
+    raise InputError(
+        "config.json", why=f"weight_block_size is {shown(block)}, [rows, columns] is needed, as [128, 128]"
+    )
 
 
 def _dtype(config: Config) -> str | None:
     found = _agreed(config, DTYPES)
     if found is not None and not isinstance(found, str):
-        raise InputError(f"config.json: {' / '.join(DTYPES)} is {shown(found)}, a name is needed, as bfloat16")
+        raise InputError("config.json", why=f"{' / '.join(DTYPES)} is {shown(found)}, a name is needed, as bfloat16")
     return found
 
 
@@ -204,7 +212,9 @@ def _agreed(config: Config, names: tuple[str, ...]) -> Any:
     found = {name: config[name] for name in names if config.get(name) is not None}
     if any(value != next(iter(found.values())) for value in found.values()):
         raise InputError(
-            f"config.json: {' and '.join(f'{k} = {shown(v)}' for k, v in found.items())} disagree; keep one"
+            "config.json",
+            why=f"{' and '.join((f'{k} = {shown(v)}' for k, v in found.items()))} disagree",
+            remedy="keep one",
         )
     return next(iter(found.values()), None)
 
@@ -222,11 +232,13 @@ def _count(config: Config, names: tuple[str, ...], default: int | None = None, m
     if value is None and default is not None:
         return default
     if value is None:
-        raise InputError(f"config.json: has none of {', '.join(names)}; one of them is needed")
+        raise InputError("config.json", why=f"has none of {', '.join(names)}", remedy="one of them is needed")
     if type(value) is not int or value < (1 if default is None else 0):
-        raise InputError(f"config.json: {' / '.join(names)} is {shown(value)}, a positive whole number is needed")
+        raise InputError("config.json", why=f"{' / '.join(names)} is {shown(value)}, a positive whole number is needed")
     if value > most:
         raise InputError(
-            f"config.json: {' / '.join(names)} is {shown(value)}, the limit is {most:,}; correct the config"
+            "config.json",
+            why=f"{' / '.join(names)} is {shown(value)}, the limit is {most:,}",
+            remedy="correct the config",
         )
     return value

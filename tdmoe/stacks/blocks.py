@@ -20,7 +20,7 @@ from tdmoe.problems import InputError, WeightError
 from tdmoe.stacks.stack import WeightStack
 
 BLOCK_WEIGHTS = 8 << 20  # weights of a block: 32 MiB in float32, enough to keep two cores busy, small beside a stack
-LEAVE_OUT = "download the checkpoint again, or leave out the layer (--layers)"
+LEAVE_OUT = "download the checkpoint again, or leave out the layer"
 STRIP_WEIGHTS = 4096  # of each expert in one product of the expert mode
 
 
@@ -58,8 +58,10 @@ def plan_blocks(stack: WeightStack, memory: int, groups: int = 1) -> BlockPlan:
     resident = stack.nbytes <= memory
     if not resident and (least := max(expert_bytes, row_bytes)) > memory:
         raise InputError(
-            f"--memory {memory:,} bytes: the smallest block of layer {stack.layer} {stack.projection} takes "
-            f"{least:,} bytes; give at least that"
+            "memory",
+            f"{memory:,} bytes",
+            f"the smallest block of layer {stack.layer} {stack.projection} takes {least:,} bytes",
+            "give at least that",
         )
     block, strip = BLOCK_WEIGHTS // (rows * columns), BLOCK_WEIGHTS // (experts * columns)
     buffers = 1 if resident or 2 * max(expert_bytes, row_bytes) > memory else 2

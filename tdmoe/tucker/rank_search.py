@@ -75,8 +75,9 @@ class ErrorTable:
         parameters, errors = self.parameters(), self.allowed(budget, cut_experts=cut_experts)
         if not np.isfinite(errors.min()):
             raise InputError(
-                f"no ranks of a {' x '.join(map(str, self.shape))} stack fit {budget:,.0f} parameters; the least are "
-                f"{int(parameters.min()):,}: lower the ratio"
+                f"no ranks of a {' x '.join(map(str, self.shape))} stack fit {budget:,.0f} parameters; the least "
+                f"are {int(parameters.min()):,}",
+                why="lower the ratio",
             )
         least = np.argwhere(errors == errors.min())
         a, b, c = min(least, key=lambda at: parameters[tuple(at)])

@@ -88,13 +88,15 @@ class Plan(OpenModel):
         self.request = request
         try:
             check_kind(request.ladder)
-            chosen = parse.choices("--projections", request.projections, PROJECTIONS)
+            chosen = parse.choices("projections", request.projections, PROJECTIONS)
             self.projections = ",".join(chosen)
             self.layers = parse.layers(request.layers, self.arch.layers)
             if not 0.0 < request.ratio < 1.0:
-                raise InputError(f"--ratio {request.ratio:g}: give a fraction to remove, more than 0 and less than 1")
+                raise InputError(
+                    "ratio", f"{request.ratio:g}", "", "give a fraction to remove, more than 0 and less than 1"
+                )
             if request.mobe_steps < 1:
-                raise InputError(f"--mobe-steps {request.mobe_steps}: give at least 1")
+                raise InputError("mobe_steps", request.mobe_steps, remedy="give at least 1")
             self.windows_WT = self._held_out()
             self.steps = steps(self.frame, request.ladder)
             names = switches(chosen, self.frame.alignment)
@@ -199,15 +201,17 @@ class Plan(OpenModel):
     def _held_out(self) -> Tensor:
         """Windows of the text; InputError where it is the calibration's, or gives no two windows."""
         request = self.request
-        text = text_of("--text", request.text)
-        if text == text_of("--calibration-text", request.calibration.text):
-            raise InputError(f"--text {request.text}: is the calibration text; give another, as wikitext2 or enwik8")
+        text = text_of("text", request.text)
+        if text == text_of("calibration_text", request.calibration.text):
+            raise InputError("text", request.text, "is the calibration text", "give another, as wikitext2 or enwik8")
         tokens = request.windows * window_of(self.checkpoint.config, request.window) or EVERYTHING
-        windows_WT = self.windows("--text", request.text, tokens, request.window)
+        windows_WT = self.windows("text", request.text, tokens, request.window)
         if len(windows_WT) < LEAST_WINDOWS:
             raise InputError(
-                f"--windows {request.windows}: are {len(windows_WT)} of --text {request.text}, intervals need "
-                f"{LEAST_WINDOWS}; give more, or a smaller --window"
+                "windows",
+                request.windows,
+                f"are {len(windows_WT)} of --text {request.text}, intervals need {LEAST_WINDOWS}",
+                "give more, or a smaller --window",
             )
         return windows_WT
 
@@ -258,7 +262,7 @@ class Plan(OpenModel):
     def _folder(self) -> RunFolder[Part]:
         request = self.request
         collected = self.collected
-        content = digest(text_of("--calibration-text", collected.text))
+        content = digest(text_of("calibration_text", collected.text))
         calibrated = digest([asdict(collected), content, request.seed, CALIBRATION, compressing.VERSION])
         layers, shape = parse.spans(self.layers), list(self.windows_WT.shape)
         windows = [*shape, digest(self.windows_WT.tolist())]

@@ -59,7 +59,7 @@ def open_companion(path: Path, original: Checkpoint) -> Companion:
             raise
     except OSError as error:
         reason = f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"
-        raise InputError(f"{option}: {reason}; check the folder and its rights") from error
+        raise InputError(option, why=reason, remedy="check the folder and its rights") from error
 
 
 def check_tokenizer(companion: Companion, tokenizer: Any, text: str) -> None:
@@ -71,8 +71,10 @@ def check_tokenizer(companion: Companion, tokenizer: Any, text: str) -> None:
     ours, other = (t(text, add_special_tokens=False, verbose=False)["input_ids"] for t in (tokenizer, theirs))
     if ours != other:
         raise InputError(
-            f"--compressed {companion.name}: its tokenizer reads the text as other tokens than the model's; compare "
-            "checkpoints of the same vocabulary"
+            "compressed",
+            companion.name,
+            "its tokenizer reads the text as other tokens than the model's",
+            "compare checkpoints of the same vocabulary",
         )
 
 
@@ -81,6 +83,7 @@ def _check_same(option: str, checkpoint: Checkpoint, original: Checkpoint) -> No
     for field, what in SAME.items():
         if theirs.get(field) != ours.get(field):
             raise InputError(
-                f"{option}: has {theirs.get(field)} {what}, the model {ours.get(field)} ({field}); give a checkpoint "
-                "that was made of this model"
+                option,
+                why=f"has {theirs.get(field)} {what}, the model {ours.get(field)} ({field})",
+                remedy="give a checkpoint that was made of this model",
             )

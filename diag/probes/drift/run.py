@@ -184,7 +184,7 @@ class Drift(OpenModel):
         self._opened.callback(found.checkpoint.close)
         if found.name in {other.name for other in self.companions.values()}:
             raise InputError(
-                f"--compressed {path}: there is another {found.name}; give each folder once, by its own name"
+                "compressed", path, f"there is another {found.name}", "give each folder once, by its own name"
             )
         variant = Variant(found.method, found.ratio, ALL, found.layers, found.projections, found.name)
         self.companions[variant] = found
@@ -192,12 +192,12 @@ class Drift(OpenModel):
     def _held_out(self) -> Tensor:
         """Windows of the text; InputError where something was calibrated on it, or a companion reads it otherwise."""
         request = self.request
-        text = text_of("--text", request.text)
+        text = text_of("text", request.text)
         calibrated = {found.calibrated_on for found in self.companions.values() if found.calibrated_on}
         calibrated |= {self.calibration.text} if self.calibration is not None else set()
-        if text in {text_of("--calibration-text", name) for name in calibrated}:
-            raise InputError(f"--text {request.text}: is the calibration text; give another, as wikitext2 or enwik8")
-        windows_WT = self.windows("--text", request.text, request.tokens, request.window)
+        if text in {text_of("calibration_text", name) for name in calibrated}:
+            raise InputError("text", request.text, "is the calibration text", "give another, as wikitext2 or enwik8")
+        windows_WT = self.windows("text", request.text, request.tokens, request.window)
         tokenizer = self.tokenizer()
         for found in self.companions.values():
             check_tokenizer(found, tokenizer, text[:HEAD])
@@ -224,7 +224,7 @@ class Drift(OpenModel):
         request = self.request
         made: list[Any] = [request.seed, parse.spans(self.sets[-1]), made_by(request.recipes)]  # layers share a budget
         if (asked := self.calibration) is not None:
-            made += [asdict(asked), digest(text_of("--calibration-text", asked.text))]
+            made += [asdict(asked), digest(text_of("calibration_text", asked.text))]
         shape, content = list(self.windows_WT.shape), digest(self.windows_WT.tolist())
         identities: dict[Part, dict[str, Any]] = {}
         for variant in self.variants:
@@ -290,8 +290,10 @@ class Drift(OpenModel):
         walk = self._walk(found.model, found.checkpoint, self._dtype)
         if len(walk.layers) != self.arch.depth:
             raise InputError(
-                f"--compressed {found.name}: runs {len(walk.layers)} layers, the model {self.arch.depth}; give a "
-                "checkpoint that was made of this model"
+                "compressed",
+                found.name,
+                f"runs {len(walk.layers)} layers, the model {self.arch.depth}",
+                "give a checkpoint that was made of this model",
             )
         return walk
 

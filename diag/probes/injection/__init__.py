@@ -222,8 +222,10 @@ def check_method(text: str, ratio: float, stacks: Sequence[joint.Stack]) -> meth
     method, options = methods.parse(text)
     if tie := method.tie(options):
         raise InputError(
-            f"--methods {text}: {tie} joins stacks or shares a budget among them, residuals are taken stack by stack; "
-            f"leave {tie.partition('=')[0]} out"
+            "methods",
+            text,
+            f"{tie} joins stacks or shares a budget among them, residuals are taken stack by stack",
+            f"leave {tie.partition('=')[0]} out",
         )
     for stack in stacks:
         method.check(stack.shape, options, ratio)

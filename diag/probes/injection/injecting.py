@@ -65,19 +65,19 @@ class Injection(OpenModel):
         self.request, self._opened = request, ExitStack()
         try:
             self.layers = parse.layers(request.layers, self.arch.layers)
-            self.projections = parse.choices("--projections", request.projections, PROJECTIONS)
+            self.projections = parse.choices("projections", request.projections, PROJECTIONS)
             self.sites = self._sites()
             self.sources = [
                 Source(family, number)
-                for family in parse.choices("--families", request.families, FAMILIES)
+                for family in parse.choices("families", request.families, FAMILIES)
                 for number in range(request.seeds)
             ]
-            self.designs = parse.choices("--designs", request.designs, DESIGNS)
-            self.sizes = parse.positive("--sizes", request.sizes)
+            self.designs = parse.choices("designs", request.designs, DESIGNS)
+            self.sizes = parse.positive("sizes", request.sizes)
             self._add_methods()
             self.calibration: Calibration | None = None
             self._calibrated()
-            self.windows_WT = self.windows("--text", request.text, request.tokens, request.window)
+            self.windows_WT = self.windows("text", request.text, request.tokens, request.window)
             self.settings = self._settings()
             self.parts = {
                 injection.part(site, source, i if source.seed is None else source.seed): (site, source)
@@ -138,13 +138,13 @@ class Injection(OpenModel):
 
     def _sites(self) -> list[Site]:
         """All layers together, and single ones; all projections together, and with --apart each by itself."""
-        request, scopes = self.request, parse.choices("--scopes", self.request.scopes, SCOPES)
+        request, scopes = self.request, parse.choices("scopes", self.request.scopes, SCOPES)
         if "one" not in scopes and request.alone is not None:
             raise InputError(
-                f"--alone {request.alone}: says which layers scope one takes; give --scopes one or all,one"
+                "alone", request.alone, "says which layers scope one takes", "give --scopes one or all,one"
             )
         middle = str(self.layers[len(self.layers) // 2])
-        alone = parse.layers(request.alone or middle, self.layers, option="--alone") if "one" in scopes else []
+        alone = parse.layers(request.alone or middle, self.layers, option="alone") if "one" in scopes else []
         together = [tuple(self.layers)] if "all" in scopes else []
         chosen = [tuple(self.projections)]
         if request.apart and len(self.projections) > 1:
@@ -160,7 +160,7 @@ class Injection(OpenModel):
         """Specs in their canonical form; what they need of a calibration."""
         places = dict.fromkeys(place for site in self.sites for place in site.places)
         stacks = [joint.open_named(self.checkpoint, self.arch, *place) for place in places]
-        [self.ratio] = parse.ratios("--ratio", self.request.ratio)
+        [self.ratio] = parse.ratios("ratio", self.request.ratio)
         self.needs = [methods.Needs(statistics=True)]
         for text in split_specs(self.request.methods) if self.request.methods else []:
             self.needs.append(injection.check_method(text, self.ratio, stacks))
@@ -202,11 +202,13 @@ class Injection(OpenModel):
         try:
             same = text == seen or load_text(text) == load_text(seen)
         except ValueError as error:
-            raise InputError(f"--text {text}: {error}") from error
+            raise InputError("text", text, str(error)) from error
         if same:
             raise InputError(
-                f"--text {text}: is what the statistics are from; give another one, so that the loss is of text "
-                "that was not seen"
+                "text",
+                text,
+                "is what the statistics are from",
+                "give another one, so that the loss is of text that was not seen",
             )
 
     def _settings(self) -> Settings:

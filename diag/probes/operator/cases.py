@@ -188,7 +188,9 @@ def canonical(text: str) -> str:
     method, options = methods.parse(text)
     if tie := method.tie(options):
         raise InputError(
-            f"--methods {text}: {tie} joins stacks or shares a budget among them; every stack is measured by itself "
-            f"here, leave {tie.partition('=')[0]} out"
+            "methods",
+            text,
+            f"{tie} joins stacks or shares a budget among them",
+            f"every stack is measured by itself here, leave {tie.partition('=')[0]} out",
         )
     return spec.text(method.NAME, options)

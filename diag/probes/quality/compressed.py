@@ -37,7 +37,9 @@ def open_compressed(path: Path, original: Checkpoint) -> OnDisk:
             theirs, ours = (language_config(c.config).get("vocab_size") for c in (found, original))
             if theirs != ours:
                 raise InputError(
-                    f"{option}: has a vocabulary of {theirs} tokens, the model {ours}; they cannot be compared"
+                    option,
+                    why=f"has a vocabulary of {theirs} tokens, the model {ours}",
+                    remedy="they cannot be compared",
                 )
             model, identity = about.checked(found, original)
             before = bits(original), 16 * parameters(original)
@@ -45,4 +47,4 @@ def open_compressed(path: Path, original: Checkpoint) -> OnDisk:
             return OnDisk(subject, model, saved, identity, about.calibrated_on, about.calibration)
     except OSError as error:
         reason = f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"
-        raise InputError(f"{option}: {reason}; check the folder and its rights") from error
+        raise InputError(option, why=reason, remedy="check the folder and its rights") from error

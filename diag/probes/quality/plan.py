@@ -151,13 +151,13 @@ class Plan(OpenModel):
         calibrated = [CALIBRATION_TEXT, *(each.calibrated_on for each in self.on_disk if each.calibrated_on)]
         contents = {_known(name) for name in calibrated}
         if self.calibration is not None:
-            contents.add(text_of("--calibration-text", self.calibration.text))
+            contents.add(text_of("calibration_text", self.calibration.text))
         for name in request.texts:
-            text, short = text_of("--texts", name), Path(name).name
+            text, short = text_of("texts", name), Path(name).name
             if text in contents:
-                raise InputError(f"--texts {name}: is a calibration text; evaluate on another, as wikitext2 or c4-eval")
+                raise InputError("texts", name, "is a calibration text", "evaluate on another, as wikitext2 or c4-eval")
             if short in {data.name for data in found}:
-                raise InputError(f"--texts {name}: there is another {short}; give each text once, each its own name")
+                raise InputError("texts", name, f"there is another {short}", "give each text once, each its own name")
             ids_WT = self.protocol.cut(tokenizer, text, name)
             stated = f"{short}: {self.protocol.stated()}, {self.dtype} weights"
             identity = f"{stated}, {len(ids_WT)} windows, {hashlib.sha256(text.encode()).hexdigest()}"
@@ -171,8 +171,10 @@ class Plan(OpenModel):
         tokenizer = self.tokenizer()
         if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
             raise InputError(
-                f"--tasks {','.join(request.tasks)}: lm-eval needs a token that begins or ends a text, the tokenizer "
-                "has neither; give it one in tokenizer_config.json, or leave the tasks out"
+                "tasks",
+                ",".join(request.tasks),
+                "lm-eval needs a token that begins or ends a text, the tokenizer has neither",
+                "give it one in tokenizer_config.json, or leave the tasks out",
             )
         found = {}
         for task in zero_shot.load_tasks(request.tasks, request.task_data, request.limit):
@@ -184,10 +186,10 @@ class Plan(OpenModel):
         """Dense first; the macro average after a model's tasks."""
         subjects = [DENSE, *self.variants, *(found.subject for found in self.on_disk)]
         if len(set(subjects)) < len(subjects):
-            raise InputError("--compressed: two folders have one name; rename one of them")
+            raise InputError("compressed", why="two folders have one name", remedy="rename one of them")
         data = [*self.data, *([macro(list(self.tasks))] if len(self.tasks) > 1 else [])]
         if not data:
-            raise InputError("--texts: nothing to measure; give a text, or --tasks")
+            raise InputError("texts", why="nothing to measure", remedy="give a text, or --tasks")
         return {(subject, d): part_of(subject, d.name, d.metric) for subject in subjects for d in data}
 
     def _folder(self) -> RunFolder[Part]:
