@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from tdmoe.numerics.ranks import Ranks
 from tdmoe.numerics.whitening import metric
 from tdmoe.problems import InputError
 from tdmoe.stacks.blocks import BlockReader
+from tdmoe.tucker import decomposition
 
 SHAPES = [(6, 10, 14), (5, 17, 9)]  # wide, and tall
 DOUBLE = torch.float64
@@ -245,6 +249,34 @@ def test_controls(stack: Stack) -> None:
     assert not rebuilt(dropped).any() and stored_bits(dropped) == 0 and dropped.shape == W_EOI.shape
     mean = rebuilt(made("mean", reader, None).to(torch.float32))
     torch.testing.assert_close(mean, W_EOI.mean(0).expand_as(W_EOI), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("whitening", ["none", "input"])
+def test_tensorlys_decomposition_ends_where_ours_does(stack: Stack, whitening: str) -> None:
+    """Both are HOOI from the HOSVD: the same error of the whitened stack, at ranks that cut every mode."""
+    W_EOI, reader, statistics = stack
+    S_II = torch.eye(W_EOI.shape[2], dtype=DOUBLE) if whitening == "none" else metric(statistics.C_II).S_NN
+    ranks = Ranks(3, 6, 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tdmoe.methods.tdmoe.hooi", partial(decomposition.hooi, sweeps=500, tolerance=1e-12))
+        errors = []
+        for kind in ("hooi", "tensorly"):
+            found, options = parse(f"tdmoe:decomposition={kind},whitening={whitening}")
+            made = found.compress(reader, options, Allotment(0.5, ranks), statistics, device="cpu")
+            assert made.ranks == ranks
+            errors.append(float(((rebuilt(made) - W_EOI) @ S_II).norm() / (W_EOI @ S_II).norm()))
+    assert errors[0] == pytest.approx(errors[1], rel=1e-6) and 0.01 < errors[0] < 1
+
+
+def test_a_stack_too_large_for_tensorly_is_refused_and_no_other_spec_imports_it(stack: Stack) -> None:
+    found, options = parse("tdmoe:decomposition=tensorly")
+    with pytest.raises(
+        InputError, match="method tdmoe: decomposition=tensorly holds a 128 x .* in memory, .*; give hooi"
+    ):
+        found.check((128, 2048, 2048), options, 0.5)
+    assert found.memory((128, 768, 2048), options, 0.5) == 6 * 8 * 128 * 768 * 2048
+    code = "import sys; from tdmoe.methods import parse; parse('tdmoe'); assert 'tensorly' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -73,7 +73,8 @@ def compress(
         ),
     ] = None,
     decomposition: Annotated[
-        str | None, typer.Option("--decomposition", help="hooi, hosvd, st_hosvd (default: hooi)")
+        str | None,
+        typer.Option("--decomposition", help="hooi, hosvd, st_hosvd, or tensorly to check them (default: hooi)"),
     ] = None,
     gate_up: Annotated[
         str | None,

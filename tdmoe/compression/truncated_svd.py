@@ -20,7 +20,7 @@ from tdmoe.numerics import lapack
 from tdmoe.numerics.eigen import eigenvectors
 from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.products import expert_blocks
-from tdmoe.numerics.ranks import Shape, aligned, budget
+from tdmoe.numerics.ranks import Shape, aligned, beyond_budget, budget
 from tdmoe.numerics.whitening import Metric
 from tdmoe.problems import InputError
 from tdmoe.stacks.source import WeightSource
@@ -46,13 +46,8 @@ def rank_within(shape: Shape, ratio: float, *, shared: int = 0, alignment: int =
     allowed = budget(shape, ratio)
     if (rank := aligned(int((allowed - shared) // (experts * (outputs + inputs))), alignment)) < 1:
         least = shared + alignment * experts * (outputs + inputs)
-        raise InputError(
-            "ratio",
-            ratio,
-            f"leaves {allowed:,.0f} parameters of a {experts} x {outputs} x {inputs} stack, rank {alignment} "
-            f"takes {least:,}",
-            f"lower the ratio{' or the alignment' if alignment > 1 else ''}",
-        )
+        remedy = f"lower the ratio{' or the alignment' if alignment > 1 else ''}"
+        raise beyond_budget(shape, ratio, f"rank {alignment} takes", least, remedy)
     return aligned(min(rank, outputs, inputs), alignment)
 
 

@@ -24,7 +24,7 @@ from tdmoe.mobe import fit, published, sizes
 from tdmoe.mobe.left_factors import refit_left
 from tdmoe.mobe.sizes import Sizes
 from tdmoe.numerics.products import whole_stack
-from tdmoe.numerics.ranks import Shape, budget, check_alignment
+from tdmoe.numerics.ranks import Shape, beyond_budget, budget, check_alignment
 from tdmoe.numerics.whitening import DAMPING, check_damping, metric
 from tdmoe.problems import InputError
 from tdmoe.stacks.source import WeightSource
@@ -154,13 +154,8 @@ def _choices(shape: Shape, options: Options, ratio: float) -> list[Sizes]:
     if options.preset == "published":
         return [sizes.published(shape, ratio, groups, alignment)]
     if not (found := sizes.ladder(shape, ratio, groups, alignment)):
-        raise InputError(
-            "ratio",
-            ratio,
-            f"leaves {budget(shape, ratio):,.0f} parameters of a {' x '.join(map(str, shape))} stack, one "
-            f"basis of rank {alignment} takes {sizes.stored(shape, Sizes(1, alignment), groups):,}",
-            "lower the ratio",
-        )
+        least = sizes.stored(shape, Sizes(1, alignment), groups)
+        raise beyond_budget(shape, ratio, f"one basis of rank {alignment} takes", least)
     return found
 
 

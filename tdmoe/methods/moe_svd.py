@@ -29,9 +29,8 @@ from tdmoe.numerics import lapack
 from tdmoe.numerics.eigen import eigenvectors
 from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.products import expert_blocks, mode_products
-from tdmoe.numerics.ranks import Shape, budget
+from tdmoe.numerics.ranks import Shape, beyond_budget, budget
 from tdmoe.numerics.whitening import DAMPING, Metric, check_damping, metric
-from tdmoe.problems import InputError
 from tdmoe.stacks.source import WeightSource
 
 
@@ -128,13 +127,7 @@ def _sizes(shape: Shape, options: Options, ratio: float) -> tuple[int, int]:
         if fewer >= 1:
             return min(fewer, experts), most
     if rank < 1:
-        raise InputError(
-            "ratio",
-            ratio,
-            f"leaves {allowed:,.0f} parameters of a {experts} x {outputs} x {inputs} stack, rank 1 takes "
-            f"{mixing + top * outputs + inputs:,}",
-            "lower the ratio",
-        )
+        raise beyond_budget(shape, ratio, "rank 1 takes", mixing + top * outputs + inputs)
     return top, rank
 
 

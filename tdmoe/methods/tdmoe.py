@@ -4,7 +4,7 @@ The defaults are the method done right: W S with S S^T = C, the exact best ranks
 choices are options, so that each can be measured alone: `allocation=published` (ranks that hit the budget and never
 look at the weights; `published_stored`: by what is stored of them, not by what the published code charges),
 `whitening=none` (as in Rethinking), `whitening_direction=inverse` (both public re-implementations),
-`decomposition=hosvd`.
+`decomposition=hosvd`. `decomposition=tensorly` is tensorly's own HOOI, to check ours against.
 """
 
 from __future__ import annotations
@@ -18,9 +18,18 @@ import torch
 
 from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, Sharing, StackStatistics
 from tdmoe.forms.tucker import TuckerWeights
-from tdmoe.numerics.ranks import ALIGNMENT, Ranks, Shape, budget, check_alignment, published_ranks, stored_ranks
+from tdmoe.numerics.ranks import (
+    ALIGNMENT,
+    Ranks,
+    Shape,
+    beyond_budget,
+    budget,
+    check_alignment,
+    named,
+    published_ranks,
+    stored_ranks,
+)
 from tdmoe.numerics.whitening import DAMPING, Metric, check_damping, inverse_metric, metric
-from tdmoe.problems import InputError
 from tdmoe.stacks.blocks import BLOCK_WEIGHTS
 from tdmoe.stacks.source import WeightSource
 from tdmoe.tucker.core_refit import refit_core
@@ -28,6 +37,7 @@ from tdmoe.tucker.decomposition import finish, hooi, hosvd, st_hosvd
 from tdmoe.tucker.modes import Basis, Metrics, mode_bases
 from tdmoe.tucker.rank_choice import best_ranks, measured_error
 from tdmoe.tucker.rank_search import Frontier, Grid, error_table, grid_parameters, rank_grid
+from tdmoe.tucker.reference import COPIES, LARGEST, partial_tucker
 
 TRIPLES = 20_000_000  # of an error table: some copies of it are held at once
 FRONTIER_STEPS = 5000  # of a stack's parameters between two points that are kept of its frontier
@@ -49,7 +59,7 @@ class Options(Budgeted):
     allocation: Literal["exact", "published", "published_every", "published_stored"] = "exact"
     expert_mode: Literal["auto", "preserve", "compress"] = "auto"
     objective: Literal["functional", "weight", "operator"] = "functional"
-    decomposition: Literal["hooi", "hosvd", "st_hosvd"] = "hooi"
+    decomposition: Literal["hooi", "hosvd", "st_hosvd", "tensorly"] = "hooi"
     gate_up: Literal["apart", "joint"] = "apart"
     refit: Literal["none", "expert"] = "none"
     across: Literal["uniform", "global", "activation"] = "uniform"
@@ -100,7 +110,7 @@ class TDMoE(Method):
         check_alignment(self.NAME, options.alignment)
         if options.expert_mode == "compress" and shape[0] == 1:
             raise self.wrong(
-                f"expert_mode=compress cuts the expert mode, a {' x '.join(map(str, shape))} stack has one expert",
+                f"expert_mode=compress cuts the expert mode, {named(shape)} has one expert",
                 "give preserve or auto",
             )
         none, inverse = options.whitening == "none", options.whitening_direction == "inverse"
@@ -126,20 +136,23 @@ class TDMoE(Method):
         grid = _grid(shape, options)
         if (triples := math.prod(map(len, grid))) > TRIPLES:
             raise self.wrong(
-                f"alignment={options.alignment} makes {triples:,} rank triples of a "
-                f"{' x '.join(map(str, shape))} stack, the limit is {TRIPLES:,}",
+                f"alignment={options.alignment} makes {triples:,} rank triples of {named(shape)}, the limit is {TRIPLES:,}",
                 "give a larger one",
+            )
+        if options.decomposition == "tensorly" and math.prod(shape) > LARGEST:
+            raise self.wrong(
+                f"decomposition=tensorly holds {named(shape)} in memory, its limit is {LARGEST:,} weights",
+                "give hooi",
             )
         if published:
             _published(shape, options, ratio)
         elif (least := int(grid_parameters(shape, grid).min())) > allowed:
-            raise InputError(
-                "ratio",
-                ratio,
-                f"leaves {allowed:,.0f} parameters of a {' x '.join(map(str, shape))} stack, the least ranks "
-                f"take {least:,}",
-                "lower the ratio",
-            )
+            raise beyond_budget(shape, ratio, "the least ranks take", least)
+
+    def memory(self, shape: Shape, options: Options, ratio: float) -> int:
+        """Bytes beside the blocks of the stack; tensorly holds copies of all of it."""
+        copies = 8 * COPIES * math.prod(shape) if options.decomposition == "tensorly" else 0
+        return max(copies, super().memory(shape, options, ratio))
 
     def compress(
         self,
@@ -161,7 +174,9 @@ class TDMoE(Method):
             return finish(reader, metrics, {}, **how)
         bases = bases or mode_bases(reader, metrics, **how)
         ranks = allotment.ranks or _ranks(reader, metrics, bases, options, allotment.ratio, statistics, how)
-        if options.decomposition == "st_hosvd":
+        if options.decomposition == "tensorly":
+            factors = partial_tucker(reader, metrics, ranks, device=device)
+        elif options.decomposition == "st_hosvd":
             factors = st_hosvd(reader, metrics, ranks, first=bases, **how)
         else:
             factors = hosvd(bases, ranks)

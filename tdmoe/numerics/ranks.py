@@ -63,6 +63,17 @@ def budget(shape: Shape, ratio: float) -> float:
     return (1.0 - ratio) * shape[0] * shape[1] * shape[2]
 
 
+def named(shape: Shape) -> str:
+    """Shape of a stack, for messages."""
+    return f"a {' x '.join(map(str, shape))} stack"
+
+
+def beyond_budget(shape: Shape, ratio: float, takes: str, least: int, remedy: str = "lower the ratio") -> InputError:
+    """The refusal of a ratio that leaves fewer parameters than the `least` that something `takes`."""
+    why = f"leaves {budget(shape, ratio):,.0f} parameters of {named(shape)}, {takes} {least:,}"
+    return InputError("ratio", ratio, why, remedy)
+
+
 def published_ranks(
     shape: Shape, ratio: float, *, expert_mode: ExpertMode = "preserve", rule: Rule = "aligned"
 ) -> Ranks:
@@ -92,11 +103,7 @@ def published_ranks(
         if distance[row, column] < (np.inf if best is None else best[0]):
             best = float(distance[row, column]), Ranks(expert, int(output[row, 0]), int(input_[row, column]))
     if best is None:
-        raise InputError(
-            f"ratio {ratio}",
-            why=f"no ranks of a {experts} x {outputs} x {inputs} stack in steps of {step} fit",
-            remedy="lower the ratio",
-        )
+        raise InputError("ratio", ratio, f"no ranks of {named(shape)} in steps of {step} fit", "lower the ratio")
     return best[1]
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tdmoe.numerics.gram import MODES
 from tdmoe.numerics.products import mode_products
-from tdmoe.numerics.ranks import ALIGNMENT, Ranks, Shape
+from tdmoe.numerics.ranks import ALIGNMENT, Ranks, Shape, named
 from tdmoe.problems import InputError
 from tdmoe.stacks.source import WeightSource
 from tdmoe.tucker.modes import Basis, Metrics
@@ -74,11 +74,8 @@ class ErrorTable:
         """(ranks, squared error) of the least error within `budget` parameters; of equals the smallest."""
         parameters, errors = self.parameters(), self.allowed(budget, cut_experts=cut_experts)
         if not np.isfinite(errors.min()):
-            raise InputError(
-                f"no ranks of a {' x '.join(map(str, self.shape))} stack fit {budget:,.0f} parameters; the least "
-                f"are {int(parameters.min()):,}",
-                why="lower the ratio",
-            )
+            least = f"{named(self.shape)} takes at least {int(parameters.min()):,}"
+            raise InputError("budget", f"{budget:,.0f} parameters", least, "lower the ratio")
         least = np.argwhere(errors == errors.min())
         a, b, c = min(least, key=lambda at: parameters[tuple(at)])
         return self._ranks(a, b, c), float(errors[a, b, c])

@@ -34,10 +34,8 @@ def share_globally(frontiers: Sequence[Frontier], weights: Sequence[float], budg
     chosen = [0] * len(frontiers)
     left = budget - sum(int(p[0]) for p in parameters)
     if left < 0:
-        raise InputError(
-            f"the budget is {budget:,.0f} parameters, but the least ranks of all stacks take {budget - left:,.0f}; "
-            "lower the ratio"
-        )
+        least = f"the least ranks of all stacks take {budget - left:,.0f}"
+        raise InputError("budget", f"{budget:,.0f} parameters", least, "lower the ratio")
     pieces: list[tuple[float, int, int]] = []
     for stack, (p, cost) in enumerate(zip(parameters, costs, strict=True)):
         corners = lower_hull(p.astype(np.float64), cost)
