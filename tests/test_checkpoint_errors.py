@@ -186,7 +186,7 @@ INDEX_CASES = [
         Case(f"only {name}", replace_weights(name), rf"model: holds only pickled weights \({name}\);.*Convert with")
         for name in ("pytorch_model.bin", "model.pt", "consolidated.00.pth")
     ),
-    Case("no weights", replace_weights("readme.txt"), rf"model: has neither model\.safetensors nor {INDEX}; --model"),
+    Case("no weights", replace_weights("readme.txt"), rf"model: has neither model\.safetensors nor {INDEX}; give"),
 ]
 
 HEADER_CASES = [

@@ -136,7 +136,7 @@ class TDMoE(Method):
         grid = _grid(shape, options)
         if (triples := math.prod(map(len, grid))) > TRIPLES:
             raise self.wrong(
-                f"alignment={options.alignment} makes {triples:,} rank triples of {named(shape)}, the limit is {TRIPLES:,}",
+                f"alignment={options.alignment} gives {named(shape)} {triples:,} rank triples, above {TRIPLES:,}",
                 "give a larger one",
             )
         if options.decomposition == "tensorly" and math.prod(shape) > LARGEST:

@@ -74,8 +74,8 @@ class ErrorTable:
         """(ranks, squared error) of the least error within `budget` parameters; of equals the smallest."""
         parameters, errors = self.parameters(), self.allowed(budget, cut_experts=cut_experts)
         if not np.isfinite(errors.min()):
-            least = f"{named(self.shape)} takes at least {int(parameters.min()):,}"
-            raise InputError("budget", f"{budget:,.0f} parameters", least, "lower the ratio")
+            why = f"{named(self.shape)} takes at least {int(parameters.min()):,}"
+            raise InputError("budget", f"{budget:,.0f} parameters", why, "lower the ratio")
         least = np.argwhere(errors == errors.min())
         a, b, c = min(least, key=lambda at: parameters[tuple(at)])
         return self._ranks(a, b, c), float(errors[a, b, c])
