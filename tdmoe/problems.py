@@ -17,7 +17,7 @@ def shown(value: object, most: int = 60) -> str:
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """What to say of an error that a computer or GPU with too little memory raised; None for any other."""
+    """Message for an error that a computer or GPU with too little memory raised; None for any other."""
     text = str(error).strip()
     if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError" and NO_MEMORY not in text:
         return None

@@ -80,7 +80,7 @@ class Checkpoint:
         return sum(self.files.size(shard) for shard in set(self._shard_of.values()) if shard in self._names)
 
     def entry(self, name: str) -> TensorEntry:
-        """Where tensor `name` lies; opens its shard's header. InputError when it is missing or the index lies."""
+        """Place of tensor `name`; opens its shard's header. InputError when it is missing or the index lies."""
         if name not in self._shard_of:
             raise InputError(
                 "checkpoint",
@@ -124,7 +124,7 @@ class Checkpoint:
             self.files.will_need(entry.file, entry.offset, entry.nbytes)
 
     def remedy(self) -> str:
-        """What to do when a tensor is missing; names a shard of the set that lies on disk but not in the index."""
+        """The way out when a tensor is missing; names a shard of the set that lies on disk but not in the index."""
         known = set(self._shard_of.values())
         series = {re.sub(r"-\d+-of-", "-*-of-", shard) for shard in known}
         strays = sorted(

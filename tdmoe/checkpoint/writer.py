@@ -34,7 +34,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], spec: Mapping[str, 
 
 
 def tensor_bytes(tensor: Tensor) -> bytes:
-    """As stored."""
+    """Bytes of a tensor as stored."""
     return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 

@@ -57,7 +57,7 @@ def alike(experts: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Needs:
-    """What of a calibration a method's options use: any of it, gradients at outputs, each expert's own inputs."""
+    """Parts of a calibration that a method's options use: any of it, gradients at outputs, each expert's own inputs."""
 
     statistics: bool = False
     outputs: bool = False
@@ -177,7 +177,7 @@ class Method(ABC):
         return False
 
     def frontier_options(self, options: Any) -> Any:
-        """With what changes nothing about the frontier at its default; InputError where the method has none."""
+        """The options with all that leaves the frontier alone at its default; InputError where there is none."""
         raise InputError(
             "frontier", why=f"{self.NAME} has no frontier of ranks", remedy="leave it out, or take method tdmoe"
         )

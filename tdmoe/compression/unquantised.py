@@ -31,7 +31,7 @@ TARGET = "BF16"
 
 @dataclass(frozen=True)
 class Unquantised:
-    """What is written for a tensor: `entry` says its name, dtype and shape, `source` where it is read."""
+    """A tensor to be written: `entry` says its name, dtype and shape, `source` where it is read."""
 
     entry: TensorEntry
     source: TensorEntry
@@ -94,7 +94,7 @@ def decoded(checkpoint: Checkpoint, arch: Architecture, found: Unquantised) -> T
 
 
 def presented(found: Unquantised, whole: Tensor) -> Tensor:
-    """With the axes that are written: MXFP4 experts are output-major on disk, bf16 ones input-major."""
+    """The tensor with the axes that are written: MXFP4 experts are output-major on disk, bf16 ones input-major."""
     return whole if found.scales is None or found.source.dtype in FP8 else whole.transpose(1, 2)
 
 

@@ -1,4 +1,4 @@
-"""What a compressed stack is stored as. One file a form: the factors themselves, and the module that runs them.
+"""Forms in which a compressed stack is stored. One file a form: the factors themselves, and the module that runs them.
 
     tucker     core and a factor for every mode that is cut                      TD-MoE, MoE-SVD, the mean expert
     low_rank   W_e = left_e right_e, on a base that all share or on none         SVD, SVD-LLM, D2-MoE
@@ -30,7 +30,7 @@ Linear = TuckerLinear | LowRankLinear | BasisLinear | IntegerLinear | DenseLinea
 
 
 class Factored(Protocol):
-    """What a method makes of a stack."""
+    """A compressed stack in one of the forms."""
 
     @property
     def shape(self) -> Shape:
@@ -38,19 +38,19 @@ class Factored(Protocol):
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """What its size is told by; nothing where it has no choice of one."""
+        """Ranks or sizes that tell how large it is; nothing where it has no choice of one."""
 
     def members(self, start: int, stop: int) -> Tensor:
         """W^_BOI of experts start..stop-1."""
 
     def to(self, dtype: torch.dtype) -> Factored:
-        """With its factors rounded to `dtype`."""
+        """The same with factors rounded to `dtype`."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is stored, by the names of its module's parameters, on the CPU."""
+        """Tensors that are stored, by the names of its module's parameters, on the CPU."""
 
     def spec(self) -> dict[str, Any]:
-        """What `linear` makes the module from, and `restore` the factors."""
+        """Description from which `linear` makes the module, and `restore` the factors."""
 
 
 EXPERTS: dict[str, Any] = {
@@ -76,7 +76,7 @@ def linear(shape: Shape, spec: Spec, dtype: torch.dtype | None = None) -> Linear
 
 
 def restore(spec: Spec, tensors: Mapping[str, Tensor]) -> Factored:
-    """What `tensors()` and `spec()` of a Factored were taken from."""
+    """The factored stack that `tensors()` and `spec()` were taken from."""
     made: Factored = EXPERTS[_kind(spec)].restore(spec, tensors)
     return made
 
@@ -88,7 +88,7 @@ def parameters(made: Factored) -> int:
 
 
 def stored_bits(made: Factored) -> int:
-    """Of the tensors that are saved."""
+    """Number of bits of the tensors that are saved."""
     return sum(8 * tensor.nbytes for tensor in made.tensors().values())
 
 

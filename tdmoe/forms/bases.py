@@ -84,12 +84,12 @@ class BasisWeights:
         return BasisWeights(left, basis, mixing, self.activation, self.groups, self.fit)
 
     def tensors(self) -> dict[str, Tensor]:
-        """By the names of the parameters of BasisLinear, on the CPU."""
+        """Tensors by the names of the parameters of BasisLinear, on the CPU."""
         named = {"left": self.left_EOK, "basis": self.basis_NKI, "mixing": self.mixing_EM}
         return {name: tensor.cpu().contiguous() for name, tensor in named.items()}
 
     def spec(self) -> dict[str, Any]:
-        """What BasisLinear is made from."""
+        """Description from which BasisLinear is made."""
         bases, rank = self.ranks
         return {
             **{"kind": "bases", "bases": bases // self.groups, "rank": rank},
@@ -162,7 +162,7 @@ class BasisLinear(StackLinear):
     def from_spec(
         cls, shape: tuple[int, int, int], spec: Mapping[str, Any], dtype: torch.dtype | None = None
     ) -> BasisLinear:
-        """Of that many bases of that rank."""
+        """An empty module of that many bases of that rank."""
         return cls(shape, spec["bases"], spec["rank"], spec["activation"], spec["groups"], dtype)
 
     def mix(self, z_SI: Tensor, counts: list[int]) -> Tensor:

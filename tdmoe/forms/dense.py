@@ -37,11 +37,11 @@ class DenseWeights:
         return DenseWeights(self.weight_EOI.to(dtype))
 
     def tensors(self) -> dict[str, Tensor]:
-        """By the names of the parameters of DenseLinear, on the CPU."""
+        """Tensors by the names of the parameters of DenseLinear, on the CPU."""
         return {"weight": self.weight_EOI.cpu().contiguous()}
 
     def spec(self) -> dict[str, Any]:
-        """What DenseLinear is made from."""
+        """Description from which DenseLinear is made."""
         return {"kind": "dense"}
 
     @staticmethod
@@ -65,7 +65,7 @@ class DenseLinear(StackLinear):
     def from_spec(
         cls, shape: tuple[int, int, int], spec: Mapping[str, Any], dtype: torch.dtype | None = None
     ) -> DenseLinear:
-        """Of that shape."""
+        """An empty module of that shape."""
         return cls(shape, dtype)
 
     def mix(self, z_SI: Tensor, counts: list[int]) -> Tensor:

@@ -17,15 +17,15 @@ class StackLinear(nn.Module):
     """A stack of linear maps, run in three steps of which only the middle one depends on the expert."""
 
     def enter(self, x_TI: Tensor) -> Tensor:
-        """Once a token, whatever its experts."""
+        """The step taken once a token, whatever its experts."""
         return x_TI
 
     def mix(self, z_SQ: Tensor, counts: list[int]) -> Tensor:
-        """Once a routed token; `counts` says how many rows of `z_SQ` go to each expert, in order."""
+        """The step taken once a routed token; `counts` says how many rows of `z_SQ` go to each expert, in order."""
         raise NotImplementedError
 
     def leave(self, y_SP: Tensor) -> Tensor:
-        """For gate and up once a routed token; for down once a token, after the weighted sum: it must be linear."""
+        """The last step, once a routed token for gate and up, once a token for down, after the weighted sum: linear."""
         return y_SP
 
 

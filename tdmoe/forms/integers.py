@@ -73,7 +73,7 @@ class IntegerWeights:
 
     @property
     def bits(self) -> int:
-        """Of a code."""
+        """Number of bits of a code."""
         return self.planes_EObY.shape[2]
 
     @property
@@ -88,15 +88,15 @@ class IntegerWeights:
         return ()
 
     def to(self, dtype: torch.dtype) -> IntegerWeights:
-        """As it is: its scales had been rounded before the weights were."""
+        """The same as it is: its scales had been rounded before the weights were."""
         return self
 
     def tensors(self) -> dict[str, Tensor]:
-        """By the names of the parameters of IntegerLinear, on the CPU."""
+        """Tensors by the names of the parameters of IntegerLinear, on the CPU."""
         return {"planes": self.planes_EObY.cpu().contiguous(), "scale": self.scale_EOJ.cpu().contiguous()}
 
     def spec(self) -> dict[str, Any]:
-        """What IntegerLinear is made from."""
+        """Description from which IntegerLinear is made."""
         rows = self.scale_EOJ.shape[1]
         return {"kind": "integers", "bits": self.bits, "group": self.group, "rows": rows, "inputs": self.inputs}
 
@@ -133,7 +133,7 @@ class IntegerLinear(StackLinear):
     def from_spec(
         cls, shape: tuple[int, int, int], spec: Mapping[str, Any], dtype: torch.dtype | None = None
     ) -> IntegerLinear:
-        """Of those bits."""
+        """An empty module of those bits."""
         return cls(shape, spec["bits"], spec["group"], spec["rows"], dtype)
 
     def mix(self, z_SI: Tensor, counts: list[int]) -> Tensor:

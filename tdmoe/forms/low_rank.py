@@ -31,7 +31,7 @@ class LowRankWeights:
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """That of every expert."""
+        """Rank of every expert."""
         return (self.left_EOK.shape[2],)
 
     def to(self, dtype: torch.dtype) -> LowRankWeights:
@@ -40,12 +40,12 @@ class LowRankWeights:
         return LowRankWeights(self.left_EOK.to(dtype), self.right_EKI.to(dtype), base)
 
     def tensors(self) -> dict[str, Tensor]:
-        """By the names of the parameters of LowRankLinear, on the CPU."""
+        """Tensors by the names of the parameters of LowRankLinear, on the CPU."""
         named = {"left": self.left_EOK, "right": self.right_EKI, "base": self.base_OI}
         return {name: tensor.cpu().contiguous() for name, tensor in named.items() if tensor is not None}
 
     def spec(self) -> dict[str, Any]:
-        """What LowRankLinear is made from."""
+        """Description from which LowRankLinear is made."""
         return {"kind": "low_rank", "rank": self.ranks[0], "base": self.base_OI is not None}
 
     @staticmethod
@@ -78,11 +78,11 @@ class LowRankLinear(StackLinear):
     def from_spec(
         cls, shape: tuple[int, int, int], spec: Mapping[str, Any], dtype: torch.dtype | None = None
     ) -> LowRankLinear:
-        """Of that rank."""
+        """An empty module of that rank."""
         return cls(shape, spec["rank"], spec["base"], dtype)
 
     def enter(self, x_TI: Tensor) -> Tensor:
-        """With the base's outputs beside the inputs."""
+        """Inputs, and the base's outputs beside them."""
         return x_TI if self.base is None else torch.cat([x_TI, x_TI @ self.base.T], -1)
 
     def mix(self, z_SN: Tensor, counts: list[int]) -> Tensor:

@@ -55,7 +55,7 @@ def residual(
     device: torch.device | str = "cpu",
     seed: int = 0,
 ) -> Residual:
-    """Of any factored stack, whose numbers have the given dtype."""
+    """Residual of any factored stack, whose numbers have the given dtype."""
     experts, rows, columns = reader.stack.shape
     of_outputs, of_inputs = (torch.zeros(n, n, dtype=torch.float64, device=device) for n in (rows, columns))
     norms, squares = [], []

@@ -50,17 +50,17 @@ class TuckerWeights:
         return Ranks(*self.core_RPQ.shape)
 
     def to(self, dtype: torch.dtype) -> TuckerWeights:
-        """With core and factors rounded to `dtype`."""
+        """The same with core and factors rounded to `dtype`."""
         factors = (self.expert_ER, self.output_OP, self.input_IQ)
         return TuckerWeights(self.core_RPQ.to(dtype), *(None if f is None else f.to(dtype) for f in factors))
 
     def tensors(self) -> dict[str, Tensor]:
-        """By the names of the parameters of TuckerLinear, on the CPU."""
+        """Tensors by the names of the parameters of TuckerLinear, on the CPU."""
         named = {"core": self.core_RPQ, "expert": self.expert_ER, "output": self.output_OP, "input": self.input_IQ}
         return {name: tensor.cpu().contiguous() for name, tensor in named.items() if tensor is not None}
 
     def spec(self) -> dict[str, Any]:
-        """What TuckerLinear is made from."""
+        """Description from which TuckerLinear is made."""
         return {"kind": "tucker", "ranks": list(self.ranks)}
 
     @staticmethod
@@ -96,7 +96,7 @@ class TuckerLinear(StackLinear):
     def from_spec(
         cls, shape: tuple[int, int, int], spec: Mapping[str, Any], dtype: torch.dtype | None = None
     ) -> TuckerLinear:
-        """Of those ranks."""
+        """An empty module of those ranks."""
         return cls(shape, Ranks(*spec["ranks"]), dtype)
 
     def enter(self, x_TI: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ def described() -> dict[str, tuple[str, str, str]]:
 
 
 def needs(text: str) -> Needs:
-    """What the method of a spec needs of a calibration."""
+    """The needs of a spec's method of a calibration."""
     found, options = parse(text)
     return found.needs(options)
 

@@ -48,7 +48,7 @@ class D2MoE(Method):
         return Needs(options.whitening != "none" or options.mean != "alike" or own, fisher, own)
 
     def fixes_storage(self, options: Options) -> bool:
-        """Where the rank is given."""
+        """Whether the rank is given."""
         return options.rank != 0
 
     def check(self, shape: Shape, options: Options, ratio: float) -> None:

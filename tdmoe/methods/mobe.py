@@ -68,7 +68,7 @@ class MoBE(Method):
         return Needs(_metric(options) or own, own=own)
 
     def fixes_storage(self, options: Options) -> bool:
-        """Where both sizes are given."""
+        """Whether both sizes are given."""
         return bool(options.bases and options.rank)
 
     def check(self, shape: Shape, options: Options, ratio: float) -> None:
@@ -174,7 +174,7 @@ def _fitted(W_EOI: Tensor, choices: list[Sizes], options: Options, statistics: S
 
 
 def _together(fits: list[Fit]) -> Fit:
-    """Of all groups: that of one alone as it is; of several the last errors, and whether all converged."""
+    """The fit of all groups: that of one alone as it is; of several the last errors, and whether all converged."""
     if len(fits) == 1:
         return fits[0]
     ends: list[Any] = [part.curve[-1] for part in fits]

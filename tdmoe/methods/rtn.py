@@ -42,7 +42,7 @@ class RTN(Method):
     OPTIONS = Options
 
     def fixes_storage(self, options: Options) -> bool:
-        """By its bits."""
+        """Always, by the bits."""
         return True
 
     def check(self, shape: Shape, options: Options, ratio: float) -> None:

@@ -78,7 +78,7 @@ class TDMoE(Method):
     TIES = ("gate_up", "across", "ratio_of")
 
     def needs(self, options: Options) -> Needs:
-        """What of the calibration these options use."""
+        """Parts of the calibration that these options use."""
         outputs, own = options.whitening in ("output", "both"), options.refit == "expert"
         run = options.across == "activation" or options.weigh == "sensitivity"  # needs routing, or the text itself
         return Needs(options.whitening != "none" or own or run, outputs, own)
@@ -190,7 +190,7 @@ class TDMoE(Method):
         return refit_core(reader, made, own, **how)
 
     def frontier_options(self, options: Options) -> Options:
-        """With what changes nothing about the frontier at its default."""
+        """The options with all that leaves the frontier alone at its default."""
         kept = ("whitening", "whitening_direction", "expert_mode", "gate_up", "damping", "alignment")
         return Options(**{name: getattr(options, name) for name in kept})
 

@@ -4,8 +4,8 @@
 
 which no unfolding's norm is below (Friedland & Lim 2018; Rethinking, Proposition 1). Finding it is NP-hard, so this is
 a lower bound: the best local maximum of several starts (De Lathauwer et al. 2000b). For a fixed u the best v, w are
-the leading singular vectors of sum_e u_e W_e, exact at first and then approached by a few power steps from where they
-were; for fixed v, w the best u is v^T W_e w normalised. No step can lower the value.
+the leading singular vectors of sum_e u_e W_e, exact at first, later by a few power steps from the last ones. For
+fixed v, w the best u is v^T W_e w normalised. No step can lower the value.
 
 Legend: E experts, O outputs, I inputs, S starts.
 """

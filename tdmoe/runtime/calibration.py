@@ -13,9 +13,9 @@ The output-side metric is the second moment of the loss' gradient at a projectio
     D = sum_tk d_tk d_tk^T / (number of routed tokens),   d_tk = dL/dy_tk
 
 with L the summed next-token cross-entropy in nats, so that tr(D dW C dW^T) approximates what an error dW does to L
-(K-FAC, Martens & Grosse 2015, with the empirical Fisher). Weights stay frozen: only the activations' gradients of the
-windows at hand are kept, and those of the projections are made again layer by layer from the gradient at the output of
-the experts module, with dL/dy_tk = g_tk dL/dy_t.
+(K-FAC, Martens & Grosse 2015, with the empirical Fisher). Weights stay frozen, and only the activations' gradients of
+the windows at hand are kept. Those of the projections are made again layer by layer from the gradient at the output
+of the experts module, with dL/dy_tk = g_tk dL/dy_t.
 
 Statistics are collected by hooks on the experts modules of a transformers model, whatever implementation runs them, and
 the inputs of down are computed again from the module's own weights. Sums are float64; memory does not grow with tokens.

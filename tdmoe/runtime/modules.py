@@ -31,7 +31,7 @@ from tdmoe.stacks.families import JOINT, MEMBERS, PROJECTIONS
 
 
 class FactoredExperts(nn.Module):
-    """What `factorise` makes of an experts module: its activation, biases and config stay, its dense weights are gone.
+    """An experts module after `factorise`: its activation, biases and config stay, its dense weights are gone.
 
     It is no subclass of the dense class, whose model would want to initialise dense weights.
     """

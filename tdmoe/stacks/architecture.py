@@ -1,4 +1,4 @@
-"""What a config.json says of the experts: family, counts, widths, and which layers are Mixture-of-Experts layers."""
+"""Experts as config.json describes them: family, counts, widths, and which layers are Mixture-of-Experts layers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What a config says of its experts. `layers` are the MoE layers; multi-token-prediction layers are left out."""
+    """Experts of a config. `layers` are the MoE layers; multi-token-prediction layers are left out."""
 
     family: Family
     model_type: str
@@ -81,7 +81,7 @@ def language_config(config: Config) -> Config:
 
 
 def _family(config: Config) -> tuple[str, Family]:
-    """By the inner model_type of a multimodal model (with or without its suffix `_text`), or by the outer one."""
+    """Family by the inner model_type of a multimodal model, with or without its suffix `_text`, or the outer one."""
     outer, inner = config.get("model_type"), language_config(config).get("model_type")
     names = [name for name in (inner, outer) if isinstance(name, str)]
     for name in names:
@@ -159,7 +159,7 @@ def _moe_layers(config: Config, layer: int) -> bool:
 
 
 def _span(config: Config, layer: int) -> bool:
-    """From a first to a last layer, every n-th of them (ERNIE)."""
+    """Layers from a first to a last one, every n-th of them (ERNIE)."""
     first, last = _count(config, ("moe_layer_start_index",), default=0), config.get("moe_layer_end_index")
     step = max(_count(config, ("moe_layer_interval",), default=1), 1)
     beyond = isinstance(last, int) and 0 <= last < layer

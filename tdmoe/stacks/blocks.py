@@ -50,8 +50,8 @@ def plan_blocks(stack: WeightStack, memory: int, groups: int = 1) -> BlockPlan:
     """Keep the encoded stack if it fits `memory`, else stream it twice. InputError when not even one block fits.
 
     `peak_bytes` is what one job adds to the process: the stack or its blocks as stored, two decoded blocks, the three
-    float64 Grams (those of the output and input modes once more for each of several `groups` of experts), and the
-    eigensolver's copies of the largest. `reads` is the least: modes redone in float64 read a streamed stack again.
+    float64 Grams, and the eigensolver's copies of the largest. Grams of the output and input modes count once more for
+    each of several `groups` of experts. `reads` is the least: modes redone in float64 read a streamed stack again.
     """
     experts, rows, columns = stack.stored_shape
     expert_bytes, row_bytes = stack.stored_bytes(1, rows), stack.stored_bytes(experts, 1)

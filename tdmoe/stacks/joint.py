@@ -83,7 +83,7 @@ class JointStack:
         return tuple(dict.fromkeys((*self.gate.all_entries, *self.up.all_entries)))
 
     def plan(self, memory: int) -> BlockPlan:
-        """That of both, each within half of `memory`."""
+        """Plan of both, each within half of `memory`."""
         plans = [plan_blocks(part, memory // 2) for part in (self.gate, self.up)]
         squares = 8 * 4 * self.shape[1] ** 2  # the output Gram of both, and the eigensolver's copies
         return replace(plans[0], peak_bytes=sum(plan.peak_bytes for plan in plans) + squares)
@@ -138,7 +138,7 @@ def refuse_non_finite(stack: Stack, remedy: str = LEAVE_OUT) -> None:
 
 
 def reader(stack: Stack, memory: int, on_read: Callable[[int], None] | None = None) -> Reader:
-    """That of the stack."""
+    """Reader of the stack."""
     if isinstance(stack, JointStack):
         return JointReader(stack, memory, on_read)
     return BlockReader(stack, memory, on_read)

@@ -1,4 +1,4 @@
-"""What the numerics are given: a stack's weights, block by block or strip by strip, and nothing of files."""
+"""The numerics' view of a stack: its weights, block by block or strip by strip, and nothing of files."""
 
 from __future__ import annotations
 
@@ -47,5 +47,5 @@ class WeightSource(Protocol):
 
 
 def stored_dtype(stack: Shaped) -> torch.dtype:
-    """What factors are rounded to: the dtype of the checkpoint, bf16 where it is quantised."""
+    """Dtype that factors are rounded to: that of the checkpoint, bf16 where it is quantised."""
     return stack.encoding.natural if isinstance(stack.encoding, Plain) else torch.bfloat16

@@ -24,7 +24,7 @@ from tdmoe.tucker.modes import Basis, basis
 
 @dataclass(frozen=True)
 class Axes:
-    """What a WeightSource says of its stack."""
+    """A WeightSource's description of its stack."""
 
     shape: tuple[int, int, int]
     stored_shape: tuple[int, int, int]

@@ -1,7 +1,7 @@
 """Bases of the three modes of a (whitened) expert stack: eigenvectors of its mode Grams, and what cutting a mode costs.
 
-The stack that is decomposed is T_e = L^T W_e S, with S S^T the second moment of the inputs and L L^T that of the
-gradient at the outputs (identity where there is none). Where only the mode's own metric is given, the Gram of T is
+The stack that is decomposed is T_e = L^T W_e S. S S^T is the second moment of the inputs, L L^T that of the gradient
+at the outputs; the identity where there is none. Where only the mode's own metric is given, the Gram of T is
 S^T M S with M the Gram of the raw weights; otherwise blocks are whitened one at a time as they stream by.
 
 Legend: E experts, O outputs, I inputs, N size of a mode, B experts of a block, R rows and C columns as stored.

@@ -203,6 +203,6 @@ def _indicator(starts: NDArray[np.int64], size: int, device: torch.device) -> Te
 
 
 def _cells(points: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the directions beyond the first point change from one point of the grid to the next."""
+    """Bounds at which the directions beyond the first point change from one point of the grid to the next."""
     starts: NDArray[np.int64] = points[:-1] - points[0]
     return starts

@@ -4,9 +4,9 @@
     activation  parameters of a layer proportional to how evenly and how surely its experts are used (published)
 
 `global` is one Lagrange multiplier over the lower convex hulls of (parameters, w err^2): the pieces of all hulls in the
-order of what a parameter gains, until the budget is spent (Shoham & Gersho 1988). What is left below the next piece is
-spent on points of the frontiers between the hulls' corners, also on those that one stack can take if another one gives
-up a point, for as long as the sum falls.
+order of what a parameter gains, until the budget is spent (Shoham & Gersho 1988). The rest, less than the next piece,
+goes to points of the frontiers between the hulls' corners, for as long as the sum falls. One stack may give up a point
+so that another can take one.
 
 Legend: n points of a frontier, L layers, E experts.
 """

@@ -43,7 +43,7 @@ def mode_truncations(
     device: torch.device | str = "cpu",
     seed: int = 0,
 ) -> dict[int, Residual]:
-    """By rank. Cost: the stack rotated twice into the basis, one Gram of each unfolding and of each expert."""
+    """Residuals by rank. Cost: the stack rotated twice into the basis, one Gram of each unfolding and each expert."""
     ranks = sorted(set(ranks))
     U_NN = basis.U_NN.to(device)
     weights_N = None
@@ -86,7 +86,7 @@ def expert_components(
 
 
 def expert_truncation(sigma_EK: Vector, weighted_EK: Vector | None, rank: int) -> Residual:
-    """Of an SVD of every expert at that rank, by `expert_components`; of its unfoldings nothing is known."""
+    """Residual of an SVD of every expert at that rank, by `expert_components`; its unfoldings are not known."""
     left_EK = sigma_EK[:, rank:]
     largest_E = left_EK[:, 0] if left_EK.shape[1] else np.zeros(len(sigma_EK))
     weighted = None if weighted_EK is None else float(weighted_EK[:, rank:].sum())
@@ -129,7 +129,7 @@ def _of_matrices(
     device: torch.device | str,
     seed: int,
 ) -> dict[int, tuple[Norms, Vector]]:
-    """By rank: ||E_e||_2 and ||E_e||_F^2 of every expert, where the input or the output mode is cut."""
+    """Norms by rank: ||E_e||_2 and ||E_e||_F^2 of every expert, where the input or the output mode is cut."""
     norms: dict[int, list[Norms]] = {k: [] for k in ranks}
     squares: dict[int, list[Tensor]] = {k: [] for k in ranks}
     least = ranks[0]
@@ -177,7 +177,7 @@ def _of_experts(
     device: torch.device | str,
     seed: int,
 ) -> dict[int, tuple[Norms, Vector]]:
-    """By rank: the same where the expert mode is cut; some experts at all ranks in each pass over the stack."""
+    """Norms by rank, the same, where the expert mode is cut; some experts at all ranks in each pass over the stack."""
     experts, rows, columns = reader.stack.shape
     norms: dict[int, list[Norms]] = {k: [] for k in ranks}
     squares: dict[int, list[Tensor]] = {k: [] for k in ranks}
