@@ -50,6 +50,9 @@ class StackStatistics:
         return found / found.sum() if float(found.sum()) > 0 else alike(len(found))
 
 
+Statistics = StackStatistics | None  # None where nothing was collected
+
+
 def alike(experts: int) -> Tensor:
     """Equal shares."""
     return torch.full((experts,), 1.0 / experts, dtype=torch.float64)
@@ -158,13 +161,7 @@ class Method(ABC):
 
     @abstractmethod
     def compress(
-        self,
-        reader: WeightSource,
-        options: Any,
-        allotment: Allotment,
-        statistics: StackStatistics | None,
-        *,
-        device: str,
+        self, reader: WeightSource, options: Any, allotment: Allotment, statistics: Statistics, *, device: str
     ) -> Factored:
         """The stack in one of the forms, not yet rounded to what is stored."""
 
@@ -182,9 +179,7 @@ class Method(ABC):
             "frontier", why=f"{self.NAME} has no frontier of ranks", remedy="leave it out, or take method tdmoe"
         )
 
-    def frontier(
-        self, reader: WeightSource, options: Any, statistics: StackStatistics | None, *, device: str
-    ) -> Frontier:
+    def frontier(self, reader: WeightSource, options: Any, statistics: Statistics, *, device: str) -> Frontier:
         """Storage against error of the stack, where `frontier_options` does not refuse."""
         raise AssertionError(f"{self.NAME} has none")
 
@@ -201,13 +196,7 @@ class Control(Method):
         return True
 
     def compress(
-        self,
-        reader: WeightSource,
-        options: Any,
-        allotment: Allotment,
-        statistics: StackStatistics | None,
-        *,
-        device: str,
+        self, reader: WeightSource, options: Any, allotment: Allotment, statistics: Statistics, *, device: str
     ) -> Factored:
         """The control itself, whatever the statistics are."""
         return self.made(reader, device)

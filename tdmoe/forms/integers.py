@@ -115,12 +115,7 @@ class IntegerLinear(StackLinear):
     """A stack of E linear maps I -> O with integer weights; the matrices of a few experts are made in passing."""
 
     def __init__(
-        self,
-        shape: tuple[int, int, int],
-        bits: int,
-        group: int,
-        rows: int,
-        dtype: torch.dtype | None = None,
+        self, shape: tuple[int, int, int], bits: int, group: int, rows: int, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
         experts, outputs, self.inputs = shape

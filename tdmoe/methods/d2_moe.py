@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, StackStatistics, alike
+from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, Statistics, alike
 from tdmoe.compression.truncated_svd import check_rank, decomposed, rank_within
 from tdmoe.forms.low_rank import LowRankWeights
 from tdmoe.numerics.products import mode_products
@@ -65,13 +65,7 @@ class D2MoE(Method):
             rank_within(shape, ratio, shared=shared, alignment=options.alignment)
 
     def compress(
-        self,
-        reader: WeightSource,
-        options: Options,
-        allotment: Allotment,
-        statistics: StackStatistics | None,
-        *,
-        device: str,
+        self, reader: WeightSource, options: Options, allotment: Allotment, statistics: Statistics, *, device: str
     ) -> LowRankWeights:
         """The mean in one pass, the deltas in another."""
         shape = reader.stack.shape

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, StackStatistics
+from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, Statistics
 from tdmoe.forms.bases import BasisWeights, Fit, group_of
 from tdmoe.mobe import fit, published, sizes
 from tdmoe.mobe.left_factors import refit_left
@@ -104,13 +104,7 @@ class MoBE(Method):
         return 4 * ((experts + 3 * own) * outputs * inputs + max(found)) + 8 * square
 
     def compress(
-        self,
-        reader: WeightSource,
-        options: Options,
-        allotment: Allotment,
-        statistics: StackStatistics | None,
-        *,
-        device: str,
+        self, reader: WeightSource, options: Options, allotment: Allotment, statistics: Statistics, *, device: str
     ) -> BasisWeights:
         """Group by group."""
         W_EOI = whole_stack(reader, device=device)
@@ -159,7 +153,7 @@ def _choices(shape: Shape, options: Options, ratio: float) -> list[Sizes]:
     return found
 
 
-def _fitted(W_EOI: Tensor, choices: list[Sizes], options: Options, statistics: StackStatistics | None) -> BasisWeights:
+def _fitted(W_EOI: Tensor, choices: list[Sizes], options: Options, statistics: Statistics) -> BasisWeights:
     C_II = None
     if _metric(options):
         assert statistics is not None, "checked before"

@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, StackStatistics, alike
+from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, Statistics, alike
 from tdmoe.forms.tucker import TuckerWeights
 from tdmoe.numerics import lapack
 from tdmoe.numerics.eigen import eigenvectors
@@ -84,13 +84,7 @@ class MoESVD(Method):
         return 24 * experts * outputs * min(outputs, inputs) if published else 8 * experts * outputs * inputs
 
     def compress(
-        self,
-        reader: WeightSource,
-        options: Options,
-        allotment: Allotment,
-        statistics: StackStatistics | None,
-        *,
-        device: str,
+        self, reader: WeightSource, options: Options, allotment: Allotment, statistics: Statistics, *, device: str
     ) -> TuckerWeights:
         """Shared factor first, then all experts on it."""
         if allotment.ranks == reader.stack.shape:

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tdmoe.compression.method import Allotment, Method, StackStatistics
+from tdmoe.compression.method import Allotment, Method, Statistics
 from tdmoe.forms.integers import IntegerWeights, packed
 from tdmoe.numerics.products import expert_blocks
 from tdmoe.numerics.ranks import Shape
@@ -55,13 +55,7 @@ class RTN(Method):
             raise self.wrong(f"group says nothing where scale={options.scale}")
 
     def compress(
-        self,
-        reader: WeightSource,
-        options: Options,
-        allotment: Allotment,
-        statistics: StackStatistics | None,
-        *,
-        device: str,
+        self, reader: WeightSource, options: Options, allotment: Allotment, statistics: Statistics, *, device: str
     ) -> IntegerWeights:
         """A block of experts at a time."""
         inputs = reader.stack.shape[2]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tdmoe.compression.method import Allotment, Budgeted, Method, StackStatistics
+from tdmoe.compression.method import Allotment, Budgeted, Method, Statistics
 from tdmoe.compression.truncated_svd import MetricOf, check_rank, decomposed, rank_within
 from tdmoe.forms.low_rank import LowRankWeights
 from tdmoe.numerics.ranks import Shape, check_alignment
@@ -44,19 +44,13 @@ class SVD(Method):
             rank_within(shape, ratio, alignment=options.alignment)
 
     def compress(
-        self,
-        reader: WeightSource,
-        options: Any,
-        allotment: Allotment,
-        statistics: StackStatistics | None,
-        *,
-        device: str,
+        self, reader: WeightSource, options: Any, allotment: Allotment, statistics: Statistics, *, device: str
     ) -> LowRankWeights:
         """Factors expert by expert."""
         rank = options.rank or rank_within(reader.stack.shape, allotment.ratio, alignment=options.alignment)
         return decomposed(reader, rank, self.metrics(options, statistics, device), device=device)
 
-    def metrics(self, options: Any, statistics: StackStatistics | None, device: str) -> MetricOf:
+    def metrics(self, options: Any, statistics: Statistics, device: str) -> MetricOf:
         """The metric of each expert: none."""
         return lambda expert: None
 

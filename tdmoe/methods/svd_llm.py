@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tdmoe.compression.method import Needs, StackStatistics
+from tdmoe.compression.method import Needs, Statistics
 from tdmoe.compression.truncated_svd import MetricOf
 from tdmoe.methods import svd
 from tdmoe.numerics.ranks import Shape
@@ -42,7 +42,7 @@ class SVDLLM(svd.SVD):
         check_damping(self.NAME, options.damping)
         super().check(shape, options, ratio)
 
-    def metrics(self, options: Any, statistics: StackStatistics | None, device: str) -> MetricOf:
+    def metrics(self, options: Any, statistics: Statistics, device: str) -> MetricOf:
         """The metric of each expert's inputs."""
         assert statistics is not None, "checked before"
         return statistics.metrics(options.moments, options.damping, device)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, Sharing, StackStatistics
+from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, Sharing, Statistics
 from tdmoe.forms.tucker import TuckerWeights
 from tdmoe.numerics.ranks import (
     ALIGNMENT,
@@ -110,8 +110,7 @@ class TDMoE(Method):
         check_alignment(self.NAME, options.alignment)
         if options.expert_mode == "compress" and shape[0] == 1:
             raise self.wrong(
-                f"expert_mode=compress cuts the expert mode, {named(shape)} has one expert",
-                "give preserve or auto",
+                f"expert_mode=compress cuts the expert mode, {named(shape)} has one expert", "give preserve or auto"
             )
         none, inverse = options.whitening == "none", options.whitening_direction == "inverse"
         published, uniform = options.allocation != "exact", options.across != "global"
@@ -141,8 +140,7 @@ class TDMoE(Method):
             )
         if options.decomposition == "tensorly" and math.prod(shape) > LARGEST:
             raise self.wrong(
-                f"decomposition=tensorly holds {named(shape)} in memory, its limit is {LARGEST:,} weights",
-                "give hooi",
+                f"decomposition=tensorly holds {named(shape)} in memory, its limit is {LARGEST:,} weights", "give hooi"
             )
         if published:
             _published(shape, options, ratio)
@@ -159,7 +157,7 @@ class TDMoE(Method):
         reader: WeightSource,
         options: Options,
         allotment: Allotment,
-        statistics: StackStatistics | None,
+        statistics: Statistics,
         *,
         device: str,
         bases: Mapping[str, Basis] | None = None,
@@ -194,9 +192,7 @@ class TDMoE(Method):
         kept = ("whitening", "whitening_direction", "expert_mode", "gate_up", "damping", "alignment")
         return Options(**{name: getattr(options, name) for name in kept})
 
-    def frontier(
-        self, reader: WeightSource, options: Options, statistics: StackStatistics | None, *, device: str
-    ) -> Frontier:
+    def frontier(self, reader: WeightSource, options: Options, statistics: Statistics, *, device: str) -> Frontier:
         """The Pareto frontier of ranks, a point every 1/FRONTIER_STEPS of the parameters at most."""
         how, metrics = products_in(reader, device), _metrics(options, statistics, device)
         bases = mode_bases(reader, metrics, **how)
@@ -225,7 +221,7 @@ def products_in(reader: WeightSource, device: str) -> dict[str, Any]:
     return {"dtype": torch.float64 if small else torch.float32, "device": device}
 
 
-def _metrics(options: Options, statistics: StackStatistics | None, device: str) -> Metrics:
+def _metrics(options: Options, statistics: Statistics, device: str) -> Metrics:
     modes = {"none": (), "both": ("input", "output")}.get(options.whitening, (options.whitening,))
     found: dict[str, Metric] = {}
     for mode in modes:
@@ -243,7 +239,7 @@ def _ranks(
     bases: Mapping[str, Basis],
     options: Options,
     ratio: float,
-    statistics: StackStatistics | None,
+    statistics: Statistics,
     how: dict[str, Any],
 ) -> Ranks:
     shape = reader.stack.shape

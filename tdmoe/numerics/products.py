@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from tdmoe.numerics.precision import full_precision
-from tdmoe.stacks.source import WeightSource
+from tdmoe.stacks.source import Device, WeightSource
 
 
 def expert_blocks(
-    reader: WeightSource, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    reader: WeightSource, dtype: torch.dtype = torch.float32, device: Device = "cpu"
 ) -> Iterator[tuple[int, Tensor]]:
     """(first expert, W_BOI) of every block, whatever the order on disk; valid until the next one is asked for."""
     for start, W_BRC in reader.blocks([0, reader.stack.shape[0]], dtype, device):
@@ -42,7 +42,7 @@ def mode_products(
     A_IQ: Tensor | None,
     *,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> Tensor:
     """Y_RPQ in `dtype` on `device`; None stands for the identity. Memory: the result, and two blocks.
 

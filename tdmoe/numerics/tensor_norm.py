@@ -20,7 +20,7 @@ from torch import Tensor
 from tdmoe.numerics.eigen import eigenvectors
 from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.products import expert_blocks, mode_products
-from tdmoe.stacks.source import WeightSource
+from tdmoe.stacks.source import Device, WeightSource
 
 RANDOM_STARTS = 3  # beside the leading directions of the expert mode
 LEADING_STARTS = 3
@@ -44,7 +44,7 @@ def tensor_norm(
     generator: torch.Generator,
     *,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> TensorNorm:
     """Two passes over the stack a round, for all starts at once; `U_EE` are the directions of the expert mode."""
     experts = len(U_EE)

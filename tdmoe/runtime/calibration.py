@@ -198,13 +198,7 @@ class _Collector:
     """A forward hook of one experts module."""
 
     def __init__(
-        self,
-        moments: Moments,
-        layer: int,
-        module: Any,
-        weighting: Weighting,
-        per_expert: PerExpert,
-        outputs: bool,
+        self, moments: Moments, layer: int, module: Any, weighting: Weighting, per_expert: PerExpert, outputs: bool
     ) -> None:
         self.weighting, self.outputs = weighting, outputs
         hidden, width, experts = _sizes(module)

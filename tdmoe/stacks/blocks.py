@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tdmoe.problems import InputError, WeightError
+from tdmoe.stacks.source import Device
 from tdmoe.stacks.stack import WeightStack
 
 BLOCK_WEIGHTS = 8 << 20  # weights of a block: 32 MiB in float32, enough to keep two cores busy, small beside a stack
@@ -87,7 +88,7 @@ class BlockReader:
         self._floats: Tensor | None = None  # room for a piece: fresh pages would cost more than the conversion
 
     def blocks(
-        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: Device = "cpu"
     ) -> Iterator[tuple[int, Tensor]]:
         """(first expert, W_BRC) for every block; no block crosses one of `bounds` (0, ..., E).
 
@@ -102,7 +103,7 @@ class BlockReader:
         for piece, stored_BRX in self._stored(pieces, device):
             yield piece.start, self._decode(piece, stored_BRX, dtype, device)
 
-    def strips(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    def strips(self, dtype: torch.dtype = torch.float32, device: Device = "cpu") -> Iterator[Tensor]:
         """Y_EK: the same K weights of every expert, side by side; together they are the whole stack.
 
         A strip is valid until the next one is asked for.
@@ -128,7 +129,7 @@ class BlockReader:
     def _scales(self) -> Tensor | None:
         return self.stack.read_scales()
 
-    def _decode(self, piece: _Piece, stored_BRX: Tensor, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    def _decode(self, piece: _Piece, stored_BRX: Tensor, dtype: torch.dtype, device: Device) -> Tensor:
         scales = None if self._scales is None else self._scales.to(device)
         W_BRC = self.stack.decode(stored_BRX.to(device, non_blocking=True), scales, piece.start, piece.first)
         if W_BRC.dtype == dtype and W_BRC.is_contiguous():
@@ -139,7 +140,7 @@ class BlockReader:
             self._floats.resize_(W_BRC.numel())
         return self._floats[: W_BRC.numel()].view(W_BRC.shape).copy_(W_BRC)
 
-    def _stored(self, pieces: list[_Piece], device: torch.device | str) -> Iterator[tuple[_Piece, Tensor]]:
+    def _stored(self, pieces: list[_Piece], device: Device) -> Iterator[tuple[_Piece, Tensor]]:
         """Every piece as stored. Reads run up to one piece ahead, or through the whole stack when it is kept."""
         if self._resident is not None:
             yield from ((p, self._resident[p.start : p.stop, p.first : p.last]) for p in pieces)

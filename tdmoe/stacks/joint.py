@@ -23,6 +23,7 @@ from tdmoe.stacks.architecture import Architecture
 from tdmoe.stacks.blocks import LEAVE_OUT, BlockPlan, BlockReader, plan_blocks
 from tdmoe.stacks.families import JOINT, MEMBERS
 from tdmoe.stacks.locate import open_stack
+from tdmoe.stacks.source import Device
 from tdmoe.stacks.stack import WeightStack
 
 CHECK_BYTES = 256_000_000  # read at once, where a weight that is not finite is looked for
@@ -97,7 +98,7 @@ class JointReader:
         self._readers = [BlockReader(part, memory // 2, on_read) for part in (stack.gate, stack.up)]
 
     def blocks(
-        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: Device = "cpu"
     ) -> Iterator[tuple[int, Tensor]]:
         """(first expert, W_BRC), gate and up side by side along the outputs; valid until the next one is asked for."""
         axis = 2 if self.stack.row_mode == "input" else 1
@@ -110,7 +111,7 @@ class JointReader:
                 room = room.new_empty(math.prod(shape))
             yield start, torch.cat([gate_BRC, up_BRC], axis, out=room[: math.prod(shape)].view(shape))
 
-    def strips(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    def strips(self, dtype: torch.dtype = torch.float32, device: Device = "cpu") -> Iterator[Tensor]:
         """Y_EK of gate, then of up."""
         for reader in self._readers:
             yield from reader.strips(dtype, device)

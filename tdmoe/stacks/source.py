@@ -10,6 +10,8 @@ from torch import Tensor
 
 from tdmoe.checkpoint.encodings import Encoding, Plain
 
+Device = torch.device | str
+
 
 class Shaped(Protocol):
     """Axes of a stack: (experts, outputs, inputs), and their order and encoding on disk."""
@@ -38,11 +40,11 @@ class WeightSource(Protocol):
     def stack(self) -> Shaped: ...
 
     def blocks(
-        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: Device = "cpu"
     ) -> Iterator[tuple[int, Tensor]]:
         """(first expert, W_BRC) for every block; no block crosses one of `bounds` (0, ..., E)."""
 
-    def strips(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    def strips(self, dtype: torch.dtype = torch.float32, device: Device = "cpu") -> Iterator[Tensor]:
         """Y_EK: the same K weights of every expert, side by side; together they are the whole stack."""
 
 

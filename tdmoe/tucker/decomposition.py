@@ -128,12 +128,7 @@ def finish(
 
 
 def projected_gram(
-    reader: WeightSource,
-    metrics: Metrics,
-    factors: Factors,
-    mode: str,
-    dtype: torch.dtype,
-    device: torch.device | str,
+    reader: WeightSource, metrics: Metrics, factors: Factors, mode: str, dtype: torch.dtype, device: torch.device | str
 ) -> Tensor:
     """Gram of `mode` of T x_m U_m^T over the modes of `factors`, in float64.
 

@@ -21,7 +21,7 @@ from tdmoe.numerics.gram import MODES, ModeGram, mode_grams
 from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.whitening import Metric
 from tdmoe.stacks.blocks import BLOCK_WEIGHTS
-from tdmoe.stacks.source import WeightSource
+from tdmoe.stacks.source import Device, WeightSource
 
 Metrics = Mapping[str, Metric]  # by mode, "input" or "output"; a mode without one is not whitened
 
@@ -44,7 +44,7 @@ def mode_bases(
     metrics: Metrics,
     *,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     modes: tuple[str, ...] = MODES,
 ) -> dict[str, Basis]:
     """HOSVD bases (De Lathauwer et al. 2000) of the whitened stack, products in `dtype`, Grams in float64."""
@@ -57,7 +57,7 @@ def whitened_grams(
     metrics: Metrics,
     *,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     modes: tuple[str, ...] = MODES,
     bounds: list[int] | None = None,
 ) -> dict[str, ModeGram]:
@@ -92,13 +92,13 @@ class WhitenedReader:
         self._rows, self._columns = metrics.get(row_mode), metrics.get(column_mode)
 
     def blocks(
-        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: Device = "cpu"
     ) -> Iterator[tuple[int, Tensor]]:
         """(first expert, T_BRC)."""
         for start, W_BRC in self._reader.blocks(bounds, dtype, device):
             yield start, self._whiten(W_BRC, slice(None))
 
-    def strips(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    def strips(self, dtype: torch.dtype = torch.float32, device: Device = "cpu") -> Iterator[Tensor]:
         """Y_EK: some rows of every whitened expert, side by side."""
         experts, rows, columns = self.stack.stored_shape
         if self._rows is None:

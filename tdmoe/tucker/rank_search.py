@@ -26,7 +26,7 @@ from tdmoe.numerics.gram import MODES
 from tdmoe.numerics.products import mode_products
 from tdmoe.numerics.ranks import ALIGNMENT, Ranks, Shape, named
 from tdmoe.problems import InputError
-from tdmoe.stacks.source import WeightSource
+from tdmoe.stacks.source import Device, WeightSource
 from tdmoe.tucker.modes import Basis, Metrics
 
 Vector = NDArray[np.float64]
@@ -132,7 +132,7 @@ def error_table(
     grid: Grid,
     *,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> ErrorTable:
     """Exact squared errors of all triples of `grid` (each mode's points ascending, the last one full)."""
     least = [int(points[0]) for points in grid]

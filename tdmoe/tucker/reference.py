@@ -15,7 +15,7 @@ from tdmoe.numerics.gram import MODES
 from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.products import mode_products
 from tdmoe.numerics.ranks import Ranks
-from tdmoe.stacks.source import WeightSource
+from tdmoe.stacks.source import Device, WeightSource
 from tdmoe.tucker.modes import Metrics
 
 LARGEST = 1 << 28  # weights of a stack: 2.1 GB in float64
@@ -25,7 +25,7 @@ TOLERANCE = 1e-10  # of the error relative to ||T||
 
 
 def partial_tucker(
-    reader: WeightSource, metrics: Metrics, ranks: Ranks, *, device: torch.device | str = "cpu"
+    reader: WeightSource, metrics: Metrics, ranks: Ranks, *, device: Device = "cpu"
 ) -> dict[str, Tensor]:
     """Orthonormal factors of the modes that are cut, in float64."""
     import tensorly

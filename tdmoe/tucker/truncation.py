@@ -28,7 +28,7 @@ from tdmoe.numerics.gram import MODES, add_upper, symmetrise
 from tdmoe.numerics.operator_norm import Norms, norms_of_grams
 from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.products import expert_blocks, mode_products
-from tdmoe.stacks.source import WeightSource
+from tdmoe.stacks.source import Device, WeightSource
 from tdmoe.tucker.modes import Basis
 
 
@@ -40,7 +40,7 @@ def mode_truncations(
     C_II: Tensor | None = None,
     *,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     seed: int = 0,
 ) -> dict[int, Residual]:
     """Residuals by rank. Cost: the stack rotated twice into the basis, one Gram of each unfolding and each expert."""
@@ -65,7 +65,7 @@ def mode_truncations(
 
 
 def expert_components(
-    reader: WeightSource, C_II: Tensor | None = None, *, device: torch.device | str = "cpu"
+    reader: WeightSource, C_II: Tensor | None = None, *, device: Device = "cpu"
 ) -> tuple[Vector, Vector | None]:
     """(sigma_EK descending, sigma^2 v^T C v of every component): what an SVD of each expert may leave out."""
     sigma, weighted = [], []
@@ -94,12 +94,7 @@ def expert_truncation(sigma_EK: Vector, weighted_EK: Vector | None, rank: int) -
 
 
 def _tail_grams(
-    reader: WeightSource,
-    mode: str,
-    U_NN: Tensor,
-    ranks: Sequence[int],
-    dtype: torch.dtype,
-    device: torch.device | str,
+    reader: WeightSource, mode: str, U_NN: Tensor, ranks: Sequence[int], dtype: torch.dtype, device: Device
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """(k, Grams of the residual's other unfoldings), the largest k first."""
     shape = dict(zip(MODES, reader.stack.shape, strict=True))
@@ -121,13 +116,7 @@ def _tail_grams(
 
 
 def _of_matrices(
-    reader: WeightSource,
-    mode: str,
-    U_NN: Tensor,
-    ranks: Sequence[int],
-    dtype: torch.dtype,
-    device: torch.device | str,
-    seed: int,
+    reader: WeightSource, mode: str, U_NN: Tensor, ranks: Sequence[int], dtype: torch.dtype, device: Device, seed: int
 ) -> dict[int, tuple[Norms, Vector]]:
     """Norms by rank: ||E_e||_2 and ||E_e||_F^2 of every expert, where the input or the output mode is cut."""
     norms: dict[int, list[Norms]] = {k: [] for k in ranks}
@@ -169,13 +158,7 @@ def _gram(Y_NK: Tensor) -> Tensor:
 
 
 def _of_experts(
-    reader: WeightSource,
-    mode: str,
-    U_NN: Tensor,
-    ranks: Sequence[int],
-    dtype: torch.dtype,
-    device: torch.device | str,
-    seed: int,
+    reader: WeightSource, mode: str, U_NN: Tensor, ranks: Sequence[int], dtype: torch.dtype, device: Device, seed: int
 ) -> dict[int, tuple[Norms, Vector]]:
     """Norms by rank, the same, where the expert mode is cut; some experts at all ranks in each pass over the stack."""
     experts, rows, columns = reader.stack.shape
