@@ -65,15 +65,14 @@ class Checkpoint:
         """Names of all tensors, in the order of the index."""
         return self._shard_of.keys()
 
+    def refusal(self, why: str, remedy: str) -> InputError:
+        """What to raise where this checkpoint cannot be used."""
+        return InputError("checkpoint", self.files.name, why, remedy)
+
     def refuse_adapter(self) -> None:
         """InputError where a LoRA adapter lies beside the weights: running or copying the model would mix the two."""
         if ADAPTER in self._names:
-            raise InputError(
-                "checkpoint",
-                self.files.name,
-                f"holds a LoRA adapter ({ADAPTER})",
-                "merge it, or give the folder without it",
-            )
+            raise self.refusal(f"holds a LoRA adapter ({ADAPTER})", "merge it, or give the folder without it")
 
     def nbytes(self) -> int:
         """Size of all shards that are there."""
@@ -82,12 +81,7 @@ class Checkpoint:
     def entry(self, name: str) -> TensorEntry:
         """Place of tensor `name`; opens its shard's header. InputError when it is missing or the index lies."""
         if name not in self._shard_of:
-            raise InputError(
-                "checkpoint",
-                self.files.name,
-                f"tensor {shown(name, 120)} is missing from the checkpoint",
-                self.remedy(),
-            )
+            raise self.refusal(f"tensor {shown(name, 120)} is missing from the checkpoint", self.remedy())
         header = self._header(self._shard_of[name])
         if name not in header.tensors:
             raise InputError(
@@ -192,16 +186,12 @@ class Checkpoint:
         if shards := self._series():
             return self._merged(shards)
         if pickles := [name for name in self._names if name.endswith(PICKLES)]:
-            raise InputError(
-                "checkpoint",
-                self.files.name,
+            raise self.refusal(
                 f"holds only pickled weights ({pickles[0]})",
                 "pickles can run code and are not read. Convert with transformers: "
                 "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)",
             )
-        raise InputError(
-            "checkpoint", self.files.name, f"has neither {SINGLE} nor {INDEX}", "give a safetensors checkpoint"
-        )
+        raise self.refusal(f"has neither {SINGLE} nor {INDEX}", "give a safetensors checkpoint")
 
     def _series(self) -> list[str]:
         """The files of the one whole series NAME-00001-of-0000N that is there; none where there is no such series."""
@@ -215,7 +205,7 @@ class Checkpoint:
         numbers = [int(SERIES.fullmatch(shard)[2]) for shard in shards]  # type: ignore[index]
         if numbers != list(range(1, int(count) + 1)):
             there = f"{len(numbers)} of its {count[:9]} shards"
-            raise InputError("checkpoint", self.files.name, f"has no {INDEX}, and {there}", "download it again")
+            raise self.refusal(f"has no {INDEX}, and {there}", "download it again")
         return shards
 
     def _merged(self, shards: list[str]) -> dict[str, str]:
@@ -224,9 +214,7 @@ class Checkpoint:
         for shard in shards:
             for name in self._header(shard).tensors:
                 if name in found:
-                    raise InputError(
-                        "checkpoint",
-                        self.files.name,
+                    raise self.refusal(
                         f"has no {INDEX}, and tensor {shown(name, 120)} is in {found[name]} and in {shard}",
                         "download the checkpoint again",
                     )
@@ -240,24 +228,18 @@ class Checkpoint:
             return
         if ADAPTER in self._names:
             base = shown(self._object(ADAPTER).get("base_model_name_or_path"))
-            raise InputError(
-                "checkpoint",
-                self.files.name,
-                f"is a LoRA adapter of base {base}, not a model",
-                "give the base, or what merging the two gives",
+            raise self.refusal(
+                f"is a LoRA adapter of base {base}, not a model", "give the base, or what merging the two gives"
             )
         if gguf := [name for name in self._names if name.endswith(".gguf")]:
-            raise InputError(
-                "checkpoint",
-                self.files.name,
-                f"holds GGUF ({gguf[0]}), which is not read",
-                "give the safetensors checkpoint it was made from",
+            raise self.refusal(
+                f"holds GGUF ({gguf[0]}), which is not read", "give the safetensors checkpoint it was made from"
             )
 
     def _object(self, name: str) -> dict:  # type: ignore[type-arg]
         """A JSON file that holds an object."""
         if name not in self._names:
-            raise InputError("checkpoint", self.files.name, f"has no {name}", "give a Hugging Face checkpoint")
+            raise self.refusal(f"has no {name}", "give a Hugging Face checkpoint")
         try:
             if (size := self.files.size(name)) > MAX_JSON_BYTES:
                 raise InputError(

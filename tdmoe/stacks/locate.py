@@ -10,7 +10,7 @@ from tdmoe.checkpoint.layout import METHOD
 from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.checkpoint.safetensors_header import TensorEntry
 from tdmoe.problems import InputError
-from tdmoe.stacks.architecture import EXPERTS, Architecture, language_config
+from tdmoe.stacks.architecture import EXPERTS, Architecture, config_error, language_config
 from tdmoe.stacks.families import LAYER_PREFIXES, PROJECTIONS, Layout, Source
 from tdmoe.stacks.stack import WeightStack, parts
 
@@ -59,23 +59,11 @@ def check_layers(checkpoint: Checkpoint, arch: Architecture) -> None:
         found.setdefault(layer, set()).add(expert)
     for layer, experts in sorted(found.items()):
         if layer >= arch.depth + arch.extra_layers:
-            raise InputError(
-                "config.json",
-                why=f"num_hidden_layers is {arch.depth}, but layer {layer} holds experts too",
-                remedy=SAME_MODEL,
-            )
+            raise config_error(f"num_hidden_layers is {arch.depth}, but layer {layer} holds experts too", SAME_MODEL)
         if layer < arch.depth and layer not in arch.layers:
-            raise InputError(
-                "config.json",
-                why=f"layer {layer} should be dense, but the checkpoint holds experts for it",
-                remedy=SAME_MODEL,
-            )
+            raise config_error(f"layer {layer} should be dense, but the checkpoint holds experts for it", SAME_MODEL)
         if (most := max(experts)) >= arch.experts:
-            raise InputError(
-                "config.json",
-                why=f"{arch.experts} experts, but layer {layer} holds expert {most} too",
-                remedy=SAME_MODEL,
-            )
+            raise config_error(f"{arch.experts} experts, but layer {layer} holds expert {most} too", SAME_MODEL)
     for layer in arch.layers:
         if layer not in found:
             _layout(checkpoint, arch, layer)  # raises, naming what was looked for
@@ -120,9 +108,7 @@ def _entries(checkpoint: Checkpoint, arch: Architecture, template: str, source: 
     if missing and 0 < len(missing) < len(names):
         field = next((name for name in EXPERTS if name in language_config(checkpoint.config)), "its number")
         found = f"{len(names) - len(missing)} of {len(names)} experts found, config.json says {field} {arch.experts}"
-        raise InputError(
-            "checkpoint",
-            checkpoint.files.name,
+        raise checkpoint.refusal(
             f"tensor {missing[0]!r} is missing from the checkpoint: {found}",
             f"correct it if experts were pruned, otherwise {checkpoint.remedy()}",
         )
@@ -228,11 +214,8 @@ def _refuse_two(checkpoint: Checkpoint, arch: Architecture, *found: tuple[str, L
     ours, theirs = ({prefix + source.template for source in layout.values()} for prefix, layout in found)
     first, second = _first(checkpoint, arch, ours - theirs), _first(checkpoint, arch, theirs - ours)
     if first is not None and second is not None:
-        raise InputError(
-            "checkpoint",
-            checkpoint.files.name,
-            f"holds the experts of one layer twice, as {first!r} and as {second!r}",
-            "remove one of the two",
+        raise checkpoint.refusal(
+            f"holds the experts of one layer twice, as {first!r} and as {second!r}", "remove one of the two"
         )
 
 
@@ -265,9 +248,7 @@ def _fits(checkpoint: Checkpoint, arch: Architecture, prefix: str, layout: Layou
 def _refuse_layer(checkpoint: Checkpoint, arch: Architecture, layer: int, prefixes: list[str]) -> None:
     quantization = checkpoint.config.get("quantization_config")
     if isinstance(quantization, dict) and quantization.get("quant_method") == METHOD:
-        raise InputError(
-            "checkpoint", checkpoint.files.name, "is compressed already and holds factors", "give the original"
-        )
+        raise checkpoint.refusal("is compressed already and holds factors", "give the original")
     for name in checkpoint.names():
         if any(name.startswith(prefix) for prefix in prefixes) and ".experts." in name:
             for ending, kind in PACKED.items():
