@@ -26,7 +26,7 @@ from diag.runs.files import read_json, write_json
 from diag.runs.folder import Job, digest, overwritten
 from diag.runs.manifest import named
 from diag.runs.results import Row
-from tdmoe import forms, methods
+from tdmoe import methods
 from tdmoe.checkpoint.atomic import is_leftover, remove_leftovers
 from tdmoe.checkpoint.layout import shard_name
 from tdmoe.checkpoint.reader import CONFIG, INDEX, Checkpoint
@@ -169,7 +169,7 @@ def run(
     dense_bits = size(stack) * 8 * stored_dtype(stack).itemsize
     row = {
         **{"layer": stack.layer, "projection": stack.projection, "method": settings.method, "ratio": settings.ratio},
-        **{"ranks": "x".join(map(str, made.factored.ranks)), "parameters": forms.parameters(made.factored)},
+        **{"ranks": "x".join(map(str, made.factored.ranks)), "parameters": made.factored.parameters},
         **{"stored_bits": made.stored_bits, "weight_error": made.errors.weight},
         **{"functional_error": made.errors.functional, "functional_error_expert": made.errors.functional_expert},
         **{"operator_error": made.errors.operator, "operator_error_max": made.errors.operator_max},

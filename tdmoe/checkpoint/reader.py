@@ -66,7 +66,7 @@ class Checkpoint:
         return self._shard_of.keys()
 
     def refusal(self, why: str, remedy: str) -> InputError:
-        """What to raise where this checkpoint cannot be used."""
+        """The refusal of this checkpoint."""
         return InputError("checkpoint", self.files.name, why, remedy)
 
     def refuse_adapter(self) -> None:
