@@ -115,10 +115,10 @@ def subclass(**changed: Any) -> methods.Method:
         (lambda: First, "is no method; give an instance of a subclass"),
         (lambda: "first", "'first' is no method"),
         (lambda: subclass(NAME="tdmoe"), "NAME is 'tdmoe', which is a method of this package; give another"),
-        (lambda: subclass(NAME="a:b"), "NAME is 'a:b'; a lower-case word"),
-        (lambda: subclass(NAME=None), "NAME is None; a lower-case word"),
-        (lambda: subclass(OPTIONS=object), "OPTIONS of first is <class 'object'>; a dataclass .* is needed"),
-        (lambda: subclass(OPTIONS=FirstOptions()), "OPTIONS of first is FirstOptions.*; a dataclass"),
+        (lambda: subclass(NAME="a:b"), "NAME is 'a:b'; give a lower-case word"),
+        (lambda: subclass(NAME=None), "NAME is None; give a lower-case word"),
+        (lambda: subclass(OPTIONS=object), "OPTIONS is <class 'object'>; give a dataclass"),
+        (lambda: subclass(OPTIONS=FirstOptions()), "OPTIONS is FirstOptions.*; give a dataclass"),
     ],
 )
 def test_methods_that_cannot_be_registered(make: Callable[[], Any], message: str) -> None:
@@ -255,5 +255,5 @@ def test_what_another_version_of_a_method_made_is_not_used(tool: Callable[..., R
 def test_a_version_is_text_or_a_number() -> None:
     method = First()
     method.VERSION = [1]  # type: ignore
-    with pytest.raises(InputError, match=r"register: VERSION of first is \[1\]; a text or a whole number is needed"):
+    with pytest.raises(InputError, match=r"register: VERSION is \[1\]; give a text, a whole number"):
         methods.register(method)

@@ -39,30 +39,17 @@ def register(added: Method) -> None:
     What was made with that earlier one is used again unless its VERSION differs: give a changed method another one, or
     --fresh. InputError where the name is none for a spec, or a method of this package has it.
     """
-    if not isinstance(added, Method):
-        raise InputError(
-            "register", why=f"{added!r} is no method", remedy="give an instance of a subclass of tdmoe.methods.Method"
-        )
-    name, options = getattr(added, "NAME", None), added.OPTIONS
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise InputError(
-            "register", why=f"NAME is {name!r}", remedy="a lower-case word of letters, digits and _ is needed"
-        )
-    if name in NAMES:
-        raise InputError(
-            "register", why=f"NAME is {name!r}, which is a method of this package", remedy="give another one"
-        )
-    if not (isinstance(options, type) and is_dataclass(options)):
-        raise InputError(
-            "register", why=f"OPTIONS of {name} is {options!r}", remedy="a dataclass of what its spec may say is needed"
-        )
-    if not isinstance(added.VERSION, str | int | None):
-        raise InputError(
-            "register",
-            why=f"VERSION of {name} is {added.VERSION!r}",
-            remedy="a text or a whole number is needed, or none",
-        )
-    _REGISTERED[name] = added
+    name, options, version = (getattr(added, known, None) for known in ("NAME", "OPTIONS", "VERSION"))
+    for wrong, why, remedy in (
+        (not isinstance(added, Method), f"{added!r} is no method", "give an instance of a subclass of methods.Method"),
+        (not re.fullmatch("[a-z][a-z0-9_]*", str(name)), f"NAME is {name!r}", "give a lower-case word"),
+        (name in NAMES, f"NAME is {name!r}, which is a method of this package", "give another one"),
+        (not (isinstance(options, type) and is_dataclass(options)), f"OPTIONS is {options!r}", "give a dataclass"),
+        (not isinstance(version, str | int | None), f"VERSION is {version!r}", "give a text, a whole number or none"),
+    ):
+        if wrong:
+            raise InputError("register", None, why, remedy)
+    _REGISTERED[str(name)] = added
 
 
 def registered() -> tuple[str, ...]:

@@ -114,20 +114,13 @@ class TDMoE(Method):
             )
         none, inverse = options.whitening == "none", options.whitening_direction == "inverse"
         published, uniform = options.allocation != "exact", options.across != "global"
+        ranks = "says nothing where ranks are published ones"
         for wrong, what, why in (
             (none and inverse, "whitening_direction", "says nothing where whitening=none"),
             ((none or inverse) and options.damping != DAMPING, "damping", "is that of the correct metric only"),
-            (
-                published and options.objective != "functional",
-                "objective",
-                "says nothing where ranks are published ones",
-            ),
-            (published and options.alignment != ALIGNMENT, "alignment", "says nothing where ranks are published ones"),
-            (
-                published and options.across == "global",
-                "across=global",
-                "chooses ranks by their error, not published ones",
-            ),
+            (published and options.objective != "functional", "objective", ranks),
+            (published and options.alignment != ALIGNMENT, "alignment", ranks),
+            (published and not uniform, "across=global", "chooses ranks by their error, not published ones"),
             (uniform and options.weigh != "functional", "weigh", "says nothing unless across=global"),
         ):
             if wrong:
