@@ -79,7 +79,6 @@ class BasisWeights(Factored):
         return self.basis_NKI.shape[0], self.basis_NKI.shape[1]
 
     def spec(self) -> dict[str, Any]:
-        """Description from which BasisLinear is made."""
         bases, rank = self.ranks
         return {
             **{"kind": "bases", "bases": bases // self.groups, "rank": rank},
@@ -87,7 +86,6 @@ class BasisWeights(Factored):
         }
 
     def members(self, start: int, stop: int) -> Tensor:
-        """W^_BOI of experts start..stop-1."""
         count = len(self.left_EOK)
         made = [
             self.left_EOK[e] @ _mixed_of([e], self.mixing_EM, self.basis_NKI, self.activation, self.groups)[0]

@@ -27,11 +27,9 @@ class DenseWeights(Factored):
         return experts, outputs, inputs
 
     def spec(self) -> dict[str, Any]:
-        """Description from which DenseLinear is made."""
         return {"kind": "dense"}
 
     def members(self, start: int, stop: int) -> Tensor:
-        """W^_BOI of experts start..stop-1."""
         return self.weight_EOI[start:stop]
 
 

@@ -86,7 +86,6 @@ class IntegerWeights(Factored):
         return self
 
     def spec(self) -> dict[str, Any]:
-        """Description from which IntegerLinear is made."""
         rows = self.scale_EOJ.shape[1]
         return {"kind": "integers", "bits": self.bits, "group": self.group, "rows": rows, "inputs": self.inputs}
 

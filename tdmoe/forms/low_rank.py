@@ -34,11 +34,9 @@ class LowRankWeights(Factored):
         return (self.left_EOK.shape[2],)
 
     def spec(self) -> dict[str, Any]:
-        """Description from which LowRankLinear is made."""
         return {"kind": "low_rank", "rank": self.ranks[0], "base": self.base_OI is not None}
 
     def members(self, start: int, stop: int) -> Tensor:
-        """W^_BOI of experts start..stop-1."""
         with full_precision():
             W_BOI = self.left_EOK[start:stop] @ self.right_EKI[start:stop]
         return W_BOI if self.base_OI is None else self.base_OI + W_BOI

@@ -44,7 +44,6 @@ class TuckerWeights(Factored):
         return Ranks(*self.core_RPQ.shape)
 
     def spec(self) -> dict[str, Any]:
-        """Description from which TuckerLinear is made."""
         return {"kind": "tucker", "ranks": list(self.ranks)}
 
     def members(self, start: int, stop: int) -> Tensor:
