@@ -25,8 +25,9 @@ from tiny import (
 )
 
 from diag.cli import app as cli
-from diag.commands import running
 from diag.inputs import windows
+from reports import methods as names
+from tdmoe import methods
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -59,7 +60,7 @@ def disk_not_waited_for() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def methods_named() -> None:
     """As by the commands: tests draw pages without them too."""
-    running.name_methods()
+    names.name_methods(methods.described())
 
 
 @pytest.fixture(scope="module")

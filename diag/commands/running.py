@@ -116,8 +116,8 @@ class Pages:
         """Figures and page of a finished run, into its folder."""
         from reports.figures import figures_for
 
-        name_methods()
         run = folder.data(tables)
+        name_methods([run])
         figures = figures_for(run)
         page = _written(folder.path, [run], [figures])
         self._runs.append(run)
@@ -129,12 +129,14 @@ class Pages:
         return _written(out, self._runs, self._figures, missing) if self._runs else None
 
 
-def name_methods() -> None:
-    """Tell pages what methods are called."""
+def name_methods(runs: Iterable[Run]) -> None:
+    """Tell pages what methods are called, where runs have any: torch comes with their modules."""
     from reports import methods as names
-    from tdmoe import methods
 
-    names.name_methods(methods.described())
+    if any("method" in row for run in runs for rows in run["tables"].values() for row in rows[:1]):
+        from tdmoe import methods
+
+        names.name_methods(methods.described())
 
 
 def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
@@ -175,7 +177,7 @@ def write_report(found: Found, page: Path) -> None:
         if run["command"] not in SECTIONS:
             known = ", ".join(sorted(SECTIONS))
             raise InputError(f"{run['model']}: a run of '{run['command']}' has no page; there is one for: {known}")
-    name_methods()
+    name_methods(found.runs)
     try:
         text = render(found.runs, figures_of(found.runs), found.missing)
     except Exception as error:
