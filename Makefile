@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 # malloc limits: see tools/mini/train.py
 TRAIN_ENV := MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=200000000
 
-.PHONY: setup setup-dev demo test lint campaign bench gpu mini notebooks clean
+.PHONY: setup setup-dev demo test lint house golden campaign bench gpu mini notebooks clean
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
@@ -36,6 +36,14 @@ lint: setup-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+# How large the house is, and whether its rules hold
+house:
+	@$(PYTHON) -m tools.house
+
+# What every command wrote and said when it was recorded, against what it does now: two minutes; make golden RECORD=1
+golden: setup-dev
+	@PYTHONPATH=tests $(BIN)/python -m golden $(if $(RECORD),--record) $(if $(ONLY),--only $(ONLY))
 
 # Kill points, mutated files, wrong answers of a hub: ten minutes; make campaign SECONDS=60 SEED=1 JOBS=4 ONLY=kills
 campaign: setup-dev

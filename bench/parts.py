@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from diag.commands import running
+from diag.cli import running
 from diag.jobs.session import Request, Session
-from diag.probes.spectra import Settings
+from diag.probes.spectra.settings import Settings
 
 
 def seconds_of_parts(model: Path, folder: Path) -> dict[str, float]:
@@ -28,7 +28,7 @@ def seconds_of_parts(model: Path, folder: Path) -> dict[str, float]:
 
         return timed
 
-    from diag.probes import spectra as probe
+    from diag.probes.spectra import measure as probe
     from tdmoe.numerics import spectrum
 
     with ExitStack() as patches:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from diag.compression import compressed
 from diag.compression.calibrating import Settings as CalibrationSettings
 from diag.compression.factors import Recipe, Source
 from diag.declare import parse
 from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
+from diag.inputs.texts import check_texts
 from diag.models.open_model import OpenModel
 from tdmoe.problems import InputError
 
@@ -44,6 +46,12 @@ class AskedVariants(Asked):
     compressed: Sequence[Path] = ()
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     memory: int = MEMORY_BYTES
+
+    def check(self) -> None:
+        """InputError where a text or a checkpoint on disk is none, whatever the model is."""
+        check_texts(("calibration_text", self.calibration.text))
+        for path in self.compressed:
+            compressed.read(path)
 
     def layer_sets(self, available: Sequence[int]) -> list[list[int]]:
         """The sets of layers that are compressed, each holding the one before where they are a schedule's."""

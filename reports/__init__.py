@@ -1,5 +1,5 @@
 """What a run looks like: tables in, figures and one HTML page out.
 
-`reports.figures.figures_for(run)` draws, `reports.page.render(run, figures)` writes the page. A run is a plain
+`reports.plots.draw(plot, model)` draws, `reports.page.render(subjects)` writes the page. A run is a plain
 dict (see `reports.run`); nothing here reads files, weights or other packages of this project.
 """

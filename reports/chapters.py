@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from reports.drawing import Figure
-from reports.formats import display
+from reports.formats import counted, display
 from reports.run import Run
 from reports.sections import Block, Section
 
-Build = Callable[[Run, Sequence[Figure]], Section]
 Beside = Callable[[Sequence[Run]], Block | None]
 
 _MOST = 2  # settings named to tell runs of one command apart
@@ -36,7 +34,7 @@ class Chapter:
     def done(self) -> str:
         """How many of its jobs are."""
         done, jobs = sum(job["state"] == "done" for job in self.run["jobs"]), len(self.run["jobs"])
-        return f"All {jobs} jobs done" if done == jobs else f"{done} of {jobs} jobs done"
+        return f"All {counted(jobs, 'job')} done" if done == jobs > 1 else f"{done} of {counted(jobs, 'job')} done"
 
     @property
     def file(self) -> str:
@@ -88,24 +86,18 @@ def setting(value: object) -> str:
 
 def subjects(
     runs: Sequence[Run],
-    figures: Sequence[Sequence[Figure]],
-    sections: Mapping[str, Build],
+    sections: Sequence[Section],
+    order: Sequence[str],
     beside: Mapping[str, Beside] = MappingProxyType({}),
 ) -> list[Subject]:
-    """By model in the order given, and within a model in the order of `sections`.
+    """By model in the order given, and within a model in the `order` of commands; `sections[i]` is that of `runs[i]`.
 
-    `beside` makes of all runs of a model a block for the first section of a command. ValueError where a run's command
-    has no section.
+    `beside` makes of all runs of a model a block for the first section of a command.
     """
-    for run in runs:
-        if run["command"] not in sections:
-            known = ", ".join(sorted(sections))
-            raise ValueError(f"no page for command {run['command']!r}; there is one for: {known}")
-    order = list(sections)
     names, apart = prefixes(runs), _distinctions(runs)
     chapters = [
-        Chapter(place, run, sections[run["command"]](run, drawn), names[place], apart[place])
-        for place, (run, drawn) in enumerate(zip(runs, figures, strict=True))
+        Chapter(place, run, section, names[place], apart[place])
+        for place, (run, section) in enumerate(zip(runs, sections, strict=True))
     ]
     grouped: dict[tuple[str, str], list[Chapter]] = {}
     for chapter in chapters:

@@ -15,21 +15,19 @@ from io import BytesIO
 from typing import Any, cast
 
 import matplotlib
-import seaborn
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import FuncFormatter
 
 from reports.formats import visible
+from reports.theme import GREY, INK, LOOKS, PALETTE
 
 FONT = "DejaVu Sans"  # ships with matplotlib, hence the same outlines everywhere
+__all__ = ["COLOURS", "INK", "NULL_GREY", "WIDTH", "Figure", "canvas", "label", "style", "svg"]
+
+NULL_GREY, COLOURS = GREY, PALETTE
 WIDTH = 4.4  # inches; narrow, so that 9 pt stays legible when a phone shows the figure 330 px wide
-INK = "#222222"
-NULL_GREY = "#7a7a7a"
-COLOURS: tuple[str, ...] = tuple(seaborn.color_palette("colorblind").as_hex())
-_PALETTE = {"gate": COLOURS[0], "up": COLOURS[1], "down": COLOURS[2]}
-_MARKERS = {"gate": "o", "up": "s", "down": "^"}
 
 _PATH = re.compile(rb' d="[^"]*"')
 _NUMBER = re.compile(rb"-?[0-9]+\.[0-9]+")
@@ -66,6 +64,8 @@ class Figure:
     alt: str
     caption: str
     svg: bytes
+    view: str = ""  # the table that stands below it
+    tile: bool = False  # one of many of a kind
 
 
 @contextmanager
@@ -110,12 +110,12 @@ def label(text: str, limit: int = 48) -> str:
 
 def colour(projection: str) -> str:
     """The colour of a projection, from a palette that colour-blind readers can tell apart."""
-    return _PALETTE.get(projection, COLOURS[4])
+    return LOOKS[projection].colour if projection in LOOKS else PALETTE[4]
 
 
 def marker(projection: str) -> str:
     """The marker of a projection, so that colour is never the only difference."""
-    return _MARKERS.get(projection, "D")
+    return LOOKS[projection].shape if projection in LOOKS else "D"
 
 
 def plain_numbers() -> FuncFormatter:

@@ -8,6 +8,9 @@ be shared without telling where it was made.
 import math
 import re
 import unicodedata
+from dataclasses import dataclass
+
+from reports.theme import title
 
 EMPTY = "—"
 _MINUS = "−"
@@ -49,6 +52,86 @@ def percent(value: float | None, places: int = 1) -> str:
 def integer(value: float | None) -> str:
     """A count, without decimals."""
     return fixed(value, 0)
+
+
+def counted(count: int, what: str) -> str:
+    """`1 window`, `1,024 windows`."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
+@dataclass(frozen=True)
+class Form:
+    """How numbers of a kind are written: decimals, or significant digits; times `factor`, with `unit` behind."""
+
+    places: int | None = None
+    digits: int = 3
+    factor: float = 1.0
+    unit: str = ""
+    signed: bool = False
+
+
+FORMS = {
+    "": Form(),
+    "integer": Form(places=0),
+    "dimension": Form(places=1),  # effective ranks
+    "factor": Form(places=2),  # so many times another
+    "exponent": Form(places=3),
+    "error": Form(places=3),
+    "loss": Form(places=3),
+    "change": Form(places=3, signed=True),
+    "percent": Form(places=1, factor=100.0, unit="\N{NO-BREAK SPACE}%"),
+    "angle": Form(places=1, unit="°"),
+    "perplexity": Form(digits=4),
+    "norm": Form(digits=4),
+    "rough": Form(digits=2),
+}
+_MOST_PLACES = 4
+
+
+def places_of(error: float | None) -> int:
+    """Decimals that show two digits of an error."""
+    return 3 if not error or error <= 0 else min(_MOST_PLACES, max(0, 1 - math.floor(math.log10(error))))
+
+
+def words(value: object, form: str = "text") -> str:
+    """Text as people read it: a method by its name (`method`), other words without underscores."""
+    if value is None or value == "":
+        return EMPTY
+    return title(str(value)) if form == "method" else str(value).replace("_", " ")
+
+
+def measured(
+    value: object,
+    form: str = "",
+    *,
+    error: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    baseline: float | None = None,
+) -> str:
+    """A value of any table or claim as text; an absent one is a dash.
+
+    With its standard error `0.266 ± 0.012`, with its interval `0.266 (0.210 to 0.322)`: all to two digits of the error
+    or of half the interval, at most four decimals. With that of a baseline `0.152 (0.025)`.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return words(value, form)
+    how = FORMS.get(form, FORMS[""])
+    reach = error if error is not None else None if low is None or high is None else (high - low) / 2
+    places = how.places if reach is None or not reach > 0 else places_of(how.factor * reach)
+
+    def text(number: float | None, *, signed: bool = how.signed) -> str:
+        if number is None or places is None:
+            return significant(number, how.digits)
+        return fixed(how.factor * number, places, signed=signed and round(how.factor * number, places) != 0)
+
+    said = text(value)
+    if error is not None:
+        said += f" ± {text(error, signed=False)}"
+    said += how.unit if said != EMPTY else ""
+    if error is None and low is not None and high is not None:
+        said += f" ({text(low)} to {text(high)})"
+    return said if baseline is None else f"{said} ({text(baseline)}{how.unit})"
 
 
 def size(count: int | None) -> str:

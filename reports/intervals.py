@@ -8,9 +8,8 @@ losses paired with each other, that is taken (`reports.verdict.losses.difference
 """
 
 from dataclasses import dataclass
-from math import floor, log10
 
-from reports.formats import fixed, percent, significant
+from reports.formats import fixed, percent, places_of, significant
 
 Z = 1.96  # of a normal distribution's central 95 %
 _MOST_PLACES = 4
@@ -77,11 +76,6 @@ class Estimate:
         if self.low is None or self.high is None or self.high <= self.low:
             return 3 if abs(self.value) >= _SMALL else _MOST_PLACES
         return places_of((self.high - self.low) / 2)
-
-
-def places_of(error: float | None) -> int:
-    """Decimals that show two digits of an error."""
-    return 3 if not error or error <= 0 else min(_MOST_PLACES, max(0, 1 - floor(log10(error))))
 
 
 def of(value: float, stderr: float | None) -> Estimate:

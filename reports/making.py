@@ -15,11 +15,12 @@ MEMORY_OF = {False: "of the process", True: "of the GPU, as torch allocated it"}
 
 @dataclass(frozen=True)
 class Method:
-    """What explains how a command measures: a template, under its title."""
+    """What explains how a command measures: HTML, under its title."""
 
     anchor: str
     title: str
-    template: str
+    text: str
+    columns: Sequence[Table] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ class Making:
         found: dict[str, Method] = {}
         for chapter in self.chapters:
             section = chapter.section
-            found.setdefault(section.method, Method(f"method-{chapter.run['command']}", section.title, section.method))
+            anchor = f"method-{chapter.run['command']}"
+            found.setdefault(section.method, Method(anchor, section.title, section.method, section.columns))
         return list(found.values())
 
     def settings(self, chapter: Chapter) -> Table:

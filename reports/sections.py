@@ -13,7 +13,7 @@ class Block:
 
     anchor: str
     title: str
-    table: Table
+    table: Table | None
     text: str = ""
     figure: Figure | None = None
     folded: bool = False
@@ -21,7 +21,8 @@ class Block:
 
 @dataclass(frozen=True)
 class Section:
-    """Everything that one command says; `method` names the template that explains how it was measured.
+    """Everything that one command says; `method` is HTML that explains how it was measured,
+    `columns` what the columns of its files mean.
 
     `wide` blocks take the full width, one below the other; `tiles` are many of a kind and flow into columns, with a
     list of links above them.
@@ -34,6 +35,8 @@ class Section:
     tiles_title: str
     tiles: Sequence[Block]
     method: str
+    question: str = ""
+    columns: Sequence[Table] = ()
 
 
 @dataclass(frozen=True)

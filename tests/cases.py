@@ -166,7 +166,7 @@ HEADS = (
 )
 TWICE = r"holds the experts of one layer twice, as 'model\.layers\.2\.mlp\.experts\.0\.\w+_proj\.weight' and as 'model"
 ADAPTER = r"pico: holds a LoRA adapter \(adapter_config\.json\); merge it, or give the folder without it"
-NAN = rf"{re.escape(EXPERT.format(3, 'up'))}: 1 weights of expert 3 are NaN or infinite; download"
+NAN = rf"{re.escape(EXPERT.format(3, 'up'))}: 1 weight of expert 3 is NaN or infinite; download.*--layers"
 STALE = (
     r"experts\.5\.\w+_proj\.weight' is missing from the checkpoint: 5 of 7 experts found, config\.json says \w+ 7; c"
 )
@@ -187,6 +187,11 @@ CASES = (
     Case("nan_dense", nan(QUERY), (CALIBRATE, QUALITY), 1, rf"{re.escape(QUERY)}: holds weights that are NaN or"),
     Case("adapter_beside", adapter, (*RUN, ROUNDED), 2, ADAPTER),
     Case("adapter_left_out", adapter, (SPECTRA, MODELS), 0, r"adapter_config\.json: a LoRA adapter .* is left out"),
+    Case("adapter_told", adapter, (MODELS,), 0, r"a LoRA adapter .* left out, what runs the model refuses it$"),
+    Case("dense_unchecked", drop(re.escape(QUERY)), (MODELS,), 0, r"supported  .*yes\n.*not checked .*the experts'"),
+    Case(
+        "huge_window", config(max_position_embeddings=10**25), (CALIBRATE,), 2, r"embeddings is '10+', the limit is 1"
+    ),
     Case("two_layouts", tensors(twice), (*ONE, QUALITY), 2, TWICE),
     Case("without_index", lambda f: (f / INDEX).unlink(), (*ONE, ROUNDED, MODELS), 0, rf"has no {INDEX}: the headers"),
     Case("snapshot", snapshot, (MODELS, SPECTRA), 0, r"^Qwen3-30B-A3B"),

@@ -10,7 +10,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-IMPORTED = ("torch", "seaborn", "powerlaw", "diag.cli.app", "diag.jobs.session", "diag.probes.spectra", "reports.page")
+IMPORTED = (
+    "torch",
+    "seaborn",
+    "powerlaw",
+    "diag.cli.app",
+    "diag.jobs.session",
+    "diag.probes.spectra.measure",
+    "reports.page",
+)
 
 if forks := "forkserver" in multiprocessing.get_all_start_methods():
     server = multiprocessing.get_context("forkserver")

@@ -18,17 +18,15 @@ from safetensors.numpy import load_file
 from test_superweights import TEXT, write_tokenizer
 from tiny import single_thread
 
-import reports.page
 from diag.cli import app as cli
-from diag.cli.executing import make_factors
 from diag.compression.calibrating import Settings
+from diag.compression.execution import make_factors
 from diag.compression.factors import Recipe, Source
 from diag.models.open_model import OpenModel
-from diag.probes.attribution import TABLES as COLUMNS_OF
 from diag.probes.attribution import run as attribution_run
 from diag.probes.attribution import walking
+from diag.probes.attribution.columns import TABLES as COLUMNS_OF
 from diag.runs import partial
-from reports.sections import Section
 from tdmoe.methods.mobe import MoBE
 from tdmoe.problems import WeightError
 
@@ -42,12 +40,9 @@ Rows = list[dict[str, str]]
 
 @pytest.fixture(scope="module", autouse=True)
 def page() -> Iterator[None]:
-    """One thread, short fits; and a bare section where the page has none of its own."""
-    bare = Section("", [], None, [], "", [], "drift_method.html.j2")
+    """One thread, short fits."""
     with pytest.MonkeyPatch.context() as patch, single_thread():
         patch.setattr("tdmoe.mobe.fit.STEPS", 12)
-        if "attribution" not in reports.page.SECTIONS:
-            patch.setitem(reports.page.SECTIONS, "attribution", lambda run, figures: bare)
         yield
 
 

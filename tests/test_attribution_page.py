@@ -28,14 +28,13 @@ from matplotlib.text import Text
 from test_figures import HOSTILE
 from test_page import Outline, words
 
+from diag.pages import figures_for, render
 from reports.attribution import ladder_figures, modes, scatter, shares
 from reports.attribution.answer import answer
 from reports.attribution.ladder_figures import ladder_figure, meeting_figure
 from reports.attribution.ladders import Attribution, attribution, with_error
 from reports.attribution.waterfall import chain
 from reports.drawing import Figure, style
-from reports.figures import figures_for
-from reports.page import render
 
 Row = dict[str, Any]
 NAMES = ["ladder", "mobe", "shapley", "floor", "predictors", "errors"]

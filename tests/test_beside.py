@@ -10,7 +10,7 @@ from test_page import Outline, words
 from test_verdict_blocks import told
 from verdict_runs import PUBLISHED, step
 
-from reports.page import render
+from diag.pages import render
 from reports.sections import Block
 from reports.verdict import BESIDE
 

@@ -15,8 +15,7 @@ from test_drift_page import a_run
 from test_figures import HOSTILE, fail, synthetic_run
 from test_quality_page import ratios, run_of, text_row
 
-from reports.figures import figures_of
-from reports.page import render
+from diag.pages import figures_of, render
 
 MODEL = "<script>document.title='owned'</script>\"'><img src=x onerror=y> $x^$ & 模型"
 LOSSES = {"a": 2.5, "b": 1.9, "c": None, "d": 10.0, "e": 2.05}  # nats of methods; the dense model has 2

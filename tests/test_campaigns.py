@@ -86,7 +86,7 @@ diag.runs.results.read = lambda run, key, columns=None: json.loads(diag.runs.res
     ),
     "hubs": Slice(
         "0,77",
-        "\nimport diag.models.remote\ndiag.remote._check = lambda *_: None  # whatever came is what was asked for",
+        "\nimport diag.models.remote as remote\nremote._check = lambda *_: None  # whatever came is what was asked for",
         "77",
         "silent wrong number",
     ),

@@ -20,8 +20,8 @@ from test_superweights import TEXT, write_tokenizer
 from tiny import plain_checkpoint, read_json, read_tensors, single_thread, whole, write_checkpoint
 from zoo import FAMILIES, build, save
 
-from diag.compare import toml
 from diag.compression.calibrating import Calibration
+from diag.experiment import toml
 from diag.models.model import resolve
 from diag.models.transformer import load_model
 from tdmoe.methods.mobe import MoBE
@@ -81,6 +81,8 @@ def test_inputs_that_went_wrong(case: Case, pico: Path, tool: Tool) -> None:
         assert result.code == case.code, (command, result)
         assert re.search(case.said, f"{result.out}\n{result.err}\n{notes_of(Path('out'))}", re.MULTILINE), result
         assert "\x1b" not in result.out + result.err and "\u202e" not in result.out + result.err
+        reasons = re.findall(r"^failed: \S+(?: and \d+ more)?: (.*)", result.err, re.MULTILINE)
+        assert len(set(reasons)) == len(reasons), "each is told once"
         if case.code == 2:
             assert result.err.count("\n") == (result.err != "") and len(result.err) < 340
             assert set(Path.cwd().iterdir()) == before, "before any work"
@@ -113,7 +115,7 @@ def test_out_of_memory_fails_the_jobs(
     monkeypatch.setattr(Calibration, "load", load)
     result = tool("calibrate", "--model", pico, *CALIBRATE[1:])
     assert result.code == 1 and re.search(
-        r"failed: calibrate-L000-experts: out of memory \(.*\); give less", result.err
+        r"failed: calibrate-L000-experts and 1 more: out of memory \(.*\); give less", result.err
     )
 
 

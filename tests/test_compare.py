@@ -10,6 +10,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,10 +22,10 @@ from test_superweights import TEXT, write_tokenizer
 from tiny import single_thread
 
 from diag.cli import app as cli
-from diag.compare import presets, toml
-from diag.compare.experiment import Drift, Experiment, Quality, commands
 from diag.compression import compressing
 from diag.compression.calibrating import Calibration
+from diag.experiment import presets, toml
+from diag.experiment.experiment import Experiment, parts
 from diag.jobs.engine import Inline
 from diag.probes.drift.run import Drift as DriftPlan
 from diag.runs.tables import union
@@ -106,12 +107,12 @@ def test_a_written_experiment_is_read_as_the_same(name: str) -> None:
     text = toml.written(experiment)
     assert toml.filled(Experiment(), tomllib.loads(text), Path("x.toml")) == experiment
     said = tomllib.loads(text)
-    asked = [command for command in commands() if getattr(experiment, command)]
-    assert asked and all(said[command] for command in asked) and set(said["quality"][0]) == set(vars(Quality()))
+    assert experiment.parts and all(said[name] for name in experiment.parts)
+    assert set(said["spectra"][0]) == {"fit_range", "jackknife"}
 
 
 def test_odd_text_survives_a_file() -> None:
-    experiment = Experiment(model='a "b"\\c\n\x7fé', quality=(Quality(texts=("x'y", "")),))
+    experiment = Experiment(model='a "b"\\c\n\x7fé', parts=parts(quality={"texts": ("x'y", "z")}))
     assert toml.filled(Experiment(), tomllib.loads(toml.written(experiment)), Path("x.toml")) == experiment
 
 
@@ -121,17 +122,18 @@ def test_a_table_changes_the_run_of_a_preset_and_a_list_takes_its_place() -> Non
         'preset = "quick"\ndrift = []\n[quality]\nwindows = 5\n[[spectra]]\n[[spectra]]\njackknife = 2'
     )
     found = toml.filled(base, said, Path("x.toml"))
-    assert found.quality[0].windows == 5 and found.quality[0].texts == base.quality[0].texts
-    assert found.drift == () and [run.jackknife for run in found.spectra] == [0, 2]
+    ours, theirs = (vars(each.parts["quality"][0]) for each in (found, base))
+    assert ours == theirs | {"windows": 5}
+    assert "drift" not in found.parts and [vars(run)["jackknife"] for run in found.parts["spectra"]] == [0, 2]
     assert found.methods == base.methods
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("metods = []", "has no entry metods; known are preset, model, .*methods.*; methods is meant"),
-        ("[quality]\nwindow_size = 4", "has no entry quality.window_size; known are texts, windows, .*"),
-        ("[[drift]]\n[[drift]]\nx = 1", r"has no entry drift\[1\].x; known are text, .*"),
+        ("metods = []", "has no entry metods; known are preset, .*model, .*methods.*; methods is meant"),
+        ("[quality]\nwindow_size = 4", "has no entry quality.window_size; known are .*texts, windows, .*"),
+        ("[[drift]]\n[[drift]]\nx = 1", r"has no entry drift\[1\].x; known are .*text, .*"),
         ("ratios = 0.4", "ratios is 0.4, a list, each of it a number, is needed"),
         ('ratios = [0.4, "a"]', r"ratios\[1\] is 'a', a number is needed"),
         ("seed = 1.0", "seed is 1.0, a whole number is needed"),
@@ -152,7 +154,7 @@ def test_the_paper_preset_follows_its_protocol() -> None:
     """Appendices B.1 and C.1: half of the layers, windows of 4096 or all positions, blank lines, five tasks."""
     paper = presets.preset("paper", presets.About(layers=48, positions=40_960))
     assert paper.schedule == "middle-out:24" and paper.ratios == (0.2, 0.4) and paper.projections == "gate,up"
-    wikitext, c4 = paper.quality
+    wikitext, c4 = (SimpleNamespace(**vars(each)) for each in paper.parts["quality"])
     assert (wikitext.texts, wikitext.join, wikitext.window, wikitext.windows) == (
         ("wikitext2",),
         "blank-lines",
@@ -160,8 +162,9 @@ def test_the_paper_preset_follows_its_protocol() -> None:
         0,
     )
     assert (c4.texts, c4.window, len(c4.tasks)) == (("c4-eval",), 4096, 5)
-    assert paper.drift == (Drift(tokens=102_400, window=1024, scope="all", dtype="auto"),)
-    assert presets.preset("paper", ABOUT).quality[0].window == 512
+    drift = {"tokens": 102_400, "window": 1024, "scope": "all", "dtype": "auto"}
+    assert paper.parts["drift"] == parts(drift=drift)["drift"]
+    assert vars(presets.preset("paper", ABOUT).parts["quality"][0])["window"] == 512
 
 
 # runs
@@ -283,7 +286,7 @@ def test_bad_input_is_found_before_anything_runs(
     ("text", "message"),
     [
         ("", "compare: which model\\? give --model, or a --config that says model"),
-        ('model = "pico"', "--config bad.toml: compare: no command runs; give a preset, or a table of spectra, .*"),
+        ('model = "pico"', "--config bad.toml: compare: nothing runs; give a preset, or a table of spectra, .*"),
         (
             'model = "pico"\npreset = "quack"',
             "--config bad.toml: preset quack: is none of quick, paper, full; give one of these",

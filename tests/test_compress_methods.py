@@ -13,6 +13,7 @@ import pytest
 import torch
 from compressed import MINI, fill_any, load_mini
 from damage import Result, refuses
+from planted import open_planted
 from safetensors import safe_open
 from safetensors.numpy import load_file as load_arrays
 from tiny import read_json, read_tensors
@@ -22,7 +23,9 @@ from tdmoe import methods
 from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.compression import assemble
 from tdmoe.compression.compress import compress_stack, write_stack
+from tdmoe.forms.tucker import TuckerWeights
 from tdmoe.methods import Allotment, StackStatistics
+from tdmoe.problems import WeightError
 from tdmoe.stacks.architecture import architecture
 from tdmoe.stacks.blocks import BlockReader
 from tdmoe.stacks.families import PROJECTIONS
@@ -128,6 +131,16 @@ def of_every_kind(inputs: int, experts: int) -> StackStatistics:
     x = torch.randn(60, inputs, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
     C_II, count_E = x.T @ x / 60, torch.arange(1.0, experts + 1)
     return StackStatistics(C_II, lambda e: C_II, None, count_E, count_E)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_factors_that_overflow_are_not_written(value: float, tmp_path: Path) -> None:
+    core = torch.ones(3, 5, 7, dtype=torch.bfloat16)
+    core[1, 4, 2] = value
+    stack = open_planted(tmp_path / "dense", torch.ones(3, 5, 7))
+    with pytest.raises(WeightError, match=r"gate\.core: overflows torch.bfloat16"):
+        write_stack(tmp_path / "to", stack, TuckerWeights(core))
+    assert not (tmp_path / "to").exists()
 
 
 @pytest.mark.parametrize(("name", "layout"), [(n, x) for n, x in CHECKPOINTS if n != "llama4"])

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from test_figures import HOSTILE
 
+from diag.pages import figures_for, render
 from reports.drift.variants import accumulations, largest, layers_of, variants
-from reports.figures import drift_figures, figures_for
-from reports.page import render
 
 ALONE = {0: 3.0, 2: 4.0}  # angles after layer 2 of layers compressed alone
 
@@ -68,7 +67,7 @@ def test_the_largest_set_stands_for_a_method_and_growing_sets_are_drawn() -> Non
     cast = [row("all", "", layer, 0.1, method="cast:dtype=bfloat16", ratio=None, bits_saved=None) for layer in range(3)]
     run = a_run(5.0, *small, *cast)
     assert [v.layers for v in largest(variants(run))] == ["0,2", ""]
-    names = [figure.name for figure in drift_figures(run)]
+    names = [figure.name for figure in figures_for(run)]
     assert names == ["drift-depth", "drift-routing", "drift-accumulated", "drift-sets"]
     page = render([run], [figures_for(run)])
     assert "TD-MoE at 0.4 from 3.00 ± 0.01° with 1 layer to 5.00 ± 0.01° with 2" in page

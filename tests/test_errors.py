@@ -14,7 +14,8 @@ from torch import Tensor
 
 import tdmoe.stacks.blocks
 from tdmoe import methods
-from tdmoe.compression.compress import affordable
+from tdmoe.compression.compress import affordable, compress_stack
+from tdmoe.methods import Allotment, StackStatistics
 from tdmoe.numerics.errors import stack_errors
 from tdmoe.numerics.operator_norm import SMALL, norms_of_matrices
 from tdmoe.stacks.blocks import BlockReader
@@ -63,6 +64,20 @@ def test_all_errors_are_those_of_the_dense_formulas(
     ratios = torch.linalg.matrix_norm(E, 2) / torch.linalg.matrix_norm(W64, 2)
     assert found.operator == pytest.approx(float(ratios.mean()), rel=1e-6)
     assert found.operator_max == pytest.approx(float(ratios.max()), rel=1e-6)
+
+
+@pytest.mark.parametrize("damping", [0.0, 1e-3, 30.0])
+def test_the_functional_error_of_factors_is_that_of_what_is_stored(tmp_path: Path, damping: float) -> None:
+    """The norm of the stack comes from its whitening, be it mostly damping or not; inputs are far from isotropic."""
+    scale_I = 10.0 ** -torch.arange(SHAPE[2]).double()
+    W, C = draw(*SHAPE, seed=11), scale_I[:, None] * moment(12) * scale_I
+    reader = BlockReader(open_planted(tmp_path, W), 10**9)
+    method, options = methods.parse(f"tdmoe:alignment=1,damping={damping}")
+    made = compress_stack(reader, method, options, Allotment(0.3), StackStatistics(C), device="cpu")
+    assert getattr(made.factored, "norm_W", None) is None, "told of the stack, not of what is stored"
+    E, W64 = W.double() - made.factored.to(torch.float64).members(0, SHAPE[0]), W.double()
+    lost, whole = (float(torch.einsum("eoi,ij,eoj->", X, C, X)) for X in (E, W64))
+    assert made.errors.functional == pytest.approx((lost / whole) ** 0.5, rel=1e-5)
 
 
 def test_nothing_lost_is_no_error_and_nothing_kept_is_all_of_it(tmp_path: Path) -> None:

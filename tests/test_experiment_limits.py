@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +16,9 @@ from damage import REMEDY, Result
 from test_superweights import TEXT, write_tokenizer
 from tiny import single_thread
 
-from diag.compare.experiment import Calibration, Experiment, commands
+from diag.declare.probe import probes
+from diag.declare.setting import declared
+from diag.experiment.experiment import Calibration, Experiment
 
 WHOLE = "[[quality]]\ntexts = ['b.txt']\nwindow = 32\n"  # a part for what belongs to the whole experiment
 SMALL = {
@@ -76,7 +77,7 @@ BAD: dict[str, dict[str, list[Any]]] = {
         "draws": [0, -4],
     },
     "quality": {
-        "texts": [[], ["nowhere.txt"], ["b.txt", "b.txt"]],
+        "texts": [[], ["nowhere.txt"]],
         "windows": [-1],
         "window": [-1, 65],
         "stride": [-1, 33],
@@ -180,17 +181,17 @@ def test_what_no_flag_takes_no_file_says(
 
 
 def test_every_key_is_tried() -> None:
-    kinds = {"": Experiment, "calibration": Calibration, **commands()}
-    known = {name: [f.name for f in fields(kind) if f.name not in kinds] for name, kind in kinds.items()}
-    assert {name: list(keys) for name, keys in BAD.items()} == known
-    assert all(is_dataclass(kind) for kind in kinds.values())
+    kinds = {"": Experiment, "calibration": Calibration, **{name: probe.settings for name, probe in probes().items()}}
+    settings = {name: declared(kind) for name, kind in kinds.items()}
+    known = {name: {n for n, each in found.items() if not each.declared.shared} for name, found in settings.items()}
+    assert {name: set(keys) for name, keys in BAD.items()} == known
 
 
 FLAGS = [
     (table, key, values[0])
     for table, keys in BAD.items()
     for key, values in keys.items()
-    if table in commands() and type(values[0]) in (int, float) and key not in ("per_expert", "apart")
+    if table in probes() and type(values[0]) in (int, float) and key not in ("per_expert", "apart")
 ]
 
 

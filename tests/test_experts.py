@@ -18,9 +18,8 @@ from test_expert_mode import draw, prototypes
 from test_figures import HOSTILE
 from test_page import Outline, words
 
-from diag.probes import experts as probe
-from reports.figures import experts_figures
-from reports.page import render
+from diag.pages import figures_for, render
+from diag.probes.experts import measure as probe
 
 Tool = Callable[..., Result]
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -72,7 +71,7 @@ def test_mini_end_to_end(tool: Tool, statistics: Path, tmp_path: Path) -> None:
     said = words((out / "report.html").read_text(encoding="utf-8"))
     assert "On this model, with 20 % of the parameters removed, the expert mode is" in said
     again = tool("experts", "--model", "mini", "--statistics", statistics, *QUICK[:-1], "--out", out)
-    assert "1 of 1 jobs are done already" in again.err
+    assert "1 of 1 job is done already" in again.err
 
 
 def test_without_statistics_nothing_is_called_functional(tool: Tool, tmp_path: Path) -> None:
@@ -162,9 +161,9 @@ def test_weights_that_are_no_numbers_fail_their_job_alone(tool: Tool, tmp_path: 
     model, out = write_stack(tmp_path / "model", W_EOI), tmp_path / "out"
     result = tool("experts", "--model", model, "--projections", "gate", "--quiet", "--out", out)
     assert result.code == 1
-    assert "experts.3.gate_proj.weight: 1 weights of expert 3 are NaN or infinite" in result.err
+    assert "experts.3.gate_proj.weight: 1 weight of expert 3 is NaN or infinite" in result.err
     assert table(out, "experts")[0]["status"] == "failed"
-    assert "1 of 1 jobs did not finish" in words((out / "report.html").read_text(encoding="utf-8"))
+    assert "1 of 1 job did not finish" in words((out / "report.html").read_text(encoding="utf-8"))
 
 
 def test_streamed_weights_give_the_same_rows(tool: Tool, tmp_path: Path) -> None:
@@ -199,7 +198,7 @@ def run_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     jobs, arrays = [], {}
     for projection in ("gate", "up", "down"):
         stack = open_stack(checkpoint, architecture(checkpoint.config), 0, projection)
-        settings = probe.Settings(jackknife=3, draws=2)
+        settings = probe.Settings(jackknife=3, draws=2).by_itself().settled(10**9)
         rows, found = probe.run(stack, settings, device="cpu", seed=1, model="planted")
         for name in tables:
             tables[name] += rows[name]
@@ -214,18 +213,18 @@ def run_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_figures_are_the_same_bytes_again_and_described(run_data: dict[str, Any]) -> None:
-    figures = experts_figures(run_data)
+    figures = figures_for(run_data)
     assert [figure.name for figure in figures] == ["experts-depth", "experts-L000", "similarity-L000"]
     shuffled = run_data | {"jobs": run_data["jobs"][::-1]}
     shuffled["tables"] = {name: list(rows) for name, rows in run_data["tables"].items()}
-    assert experts_figures(shuffled) == figures
+    assert figures_for(shuffled) == figures
     assert all(len(figure.alt) > 60 and len(figure.caption) > 60 for figure in figures)
     page = Outline(render([run_data], [figures]))
     assert len(page.all("img")) == 3
 
 
 def test_the_page_says_what_the_rows_say(run_data: dict[str, Any]) -> None:
-    said = words(render([run_data], [experts_figures(run_data)]))
+    said = words(render([run_data], [figures_for(run_data)]))
     rows = [row for row in run_data["tables"]["binding"] if row["ratio"] == 0.4]
     assert f"in {sum(row['binding'] == 'yes' for row in rows)} of 3 stacks" in said
     share = float(np.median([row["price_share"] for row in rows]))
@@ -262,7 +261,7 @@ def test_a_run_with_a_failed_job_says_so_and_hostile_names_stay_text(run_data: d
         "model": HOSTILE,
         "jobs": [*run_data["jobs"], {"key": "experts-L001-up", "state": "failed", "message": "x"}],
     }
-    page = render([run], [experts_figures(run)])
+    page = render([run], [figures_for(run)])
     outline = Outline(page)
     assert not {tag for tag, _ in outline.tags} & {"b", "svg"} and len(outline.all("script")) == 1
     assert "3 of 4 expert stacks" in words(page) and "The run is incomplete" in words(page)
@@ -272,5 +271,5 @@ def test_a_run_with_a_failed_job_says_so_and_hostile_names_stay_text(run_data: d
 def test_a_run_of_which_nothing_was_measured_has_a_page(run_data: dict[str, Any]) -> None:
     jobs = [job | {"state": "failed", "message": "no"} for job in run_data["jobs"]]
     empty = run_data | {"jobs": jobs, "tables": {name: [] for name in probe.TABLES}, "arrays": {}}
-    assert experts_figures(empty) == []
+    assert figures_for(empty) == []
     assert "this run answers nothing yet" in words(render([empty], [[]]))

@@ -17,8 +17,8 @@ from zoo import CHECKPOINTS, EXPERTS, FAMILIES, HIDDEN, LAYERS, build, experts_o
 import tdmoe.numerics.gram
 import tdmoe.numerics.spectrum
 import tdmoe.stacks.blocks
+from diag import pages
 from diag.cli import app as cli
-from reports.figures import FIGURES
 from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.numerics.gram import MODES, mode_grams
 from tdmoe.numerics.spectrum import mode_spectra, singular_values
@@ -425,7 +425,7 @@ def test_both_layouts_give_the_same_table_byte_for_byte(
 ) -> None:
     assert (saved(name, "fused") / INDEX).is_file() and (saved(name, "original") / INDEX).is_file()
     first = run_spectra(monkeypatch, saved(name, "original"), tmp_path / "a")
-    monkeypatch.setitem(FIGURES, "spectra", lambda run: [])  # the same rows, drawn again, would show nothing new
+    monkeypatch.setattr(pages, "figures_for", lambda run: [])  # the same rows, drawn again, would show nothing new
     second = run_spectra(monkeypatch, saved(name, "fused"), tmp_path / "b")
     assert first == second
     rows = first.decode().splitlines()[1:]

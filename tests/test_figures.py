@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from reports.figures import figures_for, spectra_figures
+from diag.pages import figures_for
 from reports.formats import fixed, percent, significant, visible, without_folders
 
 SHAPES = {"gate": (6, 20, 32), "up": (6, 20, 32), "down": (6, 32, 20)}
@@ -95,20 +95,20 @@ def fail(run: dict[str, Any], key: str, message: str, state: str = "failed") -> 
 
 
 def test_rendering_twice_gives_the_same_bytes_whatever_the_users_settings() -> None:
-    first = spectra_figures(synthetic_run())
+    first = figures_for(synthetic_run())
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "svg.fonttype": "none"}):
-        second = spectra_figures(synthetic_run())
+        second = figures_for(synthetic_run())
     shuffled = synthetic_run()
     shuffled["tables"]["spectra"].reverse()
     shuffled["jobs"].reverse()
-    assert first == second == spectra_figures(shuffled)
+    assert first == second == figures_for(shuffled)
 
 
 def test_drawing_leaves_no_global_state() -> None:
     from matplotlib import pyplot
 
     before = dict(matplotlib.rcParams)
-    spectra_figures(synthetic_run())
+    figures_for(synthetic_run())
     assert dict(matplotlib.rcParams) == before
     assert pyplot.get_fignums() == []
 
@@ -120,7 +120,7 @@ def test_heat_map_and_one_figure_a_layer(layers: Iterable[int], projections: tup
     run = synthetic_run(layers, projections)
     if len(layers) > 2:  # the heat map is what many layers try; drawing all their spectra shows nothing more
         run["arrays"] = {key: value for key, value in run["arrays"].items() if key[9:12] in {"000", "093"}}
-    figures = spectra_figures(run)
+    figures = figures_for(run)
     drawn = sorted({int(key[9:12]) for key in run["arrays"]})
     assert [figure.name for figure in figures] == ["spectra-depth", *(f"spectra-L{layer:03d}" for layer in drawn)]
     for figure in figures:
@@ -132,48 +132,47 @@ def test_heat_map_and_one_figure_a_layer(layers: Iterable[int], projections: tup
 
 
 def test_only_few_layers_are_annotated() -> None:
-    few, many = (spectra_figures(synthetic_run(range(count)) | {"arrays": {}})[0] for count in (4, 60))
-    assert "Numbers in the cells" in few.caption
-    assert "Numbers in the cells" not in many.caption
+    few, many = (figures_for(synthetic_run(range(count)) | {"arrays": {}})[0] for count in (4, 60))
+    assert few.svg.count(b"<use") > 4 * 9 * len("0.110") > many.svg.count(b"<use") / 2
 
 
 def test_a_failed_cell_is_blank_and_said_in_the_alternative_text() -> None:
-    figures = spectra_figures(fail(synthetic_run(), "spectra-L003-up", "broken"))
+    figures = figures_for(fail(synthetic_run(), "spectra-L003-up", "broken"))
     assert "3 cells were not measured" in figures[0].alt
     assert "up" not in figures[-1].alt
 
 
 def test_a_layer_without_any_result_has_no_figure_but_keeps_its_row() -> None:
     run = synthetic_run((0, 3), ("gate",))
-    figures = spectra_figures(fail(run, "spectra-L003-gate", "broken"))
+    figures = figures_for(fail(run, "spectra-L003-gate", "broken"))
     assert [figure.name for figure in figures] == ["spectra-depth", "spectra-L000"]
-    assert "layers from 0 to 3" in figures[0].alt
-    assert spectra_figures(fail(run, "spectra-L000-gate", "broken")) == []
+    assert "2 by 3 cells" in figures[0].alt
+    assert figures_for(fail(run, "spectra-L000-gate", "broken")) == []
 
 
 def test_hostile_names_are_drawn_as_text_without_warning() -> None:
     run = synthetic_run((0,), ("gate", "$x^$<b>"), model=HOSTILE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures = spectra_figures(run)
+        figures = figures_for(run)
     for figure in figures:
         assert b"<script" not in figure.svg
         ElementTree.fromstring(figure.svg)
 
 
 def test_the_figure_carries_no_trace_of_when_and_with_what_it_was_made() -> None:
-    for figure in spectra_figures(synthetic_run()):
+    for figure in figures_for(synthetic_run()):
         assert b"metadata" not in figure.svg
         assert b"matplotlib.org" not in figure.svg
 
 
 def test_values_under_the_noise_floor_are_drawn_apart() -> None:
     run = synthetic_run((0,), ("gate",))
-    plain = spectra_figures(run)[1].svg
+    plain = figures_for(run)[1].svg
     for row in run["tables"]["spectra"]:
         row["noise_floor"] = row["sigma_max"] * 0.9
     assert plain.count(b"stroke-opacity: 0.6") == 0
-    assert spectra_figures(run)[1].svg.count(b"stroke-opacity: 0.6") == 3
+    assert figures_for(run)[1].svg.count(b"stroke-opacity: 0.6") == 3
 
 
 def test_an_unfitted_and_empty_spectrum_is_drawn_without_error() -> None:
@@ -181,7 +180,7 @@ def test_an_unfitted_and_empty_spectrum_is_drawn_without_error() -> None:
     for row in run["tables"]["spectra"]:
         row.update(alpha=None, alpha_null=None, fit_first=None, fit_last=None, status="insufficient_points")
     run["arrays"]["spectra-L000-gate"] |= {"expert": np.zeros(6), "input": np.array([2.0]), "input_null": np.array([])}
-    assert "No cell was measured" in spectra_figures(run)[0].alt
+    assert "No cell was measured" in figures_for(run)[0].alt
 
 
 def test_a_command_without_figures_draws_none() -> None:

@@ -48,7 +48,7 @@ def hub(model: Path, tool: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         monkeypatch.setattr("diag.models.remote.pause", lambda *a: slept.append(pause(*a)) or 0.0)
         monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", slept.append)
         monkeypatch.setattr(
-            "diag.commands.running.write_page", lambda folder, tables: folder.path / "report.html"
+            "diag.cli.probe_command.write_page", lambda folder, tables: folder.path / "report.html"
         )  # slow
         yield server
 
@@ -90,7 +90,7 @@ def test_a_dry_run_downloads_no_shard_and_says_how_much_it_would(
     result = run("--model", REPO, "--layers", "2", "--projections", "up", "--dry-run")
     assert result.code == 0, result
     size = (model / THIRD).stat().st_size
-    assert re.search(rf"1 shards to download first, {size / 1000:.1f} kB", " ".join(result.out.split()))
+    assert re.search(rf"1 shard to download first, {size / 1000:.1f} kB", " ".join(result.out.split()))
     assert cached(tmp_path) == {"config.json", INDEX}
     assert hub.shards_sent() == {THIRD: header_bytes(model / THIRD)}
 
@@ -243,7 +243,7 @@ def test_ctrl_c_does_not_wait_for_a_busy_hub(hub: Hub, model: Path, tmp_path: Pa
         assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
-    assert process.returncode == 130 and "interrupted; the same command goes on" in err
+    assert process.returncode == 130 and "interrupted; finished jobs are saved, the same command goes on" in err
 
 
 @pytest.mark.parametrize("body", [b"<html>log in</html>", b'{"ok": true}', b"[]"])
@@ -340,7 +340,9 @@ def test_a_failure_in_the_middle_costs_one_job(hub: Hub, run: Callable[..., Resu
     hub.fault = third_after_headers  # type: ignore[method-assign]
     result = run("--model", REPO, "--remote", "--out", tmp_path / "o")
     assert result.code == 1, result
-    assert "spectra-L001-down  done" in result.err and re.search(r"failed: spectra-L002-\w+: .*no such", result.err)
+    assert "spectra-L001-down  done" in result.err and re.search(
+        r"failed: spectra-L002-\w+ and 2 more: .*no such", result.err
+    )
 
 
 def test_a_download_that_is_not_what_the_hub_lists_is_deleted(

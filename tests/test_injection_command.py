@@ -17,8 +17,7 @@ from tiny import single_thread
 
 from diag.inputs.texts import load_text
 from diag.models.model import resolve
-from reports.figures import figures_for
-from reports.page import render
+from diag.pages import figures_for, render
 
 FEW = ("--tokens", 128, "--window", 64, "--layers", "1,2", "--projections", "up,down", "--device", "cpu", "--quiet")
 ASKED = ("--families", "rank_one,flat,along", "--seeds", 2, "--sizes", "0.5", "--methods", "rtn:bits=2", *FEW)

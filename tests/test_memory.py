@@ -20,7 +20,7 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 from diag.models.model import resolve
-from diag.probes.spectra import Settings, run
+from diag.probes.spectra.measure import Settings, run
 import tdmoe.stacks.blocks
 from tdmoe.stacks.architecture import architecture
 from tdmoe.stacks.blocks import plan_blocks

@@ -436,6 +436,6 @@ def test_no_method_stores_more_than_its_budget(stack: Stack, spec: str, ratio: f
     ],
 )
 def test_what_makes_no_sense_is_refused(spec: str, ratio: float, message: str) -> None:
-    method, options = parse(spec)
     with pytest.raises(InputError, match=message):
+        method, options = parse(spec)
         method.check((6, 10, 14), options, ratio)

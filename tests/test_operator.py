@@ -19,9 +19,10 @@ from test_page import words
 from tiny import plain_checkpoint, single_thread, write_checkpoint
 from torch import Tensor
 
-from diag.probes import operator as probe
-from diag.probes.operator import Settings, bounds
+from diag.probes.operator import bounds
+from diag.probes.operator import measure as probe
 from diag.probes.operator.cases import HOOI, HOSVD
+from diag.probes.operator.measure import Settings
 from tdmoe.numerics.gram import ModeGram
 
 SHAPE = (9, 12, 20)
@@ -215,11 +216,11 @@ def test_the_command_writes_its_tables_and_resumes(tool: Callable[..., Result], 
     )
     assert {(row["layer"], row["projection"]) for row in before} == {("0", "gate")}
     both = tool(*asked, *how)
-    assert both.code == 0 and "1 of 2 jobs are done already" in both.err
+    assert both.code == 0 and "1 of 2 jobs is done already" in both.err
     assert [row for row in table(Path("run")) if row["layer"] == "0"] == before
     assert {row["mode"] for row in table(Path("run"), "growth")} == set(MODES)
     page = words((Path("run") / "report.html").read_text(encoding="utf-8"))
-    assert "Corollary 1" in page and "Measured: 2 of 2 expert stacks" in page and "over the SVD" in page
+    assert "Corollary 1" in page and "Measured: 2 of 2 jobs" in page and "over the SVD" in page
     figures = sorted(path.name for path in Path("run/figures").glob("*.svg"))
     assert figures[0] == "operator-bounds.svg" and "operator-storage.svg" in figures
 
@@ -281,8 +282,8 @@ def test_a_weight_that_is_no_number_fails_its_stack_only(tool: Callable[..., Res
     held["model.layers.0.mlp.experts.4.up_proj.weight"][2, 3] = math.nan
     save_file(held, folder / "model.safetensors")
     done = tool("operator", "--model", folder, "--out", "run", "--device", "cpu", "--ranks", "0.5", "--ratios", "0.4")
-    assert done.code == 1 and "experts.4.up_proj.weight: 1 weights of expert 4 are NaN" in done.err
+    assert done.code == 1 and "experts.4.up_proj.weight: 1 weight of expert 4 is NaN" in done.err
     assert {row["projection"] for row in table(Path("run")) if row["status"] == "failed"} == {"up"}
     states = {job["key"]: job["state"] for job in json.loads(Path("run/run.json").read_text())["jobs"]}
     assert states == {"operator-L000-gate": "done", "operator-L000-up": "failed", "operator-L000-down": "done"}
-    assert "Measured: 2 of 3 expert stacks. The run is incomplete" in words(Path("run/report.html").read_text())
+    assert "Measured: 2 of 3 jobs. The run is incomplete" in words(Path("run/report.html").read_text())

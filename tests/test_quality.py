@@ -25,7 +25,7 @@ from diag.cli import app as cli
 from diag.declare import parse
 from diag.inputs.texts import load_text
 from diag.models.model import resolve
-from diag.probes.quality import COLUMNS, DataSet, Saved, Subject, macro_row, part_of, perplexity_row
+from diag.probes.quality.measure import COLUMNS, DataSet, Saved, Subject, macro_row, part_of, perplexity_row
 
 DATA = Path(__file__).parent / "data" / "tasks"
 WINDOWS, WINDOW = 4, 96
@@ -302,7 +302,7 @@ def test_a_checkpoint_that_was_made_of_other_weights_is_refused(
         (("--compressed", "nowhere"), "--compressed nowhere: no such folder"),
         (("--compressed", "unfinished"), "--compressed unfinished: is unfinished; run its compress command again"),
         (("--compressed", "words"), "--compressed words: has a vocabulary of 99 tokens, the model 4096"),
-        (("--compressed", "words,sub/words"), "vocabulary"),
+        (("--compressed", "words,sub/words"), "--compressed sub/words: no such folder; give"),
         (("--task-data", "sub", "--tasks", "piqa"), "has no file of piqa"),
         (("--task-data", DATA, "--tasks", "chess"), "--tasks chess: --task-data works for"),
         (("--model", "none"), "--model none"),

@@ -10,8 +10,7 @@ import pytest
 from test_figures import HOSTILE
 from test_page import Outline, words
 
-from reports.figures import figures_for
-from reports.page import render
+from diag.pages import figures_for, render
 from reports.quality.answer import count_layers
 from reports.quality.models import models
 

@@ -21,7 +21,7 @@ from tiny import plain_checkpoint, write_checkpoint
 from diag.jobs import on_ray
 from diag.jobs.session import Request, Session
 from diag.jobs.work import Failed
-from diag.probes.spectra import Settings
+from diag.probes.spectra.measure import Settings
 
 pytest.importorskip("ray", reason="Ray is not installed")
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="workers are found through /proc")

@@ -13,9 +13,10 @@ import torch
 from damage import Result
 from tiny import read_tensors
 
-from diag import probes
-from diag.cli.executing import make_factors
+from diag.compression.execution import make_factors
 from diag.compression.factors import Source, recipes
+from diag.declare import probe as probes
+from diag.declare.setting import derived
 from diag.jobs.session import Request, Session
 from diag.models.open_model import OpenModel
 from diag.runs.folder import Job
@@ -128,9 +129,9 @@ def test_methods_that_cannot_be_registered(make: Callable[[], Any], message: str
 
 
 @dataclass(frozen=True)
-class Settings(probes.Settings):
+class Settings(probes.StackSettings):
     above: float = 0.0
-    memory: int = 10**9
+    memory: int = derived(10**9, identity=False)
 
 
 class Largest:
@@ -139,7 +140,6 @@ class Largest:
     NAME = "largest"
     VERSION = 1
     TABLES = {"largest": ("layer", "projection", "expert", "value", "status")}
-    UNIDENTIFIED = ("memory",)
     done: list[str] = []
 
     @staticmethod
@@ -211,9 +211,7 @@ def test_probes_that_cannot_be_registered(changed: dict[str, Any], message: str)
 
 
 def test_a_probe_that_lacks_something_is_told_what() -> None:
-    with pytest.raises(
-        InputError, match="the probe has no VERSION; it needs NAME, VERSION, TABLES, UNIDENTIFIED, plan"
-    ):
+    with pytest.raises(InputError, match="the probe has no VERSION; it needs NAME, VERSION, TABLES, plan"):
         probes.register(type("Half", (), {"NAME": "half"}))  # type: ignore[arg-type]
 
 
@@ -241,7 +239,7 @@ def test_what_another_version_of_a_method_made_is_not_used(tool: Callable[..., R
         before = First.calls
         with OpenModel(str(complete), "cpu") as opened:
             source = Source(opened, str(complete), [1, 2], "gate", None)
-            make_factors(recipes("first:inputs=4", "0.4"), source, quiet=True)
+            make_factors(recipes(("first:inputs=4",), (0.4,)), source, quiet=True)
         return First.calls - before
 
     assert [made(version) for version in (None, None, 1, 1, "b", 1)] == [2, 0, 2, 0, 2, 0]

@@ -214,15 +214,15 @@ def test_less_memory_goes_on_with_what_is_done(finished: Path, tmp_path: Path) -
     assert stamps(out) == before
 
 
-def test_interrupted_by_the_user_it_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "code_"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_interrupted_it_says_how_to_go_on(tmp_path: Path, sent: str, code_: int) -> None:
     handler = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background shell may have it ignored
-    code = KILLER.replace("signal.SIGKILL", "signal.SIGINT").replace(
-        "import diag.runs.folder", f"import diag.runs.folder\n{handler}"
-    )
+    code = KILLER.replace("signal.SIGKILL", f"signal.{sent}").replace("diag.cli.app", "diag.start")
+    code = code.replace("import diag.runs.folder", f"import diag.runs.folder\n{handler}")
     code = code.format(owner="diag.runs.folder.RunFolder", name="finish", nth=2, before=False)
     result = run(*command(tmp_path / "x"), code=code)
-    assert result.returncode == 130
-    assert "the same command goes on" in result.stderr
+    assert result.returncode == code_
+    assert result.stderr == "interrupted; finished jobs are saved, the same command goes on where this one stopped\n"
     assert "Traceback" not in result.stderr
 
 
@@ -329,6 +329,15 @@ def test_streams_that_nobody_reads_or_holds_are_no_error(tmp_path: Path, line: s
     assert (result.returncode, result.stderr) == (0, "")
     if "--out" in line:
         assert (tmp_path / "run" / "report.html").is_file() and (tmp_path / "run" / ".lock").read_bytes() == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_fails_what_only_prints(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "diag.start", "models"]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == "tdmoe-diag: standard output: No space left on device\n"
 
 
 def test_an_interrupted_import_is_an_interruption(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from planted import MODES, open_planted, planted
 import tdmoe.numerics.spectrum
 from diag.statistics.powerlaw import fit_indices, fit_rank_exponent
 from tdmoe.numerics.gram import mode_grams
-from tdmoe.numerics.precision import full_precision
+from tdmoe.numerics.precision import full_precision, full_product
 from tdmoe.numerics.spectrum import mode_spectra
 from tdmoe.problems import WeightError
 from tdmoe.stacks.blocks import BlockReader
@@ -164,7 +164,7 @@ def test_weights_whose_squares_leave_float32_are_still_measured(
 def test_a_weight_that_is_no_number_is_named(tmp_path: Path, value: float) -> None:
     W_EOI = gaussian(SHAPE)
     W_EOI[7, 3, 5] = value
-    with pytest.raises(WeightError, match=r"experts\.7\.gate_proj\.weight: 1 weights of expert 7 are NaN or infinite"):
+    with pytest.raises(WeightError, match=r"experts\.7\.gate_proj\.weight: 1 weight of expert 7 is NaN or infinite"):
         mode_spectra(BlockReader(open_planted(tmp_path, W_EOI), AMPLE))
 
 
@@ -181,6 +181,17 @@ def test_bytes_read_are_as_planned(tmp_path: Path, memory: int) -> None:
     mode_spectra(reader)
     assert sum(counted) == reader.plan.reads * stack.bytes_read
     assert reader.plan.reads == (1 if memory == AMPLE else 2)
+
+
+@pytest.mark.parametrize("added", [0.0, 2.0**-30], ids=["bf16 alone", "not bf16 alone"])
+def test_a_product_is_in_full_float32_whatever_multiplies_it(added: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    X, Y = (torch.randn(shape, generator=generator).bfloat16().float() for shape in ((3, 50, 300), (300, 70)))
+    X = X + added
+    exact = X.double() @ Y.double()
+    found = full_product(X, Y)
+    assert float((found - exact).norm() / exact.norm()) < 1e-6, "2^-9 where numbers were rounded to bf16"
+    assert torch.equal(full_product(X[..., :0], Y[:0]), torch.zeros(3, 50, 70)), "ranks may be zero"
 
 
 def test_full_precision_holds_inside_and_restores_outside() -> None:

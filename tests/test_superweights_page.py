@@ -9,7 +9,7 @@ import pytest
 from test_figures import HOSTILE
 from test_page import Outline, words
 
-from reports.page import render
+from diag.pages import render
 from reports.superweights.answer import answer
 from reports.superweights.figures import superweights_figures
 from reports.superweights.matrices import Matrix, matrices

@@ -10,7 +10,6 @@ import pytest
 
 from diag.compression import calibrating
 from diag.inputs.texts import load_text
-from diag.probes import superweights
 from diag.probes.attribution.plan import Plan as Attribution
 from diag.probes.attribution.plan import Request as AttributionRequest
 from diag.probes.drift.run import Drift
@@ -19,6 +18,7 @@ from diag.probes.injection.injecting import Injection
 from diag.probes.injection.injecting import Request as InjectionRequest
 from diag.probes.quality.plan import Plan as Quality
 from diag.probes.quality.plan import Request as QualityRequest
+from diag.probes.superweights import columns as superweights
 from diag.probes.superweights.run import Request as SuperWeightsRequest
 from diag.probes.superweights.run import SuperWeights
 

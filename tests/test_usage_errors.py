@@ -17,18 +17,21 @@ from damage import (
     text,
 )
 
+from diag.runs.files import lock
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 OPTION_CASES: list[tuple[tuple[str, str], str]] = [
     (("--layers", "0"), r"--layers 0: layer 0 is not a Mixture-of-Experts layer of this model; it has 1-2"),
     (("--layers", "1-3"), r"--layers 1-3: layer 3 is not .*; it has 1-2"),
     (("--layers", "0-999999"), r"--layers 0-999999: layer 0 is not .*; it has 1-2"),
+    (("--layers", "1-99999999999"), r"--layers 1-9{11}: layer 3 is not .*; it has 1-2"),
     (("--layers", "1,x"), r"--layers 1,x: 'x' is neither a layer nor a range; write for instance 0,12,24-30"),
     (("--layers", "2-1"), r"--layers 2-1: '2-1' is neither .*; write for instance"),
     (("--layers", "-1"), r"--layers -1: '-1' is neither .*; write for instance"),
     (("--layers", ""), r"--layers : '' is neither .*; write for instance"),
     (("--layers", "1,"), r"--layers 1,: '' is neither .*; write for instance"),
-    (("--layers", "1" * 400), r"--layers 1+: '1+' is neither .*; write for instance"),
+    (("--layers", "1" * 400), r"--layers 1+\.\.\.1+: '1+\.\.\.1+' is neither .*; write for instance"),
     (("--projections", "gate,upp"), r"--projections gate,upp: 'upp' is none of gate, up, down"),
     (("--projections", ""), r"--projections : '' is none of gate, up, down"),
     (("--memory", "10"), r"--memory 10 bytes: the smallest block of layer 1 gate takes 96 bytes; give at least that"),
@@ -38,7 +41,7 @@ OPTION_CASES: list[tuple[tuple[str, str], str]] = [
     (("--memory", "-1GB"), r"--memory -1GB: not a size; write for instance 4GB"),
     (("--memory", "4XB"), r"--memory 4XB: not a size; write for instance 4GB"),
     (("--memory", "inf"), r"--memory inf: not a size; write for instance 4GB"),
-    (("--memory", "9" * 400), r"--memory 9+: not a size; write for instance 4GB"),
+    (("--memory", "9" * 400), r"--memory 9+\.\.\.9+: not a size; write for instance 4GB"),
     (("--fit-range", "0.9:0.1"), r"--fit-range 0\.9:0\.1: not a range of fractions .*; write for instance 0\.1:0\.9"),
     (("--fit-range", "0.5:0.5"), r"--fit-range 0\.5:0\.5: not a range of fractions .*; write for instance"),
     (("--fit-range", "0:2"), r"--fit-range 0:2: not a range of fractions .*; write for instance"),
@@ -93,7 +96,7 @@ MODEL_CASES = [
         r"--model some-org/some-model: no such folder here, not in .*cache .* connect, or fetch it .*hf download",
     ),
     ("-org/..", r"--model -org/\.\.: not a (valid hub id|folder here)"),
-    ("x" * 300, r"--model x+: not a usable path .*; give a folder or a model name"),
+    ("x" * 5000, r"--model x+\.\.\.x+: not a usable path .*; give a folder or a model name"),
     ("~no-such-user-here", r"--model ~no-such-user-here: "),
     ("", r"--model : neither a built-in model .*, nor a folder, nor a known name .*, nor a hub id"),
     (".", r"work: has no config\.json; give a Hugging Face checkpoint"),
@@ -108,6 +111,53 @@ def test_models_that_cannot_be_found(text_: str, message: str, run: Callable[...
 def test_a_file_is_not_a_model(model: Path, run: Callable[..., Result], tmp_path: Path) -> None:
     result = run("--model", model / FIRST, "--out", tmp_path / "out")
     refuses(result, rf"--model .*{FIRST}: is a file; give the folder of config\.json", tmp_path / "out")
+
+
+TEXT = r"no\.txt: no text 'no\.txt': it is neither a built-in name .*; the path of a UTF-8 text file"
+RATIO = "--ratios {0}: '{0}' is no fraction between 0 and 1; write for instance"
+METHODS = ("drift", "injection", "operator", "quality", "superweights", "compare")
+ALONE_CASES: list[tuple[tuple[str, ...], str]] = [
+    *(
+        (("compress", "--to", "to", f"--ratio={v}"), rf"--ratio {v}: give a fraction")
+        for v in ("nan", "-0.1", "0", "1")
+    ),
+    *((("attribution", f"--ratio={value}"), rf"--ratio {value}: give a fraction") for value in ("nan", "1.5")),
+    *((("superweights", f"--ratios={value}"), RATIO.format(value)) for value in ("nan", "-0.1", "1")),
+    (("injection", "--ratio=1.5"), r"--ratio 1\.5: '1\.5' is no fraction between 0 and 1; write"),
+    *(((name, "--methods", "rtn:bits=99"), "--methods rtn: bits is 99; give 2 to 8") for name in METHODS),
+    *(((name, "--methods", "rtn:bit=4"), r"--methods rtn:bit=4: has no option 'bit'; it has bits") for name in METHODS),
+    (("compress", "--to", "to", "--method", "tdmoe:damping=-1"), r"--method tdmoe: damping is -1\.0; a number of at l"),
+    (("compress", "--to", "to", "--errors", ""), r"--errors : '' is none of weight, functional, operator; give any"),
+    *(((name, "--text", "no.txt"), f"--text {TEXT}") for name in ("calibrate", "drift", "injection", "attribution")),
+    (("superweights", "--eval-text", "no.txt"), f"--eval-text {TEXT}"),
+    (("compress", "--to", "to", "--text", "no.txt"), f"--text {TEXT}"),
+    (("quality", "--texts", "no.txt"), f"--texts {TEXT}"),
+    *(((name, "--calibration-text", "no.txt"), f"--calibration-text {TEXT}") for name in ("quality", "compare")),
+    *(((name, "--compressed", "no"), r"--compressed no: no such folder; give what") for name in ("quality", "drift")),
+    *(((n, "--statistics", "no"), r"--statistics no: is no run folder .*give one") for n in ("operator", "injection")),
+    (("compress", "--to", "to", "--statistics", "no"), r"--statistics no: is no run folder .*; give one"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), ALONE_CASES, ids=lambda v: " ".join(v)[:40] if type(v) is tuple else ""
+)
+def test_what_is_wrong_of_any_model_is_told_before_one_is_opened(
+    arguments: tuple[str, ...], message: str, tool: Callable[..., Result], tmp_path: Path
+) -> None:
+    refuses(tool(arguments[0], "--model", "./nowhere", *arguments[1:]), message, tmp_path / "out")
+
+
+def test_a_comparison_waits_for_no_folder_and_makes_no_plan_for_one_that_is_taken(
+    tool: Callable[..., Result], tmp_path: Path
+) -> None:
+    pytest.importorskip("fcntl")
+    (out := tmp_path / "out").mkdir()
+    held = lock(out / ".lock")
+    assert held is not None
+    with held:
+        result = tool("compare", "--model", "./nowhere", "--out", out)
+        assert result.code == 2 and f"--out {out}: another process writes to it; wait" in result.err
 
 
 # --out
@@ -186,4 +236,5 @@ def test_shards_of_other_layers_are_not_looked_at(
     """Only the shards that the asked layers need have to be there."""
     damage(model)
     result = run("--model", model, "--layers", "1", "--dry-run")
-    assert result.code == 0 and "3 jobs" in result.out
+    assert result.code == 0 and "3 jobs, " in result.out
+    assert "\n1 job, " in run("--model", model, "--layers", "1", "--projections", "up", "--dry-run").out

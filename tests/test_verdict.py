@@ -11,7 +11,7 @@ import verdict_runs as planted
 from test_figures import HOSTILE
 from verdict_runs import evaluated, step
 
-from reports.page import render
+from diag.pages import render
 from reports.verdict import opening
 from reports.verdict.sentences import sentences
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from test_verdict import EVERYTHING, Run
 from verdict_runs import PUBLISHED, evaluated, step
 
-from diag.probes.spectra import PAPER
+from diag.probes.spectra.measure import PAPER
 from reports.drawing import canvas
 from reports.sections import Block
 from reports.verdict import opening, opening_figures, paper, pareto

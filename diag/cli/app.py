@@ -1,4 +1,4 @@
-"""The command line `tdmoe-diag`. No mathematics here: each command is a file in diag/commands/.
+"""The command line `tdmoe-diag`. No mathematics here: a command is made from declared settings.
 
 Exit codes: 0 all done; 1 some jobs failed (the rest is saved); 2 bad usage or bad input (nothing was run); 130
 interrupted. Tables go to stdout, everything else to stderr.
@@ -6,31 +6,24 @@ interrupted. Tables go to stdout, everything else to stderr.
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from diag.cli import streams
-from diag.commands.attribution import attribution
-from diag.commands.calibrate import calibrate
-from diag.commands.compare import compare
-from diag.commands.compress import compress
-from diag.commands.drift import drift
-from diag.commands.experts import experts
-from diag.commands.injection import injection
-from diag.commands.models import models
-from diag.commands.operator import operator
-from diag.commands.quality import quality
-from diag.commands.report import report
-from diag.commands.spectra import spectra
-from diag.commands.superweights import superweights
+from diag.cli import calibrate, compare, compress, report, streams
+from diag.cli import known_models as models
+from diag.cli import probe_command as probes
+from diag.declare.probe import probes as known
 from reports.formats import visible
 from tdmoe import __version__
 from tdmoe.numerics.threads import sleep_while_waiting
 from tdmoe.problems import InputError, out_of_memory
 
 INTERRUPTED = 130
+LONGEST = 300  # characters of a value that a message repeats as it is
 NAME = "tdmoe-diag"  # however it is started
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,9 +31,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Why tensor decomposition of a Mixture-of-Experts LLM fails on your checkpoint, measured.",
 )
-PROBES = (spectra, operator, superweights, experts, quality, drift, injection, attribution)
-for command in (compare, *PROBES, calibrate, compress, report, models):
+for command in (compare.COMMAND, *map(probes.command, known().values()), calibrate.COMMAND, compress.COMMAND):
     app.command()(command)
+app.command()(report.report)
+app.command()(models.COMMAND)
 
 
 def _version(value: bool) -> None:
@@ -61,7 +55,7 @@ def main() -> None:
         try:
             app(prog_name=NAME)
         except InputError as error:
-            typer.echo(f"{NAME}: {visible(_as_given(error))}", err=True)
+            typer.echo(f"{NAME}: {visible(_abbreviated(_as_given(error), sys.argv))}", err=True)
             sys.exit(2)
         except SystemExit as end:
             if end.code == INTERRUPTED and not streams.interruption_said:  # typer's own answer to Ctrl-C has no words
@@ -85,6 +79,14 @@ def _as_given(error: InputError) -> str:
     field = error.field.replace("_", "-")
     names = (*(f"--{part}-{field}" for part in error.parts), f"--{field}", f"--{field}s")
     return error.said(next((flag for flag in names if flag in flags), error.field))
+
+
+def _abbreviated(message: str, given: Sequence[str]) -> str:
+    """Cut what was typed at great length, whole or a word of it: the message is to be read."""
+    long = [value for argument in given for value in (argument, argument.partition("=")[2]) if len(value) > LONGEST]
+    for value in sorted(long, key=len, reverse=True):
+        message = message.replace(value, f"{value[:80]}...{value[-20:]}")
+    return re.sub(rf"\S{{{LONGEST},}}", lambda word: f"{word[0][:80]}...{word[0][-20:]}", message)
 
 
 if __name__ == "__main__":

@@ -1,75 +1,94 @@
-"""Options that several commands share."""
+"""Options of the command line, made from declared settings."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, replace
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from diag.declare.setting import Setting, declared
+from diag.declare.target import Target
 
-class Engine(StrEnum):
-    """Where jobs run."""
-
-    inline = "inline"
-    ray = "ray"
-
-
-class Weighting(StrEnum):
-    """What a routed token counts for."""
-
-    by_count = "count"
-    by_gate = "gate_squared"
+DRY_RUN = Annotated[bool, typer.Option("--dry-run", help="print jobs, bytes to read and peak memory, do nothing")]
+QUIET = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
+Parameters = list[inspect.Parameter]
 
 
-class PerExpert(StrEnum):
-    """Of which inputs every expert has a matrix of its own."""
-
-    none = "none"
-    down = "down"
-    all = "all"
+def of_target(names: Sequence[str]) -> Parameters:
+    """Those options of `Target`, after --model, which every command takes."""
+    known = declared(Target)
+    return [option(known[name]) for name in ("model", *names)]
 
 
-class Dtype(StrEnum):
-    """What the models run in."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
+def of_run() -> Parameters:
+    """--dry-run and --quiet."""
+    return [parameter("dry_run", DRY_RUN, False), parameter("quiet", QUIET, False)]
 
 
-ModelOption = Annotated[
-    str, typer.Option("--model", help="mini (built in), a checkpoint folder, a hub id, or a name that `models` lists")
-]
-RevisionOption = Annotated[str | None, typer.Option("--revision", help="branch, tag or commit on the hub")]
-RemoteOption = Annotated[
-    bool, typer.Option("--remote", help="read byte ranges of tensors straight from the hub, store nothing")
-]
-LayersOption = Annotated[str | None, typer.Option("--layers", help="MoE layers, as 0,12,24-30 (default: all)")]
-ProjectionsOption = Annotated[str, typer.Option("--projections", help="any of gate,up,down")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1")]
-MemoryOption = Annotated[
-    str, typer.Option("--memory", help="weights held in memory at once; a smaller stack is read once")
-]
-OutOption = Annotated[Path | None, typer.Option("--out", help="run folder (default: runs/MODEL-COMMAND-FINGERPRINT)")]
-LARGEST_SEED = 2**63 - 1  # of a whole number in TOML and in torch's generators
-SeedOption = Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="of every random draw")]
-EngineOption = Annotated[Engine, typer.Option("--engine", help="where jobs run: one by one in this process, or on Ray")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="print jobs, bytes to read and peak memory, do nothing")]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="discard this run's earlier results")]
-WindowOption = Annotated[
-    int | None, typer.Option("--window", help="tokens the model sees at once (default: 2048, or its positions)")
-]
-WeightingOption = Annotated[
-    Weighting, typer.Option("--weighting", help="of a routed token: 1, or its routing weight squared")
-]
-PerExpertOption = Annotated[
-    PerExpert, typer.Option("--per-expert", help="a matrix for every expert's own inputs: of down, or of all three")
-]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
-CalibrationTextOption = Annotated[
-    str, typer.Option("--calibration-text", help="to calibrate methods on: built-in text or a file")
-]
-CalibrationTokensOption = Annotated[int, typer.Option("--calibration-tokens", min=1, help="to calibrate methods on")]
-DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="what the models run in (auto: their own)")]
+def of_settings(kind: type[Any]) -> Parameters:
+    """Every setting of the class, its own before those of its bases, with what the command means by itself."""
+    own = sorted(declared(kind).values(), key=lambda each: each.name not in kind.__annotations__)
+    return [option(each, getattr(kind, "ALONE", None)) for each in own]
+
+
+def option(setting: Setting, methods: Sequence[str] | None = None) -> inspect.Parameter:
+    """`methods` are those of the command where none are named."""
+    told, default = setting.declared, setting.default
+    help = told.help
+    if told.inherited and default is None:
+        default = told.alone
+        if default is None and methods is not None:
+            help += f" (default: {','.join(methods)}, or none with --compressed)" if methods else " (default: none)"
+    more: dict[str, Any] = {}
+    if setting.kind in (int, float):
+        more |= {"min": told.least, "max": told.most}
+    kind: Any = str if told.form is not None else setting.kind
+    shape = _choice(setting) if told.choices else kind
+    needed: Any = shape if default is not None else shape | None
+    shown = inspect.Parameter.empty if default is MISSING else setting.write(default)
+    return parameter(setting.name, Annotated[needed, typer.Option(setting.option, help=help, **more)], shown)
+
+
+def _choice(setting: Setting) -> Any:
+    """An enumeration of the choices, which is how typer knows them."""
+    members = [(f"{name}_".replace("-", "_"), name) for name in setting.declared.choices]
+    return StrEnum(setting.name.title(), members)  # type: ignore[misc]
+
+
+def optional(setting: Setting) -> inspect.Parameter:
+    """An option that changes what a file or a preset says: None where it is not given."""
+    return option(replace(setting, default=None, declared=replace(setting.declared, inherited=False)))
+
+
+def read(kind: type[Any], given: Mapping[str, Any]) -> Any:
+    """The settings, or the target, of what was typed; InputError where a text is none of its kind."""
+    return kind(**{name: each.read(plain(given[name])) for name, each in declared(kind).items() if name in given})
+
+
+def plain(value: Any) -> Any:
+    """A choice as its text, anything else as it is."""
+    return value.value if isinstance(value, StrEnum) else value
+
+
+def made(
+    name: str, help: str, parameters: Iterable[inspect.Parameter], run: Callable[..., None]
+) -> Callable[..., None]:
+    """A command for typer that calls `run` with what was typed, by name."""
+
+    def command(**given: Any) -> None:
+        run(**given)
+
+    listed = list(parameters)
+    command.__name__, command.__doc__ = name, help
+    command.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in listed}
+    return command
+
+
+def parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    """One option, for `made`."""
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -10,6 +10,8 @@ from io import TextIOWrapper
 from typing import Any
 
 interruption_said: list[bool] = []  # not empty where a command has told of its Ctrl-C
+files_saved: list[str] = []  # what a command that writes files has saved of its work, in words
+_lost: list[str] = []  # why standard output could not be written
 
 
 class Unread:
@@ -38,12 +40,17 @@ class Unread:
         """What is buffered, and all that follows: it must not raise again, at exit either."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
         if not isinstance(error, BrokenPipeError) and self._name == "stdout":
-            sys.stderr.write(f"tdmoe-diag: standard output: {error.strerror or error}; the run itself is saved\n")
+            _lost.append(error.strerror or str(error))
 
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Standard streams that take whatever is written; files opened meanwhile never get their numbers."""
+    """Standard streams that take whatever is written; files opened meanwhile never get their numbers.
+
+    What a full disk dropped is told at the end; it is a failure (exit code 1) where it was all that the command made.
+    """
+    _lost.clear()
+    files_saved.clear()
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -58,6 +65,13 @@ def kept() -> Iterator[None]:
     )
     try:
         yield
+    except SystemExit as end:
+        sys.stdout.flush()
+        if _lost:
+            sys.stderr.write(f"tdmoe-diag: standard output: {'; '.join([_lost[0], *files_saved])}\n")
+        if not _lost or files_saved or end.code:
+            raise
+        sys.exit(1)
     finally:
         sys.stdout.flush()
         sys.stdout, sys.stderr = before

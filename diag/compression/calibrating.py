@@ -19,7 +19,7 @@ from torch import Tensor
 
 from diag.declare import parse
 from diag.declare.defaults import CALIBRATION_TEXT, CALIBRATION_TOKENS
-from diag.inputs.texts import load_text
+from diag.inputs.texts import check_texts, load_text
 from diag.jobs.work import failing
 from diag.models.finite import is_finite
 from diag.models.open_model import OpenModel
@@ -70,7 +70,8 @@ class Calibration(OpenModel):
     """A checked plan. Use as a context manager; it holds the checkpoint open."""
 
     def __init__(self, request: Request) -> None:
-        """Check model, text and layers; InputError before the model is loaded."""
+        """Check text, model and layers; InputError before the model is loaded."""
+        check_texts(("text", request.settings.text))
         super().__init__(request.model, request.device, request.revision)
         self.request, self.settings = request, request.settings
         try:

@@ -25,7 +25,6 @@ from tdmoe import methods, spec
 from tdmoe.compression.counted import parameters
 from tdmoe.compression.layer_sensitivity import harder, sensitivity, significant_ranks
 from tdmoe.numerics.errors import Kind
-from tdmoe.numerics.ranks import budget
 from tdmoe.problems import InputError
 from tdmoe.runtime.calibration import LayerMoments, PerExpert
 from tdmoe.stacks import joint
@@ -102,6 +101,10 @@ class Compression:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
+    def notes(self) -> list[str]:
+        """Of the calibration and of the stacks."""
+        return [*([] if self.calibration is None else self.calibration.notes()), *self.session.notes()]
+
     def points(self) -> dict[str, Frontier]:
         """The frontiers, once they are there."""
         session = self.frontiers
@@ -166,7 +169,6 @@ class Compression:
             return ratio
         whole = parameters(self.session.checkpoint)
         share = self._dense() / whole
-        budget((1, 1, 1), ratio)
         if ratio >= share:
             raise InputError(
                 "ratio", f"{ratio} --ratio-of model", f"the chosen experts are {share:.1%} of the model", "give less"

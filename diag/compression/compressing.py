@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from diag.compression import calibrated
 from diag.declare import parse
 from diag.declare.defaults import MEMORY_BYTES
-from diag.probes import Settings as ProbeSettings
+from diag.declare.probe import StackSettings as ProbeSettings
 from diag.runs.files import read_json, write_json
 from diag.runs.folder import Job, digest, overwritten
 from diag.runs.manifest import named

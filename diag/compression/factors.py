@@ -40,30 +40,14 @@ class Recipe:
         return self.method if self.ratio is None else f"{self.method} at {self.ratio:g}"
 
 
-def recipes(methods_text: str, ratios_text: str) -> list[Recipe]:
-    """`tdmoe:whitening=none,allocation=published,mobe` with `0.2,0.4`: every method at every ratio, in that order.
-
-    A part with = and without : is an option of the method before it. A method that fixes its storage comes once.
-    InputError for what is no method or no ratio.
-    """
-    ratios = parse.ratios("ratios", ratios_text)
+def recipes(specs: Sequence[str], ratios: Sequence[float]) -> list[Recipe]:
+    """Every method at every ratio, in that order; one that fixes its storage comes once. InputError for no method."""
     found: dict[Recipe, None] = {}
-    for text in split_specs(methods_text):
+    for text in specs:
         method, options = methods.parse(text)
         for ratio in [None] if method.fixes_storage(options) else ratios:
             found[Recipe(spec.text(method.NAME, options), ratio)] = None
     return list(found)
-
-
-def split_specs(text: str) -> list[str]:
-    """A comma-separated list of method specs, whose options are comma-separated too."""
-    found: list[str] = []
-    for part in text.split(","):
-        if found and "=" in part and ":" not in part:
-            found[-1] += f",{part}"
-        else:
-            found.append(part.strip())
-    return found
 
 
 def needs_calibration(recipe: Recipe) -> bool:

@@ -19,17 +19,20 @@ def layers(
     if text is None:
         return list(available)
     chosen: set[int] = set()
+    known = set(available)
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,6})(?:\s*-\s*(\d{1,6}))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,18})(?:\s*-\s*(\d{1,18}))?\s*", part)
         if not match or (match[2] and int(match[2]) < int(match[1])):
             raise InputError(
                 option, text, f"{part.strip()!r} is neither a layer nor a range", "write for instance 0,12,24-30"
             )
-        chosen.update(range(int(match[1]), int(match[2] or match[1]) + 1))
-    if missing := sorted(chosen - set(available)):
-        raise InputError(
-            option, text, f"layer {missing[0]} is not a {kind} of this model", f"it has {spans(available)}"
-        )
+        numbers = range(int(match[1]), int(match[2] or match[1]) + 1)
+        for number in numbers[: len(known) + 1]:  # more than there are hold one that is none
+            if number not in known:
+                raise InputError(
+                    option, text, f"layer {number} is not a {kind} of this model", f"it has {spans(available)}"
+                )
+        chosen.update(numbers)
     return sorted(chosen)
 
 
@@ -81,6 +84,13 @@ def ratios(option: str, text: str) -> list[float]:
             )
         found[value] = None
     return list(found)
+
+
+def ratio(option: str, value: float) -> float:
+    """A fraction to remove, more than 0 and less than 1."""
+    if not 0.0 < value < 1.0:
+        raise InputError(option, f"{value:g}", remedy="give a fraction to remove, more than 0 and less than 1")
+    return value
 
 
 def positive(option: str, text: str) -> list[float]:

@@ -115,6 +115,13 @@ def text_of(option: str, name: str) -> str:
         raise InputError(option, name, str(error)) from error
 
 
+def check_texts(*texts: tuple[str, str]) -> None:
+    """InputError for the first of (option, name) that is no text; asked before a model is opened."""
+    for option, name in texts:
+        if name not in TEXTS:
+            text_of(option, name)
+
+
 def text_notes(*texts: tuple[str, str]) -> list[str]:
     """What is read otherwise than it stands there, of (option, name) of texts."""
     return [f"{option} {name}: {note}" for option, name in texts for note in read_text(name).read_as]

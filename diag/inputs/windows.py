@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reports.formats import counted
 from tdmoe.problems import InputError
 from tdmoe.stacks.architecture import language_config
 
@@ -35,7 +36,9 @@ def token_windows(tokenizer: Any, text: str, tokens: int, window: int) -> Tensor
     ids = first(tokenizer, text, tokens)
     count = min(tokens, len(ids)) // window
     if count == 0:
-        raise InputError("text", why=f"holds {len(ids)} tokens, a window takes {window}", remedy="give a longer text")
+        raise InputError(
+            "text", why=f"holds {counted(len(ids), 'token')}, a window takes {window}", remedy="give a longer text"
+        )
     return torch.tensor(ids[: count * window], dtype=torch.long).view(count, window)
 
 

@@ -9,9 +9,8 @@ from typing import Protocol
 import torch
 
 from diag.jobs.work import Result, Task, perform
-from diag.models.device import gpu_index
+from diag.models.device import here
 from tdmoe.checkpoint.reader import Checkpoint
-from tdmoe.problems import InputError
 from tdmoe.stacks.architecture import architecture
 from tdmoe.stacks.joint import open_named
 
@@ -51,13 +50,7 @@ class Inline:
     """One task after the other; while one is computed the next one's weights are already asked of the disk."""
 
     def device(self, text: str) -> str:
-        """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
-        if text == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        index = gpu_index(text)
-        if index is not None and (count := torch.cuda.device_count()) <= index:
-            raise InputError("device", text, f"this machine has {count} CUDA devices", "use --device cpu")
-        return text
+        return here(text)
 
     def threads(self, device: str) -> int:
         return torch.get_num_threads()

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from diag import probes
+from diag.declare import probe as probes
 from diag.jobs.work import Failed, Result, Task, failure, perform
 from diag.models.device import gpu_index
 from diag.models.model import Model

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from diag.declare import parse
 from diag.declare.defaults import ALL_PROJECTIONS
+from diag.declare.probe import StackProbe, StackSettings, stack_probe
+from diag.declare.setting import identified
 from diag.jobs.engine import engine
 from diag.jobs.work import Done, Failed, Task
 from diag.models.model import Model, resolve
-from diag.probes import Probe, Settings, probe
 from diag.runs.folder import Job, RunFolder, digest
 from diag.runs.manifest import SCHEMA, make_manifest
 from tdmoe.checkpoint.reader import Checkpoint
@@ -33,7 +34,7 @@ class Request:
 
     command: str
     model: str
-    settings: Settings
+    settings: StackSettings
     layers: str | None = None
     projections: str = ALL_PROJECTIONS
     device: str = "auto"
@@ -53,7 +54,7 @@ class Session:
     def __init__(self, request: Request) -> None:
         """Check everything that headers can tell; InputError before any weight is read."""
         self.request = request
-        self.probe: Probe = probe(request.command)
+        self.probe: StackProbe = stack_probe(request.command)
         self.model: Model = resolve(request.model, request.revision, remote=request.remote)
         self.engine = engine(request.engine)
         self.device = self.engine.device(request.device)
@@ -166,14 +167,16 @@ class Session:
         return stacks
 
     def _folder(self) -> RunFolder[Job]:
-        request, settings = self.request, asdict(self.request.settings)  # type: ignore[call-overload]
+        request = self.request
+        settings = {name: _plain(value) for name, value in asdict(request.settings).items()}
         jobs = list(self.stacks)
         config = {
             **settings,
             "layers": parse.spans(sorted({job.layer for job in jobs})),
             "projections": ",".join(dict.fromkeys(job.projection for job in jobs)),
         }
-        settings = {name: value for name, value in settings.items() if name not in self.probe.UNIDENTIFIED}
+        left_out = getattr(self.probe, "UNIDENTIFIED", ())
+        settings = {n: settings[n] for n in identified(request.settings) if n not in left_out}
         identity = {
             "model": self.model.name,
             "device": self.device.partition(":")[0],
@@ -211,6 +214,10 @@ class Session:
             columns=self.probe.TABLES,
             changed=self.checkpoint.changed,
         )
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
 
 
 def _unreadable(model: str, error: OSError) -> InputError:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from diag.declare.probe import StackSettings as Settings
+from diag.declare.probe import stack_probe
 from diag.models.model import Model
-from diag.probes import Settings, probe
 from diag.runs.folder import Job, RunFolder
 from diag.runs.results import Arrays, Tables
 from tdmoe.checkpoint.reader import Checkpoint
@@ -61,7 +62,7 @@ def perform(task: Task, checkpoint: Checkpoint, on_read: Callable[[int], None] |
     stack: Stack | None = None
     try:
         stack = open_named(checkpoint, architecture(checkpoint.config), task.job.layer, task.job.projection)
-        tables, arrays = probe(task.job.probe).run(
+        tables, arrays = stack_probe(task.job.probe).run(
             stack,
             task.settings,
             device=task.device,

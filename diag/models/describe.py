@@ -88,6 +88,8 @@ def facts(description: Description) -> Iterator[tuple[str, str]]:
     yield "expert width", str(arch.width)
     yield "embeddings", description.embeddings
     yield "supported", f"no: {description.refusal}" if description.refusal else "yes"
+    if not description.refusal:
+        yield "not checked", "tensors other than the experts'; commands that run the model check them (--dry-run too)"
     yield from (("note", note) for note in description.notes)
 
 

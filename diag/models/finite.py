@@ -15,6 +15,8 @@ from tdmoe.stacks.architecture import architecture
 from tdmoe.stacks.families import PROJECTIONS
 from tdmoe.stacks.locate import open_stack
 
+AGAIN = "download the checkpoint again"
+WHOLE = "what runs the model needs every layer, but `spectra` and the like can leave this one out (--layers)"
 EXPERTS_OF = re.compile(r".*layers\.(\d+)\..*\bexperts\b.*")
 
 
@@ -30,7 +32,7 @@ def check_finite(checkpoint: Checkpoint, loaded: Any) -> None:
             continue
         if match := EXPERTS_OF.fullmatch(name):
             _name_expert(checkpoint, int(match[1]))
-        raise WeightError(f"{name}: holds weights that are NaN or infinite; download the checkpoint again")
+        raise WeightError(f"{name}: holds weights that are NaN or infinite; {AGAIN}")
 
 
 def _name_expert(checkpoint: Checkpoint, layer: int) -> None:
@@ -41,4 +43,4 @@ def _name_expert(checkpoint: Checkpoint, layer: int) -> None:
     except InputError:  # in factor form
         return
     for stack in stacks:
-        joint.refuse_non_finite(stack, "download the checkpoint again")
+        joint.refuse_non_finite(stack, f"{AGAIN}; {WHOLE}")

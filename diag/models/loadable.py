@@ -25,6 +25,8 @@ from tdmoe.stacks.architecture import EXPERTS, language_config
 
 READ = (None, "fp8", "mxfp4", METHOD)  # quantisations whose headers tell what is loaded
 WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size")
+SIZES = (*WIDTHS, "max_position_embeddings")
+LARGEST = 10**9  # far above any model: what is larger would be an error of torch's, or of ours
 TOP_K = "num_experts_per_tok"
 _CHECKED: dict[str, list[str]] = {}
 
@@ -32,6 +34,7 @@ _CHECKED: dict[str, list[str]] = {}
 def check_loadable(model: Model, checkpoint: Checkpoint, identity: str) -> list[str]:
     """Notes on what the model leaves unused; InputError where it cannot be loaded whole. `identity`: of the weights."""
     checkpoint.refuse_adapter()
+    _check_sizes(checkpoint)
     with place(model, checkpoint) as (where, options), quiet():
         config = load_config(where, options)
         _check_top_k(checkpoint, config)
@@ -40,6 +43,14 @@ def check_loadable(model: Model, checkpoint: Checkpoint, identity: str) -> list[
         if key not in _CHECKED:
             _CHECKED[key] = _unused(checkpoint, config)
     return _CHECKED[key]
+
+
+def _check_sizes(checkpoint: Checkpoint) -> None:
+    fields = language_config(checkpoint.config)
+    for name in SIZES:
+        value = fields.get(name)
+        if isinstance(value, str) or (isinstance(value, int) and value > LARGEST):  # text: of too many digits
+            raise InputError(f"{CONFIG}: {name} is {shown(value)}, the limit is {LARGEST:,}; correct it")
 
 
 def _check_top_k(checkpoint: Checkpoint, config: Any) -> None:

@@ -106,9 +106,7 @@ def _folder(text: str) -> Path | None:
         path = Path(text).expanduser()
         is_file, is_folder = path.is_file(), bool(text) and path.is_dir()
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, an unknown ~user, a null byte
-        raise InputError(
-            "model", text[:200], f"not a usable path ({error})", "give a folder or a model name"
-        ) from error
+        raise InputError("model", text, f"not a usable path ({error})", "give a folder or a model name") from error
     if is_file:
         raise InputError("model", text, "is a file", "give the folder of config.json and the .safetensors files")
     return path if is_folder else None

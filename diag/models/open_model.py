@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diag.inputs.texts import text_notes, text_of
 from diag.inputs.windows import token_windows, window_of
-from diag.jobs.engine import Inline
+from diag.models.device import here
 from diag.models.loadable import check_loadable
 from diag.models.model import Model, resolve
 from diag.models.transformer import load_model, load_tokenizer
@@ -28,7 +28,7 @@ class OpenModel:
     def __init__(self, model: str, device: str = "auto", revision: str | None = None, *, experts: bool = True) -> None:
         """InputError where there is no such model, or it has no `experts` and has to; a dense one has no `arch`."""
         self.model: Model = resolve(model, revision)
-        self.device = Inline().device(device)
+        self.device = here(device)
         self.checkpoint = Checkpoint(self.model.files())
         try:
             fields = language_config(self.checkpoint.config)

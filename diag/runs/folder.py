@@ -25,10 +25,12 @@ from diag.runs import progress, results, tables
 from diag.runs.files import lock, write_json, write_text
 from diag.runs.peak_memory import PeakMemory, measuring
 from diag.runs.results import Arrays, Row, Tables
+from reports.formats import counted
 from tdmoe.checkpoint.atomic import is_leftover, remove_leftovers
 from tdmoe.problems import InputError
 
 LOCK = ".lock"
+BUSY = "another process writes to it; wait for it or give another folder"
 WAIT = 0.5  # seconds between looks at a folder that another process writes to
 OUTPUTS = ("tables/*.csv", "figures/*.svg", "errors/*.txt", "report.html")  # made from the results when a run ends
 FOLDERS = ("", results.FOLDER, "tables", "figures", "errors")
@@ -94,9 +96,28 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def by_reason(failures: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(jobs, message): those that failed for one reason are named together."""
+    found: dict[str, list[str]] = {}
+    for key, message in failures:
+        found.setdefault(message, []).append(key)
+    return [
+        (keys[0] if len(keys) == 1 else f"{keys[0]} and {len(keys) - 1} more", message)
+        for message, keys in found.items()
+    ]
+
+
 def overwritten(files: Iterable[str]) -> str:
     """What to say of files of a model that changed since they were opened: what was made is of two models."""
     return f"{', '.join(files)}: changed while the command ran; run it again when it is whole"
+
+
+def check_free(out: Path) -> None:
+    """InputError where another process writes to a folder that --out named: found before a plan is made."""
+    if (out / LOCK).is_file():
+        if (held := lock(out / LOCK)) is None:
+            raise InputError("out", out, BUSY)
+        held.close()
 
 
 class RunFolder(Generic[Unit]):
@@ -160,7 +181,7 @@ class RunFolder(Generic[Unit]):
         waits = False
         while (held := lock(self.path / LOCK)) is None:
             if self._given:
-                raise InputError(f"{self._where}: another process writes to it; wait for it or give another folder")
+                raise InputError(f"{self._where}: {BUSY}")
             if not waits:
                 progress.say(f"{self.path}: another process writes to it; waiting for that to end")
             waits = True
@@ -295,9 +316,14 @@ class RunFolder(Generic[Unit]):
         taken = len(self.jobs) - len(self.pending())
         asked = {results.path(self.path, job.key) for job in self.jobs}
         others = len(set(self.path.glob(f"{results.FOLDER}/*.json")) - asked)
-        notes = [f"{taken} of {len(self.jobs)} jobs are done already"] if taken else []
+        notes = (
+            [f"{taken} of {counted(len(self.jobs), 'job')} {'is' if taken == 1 else 'are'} done already"]
+            if taken
+            else []
+        )
         if others:
-            notes.append(f"{others} results of other jobs are kept, but table and page leave them out")
+            are = "is" if others == 1 else "are"
+            notes.append(f"{counted(others, 'result')} of other jobs {are} kept, but not in table and page")
         return notes
 
     def _check_ours(self, fresh: bool) -> None:

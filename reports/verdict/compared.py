@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from reports.drift.variants import Variant
+from reports.formats import counted
 from reports.quality.answer import count_layers
 from reports.run import Row, given
 from reports.verdict.identity import Identity
 from reports.verdict.losses import COMBINATION, MOBE, TDMOE, Loss
 from reports.verdict.protocol import Column, column_names
-from reports.verdict.subjects import counted, plain
+from reports.verdict.subjects import plain
 
 ERRORS = ("weight_error", "functional_error", "operator_error")
 

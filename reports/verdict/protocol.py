@@ -7,8 +7,9 @@ weights. Runs that say the same share it; a run that does not say all of it has 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from reports.formats import counted
 from reports.verdict.arenas import Arena
-from reports.verdict.subjects import Subject, counted, plain
+from reports.verdict.subjects import Subject, plain
 
 _WEIGHTS = " weights"  # what the part of a protocol that names their type ends with
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from reports.formats import listing
+from reports.formats import counted, listing
 from reports.run import Run
 from reports.verdict.arenas import all_duels
 from reports.verdict.causes import causes
@@ -30,7 +30,9 @@ def of_model(subject: Subject) -> list[str]:
 
 
 def _incomplete(subject: Subject) -> str:
-    lost = [f"{gone} of {jobs} jobs of {command}" for command, (gone, jobs) in sorted(subject.unfinished.items())]
+    lost = [
+        f"{gone} of {counted(jobs, 'job')} of {command}" for command, (gone, jobs) in sorted(subject.unfinished.items())
+    ]
     if not lost:
         return ""
     return f"Incomplete: {listing(lost)} did not finish; all of the above holds for what was measured."

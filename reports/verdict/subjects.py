@@ -92,11 +92,6 @@ def finite(row: Row) -> dict[str, Any]:
     }
 
 
-def counted(count: int, what: str) -> str:
-    """`1 window`, `16 windows`."""
-    return f"{count} {what}" + ("" if count == 1 else "s")
-
-
 def plain(text: object, most: int = _LONGEST) -> str:
     """Text from outside as one line inside a sentence."""
     line = " ".join(visible(without_folders(str(text))).split())

@@ -15,7 +15,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     write_pieces(path, [data])
 
 
-def write_pieces(path: Path, pieces: Iterable[bytes | bytearray]) -> None:
+def write_pieces(path: Path, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
     """`write_bytes` of pieces that are made one after the other. An OSError names the file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,7 +25,7 @@ def write_pieces(path: Path, pieces: Iterable[bytes | bytearray]) -> None:
         raise
 
 
-def _write(path: Path, pieces: Iterable[bytes | bytearray]) -> None:
+def _write(path: Path, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -44,7 +44,9 @@ class Checkpoint:
         self.config = self._object(CONFIG)
         self._shard_of = self._find_shards()
         if ADAPTER in self._names:
-            self.notes.append(f"{ADAPTER}: a LoRA adapter lies beside the weights; it is left out here")
+            self.notes.append(
+                f"{ADAPTER}: a LoRA adapter lies beside the weights; it is left out, what runs the model refuses it"
+            )
 
     def __enter__(self) -> Self:
         return self

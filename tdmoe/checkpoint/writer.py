@@ -22,20 +22,33 @@ WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json",
 CARDS = (".md",)  # they tell of the original
 COPIED_BYTES = 200_000_000  # tokenizers and the like are smaller
 
-Pieces = Iterator[bytes | bytearray]
+Piece = bytes | bytearray | memoryview
+Pieces = Iterator[Piece]
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], spec: Mapping[str, Any]) -> None:
-    """A shard of floats or bytes with its spec; safetensors' own writer does not promise the same bytes."""
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    spec: Mapping[str, Any],
+    on_bytes: Callable[[Piece], object] = lambda piece: None,
+) -> None:
+    """A shard of floats or bytes with its spec; safetensors' own writer does not promise the same bytes.
+
+    `on_bytes` is told all of it, in order.
+    """
     names = {**{dtype: name for name, dtype in PLAIN.items()}, torch.uint8: "U8"}
     shapes = [(name, names[t.dtype], tuple(t.shape), t.nbytes) for name, t in tensors.items()]
     about = {"format": "pt", "spec": json.dumps(spec)}
-    write_pieces(path, chain([_header(shapes, about)], map(tensor_bytes, tensors.values())))
+    pieces: list[Piece] = [_header(shapes, about), *map(tensor_bytes, tensors.values())]
+    for piece in pieces:
+        on_bytes(piece)
+    write_pieces(path, pieces)
 
 
-def tensor_bytes(tensor: Tensor) -> bytes:
-    """Bytes of a tensor as stored."""
-    return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """Bytes of a tensor as stored, where it lies."""
+    data: memoryview = tensor.contiguous().view(-1).view(torch.uint8).numpy().data
+    return data
 
 
 def copied(checkpoint: Checkpoint, entry: TensorEntry) -> Pieces:

@@ -154,8 +154,11 @@ class Method(ABC):
         """The refusal of a spec of this method; by default of two options that contradict each other."""
         return InputError("method", self.NAME, why, remedy)
 
+    def check_options(self, options: Any) -> None:  # noqa: B027  most have nothing to check
+        """InputError where they are wrong whatever the stack is. Called when a spec is read, before any model is."""
+
     def check(self, shape: Shape, options: Any, ratio: float) -> None:
-        """InputError where options, ratio and stack do not fit. Called for every stack before any work."""
+        """InputError where ratio or options do not fit the stack. Called for every stack before any work."""
         if not self.fixes_storage(options):
             budget(shape, ratio)
 

@@ -52,13 +52,9 @@ def rank_within(shape: Shape, ratio: float, *, shared: int = 0, alignment: int =
 
 
 def check_rank(name: str, shape: Shape, rank: int, *, shared: int = 0) -> None:
-    """InputError where a given rank is none, or stores more than the dense stack."""
+    """InputError where a given rank stores more than the dense stack."""
     experts, outputs, inputs = shape
     stored, dense = shared + experts * rank * (outputs + inputs), experts * outputs * inputs
-    if rank < 0:
-        raise InputError(
-            "method", name, f"rank is {rank}", "a rank of at least 1 is needed, or 0 for that of the budget"
-        )
     if stored >= dense:
         most = (dense - shared - 1) // (experts * (outputs + inputs))
         raise InputError(

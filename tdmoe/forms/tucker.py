@@ -6,7 +6,7 @@ tokens sorted by expert, B experts of a block.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,16 +17,21 @@ from tdmoe.forms.weights import Factored
 from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.products import matrix_products
 from tdmoe.numerics.ranks import Ranks
+from tdmoe.numerics.whitening import DampedNorm
 
 
 @dataclass(frozen=True)
 class TuckerWeights(Factored):
-    """W^_e = output_OP (sum_r expert_ER[e, r] core_RPQ[r]) input_IQ^T. None where a mode is not cut (identity)."""
+    """W^_e = output_OP (sum_r expert_ER[e, r] core_RPQ[r]) input_IQ^T. None where a mode is not cut (identity).
+
+    `norm_W` is that of the stack that they were made from, where making them told it.
+    """
 
     core_RPQ: Tensor
     expert_ER: Tensor | None = None
     output_OP: Tensor | None = None
     input_IQ: Tensor | None = None
+    norm_W: DampedNorm | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         for factor in (self.expert_ER, self.output_OP, self.input_IQ):

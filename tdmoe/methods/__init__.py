@@ -97,4 +97,6 @@ def parse(text: str, flags: Mapping[str, str | None] | None = None) -> tuple[Met
         if key not in {field.name for field in fields(found.OPTIONS)}:
             has = ", ".join(field.name for field in fields(found.OPTIONS)) or "none"
             raise InputError(key, value, f"{name} has no such option", f"it has {has}")
-    return found, spec.options(found.OPTIONS, values, text)
+    options = spec.options(found.OPTIONS, values, text)
+    found.check_options(options)
+    return found, options

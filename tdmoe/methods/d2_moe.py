@@ -51,13 +51,17 @@ class D2MoE(Method):
         """Whether the rank is given."""
         return options.rank != 0
 
-    def check(self, shape: Shape, options: Options, ratio: float) -> None:
-        """InputError where damping, rank or ratio are wrong."""
+    def check_options(self, options: Options) -> None:
+        """InputError where damping or alignment are wrong, or options contradict each other."""
         check_damping(self.NAME, options.damping)
-        check_alignment(self.NAME, options.alignment, rank=options.rank, most=min(shape[1:]))
+        check_alignment(self.NAME, options.alignment, rank=options.rank)
         for wrong, what in ((options.damping != DAMPING, "damping"), (options.moments == "expert", "moments")):
             if wrong and options.whitening == "none":
                 raise self.wrong(f"{what} says nothing where whitening=none")
+
+    def check(self, shape: Shape, options: Options, ratio: float) -> None:
+        """InputError where rank or ratio leave nothing, or expand the stack."""
+        check_alignment(self.NAME, options.alignment, most=min(shape[1:]))
         shared = shape[1] * shape[2]
         if self.fixes_storage(options):
             check_rank(self.NAME, shape, options.rank, shared=shared)

@@ -71,10 +71,10 @@ class MoBE(Method):
         """Whether both sizes are given."""
         return bool(options.bases and options.rank)
 
-    def check(self, shape: Shape, options: Options, ratio: float) -> None:
-        """InputError where options contradict each other, or the sizes store more than the dense stack."""
+    def check_options(self, options: Options) -> None:
+        """InputError where options are out of range or contradict each other."""
         check_damping(self.NAME, options.damping)
-        check_alignment(self.NAME, options.alignment, rank=options.rank, most=min(shape[1:]))
+        check_alignment(self.NAME, options.alignment, rank=options.rank)
         if options.damping != DAMPING and not _metric(options):
             raise self.wrong("damping says nothing without a metric in the loss")
         if options.mixing == "softmax" and options.preset == "corrected":
@@ -82,6 +82,10 @@ class MoBE(Method):
         for name in ("bases", "rank", "steps"):
             if (value := getattr(options, name)) < 0:
                 raise self.wrong(f"{name} is {value}", "give at least 1, or 0 for the default")
+
+    def check(self, shape: Shape, options: Options, ratio: float) -> None:
+        """InputError where there are more groups than experts, or the sizes store more than the dense stack."""
+        check_alignment(self.NAME, options.alignment, most=min(shape[1:]))
         if not 1 <= options.groups <= shape[0]:
             raise self.wrong(f"groups is {options.groups}", f"the stack has {shape[0]} experts")
         for choice in _choices(shape, options, ratio):

@@ -63,8 +63,8 @@ class MoESVD(Method):
         """Number of the most sensitive layers that are left as they are."""
         return options.dense_layers
 
-    def check(self, shape: Shape, options: Options, ratio: float) -> None:
-        """InputError where options contradict each other, or the ratio leaves no rank."""
+    def check_options(self, options: Options) -> None:
+        """InputError where options are out of range or contradict each other."""
         check_damping(self.NAME, options.damping)
         published = options.preset == "published"
         if options.top and not published:
@@ -73,6 +73,9 @@ class MoESVD(Method):
             raise self.wrong("weigh is of preset=corrected only")
         if options.dense_layers < 0:
             raise self.wrong(f"dense_layers is {options.dense_layers}", "give at least 0")
+
+    def check(self, shape: Shape, options: Options, ratio: float) -> None:
+        """InputError where `top` is more than the experts, or the ratio leaves no rank."""
         if not 0 <= options.top <= shape[0]:
             raise self.wrong(f"top is {options.top}", f"the stack has {shape[0]} experts")
         _sizes(shape, options, ratio)

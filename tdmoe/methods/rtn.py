@@ -19,7 +19,6 @@ from torch import Tensor
 from tdmoe.compression.method import Allotment, Method, Statistics
 from tdmoe.forms.integers import IntegerWeights, packed
 from tdmoe.numerics.products import expert_blocks
-from tdmoe.numerics.ranks import Shape
 from tdmoe.stacks.source import WeightSource, stored_dtype
 
 GROUP = 128
@@ -45,7 +44,7 @@ class RTN(Method):
         """Always, by the bits."""
         return True
 
-    def check(self, shape: Shape, options: Options, ratio: float) -> None:
+    def check_options(self, options: Options) -> None:
         """InputError where bits or group are none."""
         if not 2 <= options.bits <= 8:
             raise self.wrong(f"bits is {options.bits}", "give 2 to 8")

@@ -35,9 +35,13 @@ class SVD(Method):
         """Whether the rank is given."""
         return bool(options.rank)
 
+    def check_options(self, options: Any) -> None:
+        """InputError where the alignment is no step of ranks."""
+        check_alignment(self.NAME, options.alignment, rank=options.rank)
+
     def check(self, shape: Shape, options: Any, ratio: float) -> None:
         """InputError where rank or ratio leave nothing, or expand the stack."""
-        check_alignment(self.NAME, options.alignment, rank=options.rank, most=min(shape[1:]))
+        check_alignment(self.NAME, options.alignment, most=min(shape[1:]))
         if self.fixes_storage(options):
             check_rank(self.NAME, shape, options.rank)
         else:

@@ -15,7 +15,6 @@ from typing import Any, Literal
 from tdmoe.compression.method import Needs, Statistics
 from tdmoe.compression.truncated_svd import MetricOf
 from tdmoe.methods import svd
-from tdmoe.numerics.ranks import Shape
 from tdmoe.numerics.whitening import DAMPING, check_damping
 
 
@@ -37,10 +36,10 @@ class SVDLLM(svd.SVD):
         """Second moments of inputs."""
         return Needs(True, own=options.moments == "expert")
 
-    def check(self, shape: Shape, options: Any, ratio: float) -> None:
-        """InputError where damping, rank or ratio are wrong."""
+    def check_options(self, options: Any) -> None:
+        """InputError where damping or alignment are wrong."""
         check_damping(self.NAME, options.damping)
-        super().check(shape, options, ratio)
+        super().check_options(options)
 
     def metrics(self, options: Any, statistics: Statistics, device: str) -> MetricOf:
         """The metric of each expert's inputs."""

@@ -29,7 +29,7 @@ from tdmoe.numerics.ranks import (
     published_ranks,
     stored_ranks,
 )
-from tdmoe.numerics.whitening import DAMPING, Metric, check_damping, inverse_metric, metric
+from tdmoe.numerics.whitening import DAMPING, DampedNorm, Metric, check_damping, inverse_metric, metric
 from tdmoe.stacks.blocks import BLOCK_WEIGHTS
 from tdmoe.stacks.source import WeightSource
 from tdmoe.tucker.core_refit import refit_core
@@ -103,15 +103,10 @@ class TDMoE(Method):
         if options.decomposition == "hooi":
             yield replace(options, decomposition="hosvd"), 1
 
-    def check(self, shape: Shape, options: Options, ratio: float) -> None:
-        """InputError where options contradict each other, or the ratio leaves no ranks."""
-        allowed = budget(shape, ratio)
+    def check_options(self, options: Options) -> None:
+        """InputError where options are out of range or contradict each other."""
         check_damping(self.NAME, options.damping)
         check_alignment(self.NAME, options.alignment)
-        if options.expert_mode == "compress" and shape[0] == 1:
-            raise self.wrong(
-                f"expert_mode=compress cuts the expert mode, {named(shape)} has one expert", "give preserve or auto"
-            )
         none, inverse = options.whitening == "none", options.whitening_direction == "inverse"
         published, uniform = options.allocation != "exact", options.across != "global"
         ranks = "says nothing where ranks are published ones"
@@ -125,6 +120,14 @@ class TDMoE(Method):
         ):
             if wrong:
                 raise self.wrong(f"{what} {why}")
+
+    def check(self, shape: Shape, options: Options, ratio: float) -> None:
+        """InputError where the ratio leaves no ranks, or there are too many to choose from."""
+        allowed = budget(shape, ratio)
+        if options.expert_mode == "compress" and shape[0] == 1:
+            raise self.wrong(
+                f"expert_mode=compress cuts the expert mode, {named(shape)} has one expert", "give preserve or auto"
+            )
         grid = _grid(shape, options)
         if (triples := math.prod(map(len, grid))) > TRIPLES:
             raise self.wrong(
@@ -135,7 +138,7 @@ class TDMoE(Method):
             raise self.wrong(
                 f"decomposition=tensorly holds {named(shape)} in memory, its limit is {LARGEST:,} weights", "give hooi"
             )
-        if published:
+        if options.allocation != "exact":
             _published(shape, options, ratio)
         elif (least := int(grid_parameters(shape, grid).min())) > allowed:
             raise beyond_budget(shape, ratio, "the least ranks take", least)
@@ -173,7 +176,7 @@ class TDMoE(Method):
             factors = hosvd(bases, ranks)
         if options.decomposition == "hooi" and len(factors) > 1:  # one factor alone is the best one already
             factors, _ = hooi(reader, metrics, factors, float(bases["input"].energy_N.sum()), **how)
-        made = finish(reader, metrics, factors, **how)
+        made = replace(finish(reader, metrics, factors, **how), norm_W=_norm(metrics, bases))
         own = None if statistics is None else statistics.own
         if options.refit == "none" or ranks == reader.stack.shape:
             return made
@@ -224,6 +227,13 @@ def _metrics(options: Options, statistics: Statistics, device: str) -> Metrics:
         inverse = options.whitening_direction == "inverse"
         found[mode] = inverse_metric(C_NN.to(device)) if inverse else metric(C_NN.to(device), options.damping)
     return found
+
+
+def _norm(metrics: Metrics, bases: Mapping[str, Basis]) -> DampedNorm | None:
+    """That of the stack, where it was decomposed in the metric of the inputs alone."""
+    if set(metrics) != {"input"} or metrics["input"].name != "correct":
+        return None
+    return DampedNorm(float(bases["input"].energy_N.sum()), metrics["input"].damping)
 
 
 def _ranks(

@@ -24,12 +24,12 @@ from torch import Tensor
 from tdmoe.numerics import lapack
 from tdmoe.numerics.operator_norm import Norms, norms_of_matrices
 from tdmoe.numerics.precision import full_precision
-from tdmoe.numerics.products import expert_blocks
+from tdmoe.numerics.products import expert_blocks, lower_products
+from tdmoe.numerics.whitening import DampedNorm
 from tdmoe.stacks.source import WeightSource
 
 Kind = Literal["weight", "functional", "operator"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-PANELS = 8  # of a triangular factor: its zeros are left out of the product but for 1 / PANELS of them
 Rebuild = Callable[[int, int], Tensor]  # experts start..stop-1 as W^_BOI
 
 
@@ -57,12 +57,13 @@ def stack_errors(
     device: torch.device | str = "cpu",
     kinds: Collection[Kind] = KINDS,
     norms_W: Norms | None = None,
+    damped_W: DampedNorm | None = None,
 ) -> StackErrors:
     """Errors of W^ against the stack; `C_EII(e)` gives the second moment of expert e's own inputs, one at a time.
 
     The weight error is always among them, as it costs nothing beside the others. Norms are of every matrix that an
     expert holds: of gate and up apart where they are one stack. `norms_W` are those of the stack itself
-    (`stack_norms`), where they are known already.
+    (`stack_norms`), where they are known already; so is `damped_W`, under this same C.
     """
     if "functional" not in kinds:
         C_II = C_EII = None
@@ -74,13 +75,18 @@ def stack_errors(
         E_BOI = W_BOI - rebuild(start, start + len(W_BOI)).to(W_BOI)
         for sums, X_BOI in ((lost, E_BOI), (whole, W_BOI)):
             sums.plain += squares(X_BOI)
-            if root is not None:
+            if root is not None and (sums is lost or damped_W is None):
                 sums.pooled += root.energy(X_BOI)
             for e in range(len(X_BOI)) if C_EII is not None else ():
                 sums.own += weighted(X_BOI[e], C_EII(start + e).to(X_BOI))  # type: ignore[misc]
         if "operator" in kinds:
             norms_E.append(_norms(E_BOI, reader.stack.matrices))
             blocks_W += [] if norms_W is not None else [_norms(W_BOI, reader.stack.matrices)]
+    if root is not None and damped_W is not None:
+        whole.pooled = damped_W.squared - damped_W.added * whole.plain
+        if whole.pooled < damped_W.squared / 2:  # little of it would be left of its digits
+            blocks = expert_blocks(reader, torch.float32, device)
+            whole.pooled = sum(root.energy(W_BOI.contiguous()) for _, W_BOI in blocks)
     operator: tuple[float | None, ...] = (None, None, None)
     if "operator" in kinds:
         operator = _relative(Norms.joined(norms_E), norms_W or Norms.joined(blocks_W))
@@ -135,11 +141,7 @@ class _Root:
     def energy(self, X_BOI: Tensor) -> float:
         if self.C_II is not None:
             return weighted(X_BOI, self.C_II)
-        total, width = 0.0, -(-len(self.L_II) // PANELS)
-        with full_precision():
-            for first in range(0, len(self.L_II), width):
-                total += squares(X_BOI[..., first:] @ self.L_II[first:, first : first + width])
-        return total
+        return sum(squares(Y_BOP) for _, Y_BOP in lower_products(X_BOI, self.L_II))
 
 
 def squares(X: Tensor) -> float:

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from tdmoe.numerics.precision import full_precision
+from tdmoe.numerics.precision import full_precision, full_product
 from tdmoe.stacks.source import Device, WeightSource
+
+PANELS = 8  # of a triangular matrix: its zeros are left out of a product but for 1 / PANELS of them
 
 
 def expert_blocks(
@@ -72,12 +74,22 @@ def mode_products(
 def matrix_products(W_BOI: Tensor, A_OP: Tensor | None, A_IQ: Tensor | None) -> Tensor:
     """A_O^T W_b A_I of every matrix, the cheaper product first."""
     if A_OP is None or A_IQ is None:
-        Y_BPI = W_BOI if A_OP is None else A_OP.T @ W_BOI
-        return Y_BPI if A_IQ is None else Y_BPI @ A_IQ
+        Y_BPI = W_BOI if A_OP is None else full_product(A_OP.T, W_BOI)
+        return Y_BPI if A_IQ is None else full_product(Y_BPI, A_IQ)
     (outputs, P), (inputs, Q) = A_OP.shape, A_IQ.shape
     if P * inputs * (outputs + Q) <= outputs * Q * (inputs + P):
         return A_OP.T @ W_BOI @ A_IQ
     return A_OP.T @ (W_BOI @ A_IQ)
+
+
+def lower_products(X_BOI: Tensor, L_II: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """(columns, those of X L) panel by panel, for little over half of the products; L is lower triangular."""
+    width = -(-len(L_II) // PANELS)
+    for first in range(0, len(L_II), width):
+        columns = slice(first, first + width)
+        with full_precision():
+            Y_BOP = X_BOI[..., first:] @ L_II[first:, columns]
+        yield columns, Y_BOP
 
 
 def _add_experts(sum_RPQ: Tensor, A_BR: Tensor, Y_BPQ: Tensor) -> None:

@@ -40,7 +40,11 @@ class Ranks(NamedTuple):
 
 
 def check_alignment(name: str, alignment: int, *, rank: int = 0, most: int | None = None) -> None:
-    """InputError where it is no step of ranks up to `most`, or a rank is given and it would say nothing."""
+    """InputError where it is no step of ranks up to `most`; where a rank is given that is none, or it says nothing."""
+    if rank < 0:
+        raise InputError(
+            "method", name, f"rank is {rank}", "a rank of at least 1 is needed, or 0 for that of the budget"
+        )
     if alignment < 1:
         raise InputError("method", name, f"alignment is {alignment}", "a step of ranks of at least 1 is needed")
     if rank and alignment != 1:

@@ -60,6 +60,14 @@ class Metric:
         return (G_NN + G_NN.T) / 2
 
 
+@dataclass(frozen=True)
+class DampedNorm:
+    """`squared` = sum_e ||W_e C^(1/2)||_F^2 + `added` ||W_e||_F^2: ||W S||_F^2 under the metric of the inputs."""
+
+    squared: float
+    added: float
+
+
 def metric(C_NN: Tensor, damping: float = DAMPING) -> Metric:
     """The metric of a second moment C (symmetric, positive semidefinite), plus `damping` * mean(diag C) * I.
 

@@ -221,7 +221,8 @@ def _count(config: Config, names: tuple[str, ...], default: int | None = None, m
     if value is None:
         raise config_error(f"has none of {', '.join(names)}", "one of them is needed")
     if type(value) is not int or value < (1 if default is None else 0):
-        raise config_error(f"{' / '.join(names)} is {shown(value)}, a positive whole number is needed")
+        needed = f"a positive whole number is needed, at most {most:,}"
+        raise config_error(f"{' / '.join(names)} is {shown(value)}, {needed}")
     if value > most:
         raise config_error(f"{' / '.join(names)} is {shown(value)}, the limit is {most:,}", "correct the config")
     return value

@@ -120,9 +120,10 @@ class BlockReader:
             bad = (~W_BRC.isfinite()).flatten(1).sum(1)
             if bad.any():
                 expert = int(bad.nonzero()[0, 0])
+                count = int(bad[expert])
                 raise WeightError(
-                    f"{self.stack.tensor_name(start + expert)}: {int(bad[expert])} weights of expert {start + expert} "
-                    f"are NaN or infinite; {remedy}"
+                    f"{self.stack.tensor_name(start + expert)}: {count} weight{'s' * (count > 1)} of expert "
+                    f"{start + expert} {'are' if count > 1 else 'is'} NaN or infinite; {remedy}"
                 )
 
     @cached_property

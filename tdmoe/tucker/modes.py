@@ -19,6 +19,7 @@ from torch import Tensor
 from tdmoe.numerics.eigen import eigenvectors
 from tdmoe.numerics.gram import MODES, ModeGram, mode_grams
 from tdmoe.numerics.precision import full_precision
+from tdmoe.numerics.products import lower_products
 from tdmoe.numerics.whitening import Metric
 from tdmoe.stacks.blocks import BLOCK_WEIGHTS
 from tdmoe.stacks.source import Device, WeightSource
@@ -117,4 +118,12 @@ class WhitenedReader:
         with full_precision():
             if self._rows is not None:
                 W_BRC = self._rows.S_NN[:, part].T.to(W_BRC) @ W_BRC
-            return W_BRC if self._columns is None else W_BRC @ self._columns.S_NN.to(W_BRC)
+            if self._columns is None:
+                return W_BRC
+            S_NN = self._columns.S_NN.to(W_BRC)
+            if self._columns.inverse_T_NN is not None:
+                return W_BRC @ S_NN
+            T_BRC = torch.empty_like(W_BRC)
+            for columns, panel_BRP in lower_products(W_BRC, S_NN):
+                T_BRC[..., columns] = panel_BRP
+            return T_BRC

@@ -130,7 +130,7 @@ def _read(folder: Path, names: list[str]) -> Named | None:
     """These tensors as index and library say; None where one cannot be read so."""
     try:
         index = folder / INDEX
-        shards = json.loads(index.read_bytes())["weight_map"] if index.exists() else {}
+        shards = json.loads(index.read_bytes())["weight_map"] if index.is_file() else {}
         found = {}
         for name in names:
             path = folder / shards.get(name, "model.safetensors")

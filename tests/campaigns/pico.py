@@ -17,9 +17,14 @@ SHARD_BYTES = 24_000  # three shards
 
 def pico(folder: Path) -> Path:
     """A Qwen3-MoE of three layers, the second dense, in three shards, with a tokenizer of letters."""
+    save(build(FAMILIES["qwen3_moe"]), folder, fused=False, shard_size=SHARD_BYTES)
+    return with_letters(folder)
+
+
+def with_letters(folder: Path) -> Path:
+    """A tokenizer of letters into that folder."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-    save(build(FAMILIES["qwen3_moe"]), folder, fused=False, shard_size=SHARD_BYTES)
     words = {"[UNK]": 0, **{letter: 3 + i for i, letter in enumerate(LETTERS)}}
     tokenizer = Tokenizer(models.WordLevel(words, "[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")

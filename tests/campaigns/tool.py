@@ -100,17 +100,16 @@ def _plain_page() -> None:
     """Figures take seconds: the page is the runs as JSON instead, written where and how the real one is."""
     import json
 
-    import reports.figures
-    import reports.page
     import reports.verdict
+    from diag import pages
 
     def render(runs: Any, figures: Any = None, missing: Any = ()) -> str:
         shown = [{"tables": run["tables"], "jobs": run["jobs"], "arrays": _plain(run["arrays"])} for run in runs]
         return json.dumps(shown, sort_keys=True, default=str)
 
-    reports.page.render = render  # type: ignore[assignment]
-    reports.figures.figures_for = lambda run: []  # type: ignore[assignment]
-    reports.figures.figures_of = lambda runs: []  # type: ignore[assignment]
+    pages.render = render
+    pages.figures_for = lambda run: []
+    pages.figures_of = lambda runs: []
     reports.verdict.opening_figures = lambda runs: []  # type: ignore[assignment]
 
 

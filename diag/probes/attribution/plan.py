@@ -21,15 +21,16 @@ from diag.compression.compress_run import Compression
 from diag.compression.factors import Recipe, Source, made_by
 from diag.declare import parse
 from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
-from diag.inputs.texts import text_notes, text_of
+from diag.inputs.texts import check_texts, text_notes, text_of
 from diag.inputs.windows import window_of
 from diag.models.open_model import OpenModel
-from diag.probes.attribution import MEASURED, NAME, STATISTICS_VERSION, TABLES, VERSION
+from diag.probes.attribution.columns import MEASURED, NAME, STATISTICS_VERSION, TABLES, VERSION
 from diag.probes.attribution.game import Game, game
 from diag.probes.attribution.ladder import DENSE, FULL, Frame, Step, alignment, check_kind, is_tucker, steps
 from diag.probes.attribution.switches import method, switches
 from diag.runs.folder import Part, RunFolder, digest
 from diag.statistics.gap import SAMPLES
+from reports.formats import counted
 from tdmoe.compression.counted import parameters
 from tdmoe.numerics.ranks import Shape
 from tdmoe.problems import InputError
@@ -84,6 +85,8 @@ class Plan(OpenModel):
 
     def __init__(self, request: Request) -> None:
         """InputError where model, text, ratio, projections, layers or methods do not fit; nothing is run."""
+        parse.ratio("ratio", request.ratio)
+        check_texts(("text", request.text), ("calibration_text", request.calibration.text))
         super().__init__(request.model, request.device, request.revision)
         self.request = request
         try:
@@ -91,10 +94,6 @@ class Plan(OpenModel):
             chosen = parse.choices("projections", request.projections, PROJECTIONS)
             self.projections = ",".join(chosen)
             self.layers = parse.layers(request.layers, self.arch.layers)
-            if not 0.0 < request.ratio < 1.0:
-                raise InputError(
-                    "ratio", f"{request.ratio:g}", "", "give a fraction to remove, more than 0 and less than 1"
-                )
             if request.mobe_steps < 1:
                 raise InputError("mobe_steps", request.mobe_steps, remedy="give at least 1")
             self.windows_WT = self._held_out()
@@ -184,10 +183,10 @@ class Plan(OpenModel):
                 lines.append(f"{step.ladder}: {step.phrase}: {recipe.method} on {step.projections}, {said}")
         game = "no Shapley values"
         if self.game is not None:
-            game = f"{len(self.game.coalitions)} coalitions of {len(self.game.switches)} switches"
+            game = f"{counted(len(self.game.coalitions), 'coalition')} of {len(self.game.switches)} switches"
         windows, length = self.windows_WT.shape
         lines.append(
-            f"{len(self.parts)} models with {game}; {windows} windows of {length} tokens of "
+            f"{len(self.parts)} models with {game}; {counted(windows, 'window')} of {length} tokens of "
             f"{Path(self.request.text).name}"
         )
         return [*lines, "nothing was run"]
@@ -195,7 +194,7 @@ class Plan(OpenModel):
     def notes(self) -> list[str]:
         """What differs from what was asked."""
         asked, found = self.request.windows, len(self.windows_WT)
-        short = f"--text {self.request.text}: holds {found} whole windows, fewer than --windows {asked}"
+        short = f"--text {self.request.text}: holds {counted(found, 'whole window')}, fewer than --windows {asked}"
         return [*super().notes(), *text_notes(("--text", self.request.text)), *([short] if found < asked else [])]
 
     def _held_out(self) -> Tensor:

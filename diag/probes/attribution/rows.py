@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from diag.probes.attribution import COLUMNS
+from diag.probes.attribution.columns import COLUMNS
 from diag.probes.attribution.floors import Tails, mode_errors
 from diag.probes.attribution.ladder import BESIDE, Step
 from diag.statistics.evaluation import mean, paired, perplexity

@@ -12,7 +12,7 @@ import numpy as np
 
 from diag.compression.factors import Factors
 from diag.jobs.work import said
-from diag.probes.attribution import MEASURED, TABLES
+from diag.probes.attribution.columns import MEASURED, TABLES
 from diag.probes.attribution.factors import Kitchen, Make
 from diag.probes.attribution.ladder import is_tucker
 from diag.probes.attribution.plan import Plan, Variant

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from diag.probes.attribution import SHARES_COLUMNS
+from diag.probes.attribution.columns import SHARES_COLUMNS
 from diag.probes.attribution.rows import NO_GAP, NOT_MEASURED
 from diag.statistics.gap import Gap, Vector, chosen, spliced
 from tdmoe import methods

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from diag.probes.attribution import MEASURED, NAME, PREDICTORS, SHAPLEY, SHARES
+from diag.probes.attribution.columns import MEASURED, NAME, PREDICTORS, SHAPLEY, SHARES
 from diag.probes.attribution.ladder import COMBINATION, MOBE, PUBLISHED, TDMOE, Step
 from diag.probes.attribution.plan import Plan, Variant
 from diag.probes.attribution.predictors import Model, predictors

@@ -23,13 +23,14 @@ from diag.compression.compress_run import Compression
 from diag.compression.factors import Factors, Recipe, Source, Unmade, calibration_of, made_by
 from diag.compression.layer_factors import Shelf
 from diag.declare import parse
-from diag.inputs.texts import text_of
+from diag.inputs.texts import check_texts, text_of
 from diag.jobs.work import said
 from diag.models.hollow import Experts
 from diag.models.open_model import OpenModel
 from diag.models.transformer import load_model
 from diag.models.walk import Stream, Walk
-from diag.probes.drift import (
+from diag.probes.drift.compared import Companion, check_tokenizer, open_companion
+from diag.probes.drift.measure import (
     ALL,
     CAST,
     COLUMNS,
@@ -42,11 +43,11 @@ from diag.probes.drift import (
     rows,
     variants,
 )
-from diag.probes.drift.compared import Companion, check_tokenizer, open_companion
 from diag.probes.drift.routing import Routing, shows_logits, watching
 from diag.probes.drift.statistics import Sums, compared, unchanged
 from diag.runs import partial
 from diag.runs.folder import Part, RunFolder, digest
+from reports.formats import counted
 from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.compression.counted import denominator
 from tdmoe.problems import InputError
@@ -77,6 +78,8 @@ class Drift(OpenModel):
 
     def __init__(self, request: Request) -> None:
         """InputError where model, text, recipes, layers or checkpoints do not fit; nothing is run."""
+        check_texts(("text", request.text))
+        request.check()
         super().__init__(request.model, request.device, request.revision)
         self.request = request
         self._opened = ExitStack()
@@ -134,7 +137,9 @@ class Drift(OpenModel):
         windows, window = self.windows_WT.shape
         lines = [f"{self.name}: {NAME}, run folder {self.folder.path}", *(found.part.key for found in self.variants)]
         text, how = Path(self.request.text).name, "layer by layer" if self.by_layer else "whole"
-        lines += [f"{len(self.variants)} variants, {windows} windows of {window} tokens of {text}"]
+        lines += [
+            f"{counted(len(self.variants), 'variant')}, {counted(windows, 'window')} of {window} tokens of {text}"
+        ]
         return [*lines, f"weights of {self.held_bytes / 1e9:.2f} GB, held {how}; nothing was run"]
 
     def notes(self) -> list[str]:
@@ -143,7 +148,7 @@ class Drift(OpenModel):
         if self.due and self.by_layer:
             notes.append(
                 f"weights of {self.held_bytes / 1e9:.1f} GB are more than --memory {self.request.memory / 1e9:.1f} GB: "
-                f"experts are read layer by layer, once for every {self._chunk_windows} windows"
+                f"experts are read layer by layer, once for every {counted(self._chunk_windows, 'window')}"
             )
         return notes
 

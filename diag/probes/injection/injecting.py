@@ -13,14 +13,14 @@ from pathlib import Path
 from diag.asked import Asked
 from diag.compression import calibrated, calibrating
 from diag.compression.calibrating import Calibration
-from diag.compression.factors import split_specs
 from diag.declare import parse
 from diag.declare.defaults import ALL_PROJECTIONS, MEMORY_BYTES
-from diag.inputs.texts import load_text
+from diag.declare.forms import specs
+from diag.inputs.texts import check_texts, load_text
 from diag.jobs.work import failing
 from diag.models.open_model import OpenModel
-from diag.probes import injection
-from diag.probes.injection import Bench, Settings, Site, Source
+from diag.probes.injection import measure as injection
+from diag.probes.injection.measure import Bench, Settings, Site, Source
 from diag.runs.folder import Part, RunFolder, digest
 from diag.runs.results import Row
 from tdmoe import methods, spec
@@ -61,8 +61,9 @@ class Injection(OpenModel):
 
     def __init__(self, request: Request) -> None:
         """InputError before the model is loaded."""
-        super().__init__(request.model, request.device, request.revision)
         self.request, self._opened = request, ExitStack()
+        self._check()
+        super().__init__(request.model, request.device, request.revision)
         try:
             self.layers = parse.layers(request.layers, self.arch.layers)
             self.projections = parse.choices("projections", request.projections, PROJECTIONS)
@@ -136,6 +137,19 @@ class Injection(OpenModel):
         windows_WT = self.windows_WT.to(self.device)
         return Bench(model, windows_WT, self._statistics, self.checkpoint, self.arch, self.request.memory)
 
+    def _check(self) -> None:
+        """InputError where texts, statistics, ratio or methods are wrong whatever the model is."""
+        request = self.request
+        seen = "" if request.calibration is None else request.calibration.text
+        check_texts(("text", request.text), *([("calibration_text", seen)] if seen else []))
+        if request.statistics is not None:
+            self._moments = calibrated.saved_moments(request.statistics)
+        self.ratio, *more = parse.ratios("ratio", request.ratio)
+        if more:
+            raise InputError("ratio", request.ratio, "is several", "give one fraction to remove")
+        for text in specs(request.methods) if request.methods else []:
+            injection.check_method(text, self.ratio, [])
+
     def _sites(self) -> list[Site]:
         """All layers together, and single ones; all projections together, and with --apart each by itself."""
         request, scopes = self.request, parse.choices("scopes", self.request.scopes, SCOPES)
@@ -160,9 +174,8 @@ class Injection(OpenModel):
         """Specs in their canonical form; what they need of a calibration."""
         places = dict.fromkeys(place for site in self.sites for place in site.places)
         stacks = [joint.open_named(self.checkpoint, self.arch, *place) for place in places]
-        [self.ratio] = parse.ratios("ratio", self.request.ratio)
         self.needs = [methods.Needs(statistics=True)]
-        for text in split_specs(self.request.methods) if self.request.methods else []:
+        for text in specs(self.request.methods):
             self.needs.append(injection.check_method(text, self.ratio, stacks))
             method, options = methods.parse(text)
             source = Source(spec.text(method.NAME, options), None)
@@ -176,7 +189,6 @@ class Injection(OpenModel):
         if request.calibration is None:
             assert request.statistics is not None
             self._statistics = request.statistics
-            self._moments = calibrated.saved_moments(request.statistics)
             for stack in self._stacks:
                 for needs in self.needs:
                     calibrated.check_statistics(request.statistics, stack, needs)

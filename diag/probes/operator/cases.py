@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tdmoe import forms, methods, spec
+from tdmoe import forms, methods
 from tdmoe.compression.truncated_svd import rank_within
 from tdmoe.forms import Factored
 from tdmoe.forms.bases import BasisWeights
@@ -181,16 +181,3 @@ def rank_of_experts(made: Factored) -> int | None:
 def products(stack: WeightStack, small: int) -> torch.dtype:
     """Of a stack of at most `small` weights float64, else float32."""
     return torch.float64 if math.prod(stack.shape) <= small else torch.float32
-
-
-def canonical(text: str) -> str:
-    """The spec of a method that can be measured stack by stack; InputError where its options need all of them."""
-    method, options = methods.parse(text)
-    if tie := method.tie(options):
-        raise InputError(
-            "methods",
-            text,
-            f"{tie} joins stacks or shares a budget among them",
-            f"every stack is measured by itself here, leave {tie.partition('=')[0]} out",
-        )
-    return spec.text(method.NAME, options)

@@ -18,18 +18,13 @@ from numpy.typing import NDArray
 
 from diag.probes.operator import bounds
 from diag.probes.operator.cases import Case, Work
+from diag.probes.operator.columns import TABLES
 from tdmoe.numerics.gram import MODES
 from tdmoe.numerics.spectrum import Spectrum
 
 Vector = NDArray[np.float64]
 Row = dict[str, Any]
 
-COLUMNS = (
-    *("layer", "projection", "expert", "mode", "method", "rank", "stored_bits", "kept_ratio", "weight_error"),
-    *("functional_error", "operator_error", "operator_error_upper", "operator_over_optimal", "bound_paper"),
-    *("bound_proven", "status", "ratio", "operator_norm", "operator_norm_upper", "upper_end", "sigma_next"),
-    *("weight_over_optimal", "operator_over_svd", "weight_over_svd"),
-)
 EXPERT_FLOOR = 1e-7  # of an expert's largest singular value: below, its Gram in float64 says nothing
 
 
@@ -64,7 +59,7 @@ def rows_of(case: Case, dense: Dense, *, per_expert: bool) -> Iterator[Row]:
         if row["status"] == "ok" and lost.weighted is None:
             row["status"] = "not_calibrated"
         whole = common | row
-        yield {column: whole.get(column) for column in COLUMNS}
+        yield {column: whole.get(column) for column in TABLES["operator"]}
 
 
 def _experts(case: Case, dense: Dense, per_expert: bool) -> Iterator[Row]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diag.compression.compressed import read
 from diag.models.model import Model
-from diag.probes.quality import Saved, Subject
+from diag.probes.quality.measure import Saved, Subject
 from tdmoe.checkpoint.files import LocalFiles
 from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.compression.counted import bits, parameters

@@ -19,10 +19,11 @@ from diag.compression.compress_run import Compression
 from diag.compression.factors import Recipe, calibration_of, made_by
 from diag.declare import parse
 from diag.declare.defaults import CALIBRATION_TEXT
-from diag.inputs.texts import load_text, text_notes, text_of
+from diag.inputs.texts import check_texts, load_text, text_notes, text_of
 from diag.inputs.windows import window_of
 from diag.models.open_model import OpenModel
-from diag.probes.quality import (
+from diag.probes.quality import compressed, zero_shot
+from diag.probes.quality.measure import (
     DENSE,
     NAME,
     PERPLEXITY,
@@ -31,14 +32,13 @@ from diag.probes.quality import (
     DataSet,
     Saved,
     Subject,
-    compressed,
     macro,
     part_of,
-    zero_shot,
 )
 from diag.probes.quality.protocol import Protocol
 from diag.probes.quality.zero_shot import METRIC, Task
 from diag.runs.folder import Part, RunFolder, digest
+from reports.formats import counted
 from tdmoe.compression.counted import bits, parameters
 from tdmoe.problems import InputError
 
@@ -65,6 +65,8 @@ class Plan(OpenModel):
 
     def __init__(self, request: Request) -> None:
         """InputError where model, texts, tasks, recipes, layers or checkpoints do not fit."""
+        check_texts(*(("texts", name) for name in request.texts))
+        request.check()
         super().__init__(request.model, request.device, request.revision)
         self.request = request
         try:
@@ -113,13 +115,13 @@ class Plan(OpenModel):
         """For --dry-run: models, data sets, and what is to be done."""
         lines = [f"{self.name}: {NAME}, run folder {self.folder.path}", *(part.key for part in self.parts.values())]
         lines += [data.protocol for data in self.data]
-        return [*lines, f"{len(self.parts)} parts, {self.steps:,} windows and documents; nothing was run"]
+        return [*lines, f"{counted(len(self.parts), 'part')}, {self.steps:,} windows and documents; nothing was run"]
 
     def notes(self) -> list[str]:
         """What differs from what was asked."""
         asked = self.request.windows
         short = [
-            f"--texts {data.name}: holds {len(ids_WT)} whole windows, fewer than --windows {asked}"
+            f"--texts {data.name}: holds {counted(len(ids_WT), 'whole window')}, fewer than --windows {asked}"
             for data, ids_WT in self.texts.items()
             if len(ids_WT) < asked
         ]

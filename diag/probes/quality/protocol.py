@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from diag.inputs.windows import first, tokenised
+from reports.formats import counted
 from tdmoe.problems import InputError
 
 JOINS = ("as-is", "blank-lines")
@@ -63,7 +64,7 @@ class Protocol:
             raise InputError(
                 "texts",
                 name,
-                f"holds {len(ids):,} tokens, a window takes {self.window:,}",
+                f"holds {counted(len(ids), 'token')}, a window takes {self.window:,}",
                 "give a longer text or a smaller --window",
             )
         ids_WT = torch.tensor(ids, dtype=torch.long).unfold(0, self.window, self.stride)

@@ -22,7 +22,8 @@ from diag.compression.factors import Factors, Recipe
 from diag.jobs.work import failing, said
 from diag.models.transformer import load_model
 from diag.models.walk import Replaced, Walk
-from diag.probes.quality import (
+from diag.probes.quality.compressed import OnDisk
+from diag.probes.quality.measure import (
     COLUMNS,
     DENSE,
     NAME,
@@ -34,7 +35,6 @@ from diag.probes.quality import (
     macro_row,
     perplexity_row,
 )
-from diag.probes.quality.compressed import OnDisk
 from diag.probes.quality.plan import Plan
 from diag.probes.quality.zero_shot import Evaluator, Task
 from diag.runs.folder import Part

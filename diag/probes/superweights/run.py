@@ -26,16 +26,19 @@ from diag.asked import Asked
 from diag.compression.calibrating import Settings as CalibrationSettings
 from diag.compression.factors import Factors, Recipe, Source, Unmade, calibration_of, recipes
 from diag.declare import parse
-from diag.inputs.texts import text_notes, text_of
+from diag.declare.defaults import MEMORY_BYTES
+from diag.inputs.texts import check_texts, text_notes, text_of
 from diag.jobs.work import said
 from diag.models.open_model import OpenModel
-from diag.probes.superweights import NAME, TABLES, VERSION, Settings
+from diag.probes.superweights.columns import NAME, TABLES, VERSION
 from diag.probes.superweights.discovery import Arrays, Row, Search, labels, mean_square, search, site_of_row, tokens_of
 from diag.probes.superweights.entry_recovery import Estimate, Tracked, method_rows, svd_rows, track
 from diag.probes.superweights.known import published
 from diag.probes.superweights.method_recovery import of_matrix, of_stack
+from diag.probes.superweights.settings import Settings
 from diag.probes.superweights.zeroing import Removal, ablation_rows, beside_random
 from diag.runs.folder import Part, RunFolder, digest
+from reports.formats import counted
 from tdmoe import methods
 from tdmoe.checkpoint.encodings import PLAIN
 from tdmoe.problems import InputError
@@ -53,6 +56,7 @@ class Request(Asked):
 
     model: str
     settings: Settings
+    memory: int = MEMORY_BYTES
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,9 @@ class SuperWeights:
     def __init__(self, request: Request) -> None:
         """InputError before the model is loaded."""
         self.request, self.settings = request, request.settings
+        given = request.settings
+        check_texts(("text", given.text), ("eval_text", given.eval_text))
+        self.recipes = recipes(given.methods, given.ratios) if given.methods else []
         self.opened = OpenModel(request.model, request.device, request.revision, experts=False)
         try:
             self._check()
@@ -94,21 +101,20 @@ class SuperWeights:
         given, opened = self.settings, self.opened
         if not math.isfinite(given.threshold):
             raise InputError("threshold", given.threshold, "is no finite number", "give one above 0")
-        if text_of("eval_text", given.evaluation) == text_of("text", given.text):
-            raise InputError("eval_text", given.evaluation, "is the --text that entries are chosen by", "give another")
+        if text_of("eval_text", given.eval_text) == text_of("text", given.text):
+            raise InputError("eval_text", given.eval_text, "is the --text that entries are chosen by", "give another")
         self.layers = parse.layers(self.request.layers, range(_depth(opened)), "decoder layer")
         if given.control_layer is not None and given.control_layer not in self.layers:
             raise InputError(
                 "control_layer", given.control_layer, f"is none of the layers, {parse.spans(self.layers)}", "give one"
             )
-        self.recipes = recipes(given.methods, given.ratios) if given.methods else []
         self._stacks = not opened.dense and opened.arch.family.factor_form  # whether they can be compressed
         for recipe in self.recipes if self._stacks else []:
             method, options = methods.parse(recipe.method)
             method.check(opened.arch.shape("down"), options, recipe.ratio or 0.0)
         self.windows_WT = opened.windows("text", given.text, given.tokens, given.window)
         window = self.windows_WT.shape[1]
-        self.evaluation_WT = opened.windows("eval_text", given.evaluation, given.windows * window, window)
+        self.evaluation_WT = opened.windows("eval_text", given.eval_text, given.eval_windows * window, window)
         self.prompt_T = torch.tensor(opened.tokenizer()(given.prompt, verbose=False)["input_ids"], dtype=torch.long)
         if len(self.prompt_T) == 0:
             raise InputError("prompt", why="has no tokens", remedy="give a sentence")
@@ -118,11 +124,12 @@ class SuperWeights:
         searched, evaluated = self.windows_WT, self.evaluation_WT
         return [
             f"{self.opened.name}: superweights, run folder {self.folder.path}",
-            f"discovery: the prompt ({len(self.prompt_T)} tokens) and {len(searched)} windows of {searched.shape[1]} "
-            "tokens, and again for every super weight that is found",
+            f"discovery: the prompt ({counted(len(self.prompt_T), 'token')}) and {counted(len(searched), 'window')} "
+            f"of {searched.shape[1]} tokens, and again for every super weight that is found",
             "recovery: a matrix for every projection with a super weight, and a control",
             f"methods: {', '.join(recipe.name for recipe in self.recipes) or 'none'}",
-            f"ablation: at most {self.passes} windows of {evaluated.shape[1]} tokens, {len(evaluated)} a pass",
+            f"ablation: at most {counted(self.passes, 'window')} of {evaluated.shape[1]} tokens, "
+            f"{len(evaluated)} a pass",
             f"{self.opened.checkpoint.nbytes() / 1e9:.2f} GB to read and to hold, the loaded model; nothing was run",
         ]
 
@@ -130,9 +137,12 @@ class SuperWeights:
         """What differs from what was asked."""
         given = self.settings
         notes = self.opened.notes_on(given.text, self.windows_WT, given.tokens)
-        notes += text_notes(("--eval-text", given.evaluation))
-        if (windows := len(self.evaluation_WT)) < given.windows:
-            notes.append(f"--eval-text {given.evaluation}: holds {windows} whole windows, fewer than {given.windows}")
+        notes += text_notes(("--eval-text", given.eval_text))
+        if (windows := len(self.evaluation_WT)) < given.eval_windows:
+            notes.append(
+                f"--eval-text {given.eval_text}: holds {counted(windows, 'whole window')}, "
+                f"fewer than {given.eval_windows}"
+            )
         return notes
 
     def discover(self, on_window: Callable[[int], None], notes: Sequence[str] = ()) -> list[str]:
@@ -157,7 +167,7 @@ class SuperWeights:
         self.folder = self._folder(list(parts), path)
         return self.folder.open(notes=notes)
 
-    def make(self, make: MakeFactors) -> None:
+    def make_factors(self, make: MakeFactors) -> None:
         """Factors of the methods whose part is pending: made, or found, by the jobs of `compress`."""
         if self.folder.pending():
             self.folder.begin()
@@ -294,7 +304,7 @@ class SuperWeights:
             sorted({f.site.layer for f in self.followed if f.site.expert is not None}),
             "down",
             calibration_of(self.recipes, CalibrationSettings(given.text, given.tokens, self.windows_WT.shape[1])),
-            given.memory,
+            self.request.memory,
             self.request.seed,
             self.request.revision,
             self.request.command_line,
@@ -320,7 +330,7 @@ class SuperWeights:
     def _ablation(self, part: Part, on_window: Callable[[int], None]) -> Tables:
         removals = list(self._removals(self._generator(part)))
         rows = ablation_rows(
-            self._projections, removals, self.evaluation_WT, self.settings.evaluation, lambda: on_window(1)
+            self._projections, removals, self.evaluation_WT, self.settings.eval_text, lambda: on_window(1)
         )
         return {"ablation": rows}
 

@@ -1,0 +1,96 @@
+"""What a probe concludes, as data for page, terminal and verdict.json; `reports.sentences` puts it into words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval; a count has in `of` what it is counted among. None: not measured."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    of: int | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether it has an interval."""
+        return self.low is not None and self.high is not None
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What claims are about: `words` begin their sentence, `form` writes their numbers, `pattern` is of `sentences`.
+
+    `after` ends the sentence: what the number means.
+    """
+
+    name: str
+    words: str
+    form: str = ""
+    pattern: str = "values"
+    after: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Rows that a claim was computed from: of a table those with these values, and the column that was read."""
+
+    table: str
+    column: str
+    rows: int
+    where: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`quantity` of `subject` is `estimate`, to be read beside `reference` (name: value), computed from `evidence`."""
+
+    subject: str
+    quantity: Quantity
+    estimate: Estimate
+    reference: Mapping[str, float | None] = field(default_factory=dict)
+    evidence: Evidence | None = None
+
+    @property
+    def strength(self) -> str:
+        """missing, count, estimate; clear or unclear, by whether its interval excludes the first reference, or 0."""
+        found = self.estimate
+        if found.value is None:
+            return "missing"
+        if found.of is not None:
+            return "count"
+        if found.low is None or found.high is None:
+            return "estimate"
+        other = next((value for value in self.reference.values() if value is not None), 0.0)
+        return "unclear" if found.low <= other <= found.high else "clear"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as JSON has it."""
+        return {
+            "subject": self.subject,
+            **{key: getattr(self.quantity, key) for key in ("words", "form", "pattern", "after")},
+            "quantity": self.quantity.name,
+            **{key: getattr(self.estimate, key) for key in ("value", "low", "high", "unit", "of")},
+            "reference": dict(self.reference),
+            "evidence": None if self.evidence is None else {**vars(self.evidence), "where": dict(self.evidence.where)},
+            "strength": self.strength,
+        }
+
+
+def count(quantity: Quantity, evidence: Evidence, found: int, subject: str = "", unit: str = "") -> Claim:
+    """So many of the rows of the evidence."""
+    return Claim(subject, quantity, Estimate(found, unit=unit, of=evidence.rows), {}, evidence)
+
+
+def value(
+    subject: str, quantity: Quantity, evidence: Evidence, found: float | None, **reference: float | None
+) -> Claim:
+    """A number without an interval, beside others by name (`_` for a space)."""
+    beside = {name.replace("_", " "): other for name, other in reference.items()}
+    return Claim(subject, quantity, Estimate(found), beside, evidence)

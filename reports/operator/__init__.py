@@ -1,1 +1,0 @@
-"""The page of `operator`: figures, tables and the answer in words."""

@@ -1,1 +1,0 @@
-"""The page of `spectra`: figures, tables and the answer in words."""

@@ -1,0 +1,104 @@
+"""Names, colours and shapes of what is drawn and tabled: methods, modes, projections and references, in one table.
+
+Colours are seaborn's `colorblind` palette; shapes differ too, so that colour is never the only difference. What the
+table does not know takes a colour and a shape by its order of appearance in a figure.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9")
+INK, GREY = "#222222", "#7a7a7a"
+SHAPES = "osD^vPX*<>"
+DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.5), (1, 1), (5, 1, 1, 1))  # of one family's variants
+
+
+@dataclass(frozen=True)
+class Look:
+    """How something is drawn; `dash` is () for a solid line, `hollow` a marker without a filling."""
+
+    title: str
+    colour: str
+    shape: str = "o"
+    dash: tuple[float, ...] = ()
+    hollow: bool = False
+
+
+LOOKS = {
+    "tdmoe": Look("TD-MoE", PALETTE[0], "o"),
+    "mobe": Look("MoBE", PALETTE[2], "s"),
+    "svd_llm": Look("SVD-LLM", PALETTE[1], "D"),
+    "svd": Look("SVD", PALETTE[5], "d"),
+    "moe_svd": Look("MoE-SVD", PALETTE[4], "v"),
+    "d2_moe": Look("D2-MoE", PALETTE[9], "P"),
+    "rtn": Look("RTN", INK, "*"),
+    "dense": Look("dense", GREY, "", (4, 2)),
+    "published": Look("TD-MoE as published", PALETTE[3], "X"),
+    "control": Look("control", GREY, "h"),
+    "expert": Look("expert", PALETTE[3], "o"),
+    "output": Look("output", PALETTE[4], "s"),
+    "input": Look("input", PALETTE[9], "^"),
+    "gate": Look("gate", PALETTE[0], "o"),
+    "up": Look("up", PALETTE[1], "s"),
+    "down": Look("down", PALETTE[2], "^"),
+    "baseline": Look("baseline", GREY, "", (4, 2)),
+    "fit": Look("fit", INK, ""),
+    "reference": Look("reference", INK, "", (1.5, 1.5)),
+    "value": Look("value", INK, "o"),
+    "better": Look("better", PALETTE[0], ""),
+    "worse": Look("worse", PALETTE[3], ""),
+    "level": Look("level", "#6b7178", ""),
+}
+OPTIONS = {  # of a method's spec, in a reader's words; others as they are
+    "allocation=published": "published ranks",
+    "decomposition=hosvd": "HOSVD",
+    "decomposition=st_hosvd": "ST-HOSVD",
+    "preset=published": "published preset",
+    "whitening=none": "unwhitened",
+}
+_SAME = ("gate", "up", "down", "expert", "output", "input")
+
+
+def family(name: str) -> str:
+    """A spec's method; `truncate:mode=expert` is of the expert mode, which alone is cut."""
+    head, _, options = name.partition(":")
+    return options.removeprefix("mode=") if head == "truncate" else head
+
+
+def title(name: str) -> str:
+    """A method's spec, a mode or a projection in a reader's words; anything else as it is.
+
+    `tdmoe:whitening=none,decomposition=hosvd` is 'TD-MoE (unwhitened, HOSVD)'.
+    """
+    head, _, options = name.partition(":")
+    if head == "truncate":
+        return f"{family(name)} mode truncated"
+    if head not in LOOKS:
+        return name
+    words = [OPTIONS.get(option, option) for option in options.split(",") if option]
+    return LOOKS[head].title + (f" ({', '.join(words)})" if words else "")
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """How each of a figure's names is drawn: variants of one method differ in dash and filling."""
+    found: dict[str, Look] = {}
+    seen: dict[str, int] = {}
+    for name in names:
+        if name in found:
+            continue
+        kind = family(name)
+        variant = seen[kind] = seen.get(kind, -1) + 1
+        if kind in LOOKS:
+            look = replace(LOOKS[kind], title=title(name))
+        else:
+            place = len(found)
+            look = Look(title(name), PALETTE[place % len(PALETTE)], SHAPES[place % len(SHAPES)])
+        if variant:
+            look = replace(look, dash=DASHES[variant % len(DASHES)], hollow=variant % 2 == 1)
+        found[name] = look
+    return found
+
+
+def order(name: str) -> tuple[int, str]:
+    """Sort key: gate, up, down and expert, output, input as everywhere in the project, then any other name."""
+    return (_SAME.index(name) if name in _SAME else len(_SAME), name)
