@@ -186,11 +186,5 @@ def products(stack: WeightStack, small: int) -> torch.dtype:
 def canonical(text: str) -> str:
     """The spec of a method that can be measured stack by stack; InputError where its options need all of them."""
     method, options = methods.parse(text)
-    if tie := method.tie(options):
-        raise InputError(
-            "methods",
-            text,
-            f"{tie} joins stacks or shares a budget among them",
-            f"every stack is measured by itself here, leave {tie.partition('=')[0]} out",
-        )
+    method.check_alone(options)
     return spec.text(method.NAME, options)
