@@ -138,6 +138,12 @@ class Method(ABC):
         given = ((field, getattr(options, field.name)) for field in fields(options) if field.name in self.TIES)
         return next((f"{field.name}={value}" for field, value in given if value != field.default), "")
 
+    def check_alone(self, options: Any) -> None:
+        """InputError where an option makes a stack depend on others, and each is to be measured by itself."""
+        if tie := self.tie(options):
+            why = f"{tie} joins stacks or shares a budget among them, here each is measured by itself"
+            raise self.wrong(why, f"give it without {tie.partition('=')[0]}")
+
     def is_orthogonal(self, options: Any) -> bool:
         """Whether the change it makes is an orthogonal truncation in the metric of the weights."""
         return False
@@ -179,7 +185,7 @@ class Method(ABC):
     def frontier_options(self, options: Any) -> Any:
         """The options with all that leaves the frontier alone at its default; InputError where there is none."""
         raise InputError(
-            "frontier", why=f"{self.NAME} has no frontier of ranks", remedy="leave it out, or take method tdmoe"
+            "frontier", why=f"{self.NAME} has no frontier of ranks", remedy="give method tdmoe, or leave it out"
         )
 
     def frontier(self, reader: WeightSource, options: Any, statistics: Statistics, *, device: str) -> Frontier:

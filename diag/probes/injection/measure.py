@@ -36,7 +36,7 @@ from tdmoe import methods
 from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.products import whole_stack
-from tdmoe.problems import InputError, WeightError
+from tdmoe.problems import WeightError
 from tdmoe.runtime.injection import Injector, Norms, Place, directions, draw, errors
 from tdmoe.stacks import joint
 from tdmoe.stacks.architecture import Architecture
@@ -220,13 +220,7 @@ class Bench:
 def check_method(text: str, ratio: float, stacks: Sequence[joint.Stack]) -> methods.Needs:
     """What it needs of a calibration; InputError where it does not fit the stacks, or not stacks by themselves."""
     method, options = methods.parse(text)
-    if tie := method.tie(options):
-        raise InputError(
-            "methods",
-            text,
-            f"{tie} joins stacks or shares a budget among them, residuals are taken stack by stack",
-            f"leave {tie.partition('=')[0]} out",
-        )
+    method.check_alone(options)
     for stack in stacks:
         method.check(stack.shape, options, ratio)
     return method.needs(options)
