@@ -13,8 +13,8 @@ from bench.results import Figure
 from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.forms import Factored, linear
 from tdmoe.methods import Allotment, StackStatistics, parse
-from tdmoe.methods.base import whole_stack
 from tdmoe.mobe import fit, published, sizes
+from tdmoe.numerics.products import whole_stack
 from tdmoe.stacks.architecture import architecture
 from tdmoe.stacks.blocks import BlockReader
 from tdmoe.stacks.locate import open_stack

@@ -29,7 +29,9 @@ class TdmoeConfig(QuantizationConfigMixin):  # type: ignore[misc]
     def __init__(self, experts: dict[str, dict[str, Spec]], version: int = VERSION, **other: Any) -> None:
         if version != VERSION:
             raise InputError(
-                f"quantization_config: version is {version}, this tdmoe reads {VERSION}; install another one"
+                "quantization_config",
+                why=f"version is {version}, this tdmoe reads {VERSION}",
+                remedy="install another one",
             )
         self.quant_method = METHOD
         self.version = version
@@ -45,7 +47,9 @@ class TdmoeQuantizer(HfQuantizer):  # type: ignore[misc]
             if int(layer) not in modules:
                 kind = type(model).__name__
                 raise InputError(
-                    f"quantization_config: layer {layer} of {kind} has no experts; it has {sorted(modules)}"
+                    "quantization_config",
+                    why=f"layer {layer} of {kind} has no experts",
+                    remedy=f"it has {sorted(modules)}",
                 )
             factorise(modules[int(layer)], specs)
         return model

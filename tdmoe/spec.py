@@ -24,21 +24,21 @@ def split(text: str) -> tuple[str, dict[str, str]]:
     for pair in rest.split(",") if colon else ():
         key, equals, value = (part.strip() for part in pair.partition("="))
         if not key or not equals or not value:
-            raise InputError(f"--method {text}: {pair!r} is no option; write NAME:key=value,key=value")
+            raise InputError("method", text, f"{pair!r} is no option", "write NAME:key=value,key=value")
         if key in values:
-            raise InputError(f"--method {text}: {key} is given twice; keep one")
+            raise InputError("method", text, f"{key} is given twice", "keep one")
         values[key] = value
     return name.strip(), values
 
 
-def options(kind: type[Options], values: Mapping[str, str], where: str) -> Options:
-    """An options object from text values; InputError names option, value and what is allowed. `where` goes in front."""
+def options(kind: type[Options], values: Mapping[str, str], spec: str) -> Options:
+    """An options object from the text values of a spec; InputError names option, value and what is allowed."""
     hints = get_type_hints(kind)
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for key in values:
         if key not in names:
-            raise InputError(f"{where}: has no option {key!r}; it has {', '.join(names) or 'none'}")
-    return kind(**{key: _value(hints[key], key, value, where) for key, value in values.items()})
+            raise InputError("method", spec, f"has no option {key!r}", f"it has {', '.join(names) or 'none'}")
+    return kind(**{key: _value(hints[key], key, value, spec) for key, value in values.items()})
 
 
 def text(name: str, chosen: Any) -> str:
@@ -51,20 +51,20 @@ def text(name: str, chosen: Any) -> str:
     return name + (":" + ",".join(changed) if changed else "")
 
 
-def _value(kind: Any, key: str, value: str, where: str) -> Any:
+def _value(kind: Any, key: str, value: str, spec: str) -> Any:
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise InputError(f"{where}: {key} is {value!r}; give one of {', '.join(get_args(kind))}")
+            raise InputError("method", spec, f"{key} is {value!r}", f"give one of {', '.join(get_args(kind))}")
         return value
     if kind is bool:
         if value not in ("true", "false"):
-            raise InputError(f"{where}: {key} is {value!r}, true or false is needed")
+            raise InputError("method", spec, f"{key} is {value!r}", "true or false is needed")
         return value == "true"
     try:
         return kind(value)
     except ValueError as error:
         needed = "a whole number" if kind is int else "a number"
-        raise InputError(f"{where}: {key} is {value!r}, {needed} is needed") from error
+        raise InputError("method", spec, f"{key} is {value!r}", f"{needed} is needed") from error
 
 
 def _word(value: Any) -> str:

@@ -26,6 +26,8 @@ from tiny import (
 
 from diag.cli import app as cli
 from diag.inputs import windows
+from reports import methods as names
+from tdmoe import methods
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,6 +55,12 @@ def disk_not_waited_for() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def methods_named() -> None:
+    """As by the commands: tests draw pages without them too."""
+    names.name_methods(methods.described())
 
 
 @pytest.fixture(scope="module")

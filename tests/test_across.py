@@ -65,9 +65,7 @@ def test_on_convex_frontiers_it_is_the_optimum() -> None:
 def test_a_stack_may_be_left_whole_and_a_budget_too_small_is_refused() -> None:
     frontiers = [frontier(1, 4), frontier(2, 6)]
     assert share_globally(frontiers, [1, 1], 10**6) == [3, 5]
-    with pytest.raises(
-        InputError, match="the budget is 3 parameters, but the least ranks of all stacks take .*; lower"
-    ):
+    with pytest.raises(InputError, match="budget 3 parameters: the least ranks of all stacks take .*; lower"):
         share_globally(frontiers, [1, 1], 3)
 
 

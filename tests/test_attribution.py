@@ -99,7 +99,7 @@ def test_games_that_are_asked_for() -> None:
     drawn = game(tuple("abcdefgh"), None, True, 0)
     assert drawn is not None and drawn.orders_said == 16 and len(drawn.coalitions) < 2**8
     for wrong in ("0", "some", "-1", "1.5"):
-        with pytest.raises(InputError, match=f"--shapley {wrong}: give all, none, or a number"):
+        with pytest.raises(InputError, match=f"shapley {wrong}: give all, none, or a number"):
             game(PLAYERS, wrong, True, 0)
 
 

@@ -57,7 +57,7 @@ CONFIG_CASES = [
     Case("family unknown", config(model_type="llama"), r"config\.json: model_type is 'llama'; supported are .*mixtral"),
     Case("family missing", without("model_type"), r"config\.json: model_type is None; supported are .*qwen3_moe"),
     Case("family a list", config(model_type=["mixtral"]), r"config\.json: model_type is \['mixtral'\]; supported are"),
-    Case("no config", delete("config.json"), r"model: has no config\.json; --model needs a Hugging Face checkpoint"),
+    Case("no config", delete("config.json"), r"model: has no config\.json; give a Hugging Face checkpoint"),
     Case(
         "not JSON", text("config.json", "{'a': 1}"), r"config\.json: cannot be read as JSON \(.*\); download it again"
     ),
@@ -186,7 +186,7 @@ INDEX_CASES = [
         Case(f"only {name}", replace_weights(name), rf"model: holds only pickled weights \({name}\);.*Convert with")
         for name in ("pytorch_model.bin", "model.pt", "consolidated.00.pth")
     ),
-    Case("no weights", replace_weights("readme.txt"), rf"model: has neither model\.safetensors nor {INDEX}; --model"),
+    Case("no weights", replace_weights("readme.txt"), rf"model: has neither model\.safetensors nor {INDEX}; give"),
 ]
 
 HEADER_CASES = [

@@ -268,9 +268,12 @@ def test_weights_alone_need_no_calibration(home: Path, compare: Callable[..., Re
         (("--memory", "much"), "spectra: --memory much: not a size; .*"),
         (
             ("--calibration-text", "b.txt"),
-            "--config experiment.toml: quality: --texts b.txt: is a calibration text; .*",
+            "--config experiment.toml: quality: texts b.txt: is a calibration text; .*",
         ),
-        (("--calibration-tokens", 3), "calibration: --tokens 3: a window takes 64 tokens; give at least that"),
+        (
+            ("--calibration-tokens", 3),
+            "calibration: --calibration-tokens 3: a window takes 64 tokens; give at least that",
+        ),
         (("--model", "pica"), "--model pica: neither a built-in model .*"),
     ],
 )

@@ -259,10 +259,10 @@ def test_statistics_of_another_model_are_refused(
     [
         (("--ratio", "1.5"), r"--ratio 1\.5: give a fraction to remove, more than 0 and less than 1"),
         (("--ratio", "0.999"), r"--ratio 0.999: leaves .* parameters of a 32 x 80 x 192 stack, .*; lower the ratio"),
-        (("--method", "nope"), "--method nope: is no method; give one of tdmoe, mobe, moe_svd"),
+        (("--method", "nope"), "--method nope: is no method; give one of cast, d2_moe, drop"),
         (("--method", "tdmoe:rank=3"), "--method tdmoe:rank=3: has no option 'rank'; it has ratio_of, whitening,"),
         (("--method", "tdmoe:whitening=maybe"), "whitening is 'maybe'; give one of none, input, output, both"),
-        (("--method", "tdmoe:damping=x"), "damping is 'x', a number is needed"),
+        (("--method", "tdmoe:damping=x"), "damping is 'x'; a number is needed"),
         (("--method", "tdmoe:damping=-1"), "damping is -1.0; a number of at least 0 is needed"),
         (("--method", "tdmoe:damping=nan"), "damping is nan; a number of at least 0 is needed"),
         (("--method", "tdmoe:whitening=none,damping=0.1"), "damping is that of the correct metric only; give"),
@@ -272,7 +272,7 @@ def test_statistics_of_another_model_are_refused(
         (("--whitening", "maybe"), "whitening is 'maybe'; give one of none"),
         (
             ("--whitening", "none", "--method", "tdmoe:whitening=both"),
-            "--whitening none: --method says whitening=both",
+            "--whitening none: the method says whitening=both",
         ),
         (("--allocation", "published", "--objective", "operator"), "objective says nothing where ranks are published"),
         (("--allocation", "published", "--across", "global"), "across=global chooses ranks by their error, .*; give"),

@@ -12,7 +12,7 @@ from tiny import single_thread
 from torch import Tensor
 from zoo import EXPERTS, FAMILIES, HIDDEN, build, experts_of, routed
 
-from tdmoe.forms import parameters, restore, stored_bits
+from tdmoe.forms import restore, stored_bits
 from tdmoe.forms.integers import packed, unpacked
 from tdmoe.problems import InputError
 from tdmoe.runtime.modules import factorise
@@ -136,7 +136,7 @@ def test_bits_are_those_of_what_is_stored() -> None:
     spec = spec_of("integers", shape)
     tensors = {"planes": torch.zeros(7, 20, 3, 3, dtype=torch.uint8), "scale": torch.ones(7, 20, 3).bfloat16()}
     made = restore(spec, tensors)
-    assert stored_bits(made) == 7 * 20 * 24 * 3 + 7 * 20 * 3 * 16 and parameters(made) == 7 * 20 * 24 + 7 * 20 * 3
+    assert stored_bits(made) == 7 * 20 * 24 * 3 + 7 * 20 * 3 * 16 and made.parameters == 7 * 20 * 24 + 7 * 20 * 3
     assert made.to(torch.float32) is made, "whatever the checkpoint's dtype"
     with pytest.raises(InputError, match="kind is 'later', this tdmoe knows tucker, low_rank, .*; install a newer"):
         restore({"kind": "later"}, {})

@@ -128,7 +128,7 @@ def test_a_methods_response_is_the_loss_of_its_rescaled_residual(out: Path) -> N
         (("--designs", "nuclear"), "--designs nuclear: 'nuclear' is none of frobenius, operator, functional"),
         (("--scopes", "all", "--alone", "1"), "--alone 1: says which layers scope one takes"),
         (("--alone", "7"), "layer 7 is not a Mixture-of-Experts layer"),
-        (("--methods", "tdmoe:gate_up=joint"), "stack by stack; give gate_up=apart and not gate_up=joint"),
+        (("--methods", "tdmoe:gate_up=joint"), "each is measured by itself; give it without gate_up"),
         (("--ratio", "1.5"), "--ratio 1.5: '1.5' is no fraction"),
         (("--text", "c4-calibration"), "--text c4-calibration: is what the statistics are from"),
         (("--tokens", "8"), "--tokens 8: a window takes 256 tokens"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,14 @@ from tiny import single_thread
 from torch import Tensor
 
 from tdmoe.forms import linear, restore, stored_bits
-from tdmoe.methods import METHODS, Allotment, StackStatistics, parse
+from tdmoe.methods import NAMES, Allotment, Sharing, StackStatistics, described, method, parse
 from tdmoe.mobe import fit
 from tdmoe.mobe.sizes import Sizes
 from tdmoe.numerics.ranks import Ranks
 from tdmoe.numerics.whitening import metric
 from tdmoe.problems import InputError
 from tdmoe.stacks.blocks import BlockReader
+from tdmoe.tucker import decomposition
 
 SHAPES = [(6, 10, 14), (5, 17, 9)]  # wide, and tall
 DOUBLE = torch.float64
@@ -247,8 +251,62 @@ def test_controls(stack: Stack) -> None:
     torch.testing.assert_close(mean, W_EOI.mean(0).expand_as(W_EOI), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("whitening", ["none", "input"])
+def test_tensorlys_decomposition_ends_where_ours_does(stack: Stack, whitening: str) -> None:
+    """Both are HOOI from the HOSVD: the same error of the whitened stack, at ranks that cut every mode."""
+    W_EOI, reader, statistics = stack
+    S_II = torch.eye(W_EOI.shape[2], dtype=DOUBLE) if whitening == "none" else metric(statistics.C_II).S_NN
+    ranks = Ranks(3, 6, 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tdmoe.methods.tdmoe.hooi", partial(decomposition.hooi, sweeps=500, tolerance=1e-12))
+        errors = []
+        for kind in ("hooi", "tensorly"):
+            found, options = parse(f"tdmoe:decomposition={kind},whitening={whitening}")
+            made = found.compress(reader, options, Allotment(0.5, ranks), statistics, device="cpu")
+            assert made.ranks == ranks
+            errors.append(float(((rebuilt(made) - W_EOI) @ S_II).norm() / (W_EOI @ S_II).norm()))
+    assert errors[0] == pytest.approx(errors[1], rel=1e-6) and 0.01 < errors[0] < 1
+
+
+def test_a_stack_too_large_for_tensorly_is_refused_and_no_other_spec_imports_it(stack: Stack) -> None:
+    found, options = parse("tdmoe:decomposition=tensorly")
+    with pytest.raises(
+        InputError, match="method tdmoe: decomposition=tensorly holds a 128 x .* in memory, .*; give hooi"
+    ):
+        found.check((128, 2048, 2048), options, 0.5)
+    assert found.memory((128, 768, 2048), options, 0.5) == 6 * 8 * 128 * 768 * 2048
+    code = "import sys; from tdmoe.methods import parse; parse('tdmoe'); assert 'tensorly' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_is_found_by_its_file_and_says_what_it_is(name: str) -> None:
+    found = method(name)
+    assert name == found.NAME and found.REFERENCE and described()[name][:2] == (found.DISPLAY, found.FAMILY)
+    options = found.OPTIONS()
+    assert not (found.joins(options) or found.leaves_dense(options) or found.tie(options))
+    assert found.shares_budget(options) == Sharing()
+
+
+@pytest.mark.parametrize(
+    ("spec", "joins", "sharing", "dense", "tie"),
+    [
+        ("tdmoe:gate_up=joint", True, Sharing(), 0, "gate_up=joint"),
+        ("tdmoe:across=global,weigh=sensitivity", False, Sharing("global", True), 0, "across=global"),
+        ("tdmoe:across=activation", False, Sharing("activation"), 0, "across=activation"),
+        ("svd:ratio_of=model", False, Sharing(of_model=True), 0, "ratio_of=model"),
+        ("moe_svd:dense_layers=2", False, Sharing(), 2, "dense_layers=2"),
+        ("mobe:refit=expert", False, Sharing(), 0, ""),
+    ],
+)
+def test_what_ties_stacks_together(spec: str, joins: bool, sharing: Sharing, dense: int, tie: str) -> None:
+    found, options = parse(spec)
+    assert (found.joins(options), found.shares_budget(options)) == (joins, sharing)
+    assert (found.leaves_dense(options), found.tie(options)) == (dense, tie)
+
+
 EVERY = (
-    *(name for name in METHODS if name != "mobe"),
+    *(name for name in NAMES if name != "mobe"),
     *("mobe:steps=4", "mobe:steps=4,groups=2,whitening=none", "mobe:preset=published,steps=2", "mobe:bases=1,steps=2"),
     *("moe_svd:preset=published", "moe_svd:preset=published,top=2", "rtn:bits=3,scale=tensor", "d2_moe:mean=fisher"),
     *("mobe:preset=published,mixing=free,whitening=input,groups=2,steps=2", "svd:alignment=2"),
@@ -355,8 +413,8 @@ def test_no_method_stores_more_than_its_budget(stack: Stack, spec: str, ratio: f
             0.4,
             r"10 \+ 3 x 10 x 14 \+ 6 x 3 = 1,038 parameters, 1.24 times the 840 .* most 8",
         ),
-        ("mobe:bases=3", 0.99, "--ratio 0.99: 3 bases leave no rank within its budget; lower the ratio"),
-        ("mobe:rank=9", 0.6, "--ratio 0.6: rank 9 leaves no basis within its budget; lower the ratio"),
+        ("mobe:bases=3", 0.99, "ratio 0.99: 3 bases leave no rank within its budget; lower the ratio"),
+        ("mobe:rank=9", 0.6, "ratio 0.6: rank 9 leaves no basis within its budget; lower the ratio"),
         (
             "mobe:mixing=softmax",
             0.4,

@@ -125,7 +125,7 @@ def test_published_ranks_that_store_their_budget_stay() -> None:
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1, 1.5, float("nan")])
 def test_a_ratio_outside_0_and_1_is_refused(ratio: float) -> None:
-    with pytest.raises(InputError, match=f"ratio is {ratio}; .* between 0 and 1"):
+    with pytest.raises(InputError, match=f"ratio {ratio}: .* between 0 and 1"):
         published_ranks(QWEN3_30B, ratio)
 
 

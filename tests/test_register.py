@@ -74,7 +74,7 @@ def test_a_method_of_ones_own_compresses_a_checkpoint(tool: Callable[..., Result
         "--projections",
         "gate,down",
     )
-    assert "first: is no method; give one of tdmoe, mobe" in tool(*command, "--out", "run", "--quiet").err
+    assert "first: is no method; give one of cast, d2_moe" in tool(*command, "--out", "run", "--quiet").err
     methods.register(First())
     result = tool(*command, "--tokens", 0, "--out", "run", "--quiet")
     assert result.code == 0, result.err
@@ -101,7 +101,7 @@ def test_a_method_is_replaced_by_the_next_of_its_name() -> None:
     later = First()
     methods.register(later)
     assert methods.parse("first:inputs=3") == (later, FirstOptions(3)) and methods.registered() == ("first",)
-    with pytest.raises(InputError, match="--method frist: is no method; give one of tdmoe, .*, first$"):
+    with pytest.raises(InputError, match="method frist: is no method; give one of cast, .*, first$"):
         methods.parse("frist")
 
 
@@ -116,10 +116,10 @@ def subclass(**changed: Any) -> methods.Method:
         (lambda: First, "is no method; give an instance of a subclass"),
         (lambda: "first", "'first' is no method"),
         (lambda: subclass(NAME="tdmoe"), "NAME is 'tdmoe', which is a method of this package; give another"),
-        (lambda: subclass(NAME="a:b"), "NAME is 'a:b'; a lower-case word"),
-        (lambda: subclass(NAME=None), "NAME is None; a lower-case word"),
-        (lambda: subclass(OPTIONS=object), "OPTIONS of first is <class 'object'>; a dataclass .* is needed"),
-        (lambda: subclass(OPTIONS=FirstOptions()), "OPTIONS of first is FirstOptions.*; a dataclass"),
+        (lambda: subclass(NAME="a:b"), "NAME is 'a:b'; give a lower-case word"),
+        (lambda: subclass(NAME=None), "NAME is None; give a lower-case word"),
+        (lambda: subclass(OPTIONS=object), "OPTIONS is <class 'object'>; give a dataclass"),
+        (lambda: subclass(OPTIONS=FirstOptions()), "OPTIONS is FirstOptions.*; give a dataclass"),
     ],
 )
 def test_methods_that_cannot_be_registered(make: Callable[[], Any], message: str) -> None:
@@ -219,7 +219,7 @@ def test_workers_of_ray_know_nothing_of_it(good: Path, monkeypatch: pytest.Monke
     pytest.importorskip("ray", reason="Ray is not installed")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     probes.register(Largest)
-    with pytest.raises(InputError, match="--engine ray: the probe largest was registered in this process"):
+    with pytest.raises(InputError, match="engine ray: the probe largest was registered in this process"):
         Session(Request("largest", str(good), Settings(), engine="ray"))
 
 
@@ -253,5 +253,5 @@ def test_what_another_version_of_a_method_made_is_not_used(tool: Callable[..., R
 def test_a_version_is_text_or_a_number() -> None:
     method = First()
     method.VERSION = [1]  # type: ignore
-    with pytest.raises(InputError, match=r"register: VERSION of first is \[1\]; a text or a whole number is needed"):
+    with pytest.raises(InputError, match=r"register: VERSION is \[1\]; give a text, a whole number"):
         methods.register(method)

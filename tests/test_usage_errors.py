@@ -99,7 +99,7 @@ MODEL_CASES = [
     ("x" * 5000, r"--model x+\.\.\.x+: not a usable path .*; give a folder or a model name"),
     ("~no-such-user-here", r"--model ~no-such-user-here: "),
     ("", r"--model : neither a built-in model .*, nor a folder, nor a known name .*, nor a hub id"),
-    (".", r"work: has no config\.json; --model needs a Hugging Face checkpoint"),
+    (".", r"work: has no config\.json; give a Hugging Face checkpoint"),
 ]
 
 

@@ -55,7 +55,7 @@ def main() -> None:
         try:
             app(prog_name=NAME)
         except InputError as error:
-            typer.echo(f"{NAME}: {visible(_abbreviated(_as_given(str(error), sys.argv[1:2]), sys.argv))}", err=True)
+            typer.echo(f"{NAME}: {visible(_abbreviated(_as_given(error), sys.argv))}", err=True)
             sys.exit(2)
         except SystemExit as end:
             if end.code == INTERRUPTED and not streams.interruption_said:  # typer's own answer to Ctrl-C has no words
@@ -71,11 +71,14 @@ def main() -> None:
             sys.exit(2)
 
 
-def _as_given(message: str, command: list[str]) -> str:
-    """Specs of methods are given by --method to `compress`, by --methods to all others."""
-    if command == ["compress"]:
-        return message
-    return re.sub(r"^((?:--config .*?: )?(?:\w[\w-]*: )?)--method ", r"\1--methods ", message)
+def _as_given(error: InputError) -> str:
+    """The message with the flag of this command that sets the field: --ratio or --ratios, --method or --methods."""
+    known = getattr(typer.main.get_command(app), "commands", {})
+    command = known.get(next(iter(sys.argv[1:]), ""))
+    flags = {flag for each in (command.params if command else ()) for flag in each.opts}
+    field = error.field.replace("_", "-")
+    names = (*(f"--{part}-{field}" for part in error.parts), f"--{field}", f"--{field}s")
+    return error.said(next((flag for flag in names if flag in flags), error.field))
 
 
 def _abbreviated(message: str, given: Sequence[str]) -> str:

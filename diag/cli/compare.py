@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -57,7 +56,7 @@ def run(
     if out is not None and not dry_run:
         check_free(out)
     if given["calibration_text"] is not None:
-        check_texts(("--calibration-text", given["calibration_text"]))
+        check_texts(("calibration_text", given["calibration_text"]))
     known = declared(Experiment)
     flags = {name: known[name].read(options.plain(value)) if name in known else value for name, value in given.items()}
     if flags["methods"] is not None:
@@ -91,12 +90,11 @@ def _naming(config: Path | None, flags: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        about = re.match(r"(?:([a-z]+)(?:-\d+)?: )?--([a-z-]+)", str(error))
-        key = "" if about is None else about[2].replace("-", "_")
-        name = {"method": "methods"}.get(key, f"{about[1]}_{key}" if about and about[1] == "calibration" else key)
-        if config is None or flags.get(name) is not None:
-            raise
-        raise InputError(f"--config {config}: {error}") from error
+        key = error.field.lstrip("-").replace("-", "_")
+        name = f"calibration_{key}" if error.parts[:1] == ("calibration",) else {"method": "methods"}.get(key, key)
+        if config is not None and flags.get(name) is None:
+            error.within(f"--config {config}")
+        raise
 
 
 def _experiment(config: Path | None, named: str | None, flags: dict[str, Any]) -> Experiment:

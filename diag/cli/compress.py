@@ -60,21 +60,23 @@ def _command(settings: Compress, target: Target) -> Command:
     chosen, chosen_options = methods.parse(method, {name: getattr(settings, name) for name in METHOD_OPTIONS})
     needs = chosen.needs(chosen_options)
     if not chosen.fixes_storage(chosen_options):
-        ratio = DEFAULT_RATIO if ratio is None else parse.ratio("--ratio", ratio)
-    elif getattr(chosen_options, "ratio_of", "targeted") != "targeted":
-        raise InputError(f"--ratio-of model: {method} stores what its options say; give no --ratio-of")
+        ratio = DEFAULT_RATIO if ratio is None else parse.ratio("ratio", ratio)
+    elif chosen.shares_budget(chosen_options).of_model:
+        raise InputError("ratio_of", "model", f"{method} stores what its options say", "give no --ratio-of")
     elif ratio is not None:
-        raise InputError(f"--ratio {ratio}: {method} stores what its options say; give no --ratio")
+        raise InputError("ratio", ratio, f"{method} stores what its options say", "give no --ratio")
     known = declared(Compress)
     if statistics is not None and any(getattr(settings, name) != known[name].default for name in COLLECTED):
         raise InputError(
-            f"--statistics {statistics}: were collected already; leave out --text, --tokens, --window, --weighting and "
-            "--per-expert, or give these without --statistics"
+            "statistics",
+            statistics,
+            "were collected already",
+            "leave out --text, --tokens, --window, --weighting and --per-expert, or give these without --statistics",
         )
-    check_texts(("--text", settings.text))
+    check_texts(("text", settings.text))
     if statistics is not None:
         saved_moments(statistics)
-    kinds, memory = error_kinds("--errors", settings.errors), target.memory_bytes
+    kinds, memory = error_kinds("errors", settings.errors), target.memory_bytes
     own = own_inputs(method, needs, target.projections, settings.per_expert)
     collected = calibrating.Settings(
         settings.text, settings.tokens, settings.window, settings.weighting, own, needs.outputs
@@ -85,7 +87,6 @@ def _command(settings: Compress, target: Target) -> Command:
     return Command(
         target.model,
         spec.text(chosen.NAME, chosen_options),
-        chosen_options,
         ratio,
         settings.to,
         memory,
@@ -106,7 +107,7 @@ def _scheduled(target: Target, schedule: str) -> str:
     from tdmoe.stacks.architecture import architecture
 
     if target.layers is not None:
-        raise InputError(f"--schedule {schedule}: chooses the layers; give it or --layers, not both")
+        raise InputError("schedule", schedule, "chooses the layers", "give it or --layers, not both")
     with Checkpoint(resolve(target.model, target.revision).files()) as checkpoint:
         return parse.schedule(schedule, architecture(checkpoint.config).layers)
 

@@ -23,7 +23,7 @@ MODEL = Annotated[
 def run(model: str | None, revision: str | None) -> None:
     if model is None:
         if revision is not None:
-            raise InputError(f"--revision {revision}: give --model too")
+            raise InputError("revision", revision, remedy="give --model too")
         print_families()
         raise typer.Exit(0)
     from diag.models.describe import describe

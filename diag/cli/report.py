@@ -27,9 +27,9 @@ def report(
     from tdmoe.problems import InputError
 
     if out is not None and out.is_dir():
-        raise InputError(f"--out {out}: is a folder; give the file of the page, as {out / 'report.html'}")
+        raise InputError("out", out, "is a folder", f"give the file of the page, as {out / 'report.html'}")
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"--out {out}: the page is HTML; give a file that ends in .html")
+        raise InputError("out", out, "the page is HTML", "give a file that ends in .html")
     folders = list({path.resolve(): path for path in reversed(runs)}.values())[::-1]
     page = out or (folders[0] if len(folders) == 1 else Path()) / "report.html"
     found = load(folders)
@@ -39,6 +39,6 @@ def report(
         remove_leftovers(page.parent, page.name)
         write_report(found, page)
     except OSError as error:
-        raise InputError(f"--out {page}: cannot be written ({error.strerror or error}); give another file") from error
+        raise InputError("out", page, f"cannot be written ({error.strerror or error})", "give another file") from error
     streams.files_saved.append("the page is saved")
     print_lines([str(page)])

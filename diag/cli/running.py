@@ -91,6 +91,7 @@ class Pages:
         from diag.pages import figures_for
 
         run = folder.data(tables)
+        name_methods([run])
         figures = figures_for(run)
         page = _written(folder.path, [run], [figures])
         self._runs.append(run)
@@ -100,6 +101,16 @@ class Pages:
     def together(self, out: Path, missing: Sequence[Job] = ()) -> Path | None:
         """Of all of them, into `out`, and the jobs that left no run; None where there is none."""
         return _written(out, self._runs, self._figures, missing) if self._runs else None
+
+
+def name_methods(runs: Iterable[Run]) -> None:
+    """Tell pages what methods are called, where runs have any: torch comes with their modules."""
+    from reports import methods as names
+
+    if any("method" in row for run in runs for rows in run["tables"].values() for row in rows[:1]):
+        from tdmoe import methods
+
+        names.name_methods(methods.described())
 
 
 def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
@@ -138,6 +149,7 @@ def write_report(found: Found, page: Path) -> None:
         if run["command"] not in ORDER:
             known = ", ".join(sorted(ORDER))
             raise InputError(f"{run['model']}: a run of '{run['command']}' has no page; there is one for: {known}")
+    name_methods(found.runs)
     try:
         text = render(found.runs, figures_of(found.runs), found.missing)
     except Exception as error:

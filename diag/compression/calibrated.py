@@ -40,18 +40,18 @@ def saved_moments(folder: Path) -> str:
         about = read_json(folder / FILE)
         command, states = about["command"], {job["state"] for job in about["jobs"]}
         if command != NAME:
-            raise InputError(f"--statistics {folder}: holds a run of '{command}'; give one of '{NAME}'")
+            raise InputError("statistics", folder, f"holds a run of '{command}'", f"give one of '{NAME}'")
         if states != {"done"}:
-            raise InputError(f"--statistics {folder}: is not finished; run its calibrate command again")
+            raise InputError("statistics", folder, "is not finished", "run its calibrate command again")
         keys = [job["key"] for job in about["jobs"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"--statistics {folder}: is no run folder of tdmoe-diag calibrate; give one") from error
+        raise InputError("statistics", folder, "is no run folder of tdmoe-diag calibrate", "give one") from error
     try:
         return moments_digest([results.read(folder, key) for key in keys])
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"--statistics {folder}: a result cannot be used ({error}); calibrate again") from error
+        raise InputError("statistics", folder, f"a result cannot be used ({error})", "calibrate again") from error
 
 
 def check_statistics(folder: Path, stack: Stack, needs: methods.Needs) -> None:
@@ -60,32 +60,36 @@ def check_statistics(folder: Path, stack: Stack, needs: methods.Needs) -> None:
         found = results.read(folder, Job(NAME, stack.layer, "experts").key)
     except FileNotFoundError as error:
         raise InputError(
-            f"--statistics {folder}: has nothing of layer {stack.layer}; calibrate that layer too"
+            "statistics", folder, f"has nothing of layer {stack.layer}", "calibrate that layer too"
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(
-            f"--statistics {folder}: layer {stack.layer} cannot be used ({error}); calibrate again"
+            "statistics", folder, f"layer {stack.layer} cannot be used ({error})", "calibrate again"
         ) from error
     if found["weights"] != model_identity(stack.checkpoint):
         raise InputError(
-            f"--statistics {folder}: were collected on other weights ({found['model']}), or on another copy of them; "
-            "calibrate this model"
+            "statistics",
+            folder,
+            f"were collected on other weights ({found['model']}), or on another copy of them",
+            "calibrate this model",
         )
     if found["probe_version"] != VERSION:
-        raise InputError(f"--statistics {folder}: were collected by another version of this tool; calibrate again")
+        raise InputError("statistics", folder, "were collected by another version of this tool", "calibrate again")
     if needs.outputs and "gate_output_OO" not in found["arrays"]:
-        raise InputError(f"--statistics {folder}: hold no gradients at outputs; calibrate with --outputs")
+        raise InputError("statistics", folder, "hold no gradients at outputs", "calibrate with --outputs")
     sums = results.path(folder, found["job"], ".safetensors")
     if not sums.is_file():
-        raise InputError(f"--statistics {folder}: the sums of layer {stack.layer} are missing; calibrate again")
+        raise InputError("statistics", folder, f"the sums of layer {stack.layer} are missing", "calibrate again")
     with safe_open(sums, "np") as file:
         name = "down_II" if stack.projection == "down" else "input_II"
         own = len(file.get_slice(name).get_shape()) == 3
     if needs.own and not own:
         kind = "down" if stack.projection == "down" else "all"
         raise InputError(
-            f"--statistics {folder}: hold no inputs of each expert alone for {stack.projection}; calibrate with "
-            f"--per-expert {kind}"
+            "statistics",
+            folder,
+            f"hold no inputs of each expert alone for {stack.projection}",
+            f"calibrate with --per-expert {kind}",
         )
 
 

@@ -54,7 +54,7 @@ class Settings:
 
     def seen(self, window: int) -> str:
         """Key of what a method sees, in windows of so many tokens: the same for the same content of texts."""
-        content = digest(text_of("--calibration-text", self.text))
+        content = digest(text_of("calibration_text", self.text))
         return f"{content} {self.tokens} {window} {self.weighting}"
 
 
@@ -76,13 +76,13 @@ class Calibration(OpenModel):
 
     def __init__(self, request: Request) -> None:
         """Check text, model and layers; InputError before the model is loaded."""
-        check_texts(("--text", request.settings.text))
+        check_texts(("text", request.settings.text))
         super().__init__(request.model, request.device, request.revision)
         self.request, self.settings = request, request.settings
         with self.closing():
             self.layers = parse.layers(request.layers, self.arch.layers)
             settings = self.settings
-            self.windows_WT = self.windows("--text", settings.text, settings.tokens, settings.window)
+            self.windows_WT = self.windows("text", settings.text, settings.tokens, settings.window)
             self._check_room()
             self.folder = self._folder()
 
@@ -111,9 +111,11 @@ class Calibration(OpenModel):
             room = torch.cuda.get_device_properties(self.device).total_memory
         if self.sums_bytes > room:
             raise InputError(
-                f"--per-expert {self.settings.per_expert}: the sums of {len(self.layers)} layers take "
-                f"{self.sums_bytes / 1e9:.0f} GB, {self.device} has {room / 1e9:.0f} GB; calibrate some --layers at a "
-                "time, or with --per-expert down or none"
+                "per_expert",
+                self.settings.per_expert,
+                f"the sums of {len(self.layers)} layers take {self.sums_bytes / 1e9:.0f} GB, "
+                f"{self.device} has {room / 1e9:.0f} GB",
+                "calibrate some --layers at a time, or with --per-expert down or none",
             )
 
     @property

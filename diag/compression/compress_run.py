@@ -23,7 +23,7 @@ from diag.jobs.session import Request, Session
 from diag.runs.folder import Job
 from tdmoe import methods, spec
 from tdmoe.compression.counted import parameters
-from tdmoe.methods.layer_sensitivity import harder, sensitivity, significant_ranks
+from tdmoe.compression.layer_sensitivity import harder, sensitivity, significant_ranks
 from tdmoe.numerics.errors import Kind
 from tdmoe.problems import InputError
 from tdmoe.runtime.calibration import LayerMoments, PerExpert
@@ -43,7 +43,6 @@ class Command:
 
     model: str
     method: str
-    options: Any
     ratio: float | None
     to: Path
     memory: int
@@ -64,6 +63,9 @@ class Compression:
 
     def __init__(self, command: Command) -> None:
         self.command = command
+        self._method, self._options = methods.parse(command.method)
+        self._sharing = self._method.shares_budget(self._options)
+        self._dense_layers = self._method.leaves_dense(self._options)
         self._opened = ExitStack()
         self.calibration: Calibration | None = None
         self.frontiers: Session | None = None
@@ -74,13 +76,12 @@ class Compression:
             self.session = self._session("compress", self._settings)
             compressing.check_source(self.session)
             self.ratio = self._targeted_ratio()
-            if command.frontier or getattr(command.options, "across", "uniform") == "global":
-                method = methods.parse(command.method)[0]
-                text = spec.text(method.NAME, method.frontier_options(command.options))
+            if command.frontier or self._sharing.across == "global":
+                text = spec.text(self._method.NAME, self._method.frontier_options(self._options))
                 where = {**command.where, "out": None}
                 self.frontiers = self._session("frontier", replace(self._settings, method=text, errors=None), where)
-                if getattr(command.options, "weigh", "functional") == "sensitivity":
-                    assert self.ratio is not None, "only TD-MoE weighs, by a budget"
+                if self._sharing.by_loss:
+                    assert self.ratio is not None, "it shares a budget"
                     alone = replace(self._settings, method=text)
                     self.sensitivity = self._opened.enter_context(Sensitivity(self.frontiers, alone, self.ratio))
             if self._dense_layers:
@@ -113,17 +114,13 @@ class Compression:
     def settle(self) -> None:
         """Give every stack its share of the budget, once calibration and frontiers are there."""
         if self._shared:
-            across = getattr(self.command.options, "across", "uniform")
-            share = {"global": self._by_frontiers, "activation": self._by_importance}.get(across, self._by_sensitivity)
+            by = {"global": self._by_frontiers, "activation": self._by_importance}
+            share = by.get(self._sharing.across, self._by_sensitivity)
             self._settle(share())
 
     @property
     def _shared(self) -> bool:
-        return getattr(self.command.options, "across", "uniform") != "uniform" or self._dense_layers > 0
-
-    @property
-    def _dense_layers(self) -> int:
-        return int(getattr(self.command.options, "dense_layers", 0))
+        return self._sharing.across != "uniform" or self._dense_layers > 0
 
     @property
     def _keys(self) -> list[str]:
@@ -168,13 +165,13 @@ class Compression:
     def _targeted_ratio(self) -> float | None:
         """The fraction of the targeted stacks to remove; InputError where they are not that much of the model."""
         ratio = self.command.ratio
-        if ratio is None or getattr(self.command.options, "ratio_of", "targeted") == "targeted":
+        if ratio is None or not self._sharing.of_model:
             return ratio
         whole = parameters(self.session.checkpoint)
         share = self._dense() / whole
         if ratio >= share:
             raise InputError(
-                f"--ratio {ratio} --ratio-of model: the chosen experts are {share:.1%} of the model; give less"
+                "ratio", f"{ratio} --ratio-of model", f"the chosen experts are {share:.1%} of the model", "give less"
             )
         return ratio / share
 
@@ -183,7 +180,6 @@ class Compression:
 
     def _by_frontiers(self) -> dict[str, tuple[float, tuple[int, ...]]]:
         assert self.frontiers is not None and self.ratio is not None
-        method, options = methods.parse(self.command.method)
         found = list(self.points().values())
         weights = [float(stack.matrices) for stack in self.session.stacks.values()]  # gate and up count as two
         if self.sensitivity is not None:
@@ -193,7 +189,7 @@ class Compression:
         for (job, stack), points, at in zip(self.session.stacks.items(), found, chosen, strict=True):
             kept = (float(points.parameters_n[at]) + 0.5) / compressing.size(stack)
             ranks = tuple(int(rank) for rank in points.ranks_n3[at])
-            given = method.has_table(options) or kept >= 1
+            given = self._method.has_table(self._options) or kept >= 1
             allotted[job.key] = (max(1 - kept, 1e-9), ranks if given else ())
         return allotted
 
@@ -217,19 +213,22 @@ class Compression:
 
     def _harder(self) -> float:
         """What the layers that are not left dense lose; InputError where that is more than they have."""
-        assert self.ratio is not None, "only MoE-SVD leaves layers dense, by a budget"
+        assert self.ratio is not None, "it leaves layers dense within a budget"
         layers, dense = len({job.layer for job in self.session.stacks}), self._dense_layers
         if dense >= layers or harder(self.ratio, layers, dense) >= 1:
             most = math.ceil(layers * (1 - self.ratio)) - 1
             give = f"give {most} or less" if most > 0 else "leave none of so few dense, or lower the ratio"
-            raise InputError(f"--method moe_svd: dense_layers={dense} of {layers} at ratio {self.ratio:g}; {give}")
+            raise InputError(
+                "method", self._method.NAME, f"dense_layers={dense} of {layers} at ratio {self.ratio:g}", give
+            )
         ratio = harder(self.ratio, layers, dense)
-        method, options = methods.parse(self.command.method)
         try:
             for stack in self.session.stacks.values():
-                method.check(stack.shape, options, ratio)
+                self._method.check(stack.shape, self._options, ratio)
         except InputError as error:
-            raise InputError(f"--method moe_svd: dense_layers={dense} leaves the others less: {error}") from error
+            raise InputError(
+                "method", self._method.NAME, f"dense_layers={dense} leaves the others less: {error}"
+            ) from error
         return ratio
 
     def _by_importance(self) -> dict[str, tuple[float, tuple[int, ...]]]:
@@ -239,7 +238,7 @@ class Compression:
         sums = [self._sums(layer) for layer in layers]
         importances = [importance(s.tokens_E.numpy(), s.gate_E.numpy()) for s in sums]
         sizes = [sum(compressing.size(self.session.stacks[job]) for job in jobs) for jobs in layers.values()]
-        assert self.ratio is not None, "only TD-MoE shares, by a budget"
+        assert self.ratio is not None, "it shares a budget"
         kept = share_by_importance(importances, sizes, (1 - self.ratio) * sum(sizes))
         return {job.key: (1 - k, ()) for k, jobs in zip(kept, layers.values(), strict=True) for job in jobs}
 
@@ -254,5 +253,5 @@ def own_inputs(method: str, needs: methods.Needs, projections: str, asked: PerEx
     if needs.own and asked == "none":
         return "all" if inputs else "down"
     if needs.own and inputs and asked == "down":
-        raise InputError(f"--per-expert down: {method} needs gate's and up's too; give all, or --projections down")
+        raise InputError("per_expert", "down", f"{method} needs gate's and up's too", "give all, or --projections down")
     return asked

@@ -27,7 +27,7 @@ from diag.runs.files import read_json, write_json
 from diag.runs.folder import Job, digest, overwritten
 from diag.runs.manifest import named
 from diag.runs.results import Row
-from tdmoe import forms, methods
+from tdmoe import methods
 from tdmoe.checkpoint.atomic import is_leftover, remove_leftovers
 from tdmoe.checkpoint.layout import shard_name
 from tdmoe.checkpoint.reader import CONFIG, INDEX, Checkpoint
@@ -92,11 +92,11 @@ class Settings(ProbeSettings):
 
     def stacks(self, projections: list[str]) -> list[str]:
         """Gate and up as one, where the method joins them."""
-        _, options = methods.parse(self.method)
-        if getattr(options, "gate_up", "apart") == "apart":
+        method, options = methods.parse(self.method)
+        if not method.joins(options):
             return projections
         if missing := [name for name in MEMBERS[JOINT] if name not in projections]:
-            raise InputError(f"--gate-up joint: needs gate and up; add {missing[0]} to --projections")
+            raise InputError("gate_up", "joint", "needs gate and up", f"add {missing[0]} to --projections")
         return [JOINT, *(name for name in projections if name not in MEMBERS[JOINT])]
 
     def of(self, key: str) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def plan(stack: Stack, settings: Settings) -> BlockPlan:
         )
     needs = method.needs(options)
     if settings.statistics is None and needs.statistics:
-        raise InputError(f"--method {settings.method}: needs statistics of the inputs; give --tokens or --statistics")
+        raise InputError("method", settings.method, "needs statistics of the inputs", "give --tokens or --statistics")
     if settings.statistics is not None and not settings.calibrates:
         calibrated.check_statistics(Path(settings.statistics), stack, needs)
     blocks = joint.plan(stack, settings.memory)
@@ -177,7 +177,7 @@ def run(
     dense_bits = size(stack) * 8 * stored_dtype(stack).itemsize
     row = {
         **{"layer": stack.layer, "projection": stack.projection, "method": settings.method, "ratio": settings.ratio},
-        **{"ranks": "x".join(map(str, made.factored.ranks)), "parameters": forms.parameters(made.factored)},
+        **{"ranks": "x".join(map(str, made.factored.ranks)), "parameters": made.factored.parameters},
         **{"stored_bits": made.stored_bits, "weight_error": made.errors.weight},
         **{"functional_error": made.errors.functional, "functional_error_expert": made.errors.functional_expert},
         **{"operator_error": made.errors.operator, "operator_error_max": made.errors.operator_max},
@@ -258,7 +258,7 @@ def check_writable(to: Path) -> None:
         with tempfile.TemporaryFile(dir=to):
             pass
     except OSError as error:
-        raise InputError(f"--to {to}: cannot be written ({error.strerror or error}); give another folder") from error
+        raise InputError("to", to, f"cannot be written ({error.strerror or error})", "give another folder") from error
 
 
 def begin(session: Session) -> None:
@@ -345,8 +345,7 @@ def finish(session: Session, *, dense: bool, on_written: Callable[[int], None] =
 
 def calibration_said(settings: Settings) -> str:
     """Text and tokens that the method saw, as `c4-calibration, 65,536 tokens`; empty where it needs none."""
-    method, options = methods.parse(settings.method)
-    if settings.statistics is None or not method.needs(options).statistics:
+    if settings.statistics is None or not methods.needs(settings.method).statistics:
         return ""
     return calibrated.said(Path(settings.statistics))
 

@@ -100,17 +100,16 @@ class Source:
 
     def commands(self, recipes: Iterable[Recipe]) -> Iterator[Command]:
         """One a recipe; they share one calibration, which collects what any of them needs."""
-        parsed = [(recipe, *methods.parse(recipe.method)) for recipe in recipes]
-        collected = self.calibration
+        made, collected = list(recipes), self.calibration
         if collected is not None:
-            for recipe, method, options in parsed:
-                needs = method.needs(options)
+            for recipe in made:
+                needs = methods.needs(recipe.method)
                 own = own_inputs(recipe.method, needs, self.projections, collected.per_expert)
                 collected = replace(collected, per_expert=own, outputs=collected.outputs or needs.outputs)
-        for recipe, _, options in parsed:
-            yield self._command(recipe, options, collected)
+        for recipe in made:
+            yield self._command(recipe, collected)
 
-    def _command(self, recipe: Recipe, options: Any, collected: CalibrationSettings | None) -> Command:
+    def _command(self, recipe: Recipe, collected: CalibrationSettings | None) -> Command:
         calibrated = None if collected is None else asdict(collected)
         asked = [recipe.method, recipe.ratio, list(self.layers), self.projections, calibrated, self.seed]
         weights = [self.opened.identity, self.opened.device.partition(":")[0]]
@@ -120,9 +119,7 @@ class Source:
         where |= {"device": self.opened.device, "out": home / "run", "out_given": False, "revision": self.revision}
         how: dict[str, Any] = {"seed": self.seed, "engine": "inline", "fresh": False, "command_line": self.command_line}
         to = home / "factors"
-        return Command(
-            self.model, recipe.method, options, recipe.ratio, to, self.memory, False, None, collected, where, how
-        )
+        return Command(self.model, recipe.method, recipe.ratio, to, self.memory, False, None, collected, where, how)
 
 
 @dataclass(frozen=True)

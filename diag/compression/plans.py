@@ -50,7 +50,7 @@ class VariantsRequest(ModelRequest):
 
     def check(self) -> None:
         """InputError where a text or a checkpoint on disk is none, whatever the model is."""
-        check_texts(("--calibration-text", self.calibration.text))
+        check_texts(("calibration_text", self.calibration.text))
         for path in self.compressed:
             check_folder(path)
 
@@ -59,7 +59,7 @@ class VariantsRequest(ModelRequest):
         if self.schedule is None:
             return [parse.layers(self.layers, available)]
         if self.layers is not None:
-            raise InputError(f"--schedule {self.schedule}: chooses the layers; give it or --layers, not both")
+            raise InputError("schedule", self.schedule, "chooses the layers", "give it or --layers, not both")
         return [parse.layers(text, available) for text in parse.nested(self.schedule, available)]
 
 
@@ -96,6 +96,6 @@ class VariantsPlan(OpenModel):
         self._opened.callback(found.checkpoint.close)
         if found.name in {other.name for other in self.on_disk.values()}:
             raise InputError(
-                f"--compressed {path}: there is another {found.name}; give each folder once, by its own name"
+                "compressed", path, f"there is another {found.name}", "give each folder once, by its own name"
             )
         self.on_disk[self.variant_on(found)] = found

@@ -149,7 +149,7 @@ class Sensitivity:
         try:
             text = load_text(config["text"])
         except ValueError as error:
-            raise InputError(f"--text {config['text']}: {error}; calibrate again") from error
+            raise InputError("text", config["text"], str(error), "calibrate again") from error
         tokenizer = load_tokenizer(self.session.model, self.session.checkpoint.files)
         return token_windows(tokenizer, text, max(TOKENS, config["window"]), config["window"])
 

@@ -13,7 +13,7 @@ UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
 def layers(
-    text: str | None, available: Sequence[int], kind: str = "Mixture-of-Experts layer", option: str = "--layers"
+    text: str | None, available: Sequence[int], kind: str = "Mixture-of-Experts layer", option: str = "layers"
 ) -> list[int]:
     """`0,12,24-30` as sorted layer numbers, all of them such layers of the model; None means all."""
     if text is None:
@@ -24,13 +24,13 @@ def layers(
         match = re.fullmatch(r"\s*(\d{1,18})(?:\s*-\s*(\d{1,18}))?\s*", part)
         if not match or (match[2] and int(match[2]) < int(match[1])):
             raise InputError(
-                f"{option} {text}: {part.strip()!r} is neither a layer nor a range; write for instance 0,12,24-30"
+                option, text, f"{part.strip()!r} is neither a layer nor a range", "write for instance 0,12,24-30"
             )
         numbers = range(int(match[1]), int(match[2] or match[1]) + 1)
         for number in numbers[: len(known) + 1]:  # more than there are hold one that is none
             if number not in known:
                 raise InputError(
-                    f"{option} {text}: layer {number} is not a {kind} of this model; it has {spans(available)}"
+                    option, text, f"layer {number} is not a {kind} of this model", f"it has {spans(available)}"
                 )
         chosen.update(numbers)
     return sorted(chosen)
@@ -41,7 +41,7 @@ def schedule(text: str, available: Sequence[int]) -> str:
     match = re.fullmatch(r"middle-out(-code)?:(\d{1,6})", text.strip())
     if not match:
         raise InputError(
-            f"--schedule {text}: write middle-out:N, or middle-out-code:N for the order of the paper's code"
+            "schedule", text, "", "write middle-out:N, or middle-out-code:N for the order of the paper's code"
         )
     return spans(sorted(middle_out(available, int(match[2]), "code" if match[1] else "paper")))
 
@@ -75,7 +75,7 @@ def choices(option: str, text: str, allowed: Sequence[str]) -> list[str]:
     asked = [part.strip() for part in text.split(",")]
     for part in asked:
         if part not in allowed:
-            raise InputError(f"{option} {text}: {part!r} is none of {', '.join(allowed)}; give any of these")
+            raise InputError(option, text, f"{part!r} is none of {', '.join(allowed)}", "give any of these")
     return [name for name in allowed if name in asked]
 
 
@@ -86,7 +86,7 @@ def ratios(option: str, text: str) -> list[float]:
         value = float(part) if re.fullmatch(r"\s*(\d*\.\d{1,9}|\d{1,3})\s*", part) else -1.0
         if not 0.0 < value < 1.0:
             raise InputError(
-                f"{option} {text}: {part.strip()!r} is no fraction between 0 and 1; write for instance 0.2,0.4"
+                option, text, f"{part.strip()!r} is no fraction between 0 and 1", "write for instance 0.2,0.4"
             )
         found[value] = None
     return list(found)
@@ -95,7 +95,7 @@ def ratios(option: str, text: str) -> list[float]:
 def ratio(option: str, value: float) -> float:
     """A fraction to remove, more than 0 and less than 1."""
     if not 0.0 < value < 1.0:
-        raise InputError(f"{option} {value:g}: give a fraction to remove, more than 0 and less than 1")
+        raise InputError(option, f"{value:g}", remedy="give a fraction to remove, more than 0 and less than 1")
     return value
 
 
@@ -105,7 +105,7 @@ def positive(option: str, text: str) -> list[float]:
     for part in text.split(","):
         value = float(part) if re.fullmatch(r"\s*\d{0,6}(\.\d{1,9})?\s*", part) and part.strip() else 0.0
         if value <= 0.0:
-            raise InputError(f"{option} {text}: {part.strip()!r} is no positive number; write for instance 0.1,0.3")
+            raise InputError(option, text, f"{part.strip()!r} is no positive number", "write for instance 0.1,0.3")
         found.add(value)
     return sorted(found)
 
@@ -115,7 +115,7 @@ def size(option: str, text: str) -> int:
     match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)\s*", text)
     unit = UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None or (count := int(float(match[1]) * unit)) < 1:
-        raise InputError(f"{option} {text}: not a size; write for instance 4GB, 512MiB or 1000000")
+        raise InputError(option, text, "not a size", "write for instance 4GB, 512MiB or 1000000")
     return count
 
 
@@ -124,5 +124,5 @@ def fraction_range(option: str, text: str) -> tuple[float, float]:
     match = re.fullmatch(r"\s*(\d*\.?\d+)\s*:\s*(\d*\.?\d+)\s*", text)
     low, high = (float(match[1]), float(match[2])) if match else (1.0, 0.0)
     if not 0.0 <= low < high <= 1.0:
-        raise InputError(f"{option} {text}: not a range of fractions 0 <= low < high <= 1; write for instance 0.1:0.9")
+        raise InputError(option, text, "not a range of fractions 0 <= low < high <= 1", "write for instance 0.1:0.9")
     return low, high

@@ -20,7 +20,9 @@ def middle_out(layers: Sequence[int], count: int, order: Order = "paper") -> lis
     quarter = -(-depth // 4)
     if not 1 <= count <= max(1, depth // 2):
         raise InputError(
-            f"--schedule: {count} layers; middle-out takes 1 to {max(1, depth // 2)} of {depth}; give fewer"
+            "schedule",
+            why=f"{count} layers; middle-out takes 1 to {max(1, depth // 2)} of {depth}",
+            remedy="give fewer",
         )
     chosen = list(range(centre, min(centre + quarter, depth)))[:count]
     left, right = centre - 1, centre + quarter

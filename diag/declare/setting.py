@@ -90,7 +90,7 @@ class Setting:
     def read(self, text: Any) -> Any:
         """The value of what stands on the command line; InputError where the text is none."""
         form = self.declared.form
-        return text if form is None or text is None else form.read(self.option, text)
+        return text if form is None or text is None else form.read(self.name, text)
 
     def write(self, value: Any) -> Any:
         """What would have to stand on the command line."""

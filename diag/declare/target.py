@@ -39,7 +39,7 @@ class Target:
     @property
     def memory_bytes(self) -> int:
         """InputError where it is no size."""
-        return parse.size("--memory", self.memory)
+        return parse.size("memory", self.memory)
 
     @property
     def run(self) -> dict[str, Any]:

@@ -30,7 +30,6 @@ from diag.models.open_model import OpenModel
 from diag.runs.folder import Part, RunFolder, digest
 from diag.runs.manifest import FILE
 from tdmoe import methods
-from tdmoe.methods import Needs
 from tdmoe.problems import InputError
 
 CALIBRATION = "calibration"  # the part that is not a command's own folder
@@ -74,13 +73,14 @@ class Comparison(OpenModel):
         self.request, self.experiment = request, given
         self.steps = list(_steps(given))
         if not self.steps:
-            raise InputError(f"compare: nothing runs; give a preset, or a table of {', '.join(probes())}")
+            raise InputError("compare", None, "nothing runs", f"give a preset, or a table of {', '.join(probes())}")
         _check_alone(given)
         for name, settings in ((CALIBRATION, given.calibration), *((step.name, step.settings) for step in self.steps)):
             try:
                 _check_alone(settings)
             except InputError as error:
-                raise InputError(f"{name}: {error}") from error
+                error.within(name)
+                raise
         super().__init__(given.model or "", given.device, given.revision)
         try:
             self.layers = self._compressed()
@@ -108,7 +108,8 @@ class Comparison(OpenModel):
         """Whether the part, or one of its methods, takes part in the shared calibration."""
         if isinstance(step.settings, Compressed):
             named = step.settings.methods
-            return any(_needs(text).statistics for text in (self.experiment.methods if named is None else named))
+            texts = self.experiment.methods if named is None else named
+            return any(methods.needs(text).statistics for text in texts)
         return isinstance(step.settings, Calibrated) or step.reads_statistics
 
     def notes(self) -> list[str]:
@@ -150,7 +151,8 @@ class Comparison(OpenModel):
         try:
             return Calibration(request)
         except InputError as error:
-            raise InputError(f"{CALIBRATION}: {error}") from error
+            error.within(CALIBRATION)
+            raise
 
     @property
     def _said(self) -> dict[str, Any]:
@@ -183,7 +185,8 @@ class Comparison(OpenModel):
             settings = step.settings.within(self._said | {"statistics": statistics, "promised": promised})
             part = step.probe.open(target, settings, within)
         except InputError as error:
-            raise InputError(f"{step.name}: {error}") from error
+            error.within(step.name)
+            raise
         with part:
             yield part
 
@@ -209,7 +212,7 @@ class Comparison(OpenModel):
         """The layers that methods compress, as text: all, those of --layers, or the largest set of a schedule."""
         given = self.experiment
         if given.schedule and given.layers:
-            raise InputError(f"schedule {given.schedule}: chooses the layers; give it or layers, not both")
+            raise InputError("schedule", given.schedule, "chooses the layers", "give it or layers, not both")
         if given.schedule:
             return parse.schedule(given.schedule, self.arch.layers)
         return parse.spans(parse.layers(given.layers, self.arch.layers))
@@ -220,7 +223,7 @@ class Comparison(OpenModel):
         wanted = [*given.methods, *(spec for step in self.steps for spec in step.settings.specs(given.projections))]
         found = calibrating.Settings(given.calibration.text, given.calibration.tokens)
         for text in dict.fromkeys(wanted):
-            needs = _needs(text)
+            needs = methods.needs(text)
             own = own_inputs(text, needs, given.projections, found.per_expert)
             found = replace(found, per_expert=own, outputs=found.outputs or needs.outputs)
         return found
@@ -257,16 +260,10 @@ def _check_alone(settings: Any) -> None:
         if spec is not None:
             methods.parse(spec)
     if (ratio := said.get("ratio", (None,))[0]) is not None:
-        parse.ratio("--ratio", ratio)
-    named = [(f"--{n.replace('_', '-')}", text) for n in ("text", "texts", "eval_text") for text in said.get(n, ())]
-    check_texts(*named)
+        parse.ratio("ratio", ratio)
+    check_texts(*((name, text) for name in ("text", "texts", "eval_text") for text in said.get(name, ())))
     if isinstance(settings, Settings):
         settings.check()
-
-
-def _needs(text: str) -> Needs:
-    method, options = methods.parse(text)
-    return method.needs(options)
 
 
 def _plain(value: Any) -> Any:

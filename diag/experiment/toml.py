@@ -34,10 +34,10 @@ def read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a byte order mark
     except OSError as error:
-        raise InputError(f"--config {path}: cannot be read ({error.strerror or error}); give a TOML file") from error
+        raise InputError("config", path, f"cannot be read ({error.strerror or error})", "give a TOML file") from error
     except (ValueError, RecursionError) as error:  # of TOML, of what is not UTF-8, and of what is nested without end
         raise InputError(
-            f"--config {path}: is not TOML ({str(error)[:120]}); see the README for what it may say"
+            "config", path, f"is not TOML ({str(error)[:120]})", "see the README for what it may say"
         ) from error
 
 
@@ -45,13 +45,13 @@ def text_of(entries: Mapping[str, Any], name: str, path: Path) -> str | None:
     """The text that a file says of this, as `preset` or `model`, if any; InputError where it is no text."""
     found = entries.get(name)
     if found is not None and not isinstance(found, str):
-        _refuse(f"--config {path}", name, found, WORDS[str])
+        _refuse(path, name, found, WORDS[str])
     return found
 
 
 def filled(base: Experiment, entries: Mapping[str, Any], path: Path) -> Experiment:
     """`base` with what the file says; InputError names entry, value, and what is needed or known."""
-    return _Filling(f"--config {path}").experiment(base, {k: v for k, v in entries.items() if k != "preset"})
+    return _Filling(path).experiment(base, {k: v for k, v in entries.items() if k != "preset"})
 
 
 def written(experiment: Experiment) -> str:
@@ -71,9 +71,7 @@ def _lines(settings: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class _Filling:
-    """`where` begins every message."""
-
-    where: str
+    path: Path
 
     def experiment(self, base: Experiment, said: Mapping[str, Any]) -> Experiment:
         known = probes()
@@ -95,8 +93,8 @@ class _Filling:
             return tuple(self._changed(fresh, one, f"{name}[{i}].") for i, one in enumerate(tables))
         table = self._table(value, name)
         if len(before) > 1:
-            times = f"{name} runs {len(before)} times in this preset; write [[{name}]] for each of them"
-            raise InputError(f"{self.where}: {times}")
+            times = f"{name} runs {len(before)} times in this preset"
+            raise InputError("config", self.path, times, f"write [[{name}]] for each of them")
         return (self._changed(before[0] if before else fresh, table, f"{name}."),)
 
     def _changed(self, base: T, said: Mapping[str, Any], inside: str, also: tuple[str, ...] = ()) -> T:
@@ -107,46 +105,47 @@ class _Filling:
                 names = [*also, *known]
                 near = get_close_matches(name, names, 1)
                 meant = f"; {near[0]} is meant?" if near else ""
-                raise InputError(f"{self.where}: has no entry {inside}{name}; known are {', '.join(names)}{meant}")
+                known_names = f"known are {', '.join(names)}{meant}"
+                raise InputError("config", self.path, f"has no entry {inside}{name}", known_names)
         return replace(base, **{n: self._value(known[n], value, inside + n) for n, value in said.items()})  # type: ignore[type-var]
 
     def _value(self, setting: Setting, value: Any, name: str) -> Any:
         form = setting.declared.form
         if form is not None:
             if form.listed is not None and not isinstance(value, list):
-                _refuse(self.where, name, value, f"a list, each of it {WORDS[form.listed]},")
+                _refuse(self.path, name, value, f"a list, each of it {WORDS[form.listed]},")
             listed = enumerate(value) if form.listed is not None else ()
             plain = tuple(self._plain(form.listed, one, f"{name}[{i}]") for i, one in listed)  # type: ignore[arg-type]
             text = form.write(plain) if form.listed is not None else self._plain(str, value, name)
             try:
-                found = form.read(setting.option, text)
+                found = form.read(setting.name, text)
             except InputError as error:
-                raise InputError(f"{self.where}: {name}: {error}") from error
+                raise InputError("config", self.path, f"{name}: {error}") from error
         else:
             found = self._plain(setting.kind, value, name)
         if (needed := setting.needed(found)) is not None:
-            _refuse(self.where, name, value, needed)
+            _refuse(self.path, name, value, needed)
         return found
 
     def _table(self, value: Any, name: str) -> dict[str, Any]:
         if not isinstance(value, dict):
-            _refuse(self.where, name, value, "a table")
+            _refuse(self.path, name, value, "a table")
         return value
 
     def _plain(self, kind: Any, value: Any, name: str) -> Any:
         kind = kind if kind in WORDS else str
         if type(value) is int and not -LARGEST <= value <= LARGEST:
-            _refuse(self.where, name, value, "a number of 64 bits")
+            _refuse(self.path, name, value, "a number of 64 bits")
         if kind is float and type(value) is int:
             return float(value)
         if type(value) is not kind:
-            _refuse(self.where, name, value, WORDS[kind])
+            _refuse(self.path, name, value, WORDS[kind])
         return value
 
 
-def _refuse(where: str, name: str, value: Any, needed: str) -> NoReturn:
+def _refuse(path: Path, name: str, value: Any, needed: str) -> NoReturn:
     said = "a table" if isinstance(value, dict) else repr(value)[:80]
-    raise InputError(f"{where}: {name} is {said}, {needed} is needed")
+    raise InputError("config", path, f"{name} is {said}, {needed} is needed")
 
 
 def _toml(setting: Setting, value: Any) -> str:

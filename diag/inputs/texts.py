@@ -112,7 +112,7 @@ def text_of(option: str, name: str) -> str:
     try:
         return load_text(name)
     except ValueError as error:
-        raise InputError(f"{option} {name}: {error}") from error
+        raise InputError(option, name, str(error)) from error
 
 
 def check_texts(*texts: tuple[str, str]) -> None:

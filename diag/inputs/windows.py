@@ -32,11 +32,13 @@ def token_windows(tokenizer: Any, text: str, tokens: int, window: int) -> Tensor
     InputError when that is not one window.
     """
     if tokens < window:
-        raise InputError(f"--tokens {tokens}: a window takes {window} tokens; give at least that")
+        raise InputError("tokens", tokens, f"a window takes {window} tokens", "give at least that")
     ids = first(tokenizer, text, tokens)
     count = min(tokens, len(ids)) // window
     if count == 0:
-        raise InputError(f"--text: holds {counted(len(ids), 'token')}, a window takes {window}; give a longer text")
+        raise InputError(
+            "text", why=f"holds {counted(len(ids), 'token')}, a window takes {window}", remedy="give a longer text"
+        )
     return torch.tensor(ids[: count * window], dtype=torch.long).view(count, window)
 
 
@@ -80,5 +82,5 @@ def window_of(config: Mapping[str, Any], asked: int | None = None) -> int:
     if asked is None:
         return min(WINDOW, most)
     if not 2 <= asked <= most:
-        raise InputError(f"--window {asked}: this model takes 2 to {most} tokens; give one of these")
+        raise InputError("window", asked, f"this model takes 2 to {most} tokens", "give one of these")
     return asked

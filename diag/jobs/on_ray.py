@@ -41,7 +41,7 @@ try:
     import ray
     from ray import exceptions
 except ImportError as missing:
-    raise InputError("--engine ray: Ray is not installed; run pip install 'tdmoe-diag[ray]'") from missing
+    raise InputError("engine", "ray", "Ray is not installed", "run pip install 'tdmoe-diag[ray]'") from missing
 
 THREADS = 4  # of a job on CPUs: eigensolves gain little from more, and jobs run beside each other
 WORKER_BYTES = 700_000_000  # a Python process with torch, before it does anything
@@ -69,9 +69,9 @@ class RayEngine:
         if gpu_index(text) is None:
             return text
         if text != "cuda":
-            raise InputError(f"--device {text}: with --engine ray every job is given a GPU of its own; use cuda")
+            raise InputError("device", text, "with --engine ray every job is given a GPU of its own", "use cuda")
         if not gpus:
-            raise InputError("--device cuda: no machine of the Ray cluster has a GPU; use --device cpu")
+            raise InputError("device", "cuda", "no machine of the Ray cluster has a GPU", "use --device cpu")
         return text
 
     def threads(self, device: str) -> int:
@@ -90,8 +90,11 @@ class RayEngine:
             needs = _needs(task, self.threads(task.device))
             if not any(all(node.get(name, 0) >= count for name, count in needs.items()) for node in nodes):
                 raise InputError(
-                    f"--engine ray: {task.job.key} needs {_amounts(needs)}, no machine of the cluster has that "
-                    f"({'; '.join(map(_amounts, nodes))}); lower --memory or OMP_NUM_THREADS, or add a machine"
+                    "engine",
+                    "ray",
+                    f"{task.job.key} needs {_amounts(needs)}, no machine of the cluster has that "
+                    f"({'; '.join(map(_amounts, nodes))})",
+                    "lower --memory or OMP_NUM_THREADS, or add a machine",
                 )
 
     def run(
@@ -132,8 +135,10 @@ def _check_known(task: Task) -> None:
     for kind, name, here in (("probe", task.job.probe, probes.registered()), ("method", method, methods.registered())):
         if name in here:
             raise InputError(
-                f"--engine ray: the {kind} {name} was registered in this process, workers do not know it; use --engine "
-                "inline"
+                "engine",
+                "ray",
+                f"the {kind} {name} was registered in this process, workers do not know it",
+                "use --engine inline",
             )
 
 

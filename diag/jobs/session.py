@@ -150,7 +150,7 @@ class Session:
         self.arch = arch = architecture(self.checkpoint.config)
         check_layers(self.checkpoint, arch)
         layers = parse.layers(self.request.layers, arch.layers)
-        projections = parse.choices("--projections", self.request.projections, PROJECTIONS)
+        projections = parse.choices("projections", self.request.projections, PROJECTIONS)
         names = self.request.settings.stacks(projections)
         jobs = [Job(self.probe.NAME, layer, name) for layer in layers for name in names]
         stacks: dict[Job, Stack] = {}
@@ -222,4 +222,4 @@ def _plain(value: Any) -> Any:
 
 def _unreadable(model: str, error: OSError) -> InputError:
     reason = f"{error.filename or 'a file'} cannot be read ({error.strerror or error})"
-    return InputError(f"--model {model}: {reason}; check the folder and its rights")
+    return InputError("model", model, reason, "check the folder and its rights")

@@ -14,7 +14,7 @@ def gpu_index(device: str) -> int | None:
     if device == "cpu":
         return None
     if kind != "cuda" or (device != "cuda" and not index.isdecimal()):
-        raise InputError(f"--device {device}: is none of auto, cpu, cuda, cuda:N; give one of these")
+        raise InputError("device", device, "is none of auto, cpu, cuda, cuda:N", "give one of these")
     return int(index or 0)
 
 
@@ -24,5 +24,5 @@ def here(text: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     index = gpu_index(text)
     if index is not None and (count := torch.cuda.device_count()) <= index:
-        raise InputError(f"--device {text}: this machine has {counted(count, 'CUDA device')}; use --device cpu")
+        raise InputError("device", text, f"this machine has {counted(count, 'CUDA device')}", "use --device cpu")
     return text

@@ -174,9 +174,10 @@ class HubFiles:
         if not isinstance(config, str):
             at = f" at revision {revision}" if revision else ""
             raise InputError(
-                f"--model {self.name}: no such folder here, not in the local Hugging Face cache{at} "
-                f"({constants.HF_HUB_CACHE}), and {why}; connect, or fetch it where there is a network: "
-                f"hf download {self.name}"
+                "model",
+                self.name,
+                f"no such folder here, not in the local Hugging Face cache{at} ({constants.HF_HUB_CACHE}), and {why}",
+                f"connect, or fetch it where there is a network: hf download {self.name}",
             ) from error
         if self.remote:
             why += ", so that nothing can be read with --remote"

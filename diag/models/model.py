@@ -47,13 +47,13 @@ class Model:
 def resolve(text: str, revision: str | None = None, *, remote: bool = False) -> Model:
     """What `text` means, without opening it; InputError says what was tried. A folder wins over a bare name."""
     if revision is not None and not revision.strip():
-        raise InputError("--revision: is empty; give a branch, tag or commit, or leave it out")
+        raise InputError("revision", why="is empty", remedy="give a branch, tag or commit, or leave it out")
     if text in BUILT_IN:
         return _on_disk(text, Path(str(files("diag") / BUILT_IN[text])), revision, remote)
     if folder := _folder(text):
         return _in_folder(folder, revision, remote)
     if text.startswith(("/", ".", "~")):
-        raise InputError(f"--model {text}: no such folder; give a checkpoint folder or a model name")
+        raise InputError("model", text, "no such folder", "give a checkpoint folder or a model name")
     if text in HUB_IDS or HUB_ID.fullmatch(text):
         repo = HUB_IDS.get(text, text)
         return Model(repo.split("/")[1], None, repo, revision, remote)
@@ -61,8 +61,10 @@ def resolve(text: str, revision: str | None = None, *, remote: bool = False) -> 
     near = get_close_matches(text.casefold(), known, 1, 0.8)
     meant = f"; {known[near[0]]} is meant?" if near else ""
     raise InputError(
-        f"--model {text}: neither a built-in model ({', '.join(BUILT_IN)}), nor a folder, nor a known name "
-        f"(tdmoe-diag models lists them), nor a hub id like Qwen/Qwen3-30B-A3B{meant}"
+        "model",
+        text,
+        f"neither a built-in model ({', '.join(BUILT_IN)}), nor a folder, nor a known name (tdmoe-diag "
+        f"models lists them), nor a hub id like Qwen/Qwen3-30B-A3B{meant}",
     )
 
 
@@ -88,14 +90,14 @@ def _snapshot(cache: Path) -> Path:
         found = []
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
-        raise InputError(f"--model {cache.name}: which of its snapshots ({names})? give snapshots/COMMIT in it")
+        raise InputError("model", cache.name, f"which of its snapshots ({names})? give snapshots/COMMIT in it")
     return found[0]
 
 
 def _on_disk(name: str, folder: Path, revision: str | None, remote: bool) -> Model:
     if revision is not None or remote:
         option = "--remote" if remote else f"--revision {revision}"
-        raise InputError(f"{option}: --model {name} is on this disk; give a hub id like Qwen/Qwen3-30B-A3B")
+        raise InputError(option, why=f"--model {name} is on this disk", remedy="give a hub id like Qwen/Qwen3-30B-A3B")
     return Model(name, folder)
 
 
@@ -104,7 +106,7 @@ def _folder(text: str) -> Path | None:
         path = Path(text).expanduser()
         is_file, is_folder = path.is_file(), bool(text) and path.is_dir()
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, an unknown ~user, a null byte
-        raise InputError(f"--model {text}: not a usable path ({error}); give a folder or a model name") from error
+        raise InputError("model", text, f"not a usable path ({error})", "give a folder or a model name") from error
     if is_file:
-        raise InputError(f"--model {text}: is a file; give the folder of config.json and the .safetensors files")
+        raise InputError("model", text, "is a file", "give the folder of config.json and the .safetensors files")
     return path if is_folder else None

@@ -108,9 +108,9 @@ class OpenModel:
 
     def held_out(self, text: str, calibrated: Iterable[str], tokens: int, window: int | None) -> Tensor:
         """`windows` of --text; InputError where it is one of the texts that something was calibrated on."""
-        if text_of("--text", text) in {text_of("--calibration-text", name) for name in calibrated}:
+        if text_of("text", text) in {text_of("calibration_text", name) for name in calibrated}:
             raise InputError(f"--text {text}: is the calibration text; give another, as wikitext2 or enwik8")
-        return self.windows("--text", text, tokens, window)
+        return self.windows("text", text, tokens, window)
 
     def run_folder(
         self,

@@ -29,7 +29,7 @@ def load_tokenizer(model: Model, files: Files, vocabulary: int | None = None) ->
 
     if not any(name.startswith(VOCABULARIES) and name != "tokenizer_config.json" for name in files.names()):
         # transformers makes one up that knows no words
-        raise InputError(f"--model {model.name}: has no tokenizer; its tokenizer.json or vocabulary files are needed")
+        raise InputError("model", model.name, "has no tokenizer", "its tokenizer.json or vocabulary files are needed")
     try:
         with place(model, Checkpoint(files)) as (where, options):
             tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
@@ -39,13 +39,17 @@ def load_tokenizer(model: Model, files: Files, vocabulary: int | None = None) ->
         raise
     except BaseException as error:  # a damaged file may even end in a panic of the tokenizers library
         raise InputError(
-            f"--model {model.name}: has no tokenizer that transformers can load ({said(error)}); download its "
-            "tokenizer files again"
+            "model",
+            model.name,
+            f"has no tokenizer that transformers can load ({said(error)})",
+            "download its tokenizer files again",
         ) from error
     if vocabulary is not None and largest >= vocabulary:
         raise InputError(
-            f"--model {model.name}: its tokenizer has token {shown(token)} with id {largest:,}, but {CONFIG} says "
-            f"vocab_size {vocabulary:,}; give the tokenizer of this model"
+            "model",
+            model.name,
+            f"its tokenizer has token {shown(token)} with id {largest:,}, but {CONFIG} says vocab_size {vocabulary:,}",
+            "give the tokenizer of this model",
         )
     return tokenizer
 
@@ -79,7 +83,7 @@ def load_model(model: Model, files: Files, device: str, dtype: str = "auto", *, 
                 where, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-            raise InputError(f"--model {model.name}: transformers cannot load it ({said(error)})") from error
+            raise InputError("model", model.name, f"transformers cannot load it ({said(error)})") from error
     check_info(checkpoint, info)
     check_finite(checkpoint, loaded)
     _loop_where_unaligned(loaded)

@@ -116,7 +116,7 @@ def check_free(out: Path) -> None:
     """InputError where another process writes to a folder that --out named: found before a plan is made."""
     if (out / LOCK).is_file():
         if (held := lock(out / LOCK)) is None:
-            raise InputError(f"--out {out}: {BUSY}")
+            raise InputError("out", out, BUSY)
         held.close()
 
 

@@ -19,7 +19,7 @@ from tdmoe.problems import InputError
 
 FILE = "run.json"
 SCHEMA = 2
-PACKAGES = ("tdmoe-diag", "torch", "numpy", "scipy", "powerlaw", "safetensors", "transformers")
+PACKAGES = ("tdmoe-diag", "torch", "numpy", "scipy", "powerlaw", "safetensors", "tensorly", "transformers")
 
 
 def make_manifest(**known: Any) -> Row:

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from reports.drawing import COLOURS, INK, NULL_GREY, WIDTH, label
 from reports.methods import NAMES
-from reports.verdict.losses import CONTROLS, Loss
+from reports.verdict.losses import Loss
 from reports.verdict.subjects import plain
 
 LINE = 0.17  # inches of a line in a legend
@@ -40,14 +40,14 @@ class Look:
 
 _PUBLISHED = Look("TD-MoE as published", COLOURS[3], "X", 7.0)
 _CONTROL = Look("control", NULL_GREY, "h", 6.0)
-_LOOKS = {
-    "tdmoe": Look(NAMES["tdmoe"], COLOURS[0], "o"),
-    "mobe": Look(NAMES["mobe"], COLOURS[2], "s"),
-    "svd_llm": Look(NAMES["svd_llm"], COLOURS[1], "D", 5.0),
-    "svd": Look("SVD", COLOURS[5], "d"),
-    "moe_svd": Look(NAMES["moe_svd"], COLOURS[4], "v"),
-    "d2_moe": Look(NAMES["d2_moe"], COLOURS[9], "P"),
-    "rtn": Look(NAMES["rtn"], INK, "*", 8.5),
+_LOOKS: dict[str, tuple[str, str, float]] = {
+    "tdmoe": (COLOURS[0], "o", 6.0),
+    "mobe": (COLOURS[2], "s", 6.0),
+    "svd_llm": (COLOURS[1], "D", 5.0),
+    "svd": (COLOURS[5], "d", 6.0),
+    "moe_svd": (COLOURS[4], "v", 6.0),
+    "d2_moe": (COLOURS[9], "P", 6.0),
+    "rtn": (INK, "*", 8.5),
 }
 
 
@@ -55,14 +55,18 @@ def look(loss: Loss) -> Look:
     """Of TD-MoE as published, of each family, of the controls; anything else is called by its own name."""
     if loss.is_published:
         return _PUBLISHED
-    if loss.family in CONTROLS:
+    if loss.is_control:
         return _CONTROL
-    return _LOOKS.get(loss.family) or Look(plain(loss.family), NULL_GREY, "^")
+    return _look(loss.family)
+
+
+def _look(family: str) -> Look:
+    return Look(NAMES.get(family) or plain(family), *_LOOKS.get(family, (NULL_GREY, "^")))
 
 
 def in_order(looks: Iterable[Look]) -> list[Look]:
     """Each once: TD-MoE as published first, then as above, then the others."""
-    known = [_PUBLISHED, *_LOOKS.values()]
+    known = [_PUBLISHED, *map(_look, _LOOKS)]
     found = set(looks)
     rest = sorted(found - set(known), key=lambda one: (one == _CONTROL, one.name))
     return [one for one in known if one in found] + rest

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from reports.intervals import Estimate, Z, between, of
-from reports.methods import method_name
+from reports.methods import is_control, method_name
 from reports.run import Row, given
 from reports.tables import status_of
 from reports.verdict.subjects import plain
@@ -11,7 +11,6 @@ from reports.verdict.subjects import plain
 TDMOE, MOBE, RTN = "tdmoe", "mobe", "rtn"
 COMBINATION = "combination"  # a ladder of attribution: TD-MoE's switches together as they lose least
 DENSE = "dense"
-CONTROLS = ("identity", "cast", "mean", "drop")
 PUBLISHED_RANKS = ("allocation=published", "allocation=published_every")
 _AS_PUBLISHED = ("whitening=none", "allocation=published", "decomposition=hosvd")
 _OF_A_PRESET = {"preset", "steps", "groups", "alignment", "damping"}  # options that leave it one
@@ -60,7 +59,7 @@ class Loss:
 
     @property
     def is_control(self) -> bool:
-        return self.family in CONTROLS
+        return is_control(self.family)
 
     @property
     def measured(self) -> bool:

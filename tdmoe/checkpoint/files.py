@@ -1,7 +1,7 @@
-"""Where a checkpoint's files are: names, sizes, and bytes by range. Here a folder on disk; elsewhere the hub.
+"""Files of a checkpoint: names, sizes, and bytes by range. Here a folder on disk; elsewhere the hub.
 
-Bytes are read into the caller's own buffer rather than memory-mapped, so that the memory in use is what was asked for,
-on network file systems too, and by position, so that several threads read at once.
+Bytes are read into the caller's own buffer, not memory-mapped: the memory in use is what was asked for, on network
+file systems too. They are read by position, so that several threads read at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Files(Protocol):
 
     @property
     def name(self) -> str:
-        """What messages call the checkpoint: a folder's name, a hub id."""
+        """Name of the checkpoint in messages: a folder's, or a hub id."""
 
     @property
     def commit(self) -> str | None:
@@ -87,7 +87,9 @@ class LocalFiles:
 
     def names(self) -> list[str]:
         if not self.folder.is_dir():
-            raise InputError(f"{self.folder}: no such folder; give a built-in name, a checkpoint folder or a hub id")
+            raise InputError(
+                "checkpoint", self.folder, "no such folder", "give a built-in name, a checkpoint folder or a hub id"
+            )
         return sorted(path.name for path in self.folder.iterdir() if path.is_file())
 
     def size(self, file: str) -> int:

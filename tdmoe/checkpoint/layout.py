@@ -16,5 +16,5 @@ def quantization_config(experts: Mapping[int, Mapping[str, Any]]) -> dict[str, A
 
 
 def shard_name(layer: int, projection: str) -> str:
-    """Of a compressed stack."""
+    """Name of the file that holds a compressed stack."""
     return f"experts-L{layer:03d}-{projection}.safetensors"

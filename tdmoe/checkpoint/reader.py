@@ -67,28 +67,29 @@ class Checkpoint:
         """Names of all tensors, in the order of the index."""
         return self._shard_of.keys()
 
+    def refusal(self, why: str, remedy: str) -> InputError:
+        """The refusal of this checkpoint."""
+        return InputError("checkpoint", self.files.name, why, remedy)
+
     def refuse_adapter(self) -> None:
         """InputError where a LoRA adapter lies beside the weights: running or copying the model would mix the two."""
         if ADAPTER in self._names:
-            raise InputError(
-                f"{self.files.name}: holds a LoRA adapter ({ADAPTER}); merge it, or give the folder without it"
-            )
+            raise self.refusal(f"holds a LoRA adapter ({ADAPTER})", "merge it, or give the folder without it")
 
     def nbytes(self) -> int:
         """Size of all shards that are there."""
         return sum(self.files.size(shard) for shard in set(self._shard_of.values()) if shard in self._names)
 
     def entry(self, name: str) -> TensorEntry:
-        """Where tensor `name` lies; opens its shard's header. InputError when it is missing or the index lies."""
+        """Place of tensor `name`; opens its shard's header. InputError when it is missing or the index lies."""
         if name not in self._shard_of:
-            raise InputError(
-                f"{self.files.name}: tensor {shown(name, 120)} is missing from the checkpoint; {self.remedy()}"
-            )
+            raise self.refusal(f"tensor {shown(name, 120)} is missing from the checkpoint", self.remedy())
         header = self._header(self._shard_of[name])
         if name not in header.tensors:
             raise InputError(
-                f"{INDEX}: says that tensor {shown(name, 120)} is in {header.file}, but that file does not hold it; "
-                "the index does not belong to these shards, download it again"
+                INDEX,
+                why=f"says that tensor {shown(name, 120)} is in {header.file}, but that file does not hold it",
+                remedy="the index does not belong to these shards, download it again",
             )
         return header.tensors[name]
 
@@ -119,7 +120,7 @@ class Checkpoint:
             self.files.will_need(entry.file, entry.offset, entry.nbytes)
 
     def remedy(self) -> str:
-        """What to do when a tensor is missing; names a shard of the set that lies on disk but not in the index."""
+        """The way out when a tensor is missing; names a shard of the set that lies on disk but not in the index."""
         known = set(self._shard_of.values())
         series = {re.sub(r"-\d+-of-", "-*-of-", shard) for shard in known}
         strays = sorted(
@@ -180,18 +181,19 @@ class Checkpoint:
             index = self._object(INDEX)
             weight_map, self.has_index = index.get("weight_map"), isinstance(index.get("metadata"), dict)
             if not isinstance(weight_map, dict) or not weight_map:
-                raise InputError(f"{INDEX}: field 'weight_map' is missing or empty; download the index again")
+                raise InputError(INDEX, why="field 'weight_map' is missing or empty", remedy="download the index again")
             for name, shard in weight_map.items():
                 _check_shard_name(name, shard)
             return weight_map
         if shards := self._series():
             return self._merged(shards)
         if pickles := [name for name in self._names if name.endswith(PICKLES)]:
-            raise InputError(
-                f"{self.files.name}: holds only pickled weights ({pickles[0]}); pickles can run code and are not "
-                "read. Convert with transformers: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)"
+            raise self.refusal(
+                f"holds only pickled weights ({pickles[0]})",
+                "pickles can run code and are not read. Convert with transformers: "
+                "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)",
             )
-        raise InputError(f"{self.files.name}: has neither {SINGLE} nor {INDEX}; --model needs a safetensors checkpoint")
+        raise self.refusal(f"has neither {SINGLE} nor {INDEX}", "give a safetensors checkpoint")
 
     def _series(self) -> list[str]:
         """The files of the one whole series NAME-00001-of-0000N that is there; none where there is no such series."""
@@ -205,7 +207,7 @@ class Checkpoint:
         numbers = [int(SERIES.fullmatch(shard)[2]) for shard in shards]  # type: ignore[index]
         if numbers != list(range(1, int(count) + 1)):
             there = f"{len(numbers)} of its {count[:9]} shards"
-            raise InputError(f"{self.files.name}: has no {INDEX}, and {there}; download it again")
+            raise self.refusal(f"has no {INDEX}, and {there}", "download it again")
         return shards
 
     def _merged(self, shards: list[str]) -> dict[str, str]:
@@ -214,9 +216,9 @@ class Checkpoint:
         for shard in shards:
             for name in self._header(shard).tensors:
                 if name in found:
-                    raise InputError(
-                        f"{self.files.name}: has no {INDEX}, and tensor {shown(name, 120)} is in {found[name]} and in "
-                        f"{shard}; download the checkpoint again"
+                    raise self.refusal(
+                        f"has no {INDEX}, and tensor {shown(name, 120)} is in {found[name]} and in {shard}",
+                        "download the checkpoint again",
                     )
                 found[name] = shard
         self.notes.append(f"{self.files.name} has no {INDEX}: the headers of its {len(shards)} shards are used instead")
@@ -228,31 +230,33 @@ class Checkpoint:
             return
         if ADAPTER in self._names:
             base = shown(self._object(ADAPTER).get("base_model_name_or_path"))
-            raise InputError(
-                f"{self.files.name}: is a LoRA adapter of base {base}, not a model; give the base, or what merging the "
-                "two gives"
+            raise self.refusal(
+                f"is a LoRA adapter of base {base}, not a model", "give the base, or what merging the two gives"
             )
         if gguf := [name for name in self._names if name.endswith(".gguf")]:
-            raise InputError(
-                f"{self.files.name}: holds GGUF ({gguf[0]}), which is not read; give the safetensors checkpoint it was "
-                "made from"
+            raise self.refusal(
+                f"holds GGUF ({gguf[0]}), which is not read", "give the safetensors checkpoint it was made from"
             )
 
     def _object(self, name: str) -> dict:  # type: ignore[type-arg]
         """A JSON file that holds an object."""
         if name not in self._names:
-            raise InputError(f"{self.files.name}: has no {name}; --model needs a Hugging Face checkpoint")
+            raise self.refusal(f"has no {name}", "give a Hugging Face checkpoint")
         try:
             if (size := self.files.size(name)) > MAX_JSON_BYTES:
-                raise InputError(f"{name}: {size:,} bytes, the limit is {MAX_JSON_BYTES:,}; download it again")
+                raise InputError(
+                    name, why=f"{size:,} bytes, the limit is {MAX_JSON_BYTES:,}", remedy="download it again"
+                )
             self.files.read(name, 0, memoryview(raw := bytearray(size)))
             value = json_text.parse(bytes(raw))
         except InputError:
             raise
         except (OSError, EOFError, ValueError) as error:
-            raise InputError(f"{name}: cannot be read as JSON ({error}); download it again") from error
+            raise InputError(name, why=f"cannot be read as JSON ({error})", remedy="download it again") from error
         if not isinstance(value, dict):
-            raise InputError(f"{name}: holds a JSON {type(value).__name__}, not an object; download it again")
+            raise InputError(
+                name, why=f"holds a JSON {type(value).__name__}, not an object", remedy="download it again"
+            )
         return value
 
 
@@ -260,8 +264,9 @@ def _check_shard_name(tensor: str, shard: object) -> None:
     """Shard names come from a downloaded file: only a plain name may be opened (no path, nothing but safetensors)."""
     if not isinstance(shard, str) or not shard.endswith(".safetensors") or set(shard) & set("/\\\0") or shard[0] == ".":
         raise InputError(
-            f"{INDEX}: tensor {shown(tensor, 120)} is said to be in {shown(shard)}; a shard must be a plain file name "
-            "ending in .safetensors, without a path"
+            INDEX,
+            why=f"tensor {shown(tensor, 120)} is said to be in {shown(shard)}",
+            remedy="a shard must be a plain file name ending in .safetensors, without a path",
         )
 
 

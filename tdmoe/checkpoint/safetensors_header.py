@@ -57,39 +57,43 @@ def read_header(files: Files, file: str) -> Header:
     try:
         size = files.size(file)
         if size < 8:
-            raise InputError(f"{file}: {size} bytes, too short for a safetensors header; download it again")
+            raise _damaged(file, f"{size} bytes, too short for a safetensors header", "download it again")
         prefix = _read(files, file, 0, 8)
         if prefix == GIT_LFS_POINTER:
-            raise InputError(f"{file}: is a git-lfs pointer, not the weights; run git lfs pull in its folder")
+            raise _damaged(file, "is a git-lfs pointer, not the weights", "run git lfs pull in its folder")
         length = int.from_bytes(prefix, "little")
         if length > MAX_HEADER_BYTES:
-            raise InputError(
-                f"{file}: header claims {length:,} bytes, the limit is {MAX_HEADER_BYTES:,}; "
-                "this is not a safetensors file, or it is damaged: download it again"
+            raise _damaged(
+                file,
+                f"header claims {length:,} bytes, the limit is {MAX_HEADER_BYTES:,}",
+                "this is not a safetensors file, or it is damaged: download it again",
             )
         if length > size - 8:
-            raise InputError(
-                f"{file}: header claims {length:,} bytes but the file ends after {size:,}; "
-                "the file is truncated, download it again"
+            raise _damaged(
+                file,
+                f"header claims {length:,} bytes but the file ends after {size:,}",
+                "the file is truncated, download it again",
             )
         raw = _read(files, file, 8, length)
     except EOFError as error:
-        raise InputError(f"{file}: ends inside its header; {DAMAGED}") from error
+        raise _damaged(file, "ends inside its header") from error
     except OSError as error:
-        raise InputError(
-            f"{file}: cannot be read ({error.strerror or error}); check the file and its rights"
-        ) from error
+        raise _damaged(file, f"cannot be read ({error.strerror or error})", "check the file and its rights") from error
     try:
         table = json_text.parse(raw)
     except ValueError as error:
-        raise InputError(f"{file}: the header is not JSON ({error}); {DAMAGED}") from error
+        raise _damaged(file, f"the header is not JSON ({error})") from error
     if not isinstance(table, dict):
-        raise InputError(f"{file}: the header is a JSON {type(table).__name__}, not an object; {DAMAGED}")
+        raise _damaged(file, f"the header is a JSON {type(table).__name__}, not an object")
     table.pop("__metadata__", None)
     data_start = 8 + length
     tensors = {name: _entry(file, name, row, data_start) for name, row in table.items()}
     _check_layout(file, tensors, data_start, size)
     return Header(file, size, data_start, hashlib.sha256(raw).hexdigest(), tensors)
+
+
+def _damaged(file: str, why: str, remedy: str = DAMAGED) -> InputError:
+    return InputError(file, None, why, remedy)
 
 
 def _read(files: Files, file: str, offset: int, count: int) -> bytes:
@@ -102,18 +106,17 @@ def _entry(file: str, name: str, row: object, data_start: int) -> TensorEntry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
             pass
         case _:
-            raise InputError(f"{file}: tensor {shown(name, 120)} has no dtype, shape and data_offsets; {DAMAGED}")
+            raise _damaged(file, f"tensor {shown(name, 120)} has no dtype, shape and data_offsets")
     if not all(type(n) is int and n >= 0 for n in shape) or not 0 <= begin <= end:
         where = f"at bytes {begin}:{end}"
-        raise InputError(f"{file}: tensor {shown(name, 120)} has shape {shown(shape)} {where}; {DAMAGED}")
+        raise _damaged(file, f"tensor {shown(name, 120)} has shape {shown(shape)} {where}")
     if dtype not in BITS:
-        raise InputError(
-            f"{file}: tensor {shown(name, 120)} has dtype {shown(dtype)}, which safetensors does not know; {DAMAGED}"
-        )
+        raise _damaged(file, f"tensor {shown(name, 120)} has dtype {shown(dtype)}, which safetensors does not know")
     if (bits := math.prod(shape) * BITS[dtype]) != 8 * (end - begin):
-        raise InputError(
-            f"{file}: tensor {shown(name, 120)} of shape {shown(shape)} and dtype {dtype} needs "
-            f"{_count(bits // 8)} bytes, but its data_offsets span {end - begin:,}; {DAMAGED}"
+        raise _damaged(
+            file,
+            f"tensor {shown(name, 120)} of shape {shown(shape)} and dtype {dtype} needs {_count(bits // 8)} "
+            f"bytes, but its data_offsets span {end - begin:,}",
         )
     return TensorEntry(name, file, dtype, tuple(shape), data_start + begin, end - begin)
 
@@ -126,13 +129,14 @@ def _check_layout(file: str, tensors: dict[str, TensorEntry], data_start: int, s
     expected = data_start
     for entry in sorted(tensors.values(), key=lambda e: (e.offset, e.nbytes)):
         if entry.offset != expected:
-            raise InputError(
-                f"{file}: tensor {shown(entry.name, 120)} starts at byte {entry.offset:,} where {expected:,} was "
-                f"expected; tensors overlap or leave a gap, {DAMAGED}"
+            raise _damaged(
+                file,
+                f"tensor {shown(entry.name, 120)} starts at byte {entry.offset:,} where {expected:,} was expected",
+                f"tensors overlap or leave a gap, {DAMAGED}",
             )
         expected += entry.nbytes
     if expected != size:
         state = "truncated" if size < expected else "longer than its header says"
-        raise InputError(
-            f"{file}: {size:,} bytes on disk, the header needs {expected:,}; the file is {state}, download it again"
+        raise _damaged(
+            file, f"{size:,} bytes on disk, the header needs {expected:,}", f"the file is {state}, download it again"
         )

@@ -46,7 +46,7 @@ def write_tensors(
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
-    """As stored, where it lies."""
+    """Bytes of a tensor as stored, where it lies."""
     data: memoryview = tensor.contiguous().view(-1).view(torch.uint8).numpy().data
     return data
 

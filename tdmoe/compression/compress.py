@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tdmoe.checkpoint.layout import shard_name
 from tdmoe.checkpoint.writer import write_tensors
+from tdmoe.compression.method import Allotment, Method, Statistics
 from tdmoe.forms import Factored, stored_bits
-from tdmoe.methods import Allotment, Method, StackStatistics
 from tdmoe.numerics.errors import KINDS, Kind, StackErrors, stack_errors
 from tdmoe.numerics.operator_norm import SMALL, Norms
 from tdmoe.problems import WeightError
@@ -47,7 +47,7 @@ def compress_stack(
     method: Method,
     options: Any,
     allotment: Allotment,
-    statistics: StackStatistics | None,
+    statistics: Statistics,
     *,
     device: str,
     kinds: Collection[Kind] = KINDS,
@@ -62,7 +62,7 @@ def compress_stack(
 def as_stored(
     reader: Reader,
     factored: Factored,
-    statistics: StackStatistics | None,
+    statistics: Statistics,
     *,
     device: str,
     kinds: Collection[Kind] = KINDS,

@@ -1,4 +1,4 @@
-"""What of a model is counted when bits saved are told: all weights but the input embeddings, which are looked up only.
+"""Weights of a model that count when bits saved are told: all but the input embeddings, which are looked up only.
 
 Where no output head is stored, the embedding matrix is the head too (tied): then it is counted, once. So a tied and an
 untied model are counted alike, each with one head.
@@ -31,7 +31,7 @@ def parameters(checkpoint: Checkpoint) -> int:
 
 
 def denominator(checkpoint: Checkpoint) -> str:
-    """What `bits` and `parameters` hold, in words."""
+    """Name of what `bits` and `parameters` count."""
     return ALL if is_tied(checkpoint) else ALL_BUT
 
 

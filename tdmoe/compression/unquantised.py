@@ -31,7 +31,7 @@ TARGET = "BF16"
 
 @dataclass(frozen=True)
 class Unquantised:
-    """What is written for a tensor: `entry` says its name, dtype and shape, `source` where it is read."""
+    """A tensor to be written: `entry` says its name, dtype and shape, `source` where it is read."""
 
     entry: TensorEntry
     source: TensorEntry
@@ -52,8 +52,9 @@ def unquantised(checkpoint: Checkpoint) -> Iterator[Unquantised]:
         elif entry.dtype in FP8:
             if name + FP8_SCALES not in checkpoint:
                 raise InputError(
-                    f"{name}: stored as {entry.dtype} without {FP8_SCALES[1:]}; only block scales are readable, use a "
-                    "bf16 version of the checkpoint"
+                    name,
+                    why=f"stored as {entry.dtype} without {FP8_SCALES[1:]}",
+                    remedy="only block scales are readable, use a bf16 version of the checkpoint",
                 )
             yield Unquantised(_as_bf16(entry, name, entry.shape), entry, checkpoint.entry(name + FP8_SCALES))
         else:
@@ -93,7 +94,7 @@ def decoded(checkpoint: Checkpoint, arch: Architecture, found: Unquantised) -> T
 
 
 def presented(found: Unquantised, whole: Tensor) -> Tensor:
-    """With the axes that are written: MXFP4 experts are output-major on disk, bf16 ones input-major."""
+    """The tensor with the axes that are written: MXFP4 experts are output-major on disk, bf16 ones input-major."""
     return whole if found.scales is None or found.source.dtype in FP8 else whole.transpose(1, 2)
 
 

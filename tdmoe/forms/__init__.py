@@ -1,4 +1,4 @@
-"""What a compressed stack is stored as. One file a form: the factors themselves, and the module that runs them.
+"""Forms in which a compressed stack is stored. One file a form: the factors themselves, and the module that runs them.
 
     tucker     core and a factor for every mode that is cut                      TD-MoE, MoE-SVD, the mean expert
     low_rank   W_e = left_e right_e, on a base that all share or on none         SVD, SVD-LLM, D2-MoE
@@ -12,7 +12,6 @@ A form depends on nothing but torch: whoever loads a checkpoint needs no method.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,79 +21,40 @@ from tdmoe.forms.dense import DenseLinear, DenseWeights
 from tdmoe.forms.integers import IntegerLinear, IntegerWeights
 from tdmoe.forms.low_rank import LowRankLinear, LowRankWeights
 from tdmoe.forms.tucker import TuckerLinear, TuckerWeights
+from tdmoe.forms.weights import Factored, Shape, Spec
 from tdmoe.problems import InputError
 
-Shape = tuple[int, int, int]
-Spec = Mapping[str, Any]  # of a projection: {"kind": "tucker", "ranks": [R, P, Q]}, {"kind": "dense"}, ...
+__all__ = ["FORMS", "Factored", "Linear", "Shape", "Spec", "linear", "restore", "stored_bits"]
 Linear = TuckerLinear | LowRankLinear | BasisLinear | IntegerLinear | DenseLinear
 
 
-class Factored(Protocol):
-    """What a method makes of a stack."""
-
-    @property
-    def shape(self) -> Shape:
-        """(experts, outputs, inputs)."""
-
-    @property
-    def ranks(self) -> tuple[int, ...]:
-        """What its size is told by; nothing where it has no choice of one."""
-
-    def members(self, start: int, stop: int) -> Tensor:
-        """W^_BOI of experts start..stop-1."""
-
-    def to(self, dtype: torch.dtype) -> Factored:
-        """With its factors rounded to `dtype`."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What is stored, by the names of its module's parameters, on the CPU."""
-
-    def spec(self) -> dict[str, Any]:
-        """What `linear` makes the module from, and `restore` the factors."""
-
-
-EXPERTS: dict[str, Any] = {
-    "tucker": TuckerWeights,
-    "low_rank": LowRankWeights,
-    "bases": BasisWeights,
-    "integers": IntegerWeights,
-    "dense": DenseWeights,
-}
-LINEARS: dict[str, Any] = {
-    "tucker": TuckerLinear,
-    "low_rank": LowRankLinear,
-    "bases": BasisLinear,
-    "integers": IntegerLinear,
-    "dense": DenseLinear,
+FORMS: dict[str, tuple[type[Factored], type[Linear]]] = {
+    "tucker": (TuckerWeights, TuckerLinear),
+    "low_rank": (LowRankWeights, LowRankLinear),
+    "bases": (BasisWeights, BasisLinear),
+    "integers": (IntegerWeights, IntegerLinear),
+    "dense": (DenseWeights, DenseLinear),
 }
 
 
 def linear(shape: Shape, spec: Spec, dtype: torch.dtype | None = None) -> Linear:
     """The module of a projection, uninitialised. InputError for a form that is not known."""
-    made: Linear = LINEARS[_kind(spec)].from_spec(shape, spec, dtype)
+    made: Linear = _form(spec)[1].from_spec(shape, spec, dtype)
     return made
 
 
 def restore(spec: Spec, tensors: Mapping[str, Tensor]) -> Factored:
-    """What `tensors()` and `spec()` of a Factored were taken from."""
-    made: Factored = EXPERTS[_kind(spec)].restore(spec, tensors)
-    return made
-
-
-def parameters(made: Factored) -> int:
-    """Stored numbers; codes of integers count one each, whatever their bits."""
-    counted = getattr(made, "parameters", None)
-    return counted if isinstance(counted, int) else sum(tensor.numel() for tensor in made.tensors().values())
+    """The factored stack that `tensors()` and `spec()` were taken from."""
+    return _form(spec)[0].restore(spec, tensors)
 
 
 def stored_bits(made: Factored) -> int:
-    """Of the tensors that are saved."""
+    """Number of bits of the tensors that are saved."""
     return sum(8 * tensor.nbytes for tensor in made.tensors().values())
 
 
-def _kind(spec: Spec) -> str:
-    if (kind := spec.get("kind")) not in EXPERTS:
-        raise InputError(
-            f"quantization_config: kind is {kind!r}, this tdmoe knows {', '.join(EXPERTS)}; install a newer one"
-        )
-    return str(kind)
+def _form(spec: Spec) -> tuple[type[Factored], type[Linear]]:
+    if (kind := spec.get("kind")) not in FORMS:
+        why = f"kind is {kind!r}, this tdmoe knows {', '.join(FORMS)}"
+        raise InputError("quantization_config", None, why, "install a newer one")
+    return FORMS[kind]

@@ -10,7 +10,7 @@ sorted by expert, B experts of a block.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tdmoe.forms.grouped import StackLinear, grouped, hit
+from tdmoe.forms.weights import Factored
 from tdmoe.numerics.precision import full_precision
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -55,7 +56,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class BasisWeights:
+class BasisWeights(Factored):
     """W^_e = left_EOK[e] phi(sum_j mixing_EM[e, j] basis_NKI[g M + j]), g the group of e.
 
     `fit` tells how it was found, where it was just now.
@@ -70,7 +71,6 @@ class BasisWeights:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(experts, outputs, inputs)."""
         return self.left_EOK.shape[0], self.left_EOK.shape[1], self.basis_NKI.shape[2]
 
     @property
@@ -78,32 +78,14 @@ class BasisWeights:
         """Bases in all, and their rank."""
         return self.basis_NKI.shape[0], self.basis_NKI.shape[1]
 
-    def to(self, dtype: torch.dtype) -> BasisWeights:
-        """Rounded to `dtype`."""
-        left, basis, mixing = (f.to(dtype) for f in (self.left_EOK, self.basis_NKI, self.mixing_EM))
-        return BasisWeights(left, basis, mixing, self.activation, self.groups, self.fit)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """By the names of the parameters of BasisLinear, on the CPU."""
-        named = {"left": self.left_EOK, "basis": self.basis_NKI, "mixing": self.mixing_EM}
-        return {name: tensor.cpu().contiguous() for name, tensor in named.items()}
-
     def spec(self) -> dict[str, Any]:
-        """What BasisLinear is made from."""
         bases, rank = self.ranks
         return {
             **{"kind": "bases", "bases": bases // self.groups, "rank": rank},
             **{"activation": self.activation, "groups": self.groups},
         }
 
-    @staticmethod
-    def restore(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> BasisWeights:
-        """The inverse of `tensors` and `spec`."""
-        left, basis, mixing = (tensors[name] for name in ("left", "basis", "mixing"))
-        return BasisWeights(left, basis, mixing, spec["activation"], spec["groups"])
-
     def members(self, start: int, stop: int) -> Tensor:
-        """W^_BOI of experts start..stop-1."""
         count = len(self.left_EOK)
         made = [
             self.left_EOK[e] @ _mixed_of([e], self.mixing_EM, self.basis_NKI, self.activation, self.groups)[0]
@@ -157,13 +139,6 @@ class BasisLinear(StackLinear):
         self.mixing = nn.Parameter(torch.empty(experts, bases, dtype=dtype))
         self._kept: OrderedDict[int, Tensor] = OrderedDict()
         self._kept_of: tuple[Any, ...] = ()
-
-    @classmethod
-    def from_spec(
-        cls, shape: tuple[int, int, int], spec: Mapping[str, Any], dtype: torch.dtype | None = None
-    ) -> BasisLinear:
-        """Of that many bases of that rank."""
-        return cls(shape, spec["bases"], spec["rank"], spec["activation"], spec["groups"], dtype)
 
     def mix(self, z_SI: Tensor, counts: list[int]) -> Tensor:
         pieces = [

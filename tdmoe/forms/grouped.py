@@ -6,9 +6,13 @@ Legend: T tokens, S rows sorted by expert, E experts, P outputs, Q inputs, O and
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from tdmoe.forms.weights import Shape, Spec
 
 EXPERTS_AT_ONCE = 8  # whose matrices are made in passing, where they are not stored
 
@@ -16,16 +20,23 @@ EXPERTS_AT_ONCE = 8  # whose matrices are made in passing, where they are not st
 class StackLinear(nn.Module):
     """A stack of linear maps, run in three steps of which only the middle one depends on the expert."""
 
+    @classmethod
+    def from_spec(cls, shape: Shape, spec: Spec, dtype: torch.dtype | None = None) -> Any:
+        """An empty module of the sizes in a spec, which are arguments of its class."""
+        sizes = {name: spec[name] for name in signature(cls).parameters if name in spec}
+        made: Any = cls
+        return made(shape, **sizes, dtype=dtype)
+
     def enter(self, x_TI: Tensor) -> Tensor:
-        """Once a token, whatever its experts."""
+        """The step taken once a token, whatever its experts."""
         return x_TI
 
     def mix(self, z_SQ: Tensor, counts: list[int]) -> Tensor:
-        """Once a routed token; `counts` says how many rows of `z_SQ` go to each expert, in order."""
+        """The step taken once a routed token; `counts` says how many rows of `z_SQ` go to each expert, in order."""
         raise NotImplementedError
 
     def leave(self, y_SP: Tensor) -> Tensor:
-        """For gate and up once a routed token; for down once a token, after the weighted sum: it must be linear."""
+        """The last step, once a routed token for gate and up, once a token for down, after the weighted sum: linear."""
         return y_SP
 
 

@@ -10,7 +10,6 @@ S routed tokens sorted by expert, B experts of a block.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tdmoe.forms.grouped import StackLinear, grouped, hit
+from tdmoe.forms.weights import Factored
 
 LOW = 0x0101010101010101  # the lowest bit of each of eight bytes
 GATHER = 0x0102040810204080  # times that: bit k of the highest byte is the lowest bit of byte k
@@ -58,7 +58,7 @@ def spread(scale_EOJ: Tensor, group: int, inputs: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class IntegerWeights:
+class IntegerWeights(Factored):
     """W^_e = scale * code; `planes_EObY` are the packed codes, `group` the inputs that share a scale."""
 
     planes_EObY: Tensor
@@ -68,12 +68,11 @@ class IntegerWeights:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(experts, outputs, inputs)."""
         return self.planes_EObY.shape[0], self.planes_EObY.shape[1], self.inputs
 
     @property
     def bits(self) -> int:
-        """Of a code."""
+        """Number of bits of a code."""
         return self.planes_EObY.shape[2]
 
     @property
@@ -82,28 +81,13 @@ class IntegerWeights:
         experts, outputs, inputs = self.shape
         return experts * outputs * inputs + self.scale_EOJ.numel()
 
-    @property
-    def ranks(self) -> tuple[int, ...]:
-        """None to choose."""
-        return ()
-
     def to(self, dtype: torch.dtype) -> IntegerWeights:
-        """As it is: its scales had been rounded before the weights were."""
+        """The same as it is: its scales had been rounded before the weights were."""
         return self
 
-    def tensors(self) -> dict[str, Tensor]:
-        """By the names of the parameters of IntegerLinear, on the CPU."""
-        return {"planes": self.planes_EObY.cpu().contiguous(), "scale": self.scale_EOJ.cpu().contiguous()}
-
     def spec(self) -> dict[str, Any]:
-        """What IntegerLinear is made from."""
         rows = self.scale_EOJ.shape[1]
         return {"kind": "integers", "bits": self.bits, "group": self.group, "rows": rows, "inputs": self.inputs}
-
-    @staticmethod
-    def restore(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> IntegerWeights:
-        """The inverse of `tensors` and `spec`."""
-        return IntegerWeights(tensors["planes"], tensors["scale"], spec["group"], spec["inputs"])
 
     def members(self, start: int, stop: int) -> Tensor:
         """W^_BOI of experts start..stop-1, float32."""
@@ -115,12 +99,7 @@ class IntegerLinear(StackLinear):
     """A stack of E linear maps I -> O with integer weights; the matrices of a few experts are made in passing."""
 
     def __init__(
-        self,
-        shape: tuple[int, int, int],
-        bits: int,
-        group: int,
-        rows: int,
-        dtype: torch.dtype | None = None,
+        self, shape: tuple[int, int, int], bits: int, group: int, rows: int, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
         experts, outputs, self.inputs = shape
@@ -128,13 +107,6 @@ class IntegerLinear(StackLinear):
         planes = torch.empty(experts, outputs, bits, -(-self.inputs // 8), dtype=torch.uint8)
         self.planes = nn.Parameter(planes, requires_grad=False)
         self.scale = nn.Parameter(torch.empty(experts, rows, -(-self.inputs // group), dtype=dtype))
-
-    @classmethod
-    def from_spec(
-        cls, shape: tuple[int, int, int], spec: Mapping[str, Any], dtype: torch.dtype | None = None
-    ) -> IntegerLinear:
-        """Of those bits."""
-        return cls(shape, spec["bits"], spec["group"], spec["rows"], dtype)
 
     def mix(self, z_SI: Tensor, counts: list[int]) -> Tensor:
         pieces = []

@@ -5,7 +5,6 @@ Legend: E experts, O outputs, I inputs, K rank; T tokens, S routed tokens sorted
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from tdmoe.forms.grouped import StackLinear, grouped
+from tdmoe.forms.weights import Factored
 from tdmoe.numerics.precision import full_precision
 
 
 @dataclass(frozen=True)
-class LowRankWeights:
+class LowRankWeights(Factored):
     """W^_e = base_OI + left_EOK[e] right_EKI[e]."""
 
     left_EOK: Tensor
@@ -26,35 +26,17 @@ class LowRankWeights:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(experts, outputs, inputs)."""
         return self.left_EOK.shape[0], self.left_EOK.shape[1], self.right_EKI.shape[2]
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """That of every expert."""
+        """Rank of every expert."""
         return (self.left_EOK.shape[2],)
 
-    def to(self, dtype: torch.dtype) -> LowRankWeights:
-        """Rounded to `dtype`."""
-        base = None if self.base_OI is None else self.base_OI.to(dtype)
-        return LowRankWeights(self.left_EOK.to(dtype), self.right_EKI.to(dtype), base)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """By the names of the parameters of LowRankLinear, on the CPU."""
-        named = {"left": self.left_EOK, "right": self.right_EKI, "base": self.base_OI}
-        return {name: tensor.cpu().contiguous() for name, tensor in named.items() if tensor is not None}
-
     def spec(self) -> dict[str, Any]:
-        """What LowRankLinear is made from."""
         return {"kind": "low_rank", "rank": self.ranks[0], "base": self.base_OI is not None}
 
-    @staticmethod
-    def restore(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> LowRankWeights:
-        """The inverse of `tensors` and `spec`."""
-        return LowRankWeights(tensors["left"], tensors["right"], tensors.get("base"))
-
     def members(self, start: int, stop: int) -> Tensor:
-        """W^_BOI of experts start..stop-1."""
         with full_precision():
             W_BOI = self.left_EOK[start:stop] @ self.right_EKI[start:stop]
         return W_BOI if self.base_OI is None else self.base_OI + W_BOI
@@ -74,15 +56,8 @@ class LowRankLinear(StackLinear):
         self.right = nn.Parameter(torch.empty(experts, rank, inputs, dtype=dtype))
         self.base = nn.Parameter(torch.empty(outputs, inputs, dtype=dtype)) if base else None
 
-    @classmethod
-    def from_spec(
-        cls, shape: tuple[int, int, int], spec: Mapping[str, Any], dtype: torch.dtype | None = None
-    ) -> LowRankLinear:
-        """Of that rank."""
-        return cls(shape, spec["rank"], spec["base"], dtype)
-
     def enter(self, x_TI: Tensor) -> Tensor:
-        """With the base's outputs beside the inputs."""
+        """Inputs, and the base's outputs beside them."""
         return x_TI if self.base is None else torch.cat([x_TI, x_TI @ self.base.T], -1)
 
     def mix(self, z_SN: Tensor, counts: list[int]) -> Tensor:

@@ -25,7 +25,7 @@ from tdmoe.numerics.gram import add_upper, symmetrise
 from tdmoe.numerics.operator_norm import Norms, norms_of_grams
 from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.products import expert_blocks
-from tdmoe.stacks.source import WeightSource
+from tdmoe.stacks.source import Device, WeightSource
 
 Vector = NDArray[np.float64]
 
@@ -52,10 +52,10 @@ def residual(
     C_II: Tensor | None = None,
     *,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     seed: int = 0,
 ) -> Residual:
-    """Of any factored stack, whose numbers have the given dtype."""
+    """Residual of any factored stack, whose numbers have the given dtype."""
     experts, rows, columns = reader.stack.shape
     of_outputs, of_inputs = (torch.zeros(n, n, dtype=torch.float64, device=device) for n in (rows, columns))
     norms, squares = [], []
@@ -84,7 +84,7 @@ def add_grams(E_OI: Tensor, of_outputs: Tensor, of_inputs: Tensor, seed: int) ->
     return norms_of_grams(G_NN[None], seed)
 
 
-def _expert_gram(reader: WeightSource, made: Factored, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+def _expert_gram(reader: WeightSource, made: Factored, dtype: torch.dtype, device: Device) -> Tensor:
     """<E_e, E_f>, from strips of outputs of all experts."""
     experts, rows, columns = reader.stack.shape
     G_EE = torch.zeros(experts, experts, dtype=torch.float64, device=device)

@@ -6,7 +6,6 @@ tokens sorted by expert, B experts of a block.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tdmoe.forms.grouped import StackLinear, grouped
+from tdmoe.forms.weights import Factored
 from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.products import matrix_products
 from tdmoe.numerics.ranks import Ranks
@@ -21,7 +21,7 @@ from tdmoe.numerics.whitening import DampedNorm
 
 
 @dataclass(frozen=True)
-class TuckerWeights:
+class TuckerWeights(Factored):
     """W^_e = output_OP (sum_r expert_ER[e, r] core_RPQ[r]) input_IQ^T. None where a mode is not cut (identity).
 
     `norm_W` is that of the stack that they were made from, where making them told it.
@@ -39,39 +39,17 @@ class TuckerWeights:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(experts, outputs, inputs)."""
         factors = (self.expert_ER, self.output_OP, self.input_IQ)
         e, o, i = (r if f is None else len(f) for r, f in zip(self.core_RPQ.shape, factors, strict=True))
         return e, o, i
-
-    @property
-    def parameters(self) -> int:
-        """Stored numbers."""
-        return sum(t.numel() for t in (self.core_RPQ, self.expert_ER, self.output_OP, self.input_IQ) if t is not None)
 
     @property
     def ranks(self) -> Ranks:
         """The shape of the core."""
         return Ranks(*self.core_RPQ.shape)
 
-    def to(self, dtype: torch.dtype) -> TuckerWeights:
-        """With core and factors rounded to `dtype`."""
-        factors = (self.expert_ER, self.output_OP, self.input_IQ)
-        return TuckerWeights(self.core_RPQ.to(dtype), *(None if f is None else f.to(dtype) for f in factors))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """By the names of the parameters of TuckerLinear, on the CPU."""
-        named = {"core": self.core_RPQ, "expert": self.expert_ER, "output": self.output_OP, "input": self.input_IQ}
-        return {name: tensor.cpu().contiguous() for name, tensor in named.items() if tensor is not None}
-
     def spec(self) -> dict[str, Any]:
-        """What TuckerLinear is made from."""
         return {"kind": "tucker", "ranks": list(self.ranks)}
-
-    @staticmethod
-    def restore(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> TuckerWeights:
-        """The inverse of `tensors` and `spec`."""
-        return TuckerWeights(tensors["core"], *(tensors.get(name) for name in ("expert", "output", "input")))
 
     def members(self, start: int, stop: int) -> Tensor:
         """W^_BOI of experts start..stop-1, in the dtype of the core."""
@@ -96,13 +74,6 @@ class TuckerLinear(StackLinear):
         ]
         self.core = nn.Parameter(torch.empty(*ranks, dtype=dtype))
         self.expert, self.output, self.input = empty
-
-    @classmethod
-    def from_spec(
-        cls, shape: tuple[int, int, int], spec: Mapping[str, Any], dtype: torch.dtype | None = None
-    ) -> TuckerLinear:
-        """Of those ranks."""
-        return cls(shape, Ranks(*spec["ranks"]), dtype)
 
     def enter(self, x_TI: Tensor) -> Tensor:
         return x_TI if self.input is None else x_TI @ self.input

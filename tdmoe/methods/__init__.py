@@ -1,4 +1,4 @@
-"""How a stack is compressed. One file a method, one row here; a module is imported when its method is used."""
+"""How a stack is compressed: a file a method, found by its name; it is imported when the method is used."""
 
 from __future__ import annotations
 
@@ -6,38 +6,30 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from tdmoe import spec
-from tdmoe.methods.base import Allotment, Method, Needs, StackStatistics
+from tdmoe.compression.method import Allotment, Method, Needs, Sharing, StackStatistics
 from tdmoe.problems import InputError
 
 __all__ = [
-    "METHODS",
+    "NAMES",
     "Allotment",
     "Method",
     "Needs",
+    "Sharing",
     "StackStatistics",
+    "described",
     "method",
+    "needs",
     "parse",
     "register",
     "registered",
     "versions",
 ]
 
-METHODS = {
-    "tdmoe": "tdmoe.methods.tdmoe",
-    "mobe": "tdmoe.methods.mobe",
-    "moe_svd": "tdmoe.methods.moe_svd",
-    "svd_llm": "tdmoe.methods.svd_llm",
-    "svd": "tdmoe.methods.svd_llm",
-    "d2_moe": "tdmoe.methods.d2_moe",
-    "rtn": "tdmoe.methods.rtn",
-    "identity": "tdmoe.methods.controls",
-    "cast": "tdmoe.methods.controls",
-    "drop": "tdmoe.methods.controls",
-    "mean": "tdmoe.methods.controls",
-}
+NAMES = tuple(module.name for module in iter_modules(__path__))  # of this package; none is imported for it
 _REGISTERED: dict[str, Method] = {}
 
 
@@ -47,20 +39,17 @@ def register(added: Method) -> None:
     What was made with that earlier one is used again unless its VERSION differs: give a changed method another one, or
     --fresh. InputError where the name is none for a spec, or a method of this package has it.
     """
-    if not isinstance(added, Method):
-        raise InputError(f"register: {added!r} is no method; give an instance of a subclass of tdmoe.methods.Method")
-    name, options = getattr(added, "NAME", None), added.OPTIONS
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise InputError(f"register: NAME is {name!r}; a lower-case word of letters, digits and _ is needed")
-    if name in METHODS:
-        raise InputError(f"register: NAME is {name!r}, which is a method of this package; give another one")
-    if not (isinstance(options, type) and is_dataclass(options)):
-        raise InputError(f"register: OPTIONS of {name} is {options!r}; a dataclass of what its spec may say is needed")
-    if not isinstance(added.VERSION, str | int | None):
-        raise InputError(
-            f"register: VERSION of {name} is {added.VERSION!r}; a text or a whole number is needed, or none"
-        )
-    _REGISTERED[name] = added
+    name, options, version = (getattr(added, known, None) for known in ("NAME", "OPTIONS", "VERSION"))
+    for wrong, why, remedy in (
+        (not isinstance(added, Method), f"{added!r} is no method", "give an instance of a subclass of methods.Method"),
+        (not re.fullmatch("[a-z][a-z0-9_]*", str(name)), f"NAME is {name!r}", "give a lower-case word"),
+        (name in NAMES, f"NAME is {name!r}, which is a method of this package", "give another one"),
+        (not (isinstance(options, type) and is_dataclass(options)), f"OPTIONS is {options!r}", "give a dataclass"),
+        (not isinstance(version, str | int | None), f"VERSION is {version!r}", "give a text, a whole number or none"),
+    ):
+        if wrong:
+            raise InputError("register", None, why, remedy)
+    _REGISTERED[str(name)] = added
 
 
 def registered() -> tuple[str, ...]:
@@ -72,10 +61,22 @@ def method(name: str) -> Method:
     """The method of that name; InputError lists the known ones."""
     if name in _REGISTERED:
         return _REGISTERED[name]
-    if name not in METHODS:
-        raise InputError(f"--method {name}: is no method; give one of {', '.join([*METHODS, *_REGISTERED])}")
-    offered: tuple[Method, ...] = import_module(METHODS[name]).OFFERED
-    return next(found for found in offered if name == found.NAME)
+    if name not in NAMES:
+        raise InputError("method", name, "is no method", f"give one of {', '.join([*NAMES, *_REGISTERED])}")
+    found: Method = import_module(f"{__name__}.{name}").METHOD
+    return found
+
+
+def described() -> dict[str, tuple[str, str, str]]:
+    """{name: (display name, family, reference)} of all methods, for pages; imports them."""
+    known = map(method, (*NAMES, *_REGISTERED))
+    return {each.NAME: (each.DISPLAY, each.FAMILY, each.REFERENCE) for each in known}
+
+
+def needs(text: str) -> Needs:
+    """The needs of a spec's method of a calibration."""
+    found, options = parse(text)
+    return found.needs(options)
 
 
 def versions(specs: Iterable[str]) -> dict[str, str | int]:
@@ -91,12 +92,11 @@ def parse(text: str, flags: Mapping[str, str | None] | None = None) -> tuple[Met
     for key, value in (flags or {}).items():
         if value is None:
             continue
-        flag = f"--{key.replace('_', '-')} {value}"
         if values.setdefault(key, value) != value:
-            raise InputError(f"{flag}: --method says {key}={values[key]}; give one of them")
+            raise InputError(key, value, f"the method says {key}={values[key]}", "give one of them")
         if key not in {field.name for field in fields(found.OPTIONS)}:
             has = ", ".join(field.name for field in fields(found.OPTIONS)) or "none"
-            raise InputError(f"{flag}: {name} has no such option; it has {has}")
-    options = spec.options(found.OPTIONS, values, f"--method {text}")
+            raise InputError(key, value, f"{name} has no such option", f"it has {has}")
+    options = spec.options(found.OPTIONS, values, text)
     found.check_options(options)
     return found, options

@@ -15,13 +15,12 @@ from typing import Literal
 
 import torch
 
+from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, Statistics, alike
+from tdmoe.compression.truncated_svd import check_rank, decomposed, rank_within
 from tdmoe.forms.low_rank import LowRankWeights
-from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, alike
-from tdmoe.methods.truncated_svd import check_rank, decomposed, rank_within
 from tdmoe.numerics.products import mode_products
 from tdmoe.numerics.ranks import Shape, check_alignment
 from tdmoe.numerics.whitening import DAMPING, check_damping
-from tdmoe.problems import InputError
 from tdmoe.stacks.source import WeightSource, stored_dtype
 
 
@@ -40,8 +39,7 @@ class Options(Budgeted):
 class D2MoE(Method):
     """Shared mean and low-rank deltas."""
 
-    NAME = "d2_moe"
-    DISPLAY = "D2-MoE"
+    NAME, DISPLAY, REFERENCE, FAMILY = "d2_moe", "D2-MoE", "Gu et al. 2025", "matrix"
     OPTIONS = Options
 
     def needs(self, options: Options) -> Needs:
@@ -50,7 +48,7 @@ class D2MoE(Method):
         return Needs(options.whitening != "none" or options.mean != "alike" or own, fisher, own)
 
     def fixes_storage(self, options: Options) -> bool:
-        """Where the rank is given."""
+        """Whether the rank is given."""
         return options.rank != 0
 
     def check_options(self, options: Options) -> None:
@@ -59,7 +57,7 @@ class D2MoE(Method):
         check_alignment(self.NAME, options.alignment, rank=options.rank)
         for wrong, what in ((options.damping != DAMPING, "damping"), (options.moments == "expert", "moments")):
             if wrong and options.whitening == "none":
-                raise InputError(f"--method d2_moe: {what} says nothing where whitening=none; give one of them")
+                raise self.wrong(f"{what} says nothing where whitening=none")
 
     def check(self, shape: Shape, options: Options, ratio: float) -> None:
         """InputError where rank or ratio leave nothing, or expand the stack."""
@@ -71,13 +69,7 @@ class D2MoE(Method):
             rank_within(shape, ratio, shared=shared, alignment=options.alignment)
 
     def compress(
-        self,
-        reader: WeightSource,
-        options: Options,
-        allotment: Allotment,
-        statistics: StackStatistics | None,
-        *,
-        device: str,
+        self, reader: WeightSource, options: Options, allotment: Allotment, statistics: Statistics, *, device: str
     ) -> LowRankWeights:
         """The mean in one pass, the deltas in another."""
         shape = reader.stack.shape
@@ -94,4 +86,4 @@ class D2MoE(Method):
         return decomposed(reader, rank, metric_of, base_OI, device=device)
 
 
-OFFERED = (D2MoE(),)
+METHOD = D2MoE()

@@ -18,12 +18,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, Statistics
 from tdmoe.forms.bases import BasisWeights, Fit, group_of
-from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, whole_stack
 from tdmoe.mobe import fit, published, sizes
 from tdmoe.mobe.left_factors import refit_left
 from tdmoe.mobe.sizes import Sizes
-from tdmoe.numerics.ranks import Shape, budget, check_alignment
+from tdmoe.numerics.products import whole_stack
+from tdmoe.numerics.ranks import Shape, beyond_budget, budget, check_alignment
 from tdmoe.numerics.whitening import DAMPING, check_damping, metric
 from tdmoe.problems import InputError
 from tdmoe.stacks.source import WeightSource
@@ -58,8 +59,7 @@ class Options(Budgeted):
 class MoBE(Method):
     """Mixture of basis experts."""
 
-    NAME = "mobe"
-    DISPLAY = "MoBE"
+    NAME, DISPLAY, REFERENCE, FAMILY = "mobe", "MoBE", "Chen et al. 2025", "shared bases"
     OPTIONS = Options
 
     def needs(self, options: Options) -> Needs:
@@ -68,7 +68,7 @@ class MoBE(Method):
         return Needs(_metric(options) or own, own=own)
 
     def fixes_storage(self, options: Options) -> bool:
-        """Where both sizes are given."""
+        """Whether both sizes are given."""
         return bool(options.bases and options.rank)
 
     def check_options(self, options: Options) -> None:
@@ -76,21 +76,18 @@ class MoBE(Method):
         check_damping(self.NAME, options.damping)
         check_alignment(self.NAME, options.alignment, rank=options.rank)
         if options.damping != DAMPING and not _metric(options):
-            raise InputError("--method mobe: damping says nothing without a metric in the loss; give one of them")
+            raise self.wrong("damping says nothing without a metric in the loss")
         if options.mixing == "softmax" and options.preset == "corrected":
-            raise InputError(
-                "--method mobe: mixing=softmax is of preset=published only: the fit's mixing is free, which contains "
-                "it; give one of them"
-            )
+            raise self.wrong("mixing=softmax is of preset=published only: the fit's mixing is free, which contains it")
         for name in ("bases", "rank", "steps"):
             if (value := getattr(options, name)) < 0:
-                raise InputError(f"--method mobe: {name} is {value}; give at least 1, or 0 for the default")
+                raise self.wrong(f"{name} is {value}", "give at least 1, or 0 for the default")
 
     def check(self, shape: Shape, options: Options, ratio: float) -> None:
         """InputError where there are more groups than experts, or the sizes store more than the dense stack."""
         check_alignment(self.NAME, options.alignment, most=min(shape[1:]))
         if not 1 <= options.groups <= shape[0]:
-            raise InputError(f"--method mobe: groups is {options.groups}; the stack has {shape[0]} experts")
+            raise self.wrong(f"groups is {options.groups}", f"the stack has {shape[0]} experts")
         for choice in _choices(shape, options, ratio):
             sizes.check(shape, choice, options.groups)
 
@@ -111,13 +108,7 @@ class MoBE(Method):
         return 4 * ((experts + 3 * own) * outputs * inputs + max(found)) + 8 * square
 
     def compress(
-        self,
-        reader: WeightSource,
-        options: Options,
-        allotment: Allotment,
-        statistics: StackStatistics | None,
-        *,
-        device: str,
+        self, reader: WeightSource, options: Options, allotment: Allotment, statistics: Statistics, *, device: str
     ) -> BasisWeights:
         """Group by group."""
         W_EOI = whole_stack(reader, device=device)
@@ -156,19 +147,17 @@ def _choices(shape: Shape, options: Options, ratio: float) -> list[Sizes]:
     if options.bases or options.rank:
         if bases < 1 or rank < 1:
             given = f"{bases} bases leave no rank" if options.bases else f"rank {rank} leaves no basis"
-            raise InputError(f"--ratio {ratio}: {given} within its budget; lower the ratio, or give less of them")
+            raise InputError("ratio", ratio, f"{given} within its budget", "lower the ratio, or give less of them")
         return [Sizes(bases, rank)]
     if options.preset == "published":
         return [sizes.published(shape, ratio, groups, alignment)]
     if not (found := sizes.ladder(shape, ratio, groups, alignment)):
-        raise InputError(
-            f"--ratio {ratio}: leaves {budget(shape, ratio):,.0f} parameters of a {' x '.join(map(str, shape))} stack, "
-            f"one basis of rank {alignment} takes {sizes.stored(shape, Sizes(1, alignment), groups):,}; lower the ratio"
-        )
+        least = sizes.stored(shape, Sizes(1, alignment), groups)
+        raise beyond_budget(shape, ratio, f"one basis of rank {alignment} takes", least)
     return found
 
 
-def _fitted(W_EOI: Tensor, choices: list[Sizes], options: Options, statistics: StackStatistics | None) -> BasisWeights:
+def _fitted(W_EOI: Tensor, choices: list[Sizes], options: Options, statistics: Statistics) -> BasisWeights:
     C_II = None
     if _metric(options):
         assert statistics is not None, "checked before"
@@ -183,7 +172,7 @@ def _fitted(W_EOI: Tensor, choices: list[Sizes], options: Options, statistics: S
 
 
 def _together(fits: list[Fit]) -> Fit:
-    """Of all groups: that of one alone as it is; of several the last errors, and whether all converged."""
+    """The fit of all groups: that of one alone as it is; of several the last errors, and whether all converged."""
     if len(fits) == 1:
         return fits[0]
     ends: list[Any] = [part.curve[-1] for part in fits]
@@ -193,4 +182,4 @@ def _together(fits: list[Fit]) -> Fit:
     return Fit((curve,), "converged" if converged else "steps", max(decrements, default=None))
 
 
-OFFERED = (MoBE(),)
+METHOD = MoBE()

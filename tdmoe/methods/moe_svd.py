@@ -23,15 +23,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, Statistics, alike
 from tdmoe.forms.tucker import TuckerWeights
-from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics, alike
 from tdmoe.numerics import lapack
 from tdmoe.numerics.eigen import eigenvectors
 from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.products import expert_blocks, mode_products
-from tdmoe.numerics.ranks import Shape, budget
+from tdmoe.numerics.ranks import Shape, beyond_budget, budget
 from tdmoe.numerics.whitening import DAMPING, Metric, check_damping, metric
-from tdmoe.problems import InputError
 from tdmoe.stacks.source import WeightSource
 
 
@@ -52,29 +51,33 @@ class Options(Budgeted):
 class MoESVD(Method):
     """A shared right factor."""
 
-    NAME = "moe_svd"
-    DISPLAY = "MoE-SVD"
+    NAME, DISPLAY, REFERENCE, FAMILY = "moe_svd", "MoE-SVD", "Li et al. 2025", "matrix"
     OPTIONS = Options
+    TIES = ("ratio_of", "dense_layers")
 
     def needs(self, options: Options) -> Needs:
         """Second moments and the routing."""
         return Needs(True)
+
+    def leaves_dense(self, options: Options) -> int:
+        """Number of the most sensitive layers that are left as they are."""
+        return options.dense_layers
 
     def check_options(self, options: Options) -> None:
         """InputError where options are out of range or contradict each other."""
         check_damping(self.NAME, options.damping)
         published = options.preset == "published"
         if options.top and not published:
-            raise InputError(f"--method moe_svd: top={options.top} is of preset=published only; give one of them")
+            raise self.wrong(f"top={options.top} is of preset=published only")
         if published and options.weigh != "frequency":
-            raise InputError("--method moe_svd: weigh is of preset=corrected only; give one of them")
+            raise self.wrong("weigh is of preset=corrected only")
         if options.dense_layers < 0:
-            raise InputError(f"--method moe_svd: dense_layers is {options.dense_layers}; give at least 0")
+            raise self.wrong(f"dense_layers is {options.dense_layers}", "give at least 0")
 
     def check(self, shape: Shape, options: Options, ratio: float) -> None:
         """InputError where `top` is more than the experts, or the ratio leaves no rank."""
         if not 0 <= options.top <= shape[0]:
-            raise InputError(f"--method moe_svd: top is {options.top}; the stack has {shape[0]} experts")
+            raise self.wrong(f"top is {options.top}", f"the stack has {shape[0]} experts")
         _sizes(shape, options, ratio)
 
     def memory(self, shape: Shape, options: Options, ratio: float) -> int:
@@ -84,13 +87,7 @@ class MoESVD(Method):
         return 24 * experts * outputs * min(outputs, inputs) if published else 8 * experts * outputs * inputs
 
     def compress(
-        self,
-        reader: WeightSource,
-        options: Options,
-        allotment: Allotment,
-        statistics: StackStatistics | None,
-        *,
-        device: str,
+        self, reader: WeightSource, options: Options, allotment: Allotment, statistics: Statistics, *, device: str
     ) -> TuckerWeights:
         """Shared factor first, then all experts on it."""
         if allotment.ranks == reader.stack.shape:
@@ -127,10 +124,7 @@ def _sizes(shape: Shape, options: Options, ratio: float) -> tuple[int, int]:
         if fewer >= 1:
             return min(fewer, experts), most
     if rank < 1:
-        raise InputError(
-            f"--ratio {ratio}: leaves {allowed:,.0f} parameters of a {experts} x {outputs} x {inputs} stack, rank 1 "
-            f"takes {mixing + top * outputs + inputs:,}; lower the ratio"
-        )
+        raise beyond_budget(shape, ratio, "rank 1 takes", mixing + top * outputs + inputs)
     return top, rank
 
 
@@ -166,4 +160,4 @@ def _svd(W_OI: Tensor, S: Metric, rank: int) -> tuple[Tensor, Tensor]:
     return U_ON[:, :rank] * s_N[:rank], V_NI[:rank]
 
 
-OFFERED = (MoESVD(),)
+METHOD = MoESVD()

@@ -16,10 +16,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tdmoe.compression.method import Allotment, Method, Statistics
 from tdmoe.forms.integers import IntegerWeights, packed
-from tdmoe.methods.base import Allotment, Method, StackStatistics
 from tdmoe.numerics.products import expert_blocks
-from tdmoe.problems import InputError
 from tdmoe.stacks.source import WeightSource, stored_dtype
 
 GROUP = 128
@@ -37,32 +36,25 @@ class Options:
 class RTN(Method):
     """Round to nearest."""
 
-    NAME = "rtn"
-    DISPLAY = "RTN"
+    NAME, DISPLAY, REFERENCE, FAMILY = "rtn", "RTN", "round to nearest", "rounding"
     LIGHT = True
     OPTIONS = Options
 
     def fixes_storage(self, options: Options) -> bool:
-        """By its bits."""
+        """Always, by the bits."""
         return True
 
     def check_options(self, options: Options) -> None:
         """InputError where bits or group are none."""
         if not 2 <= options.bits <= 8:
-            raise InputError(f"--method rtn: bits is {options.bits}; give 2 to 8")
+            raise self.wrong(f"bits is {options.bits}", "give 2 to 8")
         if options.group < 1:
-            raise InputError(f"--method rtn: group is {options.group}; give at least 1 input")
+            raise self.wrong(f"group is {options.group}", "give at least 1 input")
         if options.scale != "group" and options.group != GROUP:
-            raise InputError(f"--method rtn: group says nothing where scale={options.scale}; give one of them")
+            raise self.wrong(f"group says nothing where scale={options.scale}")
 
     def compress(
-        self,
-        reader: WeightSource,
-        options: Options,
-        allotment: Allotment,
-        statistics: StackStatistics | None,
-        *,
-        device: str,
+        self, reader: WeightSource, options: Options, allotment: Allotment, statistics: Statistics, *, device: str
     ) -> IntegerWeights:
         """A block of experts at a time."""
         inputs = reader.stack.shape[2]
@@ -91,4 +83,4 @@ def rounded(W_BOI: Tensor, bits: int, group: int, dtype: torch.dtype, *, whole: 
     return codes[..., :inputs], scale_BOJ
 
 
-OFFERED = (RTN(),)
+METHOD = RTN()

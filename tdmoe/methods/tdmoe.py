@@ -4,23 +4,32 @@ The defaults are the method done right: W S with S S^T = C, the exact best ranks
 choices are options, so that each can be measured alone: `allocation=published` (ranks that hit the budget and never
 look at the weights; `published_stored`: by what is stored of them, not by what the published code charges),
 `whitening=none` (as in Rethinking), `whitening_direction=inverse` (both public re-implementations),
-`decomposition=hosvd`.
+`decomposition=hosvd`. `decomposition=tensorly` is tensorly's own HOOI, to check ours against.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 
+from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, Sharing, Statistics
 from tdmoe.forms.tucker import TuckerWeights
-from tdmoe.methods.base import Allotment, Budgeted, Method, Needs, StackStatistics
-from tdmoe.numerics.ranks import ALIGNMENT, Ranks, Shape, budget, check_alignment, published_ranks, stored_ranks
+from tdmoe.numerics.ranks import (
+    ALIGNMENT,
+    Ranks,
+    Shape,
+    beyond_budget,
+    budget,
+    check_alignment,
+    named,
+    published_ranks,
+    stored_ranks,
+)
 from tdmoe.numerics.whitening import DAMPING, DampedNorm, Metric, check_damping, inverse_metric, metric
-from tdmoe.problems import InputError
 from tdmoe.stacks.blocks import BLOCK_WEIGHTS
 from tdmoe.stacks.source import WeightSource
 from tdmoe.tucker.core_refit import refit_core
@@ -28,6 +37,7 @@ from tdmoe.tucker.decomposition import finish, hooi, hosvd, st_hosvd
 from tdmoe.tucker.modes import Basis, Metrics, mode_bases
 from tdmoe.tucker.rank_choice import best_ranks, measured_error
 from tdmoe.tucker.rank_search import Frontier, Grid, error_table, grid_parameters, rank_grid
+from tdmoe.tucker.reference import COPIES, LARGEST, partial_tucker
 
 TRIPLES = 20_000_000  # of an error table: some copies of it are held at once
 FRONTIER_STEPS = 5000  # of a stack's parameters between two points that are kept of its frontier
@@ -49,7 +59,7 @@ class Options(Budgeted):
     allocation: Literal["exact", "published", "published_every", "published_stored"] = "exact"
     expert_mode: Literal["auto", "preserve", "compress"] = "auto"
     objective: Literal["functional", "weight", "operator"] = "functional"
-    decomposition: Literal["hooi", "hosvd", "st_hosvd"] = "hooi"
+    decomposition: Literal["hooi", "hosvd", "st_hosvd", "tensorly"] = "hooi"
     gate_up: Literal["apart", "joint"] = "apart"
     refit: Literal["none", "expert"] = "none"
     across: Literal["uniform", "global", "activation"] = "uniform"
@@ -61,17 +71,37 @@ class Options(Budgeted):
 class TDMoE(Method):
     """Joint Tucker decomposition of stacked experts."""
 
-    NAME = "tdmoe"
-    DISPLAY = "TD-MoE"
+    NAME, DISPLAY, REFERENCE, FAMILY = "tdmoe", "TD-MoE", "ICLR 2026, openreview D9cnZNZfxX", "tensor"
     LIGHT = True
     VERSION = 1  # published ranks as the public codes break ties
     OPTIONS = Options
+    TIES = ("gate_up", "across", "ratio_of")
 
     def needs(self, options: Options) -> Needs:
-        """What of the calibration these options use."""
+        """Parts of the calibration that these options use."""
         outputs, own = options.whitening in ("output", "both"), options.refit == "expert"
         run = options.across == "activation" or options.weigh == "sensitivity"  # needs routing, or the text itself
         return Needs(options.whitening != "none" or own or run, outputs, own)
+
+    def joins(self, options: Options) -> bool:
+        """Whether gate and up are compressed as one stack."""
+        return options.gate_up == "joint"
+
+    def shares_budget(self, options: Options) -> Sharing:
+        """How the budget is shared among stacks."""
+        return Sharing(options.across, options.weigh == "sensitivity", options.ratio_of == "model")
+
+    def is_orthogonal(self, options: Options) -> bool:
+        """Whether the factors truncate in the metric of the weights."""
+        return options.whitening == "none" and options.refit == "none"
+
+    def simpler(self, options: Options, shapes: Iterable[Shape], ratio: float) -> Iterator[tuple[Options, int]]:
+        """Published ranks where stored ones are these, known beforehand; HOSVD where one mode is cut at most."""
+        stored = options.allocation == "published_stored"
+        if stored and all(stored_ranks(shape, ratio) == published_ranks(shape, ratio) for shape in shapes):
+            yield replace(options, allocation="published"), 3
+        if options.decomposition == "hooi":
+            yield replace(options, decomposition="hosvd"), 1
 
     def check_options(self, options: Options) -> None:
         """InputError where options are out of range or contradict each other."""
@@ -79,53 +109,51 @@ class TDMoE(Method):
         check_alignment(self.NAME, options.alignment)
         none, inverse = options.whitening == "none", options.whitening_direction == "inverse"
         published, uniform = options.allocation != "exact", options.across != "global"
+        ranks = "says nothing where ranks are published ones"
         for wrong, what, why in (
             (none and inverse, "whitening_direction", "says nothing where whitening=none"),
             ((none or inverse) and options.damping != DAMPING, "damping", "is that of the correct metric only"),
-            (
-                published and options.objective != "functional",
-                "objective",
-                "says nothing where ranks are published ones",
-            ),
-            (published and options.alignment != ALIGNMENT, "alignment", "says nothing where ranks are published ones"),
-            (
-                published and options.across == "global",
-                "across=global",
-                "chooses ranks by their error, not published ones",
-            ),
+            (published and options.objective != "functional", "objective", ranks),
+            (published and options.alignment != ALIGNMENT, "alignment", ranks),
+            (published and not uniform, "across=global", "chooses ranks by their error, not published ones"),
             (uniform and options.weigh != "functional", "weigh", "says nothing unless across=global"),
         ):
             if wrong:
-                raise InputError(f"--method tdmoe: {what} {why}; give one of them")
+                raise self.wrong(f"{what} {why}")
 
     def check(self, shape: Shape, options: Options, ratio: float) -> None:
         """InputError where the ratio leaves no ranks, or there are too many to choose from."""
         allowed = budget(shape, ratio)
         if options.expert_mode == "compress" and shape[0] == 1:
-            raise InputError(
-                f"--method tdmoe: expert_mode=compress cuts the expert mode, a {' x '.join(map(str, shape))} stack has "
-                "one expert; give preserve or auto"
+            raise self.wrong(
+                f"expert_mode=compress cuts the expert mode, {named(shape)} has one expert", "give preserve or auto"
             )
         grid = _grid(shape, options)
         if (triples := math.prod(map(len, grid))) > TRIPLES:
-            raise InputError(
-                f"--method tdmoe: alignment={options.alignment} makes {triples:,} rank triples of a "
-                f"{' x '.join(map(str, shape))} stack, the limit is {TRIPLES:,}; give a larger one"
+            raise self.wrong(
+                f"alignment={options.alignment} gives {named(shape)} {triples:,} rank triples, above {TRIPLES:,}",
+                "give a larger one",
+            )
+        if options.decomposition == "tensorly" and math.prod(shape) > LARGEST:
+            raise self.wrong(
+                f"decomposition=tensorly holds {named(shape)} in memory, its limit is {LARGEST:,} weights", "give hooi"
             )
         if options.allocation != "exact":
             _published(shape, options, ratio)
         elif (least := int(grid_parameters(shape, grid).min())) > allowed:
-            raise InputError(
-                f"--ratio {ratio}: leaves {allowed:,.0f} parameters of a {' x '.join(map(str, shape))} stack, the "
-                f"least ranks take {least:,}; lower the ratio"
-            )
+            raise beyond_budget(shape, ratio, "the least ranks take", least)
+
+    def memory(self, shape: Shape, options: Options, ratio: float) -> int:
+        """Bytes beside the blocks of the stack; tensorly holds copies of all of it."""
+        copies = 8 * COPIES * math.prod(shape) if options.decomposition == "tensorly" else 0
+        return max(copies, super().memory(shape, options, ratio))
 
     def compress(
         self,
         reader: WeightSource,
         options: Options,
         allotment: Allotment,
-        statistics: StackStatistics | None,
+        statistics: Statistics,
         *,
         device: str,
         bases: Mapping[str, Basis] | None = None,
@@ -140,7 +168,9 @@ class TDMoE(Method):
             return finish(reader, metrics, {}, **how)
         bases = bases or mode_bases(reader, metrics, **how)
         ranks = allotment.ranks or _ranks(reader, metrics, bases, options, allotment.ratio, statistics, how)
-        if options.decomposition == "st_hosvd":
+        if options.decomposition == "tensorly":
+            factors = partial_tucker(reader, metrics, ranks, device=device)
+        elif options.decomposition == "st_hosvd":
             factors = st_hosvd(reader, metrics, ranks, first=bases, **how)
         else:
             factors = hosvd(bases, ranks)
@@ -154,13 +184,11 @@ class TDMoE(Method):
         return refit_core(reader, made, own, **how)
 
     def frontier_options(self, options: Options) -> Options:
-        """With what changes nothing about the frontier at its default."""
+        """The options with all that leaves the frontier alone at its default."""
         kept = ("whitening", "whitening_direction", "expert_mode", "gate_up", "damping", "alignment")
         return Options(**{name: getattr(options, name) for name in kept})
 
-    def frontier(
-        self, reader: WeightSource, options: Options, statistics: StackStatistics | None, *, device: str
-    ) -> Frontier:
+    def frontier(self, reader: WeightSource, options: Options, statistics: Statistics, *, device: str) -> Frontier:
         """The Pareto frontier of ranks, a point every 1/FRONTIER_STEPS of the parameters at most."""
         how, metrics = products_in(reader, device), _metrics(options, statistics, device)
         bases = mode_bases(reader, metrics, **how)
@@ -189,7 +217,7 @@ def products_in(reader: WeightSource, device: str) -> dict[str, Any]:
     return {"dtype": torch.float64 if small else torch.float32, "device": device}
 
 
-def _metrics(options: Options, statistics: StackStatistics | None, device: str) -> Metrics:
+def _metrics(options: Options, statistics: Statistics, device: str) -> Metrics:
     modes = {"none": (), "both": ("input", "output")}.get(options.whitening, (options.whitening,))
     found: dict[str, Metric] = {}
     for mode in modes:
@@ -214,7 +242,7 @@ def _ranks(
     bases: Mapping[str, Basis],
     options: Options,
     ratio: float,
-    statistics: StackStatistics | None,
+    statistics: Statistics,
     how: dict[str, Any],
 ) -> Ranks:
     shape = reader.stack.shape
@@ -243,4 +271,4 @@ def _published(shape: Shape, options: Options, ratio: float) -> Ranks:
     return published_ranks(shape, ratio, expert_mode=mode, rule=rule)
 
 
-OFFERED = (TDMoE(),)
+METHOD = TDMoE()

@@ -80,7 +80,7 @@ class Fitter:
         return promised / max(self.value.loss, EXACT)
 
     def made(self) -> BasisWeights:
-        """Where it is."""
+        """The bases, mixing and left factors at this point."""
         fit = Fit(tuple(self.curve), self.stopped, self.decrement())
         basis, mixing = self.at
         return BasisWeights(self.value.left_EOK, basis, mixing, self.objective.activation, fit=fit)
@@ -129,9 +129,8 @@ class Fitter:
 def start(objective: Objective, sizes: Sizes, directions_IK: Tensor) -> Point:
     """One basis of the leading directions, and M - 1 others along the gradient there.
 
-    With d_e the gradient of expert e's mixture at the one basis, and Q the curvature of all of them, the others are
-    -sum_e u_ej Q^-1 d_e, u_j the leading eigenvectors of <d_e, Q^-1 d_f>: of all steps of so few bases those that the
-    quadratic model gains most by.
+    The others are -sum_e u_ej Q^-1 d_e, with d_e the gradient of expert e's mixture at the one basis, Q the curvature
+    of all of them, u_j the leading eigenvectors of <d_e, Q^-1 d_f>. The quadratic model gains most by these steps.
     """
     bases, rank = sizes
     first_KI = directions_IK[:, :rank].T

@@ -37,7 +37,7 @@ DAMPING = 1e-3  # the same, of the curvature
 
 
 class Point(NamedTuple):
-    """Where a fit is."""
+    """The point that a fit has reached."""
 
     basis_MKI: Tensor
     mixing_EM: Tensor

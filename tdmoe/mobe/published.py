@@ -84,7 +84,7 @@ class Training:
         return predicted_EOI
 
     def mixing(self, w_EM: Tensor) -> Tensor:
-        """What bases are multiplied with."""
+        """Factors that bases are multiplied with."""
         return w_EM if self.free else w_EM.softmax(1)
 
 

@@ -65,17 +65,24 @@ def check(shape: Shape, sizes: Sizes, groups: int) -> None:
     bases, rank = sizes
     if not 1 <= bases <= experts // groups:
         raise InputError(
-            f"--method mobe: bases is {bases} for {experts // groups} experts{' of a group' if groups > 1 else ''}; "
-            f"give 1 to {experts // groups}"
+            "method",
+            "mobe",
+            f"bases is {bases} for {experts // groups} experts{' of a group' if groups > 1 else ''}",
+            f"give 1 to {experts // groups}",
         )
     if not 1 <= rank <= inputs:
-        raise InputError(f"--method mobe: rank is {rank} with {bases} bases and {inputs} inputs; give 1 to {inputs}")
+        raise InputError(
+            "method", "mobe", f"rank is {rank} with {bases} bases and {inputs} inputs", f"give 1 to {inputs}"
+        )
     total, dense = stored(shape, sizes, groups), experts * outputs * inputs
     if total >= dense:
         per_rank = experts * outputs + groups * bases * inputs
         most = (dense - experts * bases - 1) // per_rank
         written = f"{experts} x {outputs} x {rank} + {groups * bases} x {rank} x {inputs} + {experts} x {bases}"
         raise InputError(
-            f"--method mobe: bases={bases},rank={rank} stores {written} = {total:,} parameters, {total / dense:.2f} "
-            f"times the {dense:,} of the dense stack; give a rank of at most {most}"
+            "method",
+            "mobe",
+            f"bases={bases},rank={rank} stores {written} = {total:,} parameters, {total / dense:.2f} times "
+            f"the {dense:,} of the dense stack",
+            f"give a rank of at most {most}",
         )

@@ -34,7 +34,7 @@ def eigenvectors(G_NN: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def largest_eigenvalue(G_NN: Tensor) -> float:
-    """Of a symmetric matrix on the CPU."""
+    """The largest eigenvalue of a symmetric matrix on the CPU."""
     last = len(G_NN) - 1
     return float(_eigh(G_NN, eigvals_only=True, driver="evx", subset_by_index=[last, last])[0])
 

@@ -1,4 +1,4 @@
-"""The three mode Gram matrices of an WeightStack, accumulated in float64 without a copy of any unfolding.
+"""The three mode Gram matrices of a WeightStack, accumulated in float64 without a copy of any unfolding.
 
     G_EE[e, f] = <W_e, W_f>     G_OO = sum_e W_e W_e^T     G_II = sum_e W_e^T W_e
 
@@ -7,7 +7,7 @@ Their eigenvalues are the squared singular values of the expert, output and inpu
 up in float64, and only the upper triangle is computed.
 
 Long float32 sums of squares are biased: squares of bf16 numbers are not spread evenly modulo powers of two (0, 1 or 4
-modulo 8), so they round down more often than up, and a diagonal from the product comes out 1e-7 to 5e-7 too small
+modulo 8), so they round down more often than up. A diagonal from the product comes out 1e-7 to 5e-7 too small
 everywhere. So the diagonal is summed apart, in short pieces (where such sums are still exact) and then in float64. What
 float32 loses all the same is estimated, not assumed: on some blocks, by block power iteration on (computed Gram -
 float64 operator).

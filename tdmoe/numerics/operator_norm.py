@@ -43,7 +43,7 @@ class Norms:
 
     @staticmethod
     def known(norms_B: Vector) -> Norms:
-        """From a closed form."""
+        """Norms from a closed form."""
         return Norms(norms_B, norms_B, "closed_form")
 
     @staticmethod
@@ -92,7 +92,7 @@ def _interval(G_NN: Tensor, seed: int) -> Norms:
 
 
 def largest_ritz_value(G_NN: Tensor, seed: int) -> float:
-    """Of a symmetric matrix on a Krylov space that grows until the value settles: never above the true one."""
+    """The largest eigenvalue on a Krylov space that grows until the value settles: never above the true one."""
     size, generator = len(G_NN), torch.Generator().manual_seed(seed)
     most = min(MOST_STEPS, size)
     V_MN = torch.zeros(most, size, dtype=G_NN.dtype, device=G_NN.device)

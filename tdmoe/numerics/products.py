@@ -16,17 +16,25 @@ import torch
 from torch import Tensor
 
 from tdmoe.numerics.precision import full_precision, full_product
-from tdmoe.stacks.source import WeightSource
+from tdmoe.stacks.source import Device, WeightSource
 
 PANELS = 8  # of a triangular matrix: its zeros are left out of a product but for 1 / PANELS of them
 
 
 def expert_blocks(
-    reader: WeightSource, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    reader: WeightSource, dtype: torch.dtype = torch.float32, device: Device = "cpu"
 ) -> Iterator[tuple[int, Tensor]]:
     """(first expert, W_BOI) of every block, whatever the order on disk; valid until the next one is asked for."""
     for start, W_BRC in reader.blocks([0, reader.stack.shape[0]], dtype, device):
         yield start, W_BRC.transpose(1, 2) if reader.stack.row_mode == "input" else W_BRC
+
+
+def whole_stack(reader: WeightSource, *, device: str, dtype: torch.dtype = torch.float32) -> Tensor:
+    """W_EOI, all of it in memory."""
+    W_EOI = torch.empty(reader.stack.shape, dtype=dtype, device=device)
+    for start, W_BOI in expert_blocks(reader, dtype, device):
+        W_EOI[start : start + len(W_BOI)] = W_BOI
+    return W_EOI
 
 
 def mode_products(
@@ -36,7 +44,7 @@ def mode_products(
     A_IQ: Tensor | None,
     *,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> Tensor:
     """Y_RPQ in `dtype` on `device`; None stands for the identity. Memory: the result, and two blocks.
 

@@ -43,14 +43,16 @@ def check_alignment(name: str, alignment: int, *, rank: int = 0, most: int | Non
     """InputError where it is no step of ranks up to `most`; where a rank is given that is none, or it says nothing."""
     if rank < 0:
         raise InputError(
-            f"--method {name}: rank is {rank}; a rank of at least 1 is needed, or 0 for that of the budget"
+            "method", name, f"rank is {rank}", "a rank of at least 1 is needed, or 0 for that of the budget"
         )
     if alignment < 1:
-        raise InputError(f"--method {name}: alignment is {alignment}; a step of ranks of at least 1 is needed")
+        raise InputError("method", name, f"alignment is {alignment}", "a step of ranks of at least 1 is needed")
     if rank and alignment != 1:
-        raise InputError(f"--method {name}: alignment says nothing where the rank is given; give one of them")
+        raise InputError("method", name, "alignment says nothing where the rank is given", "give one of them")
     if most is not None and alignment > most:
-        raise InputError(f"--method {name}: alignment is {alignment}; ranks of this stack end at {most}, give no more")
+        raise InputError(
+            "method", name, f"alignment is {alignment}", f"ranks of this stack end at {most}, give no more"
+        )
 
 
 def aligned(rank: int, alignment: int) -> int:
@@ -61,8 +63,19 @@ def aligned(rank: int, alignment: int) -> int:
 def budget(shape: Shape, ratio: float) -> float:
     """Parameters that may stay when the fraction `ratio` is removed; InputError outside 0 < ratio < 1."""
     if not 0.0 < ratio < 1.0:
-        raise InputError(f"ratio is {ratio}; the fraction of parameters to remove must lie between 0 and 1")
+        raise InputError("ratio", ratio, "the fraction of parameters to remove must lie between 0 and 1")
     return (1.0 - ratio) * shape[0] * shape[1] * shape[2]
+
+
+def named(shape: Shape) -> str:
+    """Shape of a stack, for messages."""
+    return f"a {' x '.join(map(str, shape))} stack"
+
+
+def beyond_budget(shape: Shape, ratio: float, takes: str, least: int, remedy: str = "lower the ratio") -> InputError:
+    """The refusal of a ratio that leaves fewer parameters than the `least` that something `takes`."""
+    why = f"leaves {budget(shape, ratio):,.0f} parameters of {named(shape)}, {takes} {least:,}"
+    return InputError("ratio", ratio, why, remedy)
 
 
 def published_ranks(
@@ -94,10 +107,7 @@ def published_ranks(
         if distance[row, column] < (np.inf if best is None else best[0]):
             best = float(distance[row, column]), Ranks(expert, int(output[row, 0]), int(input_[row, column]))
     if best is None:
-        raise InputError(
-            f"ratio {ratio}: no ranks of a {experts} x {outputs} x {inputs} stack in steps of {step} fit; "
-            "lower the ratio"
-        )
+        raise InputError("ratio", ratio, f"no ranks of {named(shape)} in steps of {step} fit", "lower the ratio")
     return best[1]
 
 

@@ -31,7 +31,7 @@ CHUNK_BYTES = 64 << 20  # of one float64 table (entries, components)
 
 @dataclass(frozen=True)
 class Curves:
-    """Of P entries over ranks 1..N. Ranks and components count from 1; `share` is of sum_n |c_n|.
+    """Recovery of P entries over ranks 1..N. Ranks and components count from 1; `share` is of sum_n |c_n|.
 
     `half_P`: the smallest rank whose components hold half of that sum.
     """
@@ -75,7 +75,7 @@ class Components:
 
 
 def components(W_OI: Tensor) -> Components:
-    """Of one matrix, in float64: a Gram of the smaller side and its eigenvectors."""
+    """Components of one matrix, in float64: a Gram of the smaller side and its eigenvectors."""
     W_KJ = W_OI.double()
     if transposed := W_OI.shape[0] < W_OI.shape[1]:
         W_KJ = W_KJ.T
@@ -125,4 +125,4 @@ def _curves(c_PN: Tensor, w_P: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, 
 def _check(index_P: Tensor, side: str, size: int) -> None:
     if len(index_P) and not 0 <= int(index_P.min()) <= int(index_P.max()) < size:
         wrong = int(index_P.max()) if int(index_P.max()) >= size else int(index_P.min())
-        raise InputError(f"{side} {wrong}: the matrix has {side}s 0 to {size - 1}; give one of these")
+        raise InputError(f"{side} {wrong}", why=f"the matrix has {side}s 0 to {size - 1}", remedy="give one of these")

@@ -63,13 +63,7 @@ def sampled_pairs(experts: Tensor, limit: int, generator: torch.Generator) -> Te
 
 
 def similarities(
-    W_EOI: Tensor,
-    S_II: Tensor | None,
-    *,
-    directions: int,
-    units: str,
-    draws: int,
-    generator: torch.Generator,
+    W_EOI: Tensor, S_II: Tensor | None, *, directions: int, units: str, draws: int, generator: torch.Generator
 ) -> dict[str, Similarity]:
     """All measures between experts that are not zero; `units` is the mode whose order is arbitrary.
 

@@ -18,6 +18,7 @@ from tdmoe.numerics.eigen import eigenvalues
 from tdmoe.numerics.gram import MODES, ModeGram, mode_grams
 from tdmoe.problems import WeightError
 from tdmoe.stacks.blocks import BLOCK_WEIGHTS, BlockReader
+from tdmoe.stacks.source import Device
 from tdmoe.stacks.stack import WeightStack
 
 FLOOR_CHANGE = 0.01  # relative change of a singular value at the noise floor
@@ -41,9 +42,7 @@ class StackSpectra:
     leave_out: dict[str, list[NDArray[np.float64]]]
 
 
-def mode_spectra(
-    reader: BlockReader, *, device: torch.device | str = "cpu", groups: int = 0, seed: int = 0
-) -> StackSpectra:
+def mode_spectra(reader: BlockReader, *, device: Device = "cpu", groups: int = 0, seed: int = 0) -> StackSpectra:
     """Spectra of the expert, output and input unfoldings; float32 products first, float64 for modes that need it.
 
     On a GPU, weights that bf16 holds exactly (bf16 itself, MXFP4) are multiplied on its tensor cores instead.
@@ -99,7 +98,7 @@ def _keeps_promise(spectrum: Spectrum, product_error: float) -> bool:
     return product_error <= 2 * PROMISE * smallest * largest and (smallest > spectrum.noise_floor or largest == 0.0)
 
 
-def _first_dtype(stack: WeightStack, device: torch.device | str) -> torch.dtype:
+def _first_dtype(stack: WeightStack, device: Device) -> torch.dtype:
     if math.prod(stack.shape) <= BLOCK_WEIGHTS:
         return torch.float64
     on_tensor_cores = torch.device(device).type == "cuda" and stack.encoding.natural == torch.bfloat16

@@ -4,8 +4,8 @@
 
 which no unfolding's norm is below (Friedland & Lim 2018; Rethinking, Proposition 1). Finding it is NP-hard, so this is
 a lower bound: the best local maximum of several starts (De Lathauwer et al. 2000b). For a fixed u the best v, w are
-the leading singular vectors of sum_e u_e W_e, exact at first and then approached by a few power steps from where they
-were; for fixed v, w the best u is v^T W_e w normalised. No step can lower the value.
+the leading singular vectors of sum_e u_e W_e, exact at first, later by a few power steps from the last ones. For
+fixed v, w the best u is v^T W_e w normalised. No step can lower the value.
 
 Legend: E experts, O outputs, I inputs, S starts.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from tdmoe.numerics.eigen import eigenvectors
 from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.products import expert_blocks, mode_products
-from tdmoe.stacks.source import WeightSource
+from tdmoe.stacks.source import Device, WeightSource
 
 RANDOM_STARTS = 3  # beside the leading directions of the expert mode
 LEADING_STARTS = 3
@@ -44,7 +44,7 @@ def tensor_norm(
     generator: torch.Generator,
     *,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> TensorNorm:
     """Two passes over the stack a round, for all starts at once; `U_EE` are the directions of the expert mode."""
     experts = len(U_EE)

@@ -27,7 +27,7 @@ INVERSE_FLOOR = 1e-3  # below which TT-LLM clamps eigenvalues, whatever their sc
 def check_damping(name: str, damping: float) -> None:
     """InputError where it is no number of at least 0; `name` is the method's."""
     if not (math.isfinite(damping) and damping >= 0):
-        raise InputError(f"--method {name}: damping is {damping}; a number of at least 0 is needed")
+        raise InputError("method", name, f"damping is {damping}", "a number of at least 0 is needed")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def metric(C_NN: Tensor, damping: float = DAMPING) -> Metric:
     """
     C_NN = _checked(C_NN)
     if damping < 0:
-        raise InputError(f"damping is {damping}; a fraction of mean(diag C) of at least 0 is needed")
+        raise InputError("damping", damping, remedy="a fraction of mean(diag C) of at least 0 is needed")
     added = damping * float(C_NN.diagonal().mean())
     damped_NN = C_NN + added * torch.eye(len(C_NN), dtype=torch.float64, device=C_NN.device)
     L_NN, failed = lapack.cholesky_ex(damped_NN)
@@ -101,13 +101,13 @@ def inverse_metric(C_NN: Tensor, floor: float = INVERSE_FLOOR) -> Metric:
 
 def _checked(C_NN: Tensor) -> Tensor:
     if C_NN.ndim != 2 or C_NN.shape[0] != C_NN.shape[1]:
-        raise InputError(f"second moment: shape is {list(C_NN.shape)}, a square matrix is needed")
+        raise InputError("second moment", why=f"shape is {list(C_NN.shape)}, a square matrix is needed")
     C_NN = C_NN.double()
     if not torch.isfinite(C_NN).all():
-        raise InputError("second moment: holds NaN or infinity; calibrate again")
+        raise InputError("second moment", why="holds NaN or infinity", remedy="calibrate again")
     scale = float(C_NN.abs().max())
     if float((C_NN - C_NN.T).abs().max()) > 1e-6 * scale:
-        raise InputError("second moment: is not symmetric; it must be a sum of x x^T")
+        raise InputError("second moment", why="is not symmetric", remedy="it must be a sum of x x^T")
     if scale == 0.0 or float(C_NN.diagonal().min()) < 0.0:
-        raise InputError("second moment: is zero or has a negative diagonal; calibrate with more tokens")
+        raise InputError("second moment", why="is zero or has a negative diagonal", remedy="calibrate with more tokens")
     return (C_NN + C_NN.T) / 2

@@ -13,9 +13,9 @@ The output-side metric is the second moment of the loss' gradient at a projectio
     D = sum_tk d_tk d_tk^T / (number of routed tokens),   d_tk = dL/dy_tk
 
 with L the summed next-token cross-entropy in nats, so that tr(D dW C dW^T) approximates what an error dW does to L
-(K-FAC, Martens & Grosse 2015, with the empirical Fisher). Weights stay frozen: only the activations' gradients of the
-windows at hand are kept, and those of the projections are made again layer by layer from the gradient at the output of
-the experts module, with dL/dy_tk = g_tk dL/dy_t.
+(K-FAC, Martens & Grosse 2015, with the empirical Fisher). Weights stay frozen, and only the activations' gradients of
+the windows at hand are kept. Those of the projections are made again layer by layer from the gradient at the output
+of the experts module, with dL/dy_tk = g_tk dL/dy_t.
 
 Statistics are collected by hooks on the experts modules of a transformers model, whatever implementation runs them, and
 the inputs of down are computed again from the module's own weights. Sums are float64; memory does not grow with tokens.
@@ -127,7 +127,7 @@ def experts_modules(model: Any) -> dict[int, Any]:
     found = ((MODULE.search(name), module) for name, module in model.named_modules())
     modules = {int(match[1]): module for match, module in found if match and hasattr(module, "down_proj")}
     if not modules:
-        raise InputError(f"{type(model).__name__}: has no fused experts modules; transformers 5 is needed")
+        raise InputError(type(model).__name__, why="has no fused experts modules", remedy="transformers 5 is needed")
     return modules
 
 
@@ -148,7 +148,7 @@ def collecting(
     modules = experts_modules(model)
     chosen = set(modules if layers is None else layers)
     if missing := sorted(chosen - set(modules)):
-        raise InputError(f"layer {missing[0]}: has no experts in this model; it has {sorted(modules)}")
+        raise InputError(f"layer {missing[0]}", why="has no experts in this model", remedy=f"it has {sorted(modules)}")
     device = next(model.parameters()).device
     with ExitStack() as undo:
         for layer in sorted(chosen):
@@ -198,20 +198,15 @@ class _Collector:
     """A forward hook of one experts module."""
 
     def __init__(
-        self,
-        moments: Moments,
-        layer: int,
-        module: Any,
-        weighting: Weighting,
-        per_expert: PerExpert,
-        outputs: bool,
+        self, moments: Moments, layer: int, module: Any, weighting: Weighting, per_expert: PerExpert, outputs: bool
     ) -> None:
         self.weighting, self.outputs = weighting, outputs
         hidden, width, experts = _sizes(module)
         if outputs and not hasattr(module, "_apply_gate"):
             raise InputError(
-                f"{type(module).__name__}: runs its experts in a way of its own; gradients at their outputs are not "
-                "supported"
+                type(module).__name__,
+                why="runs its experts in a way of its own",
+                remedy="gradients at their outputs are not supported",
             )
         if layer not in moments.layers:
             device = module.down_proj.device
@@ -298,5 +293,7 @@ def _add(sum_II: Tensor, x_TI: Tensor, a_T: Tensor) -> None:
 
 def _positive(total: Tensor) -> Tensor:
     if float(total) <= 0.0:
-        raise InputError("second moment: no token was routed to these experts; calibrate with more tokens")
+        raise InputError(
+            "second moment", why="no token was routed to these experts", remedy="calibrate with more tokens"
+        )
     return total

@@ -63,25 +63,26 @@ class Holder:
 
 
 class DownProjections:
-    """A model's; InputError where there are none, or where single weights cannot be set."""
+    """Down projections of a model; InputError where there are none, or where single weights cannot be set."""
 
     def __init__(self, model: Any, layers: Collection[int] | None = None) -> None:
-        """Of these layers alone, where given."""
+        """Find the down projections, of these layers alone where given."""
         self.model = model
         self.holders = [holder for holder in _holders(model) if layers is None or holder.site.layer in layers]
         if not self.holders:
-            raise InputError(f"{type(model).__name__}: has no down projections under a name that is known")
+            raise InputError(type(model).__name__, why="has no down projections under a name that is known")
         for holder in self.holders:
             if holder.weight.dtype not in FLOATS:
                 raise InputError(
-                    f"{holder.site}: is held as {str(holder.weight.dtype).removeprefix('torch.')}; setting single "
-                    "weights needs a bf16, fp16 or fp32 version of the checkpoint"
+                    holder.site,
+                    why=f"is held as {str(holder.weight.dtype).removeprefix('torch.')}",
+                    remedy="setting single weights needs a bf16, fp16 or fp32 version of the checkpoint",
                 )
 
     def matrix(self, site: Site) -> Tensor:
         """W_OI of a site, a view: writing to it changes the model. InputError where the model has no such site."""
         if (W_OI := self.find(site)) is None:
-            raise InputError(f"{site}: is no down projection of this model")
+            raise InputError(site, why="is no down projection of this model")
         return W_OI
 
     def find(self, site: Site) -> Tensor | None:
@@ -98,7 +99,7 @@ class DownProjections:
 
     @contextmanager
     def zeroed(self, entries: Sequence[Entry]) -> Iterator[None]:
-        """Those weights are zero inside the block and what they were after it, bit for bit, whatever happens."""
+        """Set those weights to zero inside the block, and back bit for bit after it, whatever happens."""
         before: list[tuple[Tensor, Entry, Tensor]] = []
         try:
             for entry in entries:
@@ -112,7 +113,7 @@ class DownProjections:
 
 
 def site_of(path: str) -> Site | None:
-    """What a linear module of that name is; None where it is no down projection of a language model's layer."""
+    """Site of a linear module of that name; None where it is no down projection of a language model's layer."""
     if (match := LINEAR.fullmatch(path)) is None:
         return None
     routed = ROUTED.search(match[2])

@@ -1,4 +1,4 @@
-"""What an experts module of a transformers model is called with and computes, made again expert by expert.
+"""The call of an experts module of a transformers model, computed again expert by expert.
 
 By the module's own weights, biases and activation, whatever implementation runs it.
 

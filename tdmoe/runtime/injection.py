@@ -48,7 +48,7 @@ Place = tuple[int, str]  # layer, projection
 
 @dataclass(frozen=True)
 class Norms:
-    """Of every expert's matrix, in float64. `own_E`: under the second moment of its own inputs, where collected."""
+    """Norms of every expert's matrix, in float64; `own_E` under the second moment of its own inputs, where known."""
 
     frobenius_E: Tensor
     operator_E: Tensor
@@ -101,7 +101,7 @@ class Errors:
     operator: float
 
     def times(self, size: float) -> Errors:
-        """Of a residual `size` times as large: norms are homogeneous."""
+        """Norms of a residual `size` times as large: they are homogeneous."""
         own = self.functional_expert
         return Errors(
             size * self.weight, size * self.functional, None if own is None else size * own, size * self.operator
@@ -109,7 +109,7 @@ class Errors:
 
 
 def errors(scales: Mapping[Place, Tensor], residuals: Mapping[Place, Norms], whole: Mapping[Place, Norms]) -> Errors:
-    """Of E_e = scale_e X_e: those of tdmoe/numerics/errors.py of every stack.
+    """Errors of E_e = scale_e X_e, as in tdmoe/numerics/errors.py, of every stack.
 
     Over stacks: the root of the mean square of weight and functional errors, the mean of operator errors.
     """
@@ -164,7 +164,9 @@ class Injector:
         """Keeps a copy of the weights at these places. InputError where a layer has no experts."""
         modules = experts_modules(model)
         if missing := sorted({layer for layer, _ in places} - set(modules)):
-            raise InputError(f"layer {missing[0]}: has no experts in this model; it has {sorted(modules)}")
+            raise InputError(
+                f"layer {missing[0]}", why="has no experts in this model", remedy=f"it has {sorted(modules)}"
+            )
         self._views = {place: dense_view(modules[place[0]], place[1]) for place in places}
         self.weights = {place: view.clone() for place, view in self._views.items()}
 

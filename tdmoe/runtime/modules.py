@@ -31,7 +31,7 @@ from tdmoe.stacks.families import JOINT, MEMBERS, PROJECTIONS
 
 
 class FactoredExperts(nn.Module):
-    """What `factorise` makes of an experts module: its activation, biases and config stay, its dense weights are gone.
+    """An experts module after `factorise`: its activation, biases and config stay, its dense weights are gone.
 
     It is no subclass of the dense class, whose model would want to initialise dense weights.
     """
@@ -88,7 +88,9 @@ def factorise(module: Any, specs: Mapping[str, Spec]) -> None:
     """
     if not hasattr(module, "is_transposed") or getattr(module, "has_post_expert_norm", False):
         raise InputError(
-            f"{type(module).__name__}: runs its experts in a way of its own, not in factor form; not supported"
+            type(module).__name__,
+            why="runs its experts in a way of its own, not in factor form",
+            remedy="not supported",
         )
     experts, hidden, width = _shape(module)
     dtype, device = module.down_proj.dtype, module.down_proj.device

@@ -74,7 +74,7 @@ class Spike:
 
 @dataclass
 class Watched:
-    """Of every projection that was given tokens: its strongest spike, sum_t x_t^2 by input, and the tokens."""
+    """Sums of every projection that was given tokens: its strongest spike, sum_t x_t^2 by input, and the tokens."""
 
     spikes: dict[Site, Spike] = field(default_factory=dict)
     squares_I: dict[Site, Tensor] = field(default_factory=dict)

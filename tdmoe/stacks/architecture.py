@@ -1,4 +1,4 @@
-"""What a config.json says of the experts: family, counts, widths, and which layers are Mixture-of-Experts layers."""
+"""Experts as config.json describes them: family, counts, widths, and which layers are Mixture-of-Experts layers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What a config says of its experts. `layers` are the MoE layers; multi-token-prediction layers are left out."""
+    """Experts of a config. `layers` are the MoE layers; multi-token-prediction layers are left out."""
 
     family: Family
     model_type: str
@@ -42,6 +42,11 @@ class Architecture:
         return self.experts, outputs, inputs
 
 
+def config_error(why: str, remedy: str = "") -> InputError:
+    """The refusal of a config.json."""
+    return InputError("config.json", None, why, remedy)
+
+
 def architecture(config: Config) -> Architecture:
     """Read a config.json; InputError names the field when the family is unknown or a field is missing or odd."""
     model_type, family = _family(config)
@@ -51,9 +56,7 @@ def architecture(config: Config) -> Architecture:
     rules = LAYER_RULES if config.get(LAYER_TYPES) is None else (_listed(LAYER_TYPES),)
     layers = tuple(layer for layer in range(depth) if all(rule(config, layer) for rule in rules))
     if not layers:
-        raise InputError(
-            "config.json: no layer is a Mixture-of-Experts layer (see mlp_only_layers, first_k_dense_replace)"
-        )
+        raise config_error("no layer is a Mixture-of-Experts layer (see mlp_only_layers, first_k_dense_replace)")
     return Architecture(
         family,
         model_type,
@@ -81,7 +84,7 @@ def language_config(config: Config) -> Config:
 
 
 def _family(config: Config) -> tuple[str, Family]:
-    """By the inner model_type of a multimodal model (with or without its suffix `_text`), or by the outer one."""
+    """Family by the inner model_type of a multimodal model, with or without its suffix `_text`, or the outer one."""
     outer, inner = config.get("model_type"), language_config(config).get("model_type")
     names = [name for name in (inner, outer) if isinstance(name, str)]
     for name in names:
@@ -90,13 +93,12 @@ def _family(config: Config) -> tuple[str, Family]:
                 return bare, family
     for name in names:
         if reason := UNSUPPORTED.get(name.removesuffix("_text")):
-            raise InputError(f"config.json: model_type is {shown(name)}, which is not supported: {reason}")
+            raise config_error(f"model_type is {shown(name)}, which is not supported: {reason}")
     if not any(config.get(name) or language_config(config).get(name) for name in EXPERTS):
-        raise InputError(f"config.json: model_type {shown(outer)} is dense: no experts; `superweights` measures it")
+        raise config_error(f"model_type {shown(outer)} is dense: no experts", "`superweights` measures it")
     more = sum(len(family.model_types) for family in FAMILIES) - 2
-    raise InputError(
-        f"config.json: model_type is {shown(outer)}; supported are mixtral, qwen3_moe and {more} more: see "
-        "`tdmoe-diag models`"
+    raise config_error(
+        f"model_type is {shown(outer)}", f"supported are mixtral, qwen3_moe and {more} more: see `tdmoe-diag models`"
     )
 
 
@@ -106,7 +108,7 @@ def _family(config: Config) -> tuple[str, Family]:
 def _mlp_only_layers(config: Config, layer: int) -> bool:
     dense = config.get("mlp_only_layers") or []
     if not isinstance(dense, list) or any(type(number) is not int for number in dense):
-        raise InputError(f"config.json: mlp_only_layers is {shown(dense)}, a list of layer numbers is needed")
+        raise config_error(f"mlp_only_layers is {shown(dense)}, a list of layer numbers is needed")
     return layer not in dense
 
 
@@ -126,11 +128,10 @@ def _listed(name: str) -> Callable[[Config, int], bool]:
     def rule(config: Config, layer: int) -> bool:
         kinds = config.get(name)
         if not isinstance(kinds, list):
-            raise InputError(f"config.json: {name} is {shown(kinds)}, a list with an entry for every layer is needed")
+            raise config_error(f"{name} is {shown(kinds)}, a list with an entry for every layer is needed")
         if layer >= len(kinds):
-            raise InputError(
-                f"config.json: {name} has {len(kinds)} entries, but layer {layer} exists; "
-                "an entry for every layer is needed"
+            raise config_error(
+                f"{name} has {len(kinds)} entries, but layer {layer} exists", "an entry for every layer is needed"
             )
         return kinds[layer] not in ("dense", 0, False)
 
@@ -153,7 +154,7 @@ def _moe_layers(config: Config, layer: int) -> bool:
 
 
 def _span(config: Config, layer: int) -> bool:
-    """From a first to a last layer, every n-th of them (ERNIE)."""
+    """Layers from a first to a last one, every n-th of them (ERNIE)."""
     first, last = _count(config, ("moe_layer_start_index",), default=0), config.get("moe_layer_end_index")
     step = max(_count(config, ("moe_layer_interval",), default=1), 1)
     beyond = isinstance(last, int) and 0 <= last < layer
@@ -182,20 +183,18 @@ def _scale_block(config: Config) -> tuple[int, int]:
     """Rows and columns that share a scale of FP8 weights."""
     quantization = config.get("quantization_config")
     if quantization is not None and not isinstance(quantization, dict):
-        raise InputError(
-            f"config.json: quantization_config is {shown(quantization)}, an object is needed, or leave it out"
-        )
+        raise config_error(f"quantization_config is {shown(quantization)}, an object is needed, or leave it out")
     block = quantization.get("weight_block_size") if isinstance(quantization, dict) else None
     match block or [128, 128]:
         case [int(rows), int(columns)] if rows > 0 and columns > 0:
             return rows, columns
-    raise InputError(f"config.json: weight_block_size is {shown(block)}, [rows, columns] is needed, as [128, 128]")
+    raise config_error(f"weight_block_size is {shown(block)}, [rows, columns] is needed, as [128, 128]")
 
 
 def _dtype(config: Config) -> str | None:
     found = _agreed(config, DTYPES)
     if found is not None and not isinstance(found, str):
-        raise InputError(f"config.json: {' / '.join(DTYPES)} is {shown(found)}, a name is needed, as bfloat16")
+        raise config_error(f"{' / '.join(DTYPES)} is {shown(found)}, a name is needed, as bfloat16")
     return found
 
 
@@ -203,9 +202,7 @@ def _agreed(config: Config, names: tuple[str, ...]) -> Any:
     """The value under whichever spelling is present; InputError when two spellings disagree."""
     found = {name: config[name] for name in names if config.get(name) is not None}
     if any(value != next(iter(found.values())) for value in found.values()):
-        raise InputError(
-            f"config.json: {' and '.join(f'{k} = {shown(v)}' for k, v in found.items())} disagree; keep one"
-        )
+        raise config_error(f"{' and '.join((f'{k} = {shown(v)}' for k, v in found.items()))} disagree", "keep one")
     return next(iter(found.values()), None)
 
 
@@ -222,13 +219,10 @@ def _count(config: Config, names: tuple[str, ...], default: int | None = None, m
     if value is None and default is not None:
         return default
     if value is None:
-        raise InputError(f"config.json: has none of {', '.join(names)}; one of them is needed")
+        raise config_error(f"has none of {', '.join(names)}", "one of them is needed")
     if type(value) is not int or value < (1 if default is None else 0):
-        raise InputError(
-            f"config.json: {' / '.join(names)} is {shown(value)}, a positive whole number is needed, at most {most:,}"
-        )
+        needed = f"a positive whole number is needed, at most {most:,}"
+        raise config_error(f"{' / '.join(names)} is {shown(value)}, {needed}")
     if value > most:
-        raise InputError(
-            f"config.json: {' / '.join(names)} is {shown(value)}, the limit is {most:,}; correct the config"
-        )
+        raise config_error(f"{' / '.join(names)} is {shown(value)}, the limit is {most:,}", "correct the config")
     return value

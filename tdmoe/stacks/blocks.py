@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from tdmoe.problems import InputError, WeightError
+from tdmoe.stacks.source import Device
 from tdmoe.stacks.stack import WeightStack
 
 BLOCK_WEIGHTS = 8 << 20  # weights of a block: 32 MiB in float32, enough to keep two cores busy, small beside a stack
-LEAVE_OUT = "download the checkpoint again, or leave out the layer (--layers)"
+LEAVE_OUT = "download the checkpoint again, or leave out the layer"
 STRIP_WEIGHTS = 4096  # of each expert in one product of the expert mode
 
 
@@ -50,16 +51,18 @@ def plan_blocks(stack: WeightStack, memory: int, groups: int = 1) -> BlockPlan:
     """Keep the encoded stack if it fits `memory`, else stream it twice. InputError when not even one block fits.
 
     `peak_bytes` is what one job adds to the process: the stack or its blocks as stored, two decoded blocks, the three
-    float64 Grams (those of the output and input modes once more for each of several `groups` of experts), and the
-    eigensolver's copies of the largest. `reads` is the least: modes redone in float64 read a streamed stack again.
+    float64 Grams, and the eigensolver's copies of the largest. Grams of the output and input modes count once more for
+    each of several `groups` of experts. `reads` is the least: modes redone in float64 read a streamed stack again.
     """
     experts, rows, columns = stack.stored_shape
     expert_bytes, row_bytes = stack.stored_bytes(1, rows), stack.stored_bytes(experts, 1)
     resident = stack.nbytes <= memory
     if not resident and (least := max(expert_bytes, row_bytes)) > memory:
         raise InputError(
-            f"--memory {memory:,} bytes: the smallest block of layer {stack.layer} {stack.projection} takes "
-            f"{least:,} bytes; give at least that"
+            "memory",
+            f"{memory:,} bytes",
+            f"the smallest block of layer {stack.layer} {stack.projection} takes {least:,} bytes",
+            "give at least that",
         )
     block, strip = BLOCK_WEIGHTS // (rows * columns), BLOCK_WEIGHTS // (experts * columns)
     buffers = 1 if resident or 2 * max(expert_bytes, row_bytes) > memory else 2
@@ -85,7 +88,7 @@ class BlockReader:
         self._floats: Tensor | None = None  # room for a piece: fresh pages would cost more than the conversion
 
     def blocks(
-        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: Device = "cpu"
     ) -> Iterator[tuple[int, Tensor]]:
         """(first expert, W_BRC) for every block; no block crosses one of `bounds` (0, ..., E).
 
@@ -100,7 +103,7 @@ class BlockReader:
         for piece, stored_BRX in self._stored(pieces, device):
             yield piece.start, self._decode(piece, stored_BRX, dtype, device)
 
-    def strips(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    def strips(self, dtype: torch.dtype = torch.float32, device: Device = "cpu") -> Iterator[Tensor]:
         """Y_EK: the same K weights of every expert, side by side; together they are the whole stack.
 
         A strip is valid until the next one is asked for.
@@ -127,7 +130,7 @@ class BlockReader:
     def _scales(self) -> Tensor | None:
         return self.stack.read_scales()
 
-    def _decode(self, piece: _Piece, stored_BRX: Tensor, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    def _decode(self, piece: _Piece, stored_BRX: Tensor, dtype: torch.dtype, device: Device) -> Tensor:
         scales = None if self._scales is None else self._scales.to(device)
         W_BRC = self.stack.decode(stored_BRX.to(device, non_blocking=True), scales, piece.start, piece.first)
         if W_BRC.dtype == dtype and W_BRC.is_contiguous():
@@ -138,7 +141,7 @@ class BlockReader:
             self._floats.resize_(W_BRC.numel())
         return self._floats[: W_BRC.numel()].view(W_BRC.shape).copy_(W_BRC)
 
-    def _stored(self, pieces: list[_Piece], device: torch.device | str) -> Iterator[tuple[_Piece, Tensor]]:
+    def _stored(self, pieces: list[_Piece], device: Device) -> Iterator[tuple[_Piece, Tensor]]:
         """Every piece as stored. Reads run up to one piece ahead, or through the whole stack when it is kept."""
         if self._resident is not None:
             yield from ((p, self._resident[p.start : p.stop, p.first : p.last]) for p in pieces)

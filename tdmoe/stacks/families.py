@@ -28,7 +28,7 @@ Part = Literal["whole", "first", "second", "even", "odd"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where one projection's experts lie: tensor name(s) below the layer, axes, and which part of the O axis.
+    """Place of one projection's experts: tensor name(s) below the layer, axes, and which part of the O axis.
 
     `template` holds `{expert}` when every expert is a tensor of its own (axes "OI"); otherwise one tensor holds all.
     Gate and up often share a tensor: as halves ("first", "second") or interleaved ("even", "odd") along O.

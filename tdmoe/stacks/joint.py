@@ -23,6 +23,7 @@ from tdmoe.stacks.architecture import Architecture
 from tdmoe.stacks.blocks import LEAVE_OUT, BlockPlan, BlockReader, plan_blocks
 from tdmoe.stacks.families import JOINT, MEMBERS
 from tdmoe.stacks.locate import open_stack
+from tdmoe.stacks.source import Device
 from tdmoe.stacks.stack import WeightStack
 
 CHECK_BYTES = 256_000_000  # read at once, where a weight that is not finite is looked for
@@ -83,7 +84,7 @@ class JointStack:
         return tuple(dict.fromkeys((*self.gate.all_entries, *self.up.all_entries)))
 
     def plan(self, memory: int) -> BlockPlan:
-        """That of both, each within half of `memory`."""
+        """Plan of both, each within half of `memory`."""
         plans = [plan_blocks(part, memory // 2) for part in (self.gate, self.up)]
         squares = 8 * 4 * self.shape[1] ** 2  # the output Gram of both, and the eigensolver's copies
         return replace(plans[0], peak_bytes=sum(plan.peak_bytes for plan in plans) + squares)
@@ -97,7 +98,7 @@ class JointReader:
         self._readers = [BlockReader(part, memory // 2, on_read) for part in (stack.gate, stack.up)]
 
     def blocks(
-        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: Device = "cpu"
     ) -> Iterator[tuple[int, Tensor]]:
         """(first expert, W_BRC), gate and up side by side along the outputs; valid until the next one is asked for."""
         axis = 2 if self.stack.row_mode == "input" else 1
@@ -110,7 +111,7 @@ class JointReader:
                 room = room.new_empty(math.prod(shape))
             yield start, torch.cat([gate_BRC, up_BRC], axis, out=room[: math.prod(shape)].view(shape))
 
-    def strips(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    def strips(self, dtype: torch.dtype = torch.float32, device: Device = "cpu") -> Iterator[Tensor]:
         """Y_EK of gate, then of up."""
         for reader in self._readers:
             yield from reader.strips(dtype, device)
@@ -138,7 +139,7 @@ def refuse_non_finite(stack: Stack, remedy: str = LEAVE_OUT) -> None:
 
 
 def reader(stack: Stack, memory: int, on_read: Callable[[int], None] | None = None) -> Reader:
-    """That of the stack."""
+    """Reader of the stack."""
     if isinstance(stack, JointStack):
         return JointReader(stack, memory, on_read)
     return BlockReader(stack, memory, on_read)

@@ -10,7 +10,7 @@ from tdmoe.checkpoint.layout import METHOD
 from tdmoe.checkpoint.reader import Checkpoint
 from tdmoe.checkpoint.safetensors_header import TensorEntry
 from tdmoe.problems import InputError
-from tdmoe.stacks.architecture import EXPERTS, Architecture, language_config
+from tdmoe.stacks.architecture import EXPERTS, Architecture, config_error, language_config
 from tdmoe.stacks.families import LAYER_PREFIXES, PROJECTIONS, Layout, Source
 from tdmoe.stacks.stack import WeightStack, parts
 
@@ -31,13 +31,17 @@ def open_stack(checkpoint: Checkpoint, arch: Architecture, layer: int, projectio
     for entry in entries:
         if entry.shape != expected:
             raise InputError(
-                f"{entry.name}: shape is {list(entry.shape)}, but config.json implies {list(expected)} "
-                f"(experts {arch.experts}, hidden_size {arch.hidden}, expert width {arch.width})"
+                entry.name,
+                why=(
+                    f"shape is {list(entry.shape)}, but config.json implies {list(expected)} (experts "
+                    f"{arch.experts}, hidden_size {arch.hidden}, expert width {arch.width})"
+                ),
             )
         if entry.dtype != entries[0].dtype:
             raise InputError(
-                f"{entry.name}: stored as {entry.dtype}, but {entries[0].name} as {entries[0].dtype}; "
-                "the experts of one layer must share a dtype"
+                entry.name,
+                why=f"stored as {entry.dtype}, but {entries[0].name} as {entries[0].dtype}",
+                remedy="the experts of one layer must share a dtype",
             )
     scales: tuple[TensorEntry, ...] = ()
     if not isinstance(encoding, Plain):
@@ -55,17 +59,11 @@ def check_layers(checkpoint: Checkpoint, arch: Architecture) -> None:
         found.setdefault(layer, set()).add(expert)
     for layer, experts in sorted(found.items()):
         if layer >= arch.depth + arch.extra_layers:
-            raise InputError(
-                f"config.json: num_hidden_layers is {arch.depth}, but layer {layer} holds experts too; {SAME_MODEL}"
-            )
+            raise config_error(f"num_hidden_layers is {arch.depth}, but layer {layer} holds experts too", SAME_MODEL)
         if layer < arch.depth and layer not in arch.layers:
-            raise InputError(
-                f"config.json: layer {layer} should be dense, but the checkpoint holds experts for it; {SAME_MODEL}"
-            )
+            raise config_error(f"layer {layer} should be dense, but the checkpoint holds experts for it", SAME_MODEL)
         if (most := max(experts)) >= arch.experts:
-            raise InputError(
-                f"config.json: {arch.experts} experts, but layer {layer} holds expert {most} too; {SAME_MODEL}"
-            )
+            raise config_error(f"{arch.experts} experts, but layer {layer} holds expert {most} too", SAME_MODEL)
     for layer in arch.layers:
         if layer not in found:
             _layout(checkpoint, arch, layer)  # raises, naming what was looked for
@@ -110,9 +108,9 @@ def _entries(checkpoint: Checkpoint, arch: Architecture, template: str, source: 
     if missing and 0 < len(missing) < len(names):
         field = next((name for name in EXPERTS if name in language_config(checkpoint.config)), "its number")
         found = f"{len(names) - len(missing)} of {len(names)} experts found, config.json says {field} {arch.experts}"
-        raise InputError(
-            f"{checkpoint.files.name}: tensor {missing[0]!r} is missing from the checkpoint: {found}; correct it if "
-            f"experts were pruned, otherwise {checkpoint.remedy()}"
+        raise checkpoint.refusal(
+            f"tensor {missing[0]!r} is missing from the checkpoint: {found}",
+            f"correct it if experts were pruned, otherwise {checkpoint.remedy()}",
         )
     return checkpoint.entries(names)
 
@@ -125,8 +123,9 @@ def _encoding(entry: TensorEntry, source: Source, arch: Architecture) -> Encodin
     if not source.mxfp4 and entry.dtype in FP8:
         return BlockFP8(arch.scale_block)
     raise InputError(
-        f"{entry.name}: stored as {entry.dtype}; readable are {', '.join(PLAIN)}, {', '.join(FP8)} with block scales, "
-        "and MXFP4 blocks"
+        entry.name,
+        why=f"stored as {entry.dtype}",
+        remedy=f"readable are {', '.join(PLAIN)}, {', '.join(FP8)} with block scales, and MXFP4 blocks",
     )
 
 
@@ -134,8 +133,12 @@ def _refuse_other_scales(checkpoint: Checkpoint, weight: str, template: str) -> 
     """FP8 with one scale a tensor or a channel (compressed-tensors, ModelOpt) names its scales differently."""
     if template.format(expert=0) not in checkpoint and f"{weight}_scale" in checkpoint:
         raise InputError(
-            f"{weight}_scale: scales a tensor or a channel (compressed-tensors) are not readable, only scales a block "
-            "(weight_scale_inv); use a bf16 version"
+            f"{weight}_scale",
+            why=(
+                "scales a tensor or a channel (compressed-tensors) are not readable, only scales a block "
+                "(weight_scale_inv)"
+            ),
+            remedy="use a bf16 version",
         )
 
 
@@ -151,11 +154,14 @@ def _check_scales(
     for entry in scales:
         if entry.shape != expected:
             raise InputError(
-                f"{entry.name}: shape is {list(entry.shape)}, expected {list(expected)}; scales in other groups than "
-                "the config's weight_block_size (FP8) or 32 (MXFP4) are not supported"
+                entry.name,
+                why=f"shape is {list(entry.shape)}, expected {list(expected)}",
+                remedy="only groups of the config's weight_block_size (FP8) or of 32 (MXFP4) are supported",
             )
         if entry.dtype not in SCALES or entry.dtype != scales[0].dtype:
-            raise InputError(f"{entry.name}: stored as {entry.dtype}; scales must be all of one of {', '.join(SCALES)}")
+            raise InputError(
+                entry.name, why=f"stored as {entry.dtype}", remedy=f"scales must be all of one of {', '.join(SCALES)}"
+            )
 
 
 def _bias(checkpoint: Checkpoint, prefix: str, source: Source, shape: tuple[int, int, int]) -> TensorEntry | None:
@@ -164,9 +170,9 @@ def _bias(checkpoint: Checkpoint, prefix: str, source: Source, shape: tuple[int,
     entry = checkpoint.entry(prefix + source.bias)
     expected = (shape[0], shape[1] * parts(source))
     if entry.shape != expected:
-        raise InputError(f"{entry.name}: shape is {list(entry.shape)}, expected {list(expected)}")
+        raise InputError(entry.name, why=f"shape is {list(entry.shape)}, expected {list(expected)}")
     if entry.dtype not in PLAIN:
-        raise InputError(f"{entry.name}: stored as {entry.dtype}; readable biases are {', '.join(PLAIN)}")
+        raise InputError(entry.name, why=f"stored as {entry.dtype}", remedy=f"readable biases are {', '.join(PLAIN)}")
     return entry
 
 
@@ -208,9 +214,8 @@ def _refuse_two(checkpoint: Checkpoint, arch: Architecture, *found: tuple[str, L
     ours, theirs = ({prefix + source.template for source in layout.values()} for prefix, layout in found)
     first, second = _first(checkpoint, arch, ours - theirs), _first(checkpoint, arch, theirs - ours)
     if first is not None and second is not None:
-        raise InputError(
-            f"{checkpoint.files.name}: holds the experts of one layer twice, as {first!r} and as {second!r}; remove "
-            "one of the two"
+        raise checkpoint.refusal(
+            f"holds the experts of one layer twice, as {first!r} and as {second!r}", "remove one of the two"
         )
 
 
@@ -243,16 +248,21 @@ def _fits(checkpoint: Checkpoint, arch: Architecture, prefix: str, layout: Layou
 def _refuse_layer(checkpoint: Checkpoint, arch: Architecture, layer: int, prefixes: list[str]) -> None:
     quantization = checkpoint.config.get("quantization_config")
     if isinstance(quantization, dict) and quantization.get("quant_method") == METHOD:
-        raise InputError(f"{checkpoint.files.name}: is compressed already and holds factors; give the original")
+        raise checkpoint.refusal("is compressed already and holds factors", "give the original")
     for name in checkpoint.names():
         if any(name.startswith(prefix) for prefix in prefixes) and ".experts." in name:
             for ending, kind in PACKED.items():
                 if name.endswith(ending):
-                    raise InputError(f"{name!r}: experts stored as {kind} are not readable; use a bf16 or FP8 version")
+                    raise InputError(
+                        f"{name!r}",
+                        why=f"experts stored as {kind} are not readable",
+                        remedy="use a bf16 or FP8 version",
+                    )
     looked_for = " or ".join(
         repr(prefixes[0] + layout["down"].template.format(expert=0)) for layout in arch.family.layouts
     )
     raise InputError(
-        f"layer {layer}: no expert weights of {arch.family.name} in the checkpoint, looked for {looked_for}; "
-        f"{checkpoint.remedy()}"
+        f"layer {layer}",
+        why=f"no expert weights of {arch.family.name} in the checkpoint, looked for {looked_for}",
+        remedy=checkpoint.remedy(),
     )

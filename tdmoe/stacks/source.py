@@ -1,4 +1,4 @@
-"""What the numerics are given: a stack's weights, block by block or strip by strip, and nothing of files."""
+"""The numerics' view of a stack: its weights, block by block or strip by strip, and nothing of files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from tdmoe.checkpoint.encodings import Encoding, Plain
+
+Device = torch.device | str
 
 
 class Shaped(Protocol):
@@ -38,14 +40,14 @@ class WeightSource(Protocol):
     def stack(self) -> Shaped: ...
 
     def blocks(
-        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: Device = "cpu"
     ) -> Iterator[tuple[int, Tensor]]:
         """(first expert, W_BRC) for every block; no block crosses one of `bounds` (0, ..., E)."""
 
-    def strips(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    def strips(self, dtype: torch.dtype = torch.float32, device: Device = "cpu") -> Iterator[Tensor]:
         """Y_EK: the same K weights of every expert, side by side; together they are the whole stack."""
 
 
 def stored_dtype(stack: Shaped) -> torch.dtype:
-    """What factors are rounded to: the dtype of the checkpoint, bf16 where it is quantised."""
+    """Dtype that factors are rounded to: that of the checkpoint, bf16 where it is quantised."""
     return stack.encoding.natural if isinstance(stack.encoding, Plain) else torch.bfloat16

@@ -158,14 +158,14 @@ class WeightStack:
         return len(self._columns) == self._disk_columns and self._rows(0, 1).step == 1
 
     def _rows(self, start: int, stop: int) -> range:
-        """Where rows start..stop-1 of this projection lie in the matrix on disk."""
+        """Range of rows start..stop-1 of this projection in the matrix on disk."""
         if self.row_mode == "input":
             return range(start, stop)
         return _cut(self.source.part, self.shape[1])[start:stop]
 
     @property
     def _columns(self) -> range:
-        """Where the columns of this projection lie in a row on disk."""
+        """Range of the columns of this projection in a row on disk."""
         return _cut(self.source.part, self.shape[1]) if self.row_mode == "input" else range(self.shape[2])
 
     @property
@@ -183,7 +183,7 @@ def parts(source: Source) -> int:
 
 
 def _cut(part: str, outputs: int) -> range:
-    """Where the outputs of a projection lie along the O axis on disk."""
+    """Range of the outputs of a projection along the O axis on disk."""
     starts = {"second": (outputs, 1), "even": (0, 2), "odd": (1, 2)}
     start, step = starts.get(part, (0, 1))
     return range(start, start + outputs * step, step)

@@ -28,7 +28,7 @@ from tdmoe.forms.tucker import TuckerWeights
 from tdmoe.numerics import lapack
 from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.products import expert_blocks, matrix_products
-from tdmoe.stacks.source import WeightSource
+from tdmoe.stacks.source import Device, WeightSource
 
 STEPS = 30
 TOLERANCE = 1e-6  # of the residual's norm
@@ -40,7 +40,7 @@ def refit_core(
     own: Callable[[int], Tensor],
     *,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> TuckerWeights:
     """`made` with the best core for C_e = own(e), positive semidefinite, and its output factor made orthonormal.
 

@@ -34,7 +34,7 @@ Factors = Mapping[str, Tensor]  # orthonormal U by mode; a mode at full rank has
 
 @dataclass(frozen=True)
 class Sweeps:
-    """What HOOI did: squared error over ||T||^2 at the start and after each sweep; whether it stopped by itself."""
+    """Course of HOOI: squared error over ||T||^2 at the start and after each sweep; whether it stopped by itself."""
 
     squared_errors: tuple[float, ...]
     converged: bool
@@ -118,8 +118,8 @@ def finish(
 ) -> TuckerWeights:
     """Core and factors of the weights themselves: the metric of a cut mode is undone in its factor.
 
-    A mode that is not cut keeps all of T, so its metric cancels and the raw weights are used (for a cut output mode
-    alone this is COALA's inversion-free W^ = U U^T W).
+    A mode that is not cut keeps all of T, so its metric cancels and the raw weights are used. For a cut output mode
+    alone this is COALA's inversion-free W^ = U U^T W.
     """
     projectors = {m: metrics[m].project(U) if m in metrics else U for m, U in factors.items()}
     core = mode_products(reader, *(projectors.get(m) for m in MODES), dtype=dtype, device=device)
@@ -128,12 +128,7 @@ def finish(
 
 
 def projected_gram(
-    reader: WeightSource,
-    metrics: Metrics,
-    factors: Factors,
-    mode: str,
-    dtype: torch.dtype,
-    device: torch.device | str,
+    reader: WeightSource, metrics: Metrics, factors: Factors, mode: str, dtype: torch.dtype, device: torch.device | str
 ) -> Tensor:
     """Gram of `mode` of T x_m U_m^T over the modes of `factors`, in float64.
 

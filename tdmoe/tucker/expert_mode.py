@@ -137,7 +137,7 @@ def curve_grid(
 
 
 def _index(points: NDArray[np.int64], rank: int) -> int:
-    """Where a rank lies among the points of its mode."""
+    """Index of a rank among the points of its mode."""
     at = int(np.searchsorted(points, rank))
     assert at < len(points) and points[at] == rank, "a rank of the grid"
     return at

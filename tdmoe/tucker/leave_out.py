@@ -18,13 +18,13 @@ from torch import Tensor
 from tdmoe.checkpoint.encodings import Encoding, Plain
 from tdmoe.numerics.gram import ModeGram
 from tdmoe.stacks.blocks import BLOCK_WEIGHTS
-from tdmoe.stacks.source import Shaped, WeightSource
+from tdmoe.stacks.source import Device, Shaped, WeightSource
 from tdmoe.tucker.modes import Basis, basis
 
 
 @dataclass(frozen=True)
 class Axes:
-    """What a WeightSource says of its stack."""
+    """A WeightSource's description of its stack."""
 
     shape: tuple[int, int, int]
     stored_shape: tuple[int, int, int]
@@ -44,7 +44,7 @@ class Without:
         self.stack = Axes(shape, stored, whole.row_mode, whole.encoding, whole.matrices)
 
     def blocks(
-        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: Device = "cpu"
     ) -> Iterator[tuple[int, Tensor]]:
         """(first expert, counted without those left out; W_BRC)."""
         first, last = self._first, self._last
@@ -55,7 +55,7 @@ class Without:
             elif start >= last:
                 yield start - (last - first), W_BRC
 
-    def strips(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    def strips(self, dtype: torch.dtype = torch.float32, device: Device = "cpu") -> Iterator[Tensor]:
         """Y_EK of the experts that are left."""
         for Y_EK in self._reader.strips(dtype, device):
             yield torch.cat([Y_EK[: self._first], Y_EK[self._last :]])
@@ -70,7 +70,7 @@ class Held:
         self._W_EOI, self.stack = W_EOI, Axes(shape, shape, "output", Plain(W_EOI.dtype), 1)
 
     def blocks(
-        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: Device = "cpu"
     ) -> Iterator[tuple[int, Tensor]]:
         """(first expert, W_BOI)."""
         _, outputs, inputs = self.stack.shape
@@ -79,7 +79,7 @@ class Held:
             for start in range(first, last, step):
                 yield start, self._W_EOI[start : min(start + step, last)].to(device, dtype)
 
-    def strips(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    def strips(self, dtype: torch.dtype = torch.float32, device: Device = "cpu") -> Iterator[Tensor]:
         """Y_EK: some outputs of every expert."""
         experts, _, inputs = self.stack.shape
         for Y_ERI in self._W_EOI.split(max(1, BLOCK_WEIGHTS // (experts * inputs)), dim=1):
@@ -92,9 +92,7 @@ def groups(experts: int, count: int) -> list[int]:
     return [round(experts * g / count) for g in range(count + 1)] if count > 1 else [0, experts]
 
 
-def bases_without(
-    grams: Mapping[str, ModeGram], bounds: list[int], group: int, device: torch.device | str
-) -> dict[str, Basis]:
+def bases_without(grams: Mapping[str, ModeGram], bounds: list[int], group: int, device: Device) -> dict[str, Basis]:
     """Bases of the stack without one group, from Grams that were summed by group."""
     first, last = bounds[group], bounds[group + 1]
     found = {}

@@ -1,7 +1,7 @@
 """Bases of the three modes of a (whitened) expert stack: eigenvectors of its mode Grams, and what cutting a mode costs.
 
-The stack that is decomposed is T_e = L^T W_e S, with S S^T the second moment of the inputs and L L^T that of the
-gradient at the outputs (identity where there is none). Where only the mode's own metric is given, the Gram of T is
+The stack that is decomposed is T_e = L^T W_e S. S S^T is the second moment of the inputs, L L^T that of the gradient
+at the outputs; the identity where there is none. Where only the mode's own metric is given, the Gram of T is
 S^T M S with M the Gram of the raw weights; otherwise blocks are whitened one at a time as they stream by.
 
 Legend: E experts, O outputs, I inputs, N size of a mode, B experts of a block, R rows and C columns as stored.
@@ -22,7 +22,7 @@ from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.products import lower_products
 from tdmoe.numerics.whitening import Metric
 from tdmoe.stacks.blocks import BLOCK_WEIGHTS
-from tdmoe.stacks.source import WeightSource
+from tdmoe.stacks.source import Device, WeightSource
 
 Metrics = Mapping[str, Metric]  # by mode, "input" or "output"; a mode without one is not whitened
 
@@ -45,7 +45,7 @@ def mode_bases(
     metrics: Metrics,
     *,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     modes: tuple[str, ...] = MODES,
 ) -> dict[str, Basis]:
     """HOSVD bases (De Lathauwer et al. 2000) of the whitened stack, products in `dtype`, Grams in float64."""
@@ -58,7 +58,7 @@ def whitened_grams(
     metrics: Metrics,
     *,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     modes: tuple[str, ...] = MODES,
     bounds: list[int] | None = None,
 ) -> dict[str, ModeGram]:
@@ -93,13 +93,13 @@ class WhitenedReader:
         self._rows, self._columns = metrics.get(row_mode), metrics.get(column_mode)
 
     def blocks(
-        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+        self, bounds: list[int], dtype: torch.dtype = torch.float32, device: Device = "cpu"
     ) -> Iterator[tuple[int, Tensor]]:
         """(first expert, T_BRC)."""
         for start, W_BRC in self._reader.blocks(bounds, dtype, device):
             yield start, self._whiten(W_BRC, slice(None))
 
-    def strips(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+    def strips(self, dtype: torch.dtype = torch.float32, device: Device = "cpu") -> Iterator[Tensor]:
         """Y_EK: some rows of every whitened expert, side by side."""
         experts, rows, columns = self.stack.stored_shape
         if self._rows is None:

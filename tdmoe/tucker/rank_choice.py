@@ -1,8 +1,8 @@
 """The ranks of a stack under a budget, by the error that is asked for.
 
-The energy of the core gives the error of every triple, but in the metric that was decomposed in. Where that is not the
-error to be minimised (operator norms have no such table at all), the factors of a few triples, all near the least error
-of the table and all different from each other, are made and measured.
+The energy of the core gives the error of every triple, but in the metric that was decomposed in. Operator norms have no
+such table at all. Where another error is to be minimised, the factors of a few triples are made and measured: all near
+the least error of the table, all different from each other.
 """
 
 from __future__ import annotations

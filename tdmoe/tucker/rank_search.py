@@ -24,9 +24,9 @@ from torch import Tensor
 
 from tdmoe.numerics.gram import MODES
 from tdmoe.numerics.products import mode_products
-from tdmoe.numerics.ranks import ALIGNMENT, Ranks, Shape
+from tdmoe.numerics.ranks import ALIGNMENT, Ranks, Shape, named
 from tdmoe.problems import InputError
-from tdmoe.stacks.source import WeightSource
+from tdmoe.stacks.source import Device, WeightSource
 from tdmoe.tucker.modes import Basis, Metrics
 
 Vector = NDArray[np.float64]
@@ -74,10 +74,8 @@ class ErrorTable:
         """(ranks, squared error) of the least error within `budget` parameters; of equals the smallest."""
         parameters, errors = self.parameters(), self.allowed(budget, cut_experts=cut_experts)
         if not np.isfinite(errors.min()):
-            raise InputError(
-                f"no ranks of a {' x '.join(map(str, self.shape))} stack fit {budget:,.0f} parameters; the least are "
-                f"{int(parameters.min()):,}: lower the ratio"
-            )
+            why = f"{named(self.shape)} takes at least {int(parameters.min()):,}"
+            raise InputError("budget", f"{budget:,.0f} parameters", why, "lower the ratio")
         least = np.argwhere(errors == errors.min())
         a, b, c = min(least, key=lambda at: parameters[tuple(at)])
         return self._ranks(a, b, c), float(errors[a, b, c])
@@ -134,7 +132,7 @@ def error_table(
     grid: Grid,
     *,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> ErrorTable:
     """Exact squared errors of all triples of `grid` (each mode's points ascending, the last one full)."""
     least = [int(points[0]) for points in grid]
@@ -205,6 +203,6 @@ def _indicator(starts: NDArray[np.int64], size: int, device: torch.device) -> Te
 
 
 def _cells(points: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the directions beyond the first point change from one point of the grid to the next."""
+    """Bounds at which the directions beyond the first point change from one point of the grid to the next."""
     starts: NDArray[np.int64] = points[:-1] - points[0]
     return starts

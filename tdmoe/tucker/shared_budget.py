@@ -4,9 +4,9 @@
     activation  parameters of a layer proportional to how evenly and how surely its experts are used (published)
 
 `global` is one Lagrange multiplier over the lower convex hulls of (parameters, w err^2): the pieces of all hulls in the
-order of what a parameter gains, until the budget is spent (Shoham & Gersho 1988). What is left below the next piece is
-spent on points of the frontiers between the hulls' corners, also on those that one stack can take if another one gives
-up a point, for as long as the sum falls.
+order of what a parameter gains, until the budget is spent (Shoham & Gersho 1988). The rest, less than the next piece,
+goes to points of the frontiers between the hulls' corners, for as long as the sum falls. One stack may give up a point
+so that another can take one.
 
 Legend: n points of a frontier, L layers, E experts.
 """
@@ -34,10 +34,8 @@ def share_globally(frontiers: Sequence[Frontier], weights: Sequence[float], budg
     chosen = [0] * len(frontiers)
     left = budget - sum(int(p[0]) for p in parameters)
     if left < 0:
-        raise InputError(
-            f"the budget is {budget:,.0f} parameters, but the least ranks of all stacks take {budget - left:,.0f}; "
-            "lower the ratio"
-        )
+        least = f"the least ranks of all stacks take {budget - left:,.0f}"
+        raise InputError("budget", f"{budget:,.0f} parameters", least, "lower the ratio")
     pieces: list[tuple[float, int, int]] = []
     for stack, (p, cost) in enumerate(zip(parameters, costs, strict=True)):
         corners = lower_hull(p.astype(np.float64), cost)

@@ -28,7 +28,7 @@ from tdmoe.numerics.gram import MODES, add_upper, symmetrise
 from tdmoe.numerics.operator_norm import Norms, norms_of_grams
 from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.products import expert_blocks, mode_products
-from tdmoe.stacks.source import WeightSource
+from tdmoe.stacks.source import Device, WeightSource
 from tdmoe.tucker.modes import Basis
 
 
@@ -40,10 +40,10 @@ def mode_truncations(
     C_II: Tensor | None = None,
     *,
     dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     seed: int = 0,
 ) -> dict[int, Residual]:
-    """By rank. Cost: the stack rotated twice into the basis, one Gram of each unfolding and of each expert."""
+    """Residuals by rank. Cost: the stack rotated twice into the basis, one Gram of each unfolding and each expert."""
     ranks = sorted(set(ranks))
     U_NN = basis.U_NN.to(device)
     weights_N = None
@@ -65,7 +65,7 @@ def mode_truncations(
 
 
 def expert_components(
-    reader: WeightSource, C_II: Tensor | None = None, *, device: torch.device | str = "cpu"
+    reader: WeightSource, C_II: Tensor | None = None, *, device: Device = "cpu"
 ) -> tuple[Vector, Vector | None]:
     """(sigma_EK descending, sigma^2 v^T C v of every component): what an SVD of each expert may leave out."""
     sigma, weighted = [], []
@@ -86,7 +86,7 @@ def expert_components(
 
 
 def expert_truncation(sigma_EK: Vector, weighted_EK: Vector | None, rank: int) -> Residual:
-    """Of an SVD of every expert at that rank, by `expert_components`; of its unfoldings nothing is known."""
+    """Residual of an SVD of every expert at that rank, by `expert_components`; its unfoldings are not known."""
     left_EK = sigma_EK[:, rank:]
     largest_E = left_EK[:, 0] if left_EK.shape[1] else np.zeros(len(sigma_EK))
     weighted = None if weighted_EK is None else float(weighted_EK[:, rank:].sum())
@@ -94,12 +94,7 @@ def expert_truncation(sigma_EK: Vector, weighted_EK: Vector | None, rank: int) -
 
 
 def _tail_grams(
-    reader: WeightSource,
-    mode: str,
-    U_NN: Tensor,
-    ranks: Sequence[int],
-    dtype: torch.dtype,
-    device: torch.device | str,
+    reader: WeightSource, mode: str, U_NN: Tensor, ranks: Sequence[int], dtype: torch.dtype, device: Device
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """(k, Grams of the residual's other unfoldings), the largest k first."""
     shape = dict(zip(MODES, reader.stack.shape, strict=True))
@@ -121,15 +116,9 @@ def _tail_grams(
 
 
 def _of_matrices(
-    reader: WeightSource,
-    mode: str,
-    U_NN: Tensor,
-    ranks: Sequence[int],
-    dtype: torch.dtype,
-    device: torch.device | str,
-    seed: int,
+    reader: WeightSource, mode: str, U_NN: Tensor, ranks: Sequence[int], dtype: torch.dtype, device: Device, seed: int
 ) -> dict[int, tuple[Norms, Vector]]:
-    """By rank: ||E_e||_2 and ||E_e||_F^2 of every expert, where the input or the output mode is cut."""
+    """Norms by rank: ||E_e||_2 and ||E_e||_F^2 of every expert, where the input or the output mode is cut."""
     norms: dict[int, list[Norms]] = {k: [] for k in ranks}
     squares: dict[int, list[Tensor]] = {k: [] for k in ranks}
     least = ranks[0]
@@ -169,15 +158,9 @@ def _gram(Y_NK: Tensor) -> Tensor:
 
 
 def _of_experts(
-    reader: WeightSource,
-    mode: str,
-    U_NN: Tensor,
-    ranks: Sequence[int],
-    dtype: torch.dtype,
-    device: torch.device | str,
-    seed: int,
+    reader: WeightSource, mode: str, U_NN: Tensor, ranks: Sequence[int], dtype: torch.dtype, device: Device, seed: int
 ) -> dict[int, tuple[Norms, Vector]]:
-    """By rank: the same where the expert mode is cut; some experts at all ranks in each pass over the stack."""
+    """Norms by rank, the same, where the expert mode is cut; some experts at all ranks in each pass over the stack."""
     experts, rows, columns = reader.stack.shape
     norms: dict[int, list[Norms]] = {k: [] for k in ranks}
     squares: dict[int, list[Tensor]] = {k: [] for k in ranks}

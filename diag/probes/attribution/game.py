@@ -62,7 +62,7 @@ def game(switches: Sequence[str], asked: str | None, full: bool, seed: int) -> G
     if asked == ALL:
         return Game(tuple(switches), None)
     if not re.fullmatch(r"[1-9]\d{0,5}", asked):
-        raise InputError(f"--shapley {asked}: give all, none, or a number of orders to draw")
+        raise InputError("shapley", asked, remedy="give all, none, or a number of orders to draw")
     if int(asked) >= math.factorial(len(switches)):  # there are no more
         return Game(tuple(switches), None)
     return Game(tuple(switches), tuple(drawn_orders(switches, int(asked), seed)))

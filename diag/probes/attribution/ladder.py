@@ -168,7 +168,7 @@ def _step(row: Row, ladder: str, text: str, frame: Frame) -> Step:
 def check_kind(kind: str) -> str:
     """InputError where there is no such ladder."""
     if kind not in LADDERS:
-        raise InputError(f"--ladder {kind}: give one of {', '.join(LADDERS)}")
+        raise InputError("ladder", kind, remedy=f"give one of {', '.join(LADDERS)}")
     return kind
 
 

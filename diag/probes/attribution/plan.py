@@ -67,17 +67,17 @@ class Plan(OpenModel):
 
     def __init__(self, request: Request) -> None:
         """InputError where model, text, ratio, projections, layers or methods do not fit; nothing is run."""
-        parse.ratio("--ratio", request.ratio)
-        check_texts(("--text", request.text), ("--calibration-text", request.calibration.text))
+        parse.ratio("ratio", request.ratio)
+        check_texts(("text", request.text), ("calibration_text", request.calibration.text))
         super().__init__(request.model, request.device, request.revision)
         self.request = request
         with self.closing():
             check_kind(request.ladder)
-            chosen = parse.choices("--projections", request.projections, PROJECTIONS)
+            chosen = parse.choices("projections", request.projections, PROJECTIONS)
             self.projections = ",".join(chosen)
             self.layers = parse.layers(request.layers, self.arch.layers)
             if request.mobe_steps < 1:
-                raise InputError(f"--mobe-steps {request.mobe_steps}: give at least 1")
+                raise InputError("mobe_steps", request.mobe_steps, remedy="give at least 1")
             self.windows_WT = self._held_out()
             self.steps = steps(self.frame, request.ladder)
             names = switches(chosen, self.frame.alignment)
@@ -184,8 +184,10 @@ class Plan(OpenModel):
         windows_WT = self.held_out(request.text, [request.calibration.text], tokens, request.window)
         if len(windows_WT) < LEAST_WINDOWS:
             raise InputError(
-                f"--windows {request.windows}: are {len(windows_WT)} of --text {request.text}, intervals need "
-                f"{LEAST_WINDOWS}; give more, or a smaller --window"
+                "windows",
+                request.windows,
+                f"are {len(windows_WT)} of --text {request.text}, intervals need {LEAST_WINDOWS}",
+                "give more, or a smaller --window",
             )
         return windows_WT
 
@@ -234,7 +236,7 @@ class Plan(OpenModel):
     def _folder(self) -> RunFolder[Part]:
         request = self.request
         collected = self.collected
-        content = digest(text_of("--calibration-text", collected.text))
+        content = digest(text_of("calibration_text", collected.text))
         calibrated = digest([asdict(collected), content, request.seed, CALIBRATION, compressing.VERSION])
         layers, shape = parse.spans(self.layers), list(self.windows_WT.shape)
         windows = [*shape, digest(self.windows_WT.tolist())]

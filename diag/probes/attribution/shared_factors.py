@@ -7,7 +7,6 @@ are the published ones where these have no full mode and meet their budget, whic
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from diag.compression.calibrated import statistics_of
@@ -18,10 +17,9 @@ from diag.lockstep.variant import Recipe, Variant
 from diag.probes.attribution.floors import mode_tails
 from diag.probes.attribution.ladder import is_tucker
 from diag.probes.attribution.plan import Plan
-from diag.probes.attribution.switches import changed
 from diag.runs.results import Arrays, Tables
-from tdmoe import methods
-from tdmoe.numerics.ranks import Shape, published_ranks, stored_ranks
+from tdmoe import methods, spec
+from tdmoe.numerics.ranks import Shape
 from tdmoe.stacks import joint
 
 Make = Callable[[Sequence[Recipe], Source], list[Factors]]
@@ -73,29 +71,18 @@ class SharedFactors:
         """Factors of another model of the plan that must be the same."""
         assert variant.recipe is not None
         method, options = methods.parse(variant.recipe.method)
-        if method.NAME != "tdmoe":
-            return None
         shapes = self.plan.stacks(variant)
-        if options.allocation == "published_stored" and all(map(self._stored_alike, shapes.values())):
-            return self._of_twin(variant, allocation="published")
-        if options.decomposition == "hooi":
-            found = self._of_twin(variant, decomposition="hosvd")
+        for simpler, most in method.simpler(options, shapes.values(), self.plan.request.ratio):
+            recipe = Recipe(spec.text(method.NAME, simpler), variant.recipe.ratio)
+            found = self._of_twin(self.plan.of_recipe(recipe, variant.projections))
             if found is not None and all(
-                _cut(str(row["ranks"]), shapes[row["layer"], row["projection"]]) <= 1 for row in found.rows
+                _cut(str(row["ranks"]), shapes[row["layer"], row["projection"]]) <= most for row in found.rows
             ):
                 return found
         return None
 
-    def _stored_alike(self, shape: Shape) -> bool:
-        ratio = self.plan.request.ratio
-        return stored_ranks(shape, ratio) == published_ranks(shape, ratio)
-
-    def _of_twin(self, variant: Variant, **options: str) -> Factors | None:
-        """Factors of the model with these options changed; None where the plan has none, or it cannot be made."""
-        assert variant.recipe is not None
-        twin = self.plan.of_recipe(
-            replace(variant.recipe, method=changed(variant.method, **options)), variant.projections
-        )
+    def _of_twin(self, twin: Variant) -> Factors | None:
+        """Factors of a model; None where the plan has none, or it cannot be made."""
         if twin not in self.plan.parts:
             return None
         try:

@@ -70,7 +70,7 @@ class Drift(VariantsPlan):
 
     def __init__(self, request: Request) -> None:
         """InputError where model, text, recipes, layers or checkpoints do not fit; nothing is run."""
-        check_texts(("--text", request.text))
+        check_texts(("text", request.text))
         super().__init__(request, request.model)
         self.request = request
         with self.closing():
@@ -165,7 +165,7 @@ class Drift(VariantsPlan):
         calibrated |= {self.calibration.text} if self.calibration is not None else set()
         windows_WT = self.held_out(request.text, calibrated, request.tokens, request.window)
         for found in self.on_disk.values():
-            check_tokenizer(found, self.tokenizer(), text_of("--text", request.text)[:HEAD])
+            check_tokenizer(found, self.tokenizer(), text_of("text", request.text)[:HEAD])
         return windows_WT
 
     @property
@@ -238,8 +238,10 @@ class Drift(VariantsPlan):
         walk = self._walk(found.model, found.checkpoint, self._dtype)
         if len(walk.layers) != self.arch.depth:
             raise InputError(
-                f"--compressed {found.name}: runs {len(walk.layers)} layers, the model {self.arch.depth}; give a "
-                "checkpoint that was made of this model"
+                "compressed",
+                found.name,
+                f"runs {len(walk.layers)} layers, the model {self.arch.depth}",
+                "give a checkpoint that was made of this model",
             )
         return walk
 
@@ -277,6 +279,8 @@ def check_tokenizer(found: OnDisk, tokenizer: Any, text: str) -> None:
     ours, other = (t(text, add_special_tokens=False, verbose=False)["input_ids"] for t in (tokenizer, theirs))
     if ours != other:
         raise InputError(
-            f"--compressed {found.name}: its tokenizer reads the text as other tokens than the model's; compare "
-            "checkpoints of the same vocabulary"
+            "compressed",
+            found.name,
+            "its tokenizer reads the text as other tokens than the model's",
+            "compare checkpoints of the same vocabulary",
         )

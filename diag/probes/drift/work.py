@@ -36,7 +36,7 @@ def open(target: Target, settings: Settings, within: Within | None) -> Work:
         tokens=settings.tokens,
         window=settings.window,
         recipes=recipes(settings.methods or (), settings.ratios or ()),
-        scopes=parse.choices("--scope", settings.scope, SCOPES),
+        scopes=parse.choices("scope", settings.scope, SCOPES),
         schedule=settings.schedule,
         projections=target.projections,
         compressed=[Path(path) for path in settings.compressed],

@@ -17,14 +17,13 @@ import torch
 from diag.probes.experts.binding import binding_row
 from tdmoe import methods, spec
 from tdmoe.compression.compress import as_stored
-from tdmoe.forms import parameters
 from tdmoe.methods import Allotment, StackStatistics
-from tdmoe.methods.base import whole_stack
 from tdmoe.methods.tdmoe import TDMoE, products_in
 from tdmoe.numerics import lapack
 from tdmoe.numerics.errors import stack_norms
 from tdmoe.numerics.gram import MODES
 from tdmoe.numerics.operator_norm import Norms
+from tdmoe.numerics.products import whole_stack
 from tdmoe.numerics.ranks import ExpertMode, Ranks, Shape, budget, published_ranks
 from tdmoe.numerics.similarity import rotated
 from tdmoe.numerics.whitening import DAMPING, metric
@@ -198,7 +197,7 @@ def _headline(
     allotment = Allotment(ratio, point.ranks)
     made = cast(TDMoE, method).compress(reader, options, allotment, statistics, device=device, bases=bases)
     stored, errors = as_stored(reader, made, statistics, device=device, norms_W=norms_W)
-    assert parameters(stored) == point.parameters, "storage as planned"
+    assert stored.parameters == point.parameters, "storage as planned"
     return {
         **_storage(reader.stack.shape, point),
         **{"weight_error": errors.weight, "functional_error": errors.functional, "operator_error": errors.operator},

@@ -24,8 +24,8 @@ from diag.probes.experts.columns import TABLES
 from diag.probes.experts.settings import Settings
 from tdmoe import methods
 from tdmoe.methods import Needs, StackStatistics
-from tdmoe.methods.base import whole_stack
 from tdmoe.numerics.gram import MODES
+from tdmoe.numerics.products import whole_stack
 from tdmoe.numerics.similarity import Similarity, similarities
 from tdmoe.numerics.whitening import DAMPING, metric
 from tdmoe.problems import InputError
@@ -48,16 +48,20 @@ Vector = NDArray[np.float64]
 def plan(stack: WeightStack, settings: Settings) -> BlockPlan:
     """What the job will take; InputError where ratios, statistics or settings do not fit the stack."""
     if settings.jackknife == 1:
-        raise InputError("--jackknife 1: leaves no other group to compare with; give 2 or more, or 0 for no intervals")
+        raise InputError(
+            "jackknife", "1", "leaves no other group to compare with", "give 2 or more, or 0 for no intervals"
+        )
     if not 0.0 < settings.directions <= 0.5:
         raise InputError(
-            f"--directions {settings.directions}: is the share of an expert's directions that counts as leading; give "
-            "more than 0 and at most 0.5"
+            "directions",
+            settings.directions,
+            "is the share of an expert's directions that counts as leading",
+            "give more than 0 and at most 0.5",
         )
     if settings.draws < 1:
-        raise InputError(f"--draws {settings.draws}: at least 1 draw of the null is needed")
+        raise InputError("draws", settings.draws, "at least 1 draw of the null is needed")
     if settings.whitening == "input" and settings.statistics is None:
-        raise InputError("--whitening input: needs statistics of the inputs; give --statistics")
+        raise InputError("whitening", "input", "needs statistics of the inputs", "give --statistics")
     for ratio in settings.ratios:
         for (_, mode), name in specs("none", DAMPING, alignment_of(stack.shape)).items():
             method, options = methods.parse(name)

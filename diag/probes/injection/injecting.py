@@ -69,19 +69,19 @@ class Injection(OpenModel):
         super().__init__(request.model, request.device, request.revision)
         with self.closing():
             self.layers = parse.layers(request.layers, self.arch.layers)
-            self.projections = parse.choices("--projections", request.projections, PROJECTIONS)
+            self.projections = parse.choices("projections", request.projections, PROJECTIONS)
             self.sites = self._sites()
             self.sources = [
                 Source(family, number)
-                for family in parse.choices("--families", request.families, FAMILIES)
+                for family in parse.choices("families", request.families, FAMILIES)
                 for number in range(request.seeds)
             ]
-            self.designs = parse.choices("--designs", request.designs, DESIGNS)
-            self.sizes = parse.positive("--sizes", request.sizes)
+            self.designs = parse.choices("designs", request.designs, DESIGNS)
+            self.sizes = parse.positive("sizes", request.sizes)
             self._add_methods()
             self.calibration: Calibration | None = None
             self._calibrated()
-            self.windows_WT = self.windows("--text", request.text, request.tokens, request.window)
+            self.windows_WT = self.windows("text", request.text, request.tokens, request.window)
             self.settings = self._settings()
             self.parts = {
                 injection.part(site, source, i if source.seed is None else source.seed): (site, source)
@@ -148,24 +148,24 @@ class Injection(OpenModel):
         """InputError where texts, statistics, ratio or methods are wrong whatever the model is."""
         request = self.request
         seen = "" if request.calibration is None else request.calibration.text
-        check_texts(("--text", request.text), *([("--calibration-text", seen)] if seen else []))
+        check_texts(("text", request.text), *([("calibration_text", seen)] if seen else []))
         if request.statistics is not None:
             self._moments = calibrated.saved_moments(request.statistics)
-        self.ratio, *more = parse.ratios("--ratio", request.ratio)
+        self.ratio, *more = parse.ratios("ratio", request.ratio)
         if more:
-            raise InputError(f"--ratio {request.ratio}: is several; give one fraction to remove")
+            raise InputError("ratio", request.ratio, "is several", "give one fraction to remove")
         for text in specs(request.methods) if request.methods else []:
             injection.check_method(text, self.ratio, [])
 
     def _sites(self) -> list[Site]:
         """All layers together, and single ones; all projections together, and with --apart each by itself."""
-        request, scopes = self.request, parse.choices("--scopes", self.request.scopes, SCOPES)
+        request, scopes = self.request, parse.choices("scopes", self.request.scopes, SCOPES)
         if "one" not in scopes and request.alone is not None:
             raise InputError(
-                f"--alone {request.alone}: says which layers scope one takes; give --scopes one or all,one"
+                "alone", request.alone, "says which layers scope one takes", "give --scopes one or all,one"
             )
         middle = str(self.layers[len(self.layers) // 2])
-        alone = parse.layers(request.alone or middle, self.layers, option="--alone") if "one" in scopes else []
+        alone = parse.layers(request.alone or middle, self.layers, option="alone") if "one" in scopes else []
         together = [tuple(self.layers)] if "all" in scopes else []
         chosen = [tuple(self.projections)]
         if request.apart and len(self.projections) > 1:
@@ -221,11 +221,13 @@ class Injection(OpenModel):
         try:
             same = text == seen or load_text(text) == load_text(seen)
         except ValueError as error:
-            raise InputError(f"--text {text}: {error}") from error
+            raise InputError("text", text, str(error)) from error
         if same:
             raise InputError(
-                f"--text {text}: is what the statistics are from; give another one, so that the loss is of text "
-                "that was not seen"
+                "text",
+                text,
+                "is what the statistics are from",
+                "give another one, so that the loss is of text that was not seen",
             )
 
     def _settings(self) -> Settings:

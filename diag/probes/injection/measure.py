@@ -29,9 +29,9 @@ from diag.runs.results import Row
 from diag.statistics.evaluation import mean, model_losses
 from tdmoe import methods
 from tdmoe.checkpoint.reader import Checkpoint
-from tdmoe.methods.base import whole_stack
 from tdmoe.numerics.precision import full_precision
-from tdmoe.problems import InputError, WeightError
+from tdmoe.numerics.products import whole_stack
+from tdmoe.problems import WeightError
 from tdmoe.runtime.injection import Injector, Norms, Place, directions, draw, errors
 from tdmoe.stacks import joint
 from tdmoe.stacks.architecture import Architecture
@@ -210,12 +210,7 @@ class LoadedModel:
 def check_method(text: str, ratio: float, stacks: Sequence[joint.Stack]) -> methods.Needs:
     """Needs of a method; InputError where it does not fit the stacks, or not stacks by themselves."""
     method, options = methods.parse(text)
-    for option, plain in (("gate_up", "apart"), ("across", "uniform"), ("dense_layers", 0)):
-        if getattr(options, option, plain) != plain:
-            raise InputError(
-                f"--methods {text}: residuals are taken stack by stack; give {option}={plain} and not "
-                f"{option}={getattr(options, option)}"
-            )
+    method.check_alone(options)
     for stack in stacks:
         method.check(stack.shape, options, ratio)
     return method.needs(options)

@@ -80,6 +80,8 @@ def _refuse_calibration(settings: Settings) -> None:
     names = ("calibration_text", "calibration_tokens", "per_expert")
     if any(getattr(settings, name) != declared(Settings)[name].default for name in names):
         raise InputError(
-            f"--statistics {settings.statistics}: were collected already; leave out --calibration-text, "
-            "--calibration-tokens and --per-expert, or give these without --statistics"
+            "statistics",
+            settings.statistics,
+            "were collected already",
+            "leave out --calibration-text, --calibration-tokens and --per-expert, or give these without --statistics",
         )

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from tdmoe import forms, methods
+from tdmoe.compression.truncated_svd import rank_within
 from tdmoe.forms import Factored
 from tdmoe.forms.bases import BasisWeights
 from tdmoe.forms.low_rank import LowRankWeights
 from tdmoe.forms.residual import Residual, Vector, residual
 from tdmoe.forms.tucker import TuckerWeights
 from tdmoe.methods import Allotment, Method
-from tdmoe.methods.truncated_svd import rank_within
 from tdmoe.numerics.gram import MODES
 from tdmoe.numerics.ranks import Ranks
 from tdmoe.problems import InputError
@@ -129,7 +129,7 @@ def storage_cases(work: Work, specs: Sequence[str], ratios: Sequence[float]) -> 
             if not method.fixes_storage(options) and _fits(method, options, work.stack.shape, ratio):
                 allotment = Allotment(ratio)
                 made = method.compress(work.reader, options, allotment, work.statistics, device=work.how["device"])
-                yield form_case(work, text, ratio, made, orthogonal=is_orthogonal(method.NAME, options))
+                yield form_case(work, text, ratio, made, orthogonal=method.is_orthogonal(options))
 
 
 def _rank_of_svd(shape: tuple[int, int, int], ratio: float) -> int | None:
@@ -166,11 +166,6 @@ def svd_case(work: Work, rank: int, ratio: float | None) -> Case:
 def ranks_at(shape: tuple[int, int, int], part: float) -> Ranks:
     """That fraction of every mode, at least 1."""
     return Ranks(*(max(1, round(part * size)) for size in shape))
-
-
-def is_orthogonal(name: str, options: Any) -> bool:
-    """Whether a method truncates in the metric of the weights."""
-    return name == "tdmoe" and options.whitening == "none" and options.refit == "none"
 
 
 def rank_of_experts(made: Factored) -> int | None:

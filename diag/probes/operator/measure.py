@@ -55,7 +55,7 @@ def plan(stack: WeightStack, settings: Settings) -> BlockPlan:
         method, options = methods.parse(text)
         needs = method.needs(options)
         if settings.statistics is None and needs.statistics and not settings.promised:
-            raise InputError(f"--methods {text}: needs statistics of the inputs; give --statistics")
+            raise InputError("methods", text, "needs statistics of the inputs", "give --statistics")
         if settings.statistics is not None:
             check_statistics(Path(settings.statistics), stack, needs)
         for ratio in (0.5,) if method.fixes_storage(options) else settings.ratios:

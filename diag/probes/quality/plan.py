@@ -62,7 +62,7 @@ class Plan(VariantsPlan):
 
     def __init__(self, request: Request) -> None:
         """InputError where model, texts, tasks, recipes, layers or checkpoints do not fit."""
-        check_texts(*(("--texts", name) for name in request.texts))
+        check_texts(*(("texts", name) for name in request.texts))
         super().__init__(request, request.model)
         self.request = request
         with self.closing():
@@ -134,13 +134,13 @@ class Plan(VariantsPlan):
         calibrated = [CALIBRATION_TEXT, *(each.calibrated_on for each in self.on_disk.values() if each.calibrated_on)]
         contents = {_known(name) for name in calibrated}
         if self.calibration is not None:
-            contents.add(text_of("--calibration-text", self.calibration.text))
+            contents.add(text_of("calibration_text", self.calibration.text))
         for name in request.texts:
-            text, short = text_of("--texts", name), Path(name).name
+            text, short = text_of("texts", name), Path(name).name
             if text in contents:
-                raise InputError(f"--texts {name}: is a calibration text; evaluate on another, as wikitext2 or c4-eval")
+                raise InputError("texts", name, "is a calibration text", "evaluate on another, as wikitext2 or c4-eval")
             if short in {data.name for data in found}:
-                raise InputError(f"--texts {name}: there is another {short}; give each text once, each its own name")
+                raise InputError("texts", name, f"there is another {short}", "give each text once, each its own name")
             ids_WT = self.protocol.cut(tokenizer, text, name)
             stated = f"{short}: {self.protocol.stated()}, {self.dtype} weights"
             identity = f"{stated}, {len(ids_WT)} windows, {hashlib.sha256(text.encode()).hexdigest()}"
@@ -154,8 +154,10 @@ class Plan(VariantsPlan):
         tokenizer = self.tokenizer()
         if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
             raise InputError(
-                f"--tasks {','.join(request.tasks)}: lm-eval needs a token that begins or ends a text, the tokenizer "
-                "has neither; give it one in tokenizer_config.json, or leave the tasks out"
+                "tasks",
+                ",".join(request.tasks),
+                "lm-eval needs a token that begins or ends a text, the tokenizer has neither",
+                "give it one in tokenizer_config.json, or leave the tasks out",
             )
         found = {}
         for task in zero_shot.load_tasks(request.tasks, request.task_data, request.limit):
@@ -168,7 +170,7 @@ class Plan(VariantsPlan):
         variants = [Variant(), *self.variants, *self.on_disk]
         data = [*self.data, *([macro(list(self.tasks))] if len(self.tasks) > 1 else [])]
         if not data:
-            raise InputError("--texts: nothing to measure; give a text, or --tasks")
+            raise InputError("texts", why="nothing to measure", remedy="give a text, or --tasks")
         return {(variant, d): part_of(variant, d.name, d.metric) for variant in variants for d in data}
 
     def _folder(self) -> RunFolder[Part]:

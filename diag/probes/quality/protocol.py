@@ -41,10 +41,10 @@ class Protocol:
     def __post_init__(self) -> None:
         """InputError where values do not fit one another."""
         if not 1 <= self.stride <= self.window:
-            raise InputError(f"--stride {self.stride}: a window has {self.window} tokens; give 1 to {self.window}")
-        for option, value, known in (("--join", self.join, JOINS), ("--bos", self.bos, BOS)):
+            raise InputError("stride", self.stride, f"a window has {self.window} tokens", f"give 1 to {self.window}")
+        for option, value, known in (("join", self.join, JOINS), ("bos", self.bos, BOS)):
             if value not in known:
-                raise InputError(f"{option} {value}: give one of {', '.join(known)}")
+                raise InputError(option, value, remedy=f"give one of {', '.join(known)}")
 
     @property
     def scored(self) -> int:
@@ -57,13 +57,15 @@ class Protocol:
         ids = first(tokenizer, content, needed) if self.windows else tokenised(tokenizer, content)
         bos = tokenizer.bos_token_id
         if self.bos != "none" and bos is None:
-            raise InputError(f"--bos {self.bos}: the tokenizer has no beginning-of-sequence token; give none")
+            raise InputError("bos", self.bos, "the tokenizer has no beginning-of-sequence token", "give none")
         if self.bos == "text":
             ids = [bos, *ids]
         if len(ids) < self.window:
             raise InputError(
-                f"--texts {name}: holds {counted(len(ids), 'token')}, a window takes {self.window:,}; give a "
-                "longer text or a smaller --window"
+                "texts",
+                name,
+                f"holds {counted(len(ids), 'token')}, a window takes {self.window:,}",
+                "give a longer text or a smaller --window",
             )
         ids_WT = torch.tensor(ids, dtype=torch.long).unfold(0, self.window, self.stride)
         ids_WT = ids_WT[: self.windows or None].clone()

@@ -94,7 +94,7 @@ def check_installed() -> None:
         import lm_eval  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"--tasks: needs lm-eval, which is not installed ({error}); pip install 'tdmoe-diag[eval]'"
+            "tasks", why=f"needs lm-eval, which is not installed ({error})", remedy="pip install 'tdmoe-diag[eval]'"
         ) from error
 
 
@@ -117,7 +117,7 @@ def check_known(names: Sequence[str]) -> None:
     known = set(TaskManager().all_subtasks)
     for name in others:
         if name not in known:
-            raise InputError(f"--tasks {name}: lm-eval has no such task; give names like {', '.join(DEFAULT)}")
+            raise InputError("tasks", name, "lm-eval has no such task", f"give names like {', '.join(DEFAULT)}")
 
 
 class Evaluator:
@@ -151,7 +151,7 @@ def read_rows(path: Path, local: Local) -> list[Row]:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         lines = content.decode("utf-8").split("\n")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"--task-data: {path.name} cannot be read ({error}); fetch it again") from error
+        raise InputError("task_data", why=f"{path.name} cannot be read ({error})", remedy="fetch it again") from error
     rows = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -160,14 +160,18 @@ def read_rows(path: Path, local: Local) -> list[Row]:
             row = json_text.parse(line.encode())
             missing = [column for column in local.columns if row.get(column) is None]
         except (ValueError, AttributeError) as error:
-            raise InputError(f"--task-data: {path.name} line {number} is not a JSON object; fetch it again") from error
+            raise InputError(
+                "task_data", why=f"{path.name} line {number} is not a JSON object", remedy="fetch it again"
+            ) from error
         if missing:
             raise InputError(
-                f"--task-data: {path.name} line {number} has no {missing[0]!r}; needed are {', '.join(local.columns)}"
+                "task_data",
+                why=f"{path.name} line {number} has no {missing[0]!r}",
+                remedy=f"needed are {', '.join(local.columns)}",
             )
         rows.append(local.adapt(row))
     if not rows:
-        raise InputError(f"--task-data: {path.name} is empty; give a file with a JSON object a line")
+        raise InputError("task_data", why=f"{path.name} is empty", remedy="give a file with a JSON object a line")
     return rows
 
 
@@ -175,12 +179,12 @@ def find_file(name: str, folder: Path) -> Path:
     """The file of a task in a folder; InputError where there is none."""
     local = LOCAL.get(name)
     if local is None:
-        raise InputError(f"--tasks {name}: --task-data works for {', '.join(LOCAL)}; leave it out for the hub's data")
+        raise InputError("tasks", name, f"--task-data works for {', '.join(LOCAL)}", "leave it out for the hub's data")
     tried = [f"{stem}.{suffix}" for stem in local.files for suffix in ("jsonl.gz", "jsonl")]
     for file in tried:
         if (folder / file).is_file():
             return folder / file
-    raise InputError(f"--task-data {folder}: has no file of {name}; looked for {', '.join(tried)}")
+    raise InputError("task_data", folder, f"has no file of {name}", f"looked for {', '.join(tried)}")
 
 
 def _from_folder(name: str, folder: Path, limit: int | None) -> Task:
@@ -211,7 +215,7 @@ def _from_hub(name: str, limit: int | None) -> Task:
     except Exception as error:  # of the hub, the network or the data set's own loader
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise InputError(
-            f"--tasks {name}: its data cannot be had from the hub ({reason}); give a folder of files with --task-data"
+            "tasks", name, f"its data cannot be had from the hub ({reason})", "give a folder of files with --task-data"
         ) from error
     documents = task.eval_docs[:limit] if limit else task.eval_docs
     fingerprint = getattr(task.eval_docs, "_fingerprint", "")
@@ -237,8 +241,10 @@ def _refuse_without_data(name: str, why: str) -> None:
     datasets = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
     if name in LOCAL and not any((*Path(constants.HF_HUB_CACHE).glob("datasets--*"), *datasets.glob("*"))):
         raise InputError(
-            f"--tasks {name}: its data cannot be had from the hub ({why}), and none is cached; give a folder of files "
-            "with --task-data"
+            "tasks",
+            name,
+            f"its data cannot be had from the hub ({why}), and none is cached",
+            "give a folder of files with --task-data",
         )
 
 

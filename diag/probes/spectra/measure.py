@@ -51,8 +51,10 @@ def plan(stack: WeightStack, settings: Settings) -> BlockPlan:
     """What the job will take; InputError if the stack cannot be split into `jackknife` groups or is too large."""
     if settings.jackknife and not 2 <= settings.jackknife <= stack.shape[0]:
         raise InputError(
-            f"--jackknife {settings.jackknife}: layer {stack.layer} has {stack.shape[0]} experts; "
-            f"give 2 to {stack.shape[0]} groups, or 0 for none"
+            "jackknife",
+            settings.jackknife,
+            f"layer {stack.layer} has {stack.shape[0]} experts",
+            f"give 2 to {stack.shape[0]} groups, or 0 for none",
         )
     if max(stack.shape) > LARGEST_EIGENPROBLEM:
         raise InputError(

@@ -81,7 +81,7 @@ class SuperWeights:
         """InputError before the model is loaded."""
         self.request, self.settings = request, request.settings
         given = request.settings
-        check_texts(("--text", given.text), ("--eval-text", given.eval_text))
+        check_texts(("text", given.text), ("eval_text", given.eval_text))
         self.recipes = recipes(given.methods, given.ratios) if given.methods else []
         self.opened = OpenModel(request.model, request.device, request.revision, experts=False)
         with self.opened.closing():
@@ -97,24 +97,24 @@ class SuperWeights:
     def _check(self) -> None:
         given, opened = self.settings, self.opened
         if not math.isfinite(given.threshold):
-            raise InputError(f"--threshold {given.threshold}: is no finite number; give one above 0")
-        if text_of("--eval-text", given.eval_text) == text_of("--text", given.text):
-            raise InputError(f"--eval-text {given.eval_text}: is the --text that entries are chosen by; give another")
+            raise InputError("threshold", given.threshold, "is no finite number", "give one above 0")
+        if text_of("eval_text", given.eval_text) == text_of("text", given.text):
+            raise InputError("eval_text", given.eval_text, "is the --text that entries are chosen by", "give another")
         self.layers = parse.layers(self.request.layers, range(_depth(opened)), "decoder layer")
         if given.control_layer is not None and given.control_layer not in self.layers:
             raise InputError(
-                f"--control-layer {given.control_layer}: is none of the layers, {parse.spans(self.layers)}; give one"
+                "control_layer", given.control_layer, f"is none of the layers, {parse.spans(self.layers)}", "give one"
             )
         self._stacks = not opened.dense and opened.arch.family.factor_form  # whether they can be compressed
         for recipe in self.recipes if self._stacks else []:
             method, options = methods.parse(recipe.method)
             method.check(opened.arch.shape("down"), options, recipe.ratio or 0.0)
-        self.windows_WT = opened.windows("--text", given.text, given.tokens, given.window)
+        self.windows_WT = opened.windows("text", given.text, given.tokens, given.window)
         window = self.windows_WT.shape[1]
-        self.evaluation_WT = opened.windows("--eval-text", given.eval_text, given.eval_windows * window, window)
+        self.evaluation_WT = opened.windows("eval_text", given.eval_text, given.eval_windows * window, window)
         self.prompt_T = torch.tensor(opened.tokenizer()(given.prompt, verbose=False)["input_ids"], dtype=torch.long)
         if len(self.prompt_T) == 0:
-            raise InputError("--prompt: has no tokens; give a sentence")
+            raise InputError("prompt", why="has no tokens", remedy="give a sentence")
 
     def described(self) -> list[str]:
         """For --dry-run: what is looked for, followed and taken out."""

@@ -20,7 +20,7 @@ from tdmoe.numerics import lapack
 from tdmoe.numerics.eigen import eigenvectors
 from tdmoe.numerics.precision import full_precision
 from tdmoe.numerics.products import expert_blocks
-from tdmoe.numerics.ranks import Shape, aligned, budget
+from tdmoe.numerics.ranks import Shape, aligned, beyond_budget, budget
 from tdmoe.numerics.whitening import Metric
 from tdmoe.problems import InputError
 from tdmoe.stacks.source import WeightSource
@@ -46,10 +46,8 @@ def rank_within(shape: Shape, ratio: float, *, shared: int = 0, alignment: int =
     allowed = budget(shape, ratio)
     if (rank := aligned(int((allowed - shared) // (experts * (outputs + inputs))), alignment)) < 1:
         least = shared + alignment * experts * (outputs + inputs)
-        raise InputError(
-            f"--ratio {ratio}: leaves {allowed:,.0f} parameters of a {experts} x {outputs} x {inputs} stack, rank "
-            f"{alignment} takes {least:,}; lower the ratio{' or the alignment' if alignment > 1 else ''}"
-        )
+        remedy = f"lower the ratio{' or the alignment' if alignment > 1 else ''}"
+        raise beyond_budget(shape, ratio, f"rank {alignment} takes", least, remedy)
     return aligned(min(rank, outputs, inputs), alignment)
 
 
@@ -60,9 +58,12 @@ def check_rank(name: str, shape: Shape, rank: int, *, shared: int = 0) -> None:
     if stored >= dense:
         most = (dense - shared - 1) // (experts * (outputs + inputs))
         raise InputError(
-            f"--method {name}: rank {rank} stores {experts} x {rank} x ({outputs} + {inputs})"
-            f"{f' + {shared:,}' if shared else ''} = {stored:,} parameters, {stored / dense:.2f} times the {dense:,} "
-            f"of the dense stack; give {f'a rank of at most {most}' if most > 0 else 'another method'}"
+            "method",
+            name,
+            f"rank {rank} stores {experts} x {rank} x ({outputs} + "
+            f"{inputs}){f' + {shared:,}' if shared else ''} = {stored:,} parameters, {stored / dense:.2f} "
+            f"times the {dense:,} of the dense stack",
+            f"give {f'a rank of at most {most}' if most > 0 else 'another method'}",
         )
 
 
