@@ -5,10 +5,12 @@ neighbours on it whose losses are not told apart the one that saves more bits is
 the tolerance, the one with the lesser loss.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import TypeVar
 
-from reports.verdict.losses import TOLERANCE, Loss, difference
+from diag.verdict.loss import TOLERANCE, Loss, difference
 
 T = TypeVar("T")
 

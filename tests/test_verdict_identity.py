@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import verdict_runs as planted
-from test_verdict_blocks import block_of, lines_of, told
+from test_verdict_views import plot, rows, view
 from verdict_runs import PUBLISHED, evaluated
+
+from reports.plots import Panels
 
 Run = dict[str, Any]
 C4, WIKI = "c4-calibration, 65,536 tokens", "wikitext2-train, 65,536 tokens"
@@ -24,7 +26,8 @@ def quality(text: str = "wikitext2", seed: int = 0, config: Run | None = None, *
 
 
 def names(*runs: Run) -> list[str]:
-    return [name for name in lines_of("verdict-comparison", *runs) if name.startswith("MoBE")]
+    found = [name.replace("\N{NO-BREAK SPACE}", " ") for name in rows("comparison", *runs)]
+    return [name for name in found if name.startswith("MoBE")]
 
 
 @pytest.mark.parametrize(
@@ -55,15 +58,27 @@ def test_a_checkpoint_is_the_same_under_any_seed() -> None:
 def test_what_fits_several_models_is_none_of_them() -> None:
     unknown = [row | {"compressed_layers": ""} for row in planted.drifted("mobe", 0.4, 5.0, 0.9, calibration=None)]
     runs = [quality(), quality("enwik8", calibration=WIKI), planted.run_of("drift", drift=unknown)]
-    found = lines_of("verdict-comparison", *runs)
-    angles = {name: line["angle, °"] for name, line in found.items() if name.startswith("MoBE")}
-    assert sorted(angles.values()) == ["5.00 ± 0.10", "—", "—"]
-    rows = [{"layer": 0, "projection": "gate", "expert": "mean", "method": "mobe", "ratio": 0.4, "weight_error": 0.2}]
-    operator = planted.run_of("operator", operator=rows)
-    assert lines_of("verdict-comparison", quality(), operator)["MoBE"]["weight error"] == "0.200"
-    assert "weight error" not in lines_of("verdict-comparison", *runs[:2], operator)["MoBE"]
+    found = rows("comparison", *runs)
+    angles = [line["angle_deg"] for name, line in found.items() if name.startswith("MoBE")]
+    assert sorted(angles, key=str) == [5.0, None, None]
+    table = [{"layer": 0, "projection": "gate", "expert": "mean", "method": "mobe", "ratio": 0.4, "weight_error": 0.2}]
+    operator = planted.run_of("operator", operator=table)
+    assert rows("comparison", quality(), operator)["MoBE"]["weight_error"] == 0.2
+    assert rows("comparison", *runs[:2], operator)["MoBE"]["weight_error"] is None
     elsewhere = operator | {"config": {"layers": "0-1", "projections": "gate,up"}}
-    assert "weight error" not in lines_of("verdict-comparison", quality(), elsewhere)["MoBE"]
+    assert rows("comparison", quality(), elsewhere)["MoBE"]["weight_error"] is None
+
+
+def with_ids(run: Run, letter: str) -> Run:
+    found = [row | {"variant": f"{row['method']} {letter}"} for row in run["tables"]["quality"]]
+    return run | {"tables": {"quality": found}}
+
+
+def test_ids_decide_where_both_rows_have_one() -> None:
+    """Whatever else is said: an id is of all that a model was made with."""
+    assert names(with_ids(quality(), "a"), with_ids(quality("enwik8", seed=3), "a")) == ["MoBE"]
+    assert len(names(with_ids(quality(), "a"), with_ids(quality("enwik8"), "b"))) == 2
+    assert names(with_ids(quality(), "a"), quality("enwik8")) == ["MoBE"], "where one has none, the rest decides"
 
 
 def ladder(**config: Any) -> Run:
@@ -88,29 +103,23 @@ def ladder(**config: Any) -> Run:
     ],
 )  # fmt: skip
 def test_only_losses_of_one_protocol_share_a_column(runs: list[Run], columns: list[str]) -> None:
-    headings = block_of("verdict-comparison", *runs).table.headings
-    assert [name.removeprefix("perplexity, ") for name in headings if name.startswith("perp")] == columns
+    texts = [row["text"] for row in view("comparison", *runs).rows if row.get("text")]
+    assert list(dict.fromkeys(texts)) == columns
 
 
-def test_figures_and_the_papers_table_keep_columns_apart() -> None:
+def test_figures_and_the_papers_table_keep_texts_apart() -> None:
     runs = [quality(), ladder(window=512, dtype="float32")]
-    pareto = block_of("verdict-pareto", *runs)
-    assert list(pareto.table.headings[3:]) == ["wikitext2 (bfloat16)", "wikitext2 (float32)"]
-    assert pareto.figure is not None and "on wikitext2 (float32): MoBE at 0.4" in pareto.figure.caption
-    geometry = block_of("verdict-geometry", *runs)
-    assert geometry.table.headings[-1] == "added loss on wikitext2 (float32), nats", "where most were measured"
-    paper = block_of("verdict-paper-quality", *runs)
-    assert "measured on wikitext2 (" in paper.table.caption
+    panels = plot("pareto", *runs)
+    assert isinstance(panels, Panels)
+    assert [panel.title for panel in panels.panels] == ["wikitext2 (bfloat16)", "wikitext2 (float32)"]
+    assert "on wikitext2 (float32): MoBE" in panels.caption
+    assert "on wikitext2 (float32)" in view("geometry", *runs).columns[-2].heading, "where most were measured"
+    assert "measured on wikitext2 (" in view("published-losses", *runs).caption
 
 
 def test_angles_over_other_windows_are_marked() -> None:
     run = planted.drift()
     other = [row | {"text": "enwik8"} for row in planted.drifted("svd_llm", 0.4, 5.0, 0.9)]
-    block = block_of("verdict-comparison", run, planted.run_of("drift", drift=other))
-    assert "on wikitext2, 10 windows where not marked" in block.table.caption
-    found = told(block)
-    assert (found["SVD-LLM"]["angle, °"], found["MoBE"]["angle, °"]) == (
-        "5.00 ± 0.10 enwik8",
-        "10.00 ± 0.10",
-    )
-    assert "where not marked" not in block_of("verdict-comparison", run).table.caption
+    found = rows("comparison", run, planted.run_of("drift", drift=other))
+    assert (found["SVD-LLM"]["angle_on"], found["MoBE"]["angle_on"]) == ("enwik8, 10 windows", "wikitext2, 10 windows")
+    assert not any(row["angle_on"] for row in rows("comparison", run).values() if "angle_on" in row)
