@@ -10,7 +10,7 @@ from typing import Any
 
 from diag.declare.claim import Claim, Estimate, Quantity
 from diag.declare.column import Columns, View
-from diag.verdict import HEADLINES, NOTE, claims, verdicts
+from diag.verdict import HEADLINES, NOTE, verdicts
 from reports import old_sections
 from reports.chapters import prefixes, subjects
 from reports.drawing import Figure
@@ -77,23 +77,20 @@ def render(
 
 def opening(runs: Sequence[Run]) -> Opening:
     """What a page of several runs begins with: claims in sentences, and tables with their figures."""
-    blocks = []
-    for found in verdicts(runs):
+    blocks, told = [], verdicts(runs)
+    for found in told:
         drawn = {plot.view: draw(plot, found.subject.name) for plot in found.figures}
         text = NOTE
         for view in found.views:
             figure = drawn.get(view.name)
             blocks.append(Block(view.name, view.title, _table(view), text=text, figure=figure, folded=view.folded))
             text = ""
-    return Opening(sentences(verdict_of(runs)), blocks)
+    return Opening(sentences([claim for found in told for claim in found.as_dicts()]), blocks)
 
 
 def verdict_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Claims across runs as plain data, model by model; a sentence names the model where there are several."""
-    return [
-        {"model": subject.name, **claim.as_dict(), "words": subject.lead + claim.quantity.words}
-        for subject, claim in claims(runs)
-    ]
+    return [claim for found in verdicts(runs) for claim in found.as_dicts()]
 
 
 def headlines(runs: Sequence[Run]) -> list[str]:

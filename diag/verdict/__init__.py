@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from diag.declare.claim import Claim, Estimate, Evidence, Quantity
 from diag.declare.column import View
@@ -44,6 +45,14 @@ class Verdict:
     views: Sequence[View]
     figures: Sequence[Plot]
 
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """The claims as plain data; words begin with the model's name where there are several."""
+        lead = self.subject.lead
+        return [
+            {"model": self.subject.name, **claim.as_dict(), "words": lead + claim.quantity.words}
+            for claim in self.claims
+        ]
+
 
 def verdicts(runs: Sequence[Run]) -> list[Verdict]:
     """A verdict a model, in the order given."""
@@ -52,11 +61,6 @@ def verdicts(runs: Sequence[Run]) -> list[Verdict]:
         models = models_of(subject)
         found.append(Verdict(subject, claims_of(subject, models), views(subject, models), figures(subject, models)))
     return found
-
-
-def claims(runs: Sequence[Run]) -> list[tuple[Subject, Claim]]:
-    """The claims of every model in turn."""
-    return [(subject, claim) for subject in subjects(runs) for claim in claims_of(subject, models_of(subject))]
 
 
 def claims_of(subject: Subject, models: Models) -> list[Claim]:
@@ -85,4 +89,4 @@ def _unfinished(subject: Subject) -> Iterator[Claim]:
             yield Claim(f"{command}", UNFINISHED, lost, {}, Evidence("run.json", "jobs", len(done)))
 
 
-__all__ = ["HEADLINES", "NOTE", "SCHEMA", "TABLES", "Verdict", "claims", "tabled", "verdicts"]
+__all__ = ["HEADLINES", "NOTE", "SCHEMA", "TABLES", "Verdict", "tabled", "verdicts"]
