@@ -26,14 +26,7 @@ SCHEMA = 1  # of verdict.json
 UNFINISHED = Quantity(
     "unfinished", "Jobs that did not finish", "integer", "share", "All of the above holds for what was measured."
 )
-HEADLINES = (  # quantities that a terminal shows
-    "gap",
-    "no_gap",
-    "share",
-    "binding",
-    "predictor_injected",
-    "alternative",
-)
+HEADLINES = ("gap", "no_gap", "share", "binding", "predictor_injected", "alternative")  # of a terminal
 
 
 @dataclass(frozen=True)

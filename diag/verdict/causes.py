@@ -12,8 +12,8 @@ from diag.verdict.evaluations import removed
 from diag.verdict.loss import MOBE, TDMOE, Z
 from diag.verdict.models import Compared
 from diag.verdict.subjects import Row, Subject, number
+from tdmoe.numerics.gram import MODES
 
-MODES = ("expert", "output", "input")
 EXPONENT = Quantity("exponent", "Exponents of the modes' spectra, in the median", "exponent")
 ROTATION = Quantity("rotation", "Rotation of the residual stream after the last compressed layer", "angle")
 ROUTING = Quantity("routing", "Share of a token's experts that stay the same, at the worst layer", "percent")

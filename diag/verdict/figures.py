@@ -86,12 +86,12 @@ def routing(subject: Subject, found: Models) -> Panels | None:
     told = []
     for ratio, ours in panels:
         least = [f"{m.title} at layer {m.routed[0]}, {measured(m.routed[1], 'percent')}" for m in ours if m.routed]
-        told.append(f"{'' if ratio is None else f'At {ratio:g}: '}{listing(least)}")
+        told.append(f"{listing(least)}{'' if ratio is None else f' (at {ratio:g})'}")
     anchor = subject.anchor("routing")
     return Panels(
         anchor, "Routing over depth",
         "Share of a token's experts that the dense model chooses too, mean over tokens, all chosen layers compressed "
-        f"together (100 % is no change). Fewest stay the same of {'; '.join(told)}.",
+        f"together (100 % is no change). Fewest stay the same with {'; '.join(told)}.",
         panels=[
             Panel("" if ratio is None else f"{removed(ratio)} removed", [_routed(m) for m in ours],
                   [Level(100.0, "", "dense")])
@@ -104,7 +104,8 @@ def routing(subject: Subject, found: Models) -> Panels | None:
 def _routed(model: Compared) -> Series:
     rows = given((row for _, row in sorted(model.drift.items())), "routing_agreement")
     shares = [100 * row["routing_agreement"] for row in rows]
-    return Series([row["layer"] for row in rows], shares, kind(model.loss), model.title)
+    name = "published" if model.loss.is_published else plain(model.loss.method)  # whose variants differ in dash
+    return Series([row["layer"] for row in rows], shares, name, model.title)
 
 
 def _panel(title: str, listed: Sequence[Point], dense: float | None) -> Panel:

@@ -22,11 +22,11 @@ from diag.statistics.medians import given, middle
 from diag.verdict.models import Compared, Models
 from diag.verdict.subjects import Row, Subject, number, plain
 from diag.verdict.texts import Text
+from tdmoe.numerics.gram import MODES
 
 MOE = "Qwen3-30B-A3B"  # whose exponents Table 1 has
 RAW = "gpt-oss-20b"  # of which the text says that its perplexity on raw text is no signal
 RAW_PERPLEXITY = {"wikitext2": 503.9, "c4": 269.9}  # appendix C.1, "Perplexity on GPT-OSS-20B", dense
-MODES = ("expert", "output", "input")
 _TEXTS = {"wikitext2": "WikiText-2", "c4": "C4"}  # what names of texts begin with
 _WORDS = {"model", "blocks", "method", "target", "projection"}
 _BITS, _ANGLE, _MODE = common("bits_saved", "angle_deg", "mode")

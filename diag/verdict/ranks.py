@@ -14,8 +14,8 @@ from diag.declare.column import Column, View
 from diag.verdict.loss import MOBE, TDMOE
 from diag.verdict.models import Compared
 from diag.verdict.subjects import Row, Subject, has
+from tdmoe.numerics.gram import MODES
 
-MODES = ("expert", "output", "input")
 Sizes = Mapping[str, Mapping[str, int]]  # {projection: {mode: n}}
 Kept = tuple[str, tuple[int, ...]]  # a kind of stack and its ranks
 _JOINED = "_"  # gate_up: both as one stack, one output mode after the other
