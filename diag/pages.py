@@ -10,7 +10,8 @@ from typing import Any
 
 from diag.declare.claim import Claim, Estimate, Quantity
 from diag.declare.column import Columns, View
-from reports import old_sections, verdict
+from diag.verdict import HEADLINES, NOTE, verdicts
+from reports import old_sections
 from reports.chapters import prefixes, subjects
 from reports.drawing import Figure
 from reports.making import Job
@@ -18,7 +19,7 @@ from reports.markdown import html
 from reports.page import render as page_of
 from reports.plots import draw
 from reports.run import Row, Run
-from reports.sections import Block, Section
+from reports.sections import Block, Opening, Section
 from reports.sentences import sentences
 from reports.tables import Table, pairs, tabulated
 
@@ -53,8 +54,15 @@ def named_apart(runs: Sequence[Run], figures: Sequence[Sequence[Figure]]) -> lis
     ]
 
 
-def render(runs: Sequence[Run], figures: Sequence[Sequence[Figure]], missing: Sequence[Job] = ()) -> str:
+def render(
+    runs: Sequence[Run],
+    figures: Sequence[Sequence[Figure]],
+    missing: Sequence[Job] = (),
+    opened: Opening | None = None,
+) -> str:
     """The page of these runs, `figures[i]` those of `runs[i]`; see `reports.page.render`.
+
+    Several runs open with their verdict; `opened` is what `opening` made of them, where it was.
 
     ValueError where a run's command has no page.
     """
@@ -62,8 +70,32 @@ def render(runs: Sequence[Run], figures: Sequence[Sequence[Figure]], missing: Se
         if run["command"] not in ORDER:
             raise ValueError(f"no page for command {run['command']!r}; there is one for: {', '.join(sorted(ORDER))}")
     sections = [_section(run, drawn) for run, drawn in zip(runs, figures, strict=True)]
-    opening = verdict.opening(runs) if len(runs) > 1 else None
-    return page_of(subjects(runs, sections, ORDER, verdict.BESIDE), opening, missing)
+    if opened is None and len(runs) > 1:
+        opened = opening(runs)
+    return page_of(subjects(runs, sections, ORDER), opened, missing)
+
+
+def opening(runs: Sequence[Run]) -> Opening:
+    """What a page of several runs begins with: claims in sentences, and tables with their figures."""
+    blocks, told = [], verdicts(runs)
+    for found in told:
+        drawn = {plot.view: draw(plot, found.subject.name) for plot in found.figures}
+        text = NOTE
+        for view in found.views:
+            figure = drawn.get(view.name)
+            blocks.append(Block(view.name, view.title, _table(view), text=text, figure=figure, folded=view.folded))
+            text = ""
+    return Opening(sentences([claim for found in told for claim in found.as_dicts()]), blocks)
+
+
+def verdict_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Claims across runs as plain data, model by model; a sentence names the model where there are several."""
+    return [claim for found in verdicts(runs) for claim in found.as_dicts()]
+
+
+def headlines(runs: Sequence[Run]) -> list[str]:
+    """At most five sentences of the verdict, for the terminal."""
+    return sentences([claim for claim in verdict_of(runs) if claim["quantity"] in HEADLINES])[:_LINES]
 
 
 def claims_of(command: str, tables: Mapping[str, Sequence[Row]], jobs: Sequence[Job] = ()) -> list[dict[str, Any]]:

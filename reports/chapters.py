@@ -2,15 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from reports.formats import counted, display
 from reports.run import Run
-from reports.sections import Block, Section
-
-Beside = Callable[[Sequence[Run]], Block | None]
+from reports.sections import Section
 
 _MOST = 2  # settings named to tell runs of one command apart
 _LONGEST = 40  # characters of such a setting
@@ -84,16 +81,8 @@ def setting(value: object) -> str:
     return ", ".join(setting(item) for item in value) if isinstance(value, list | tuple) else str(display(value))
 
 
-def subjects(
-    runs: Sequence[Run],
-    sections: Sequence[Section],
-    order: Sequence[str],
-    beside: Mapping[str, Beside] = MappingProxyType({}),
-) -> list[Subject]:
-    """By model in the order given, and within a model in the `order` of commands; `sections[i]` is that of `runs[i]`.
-
-    `beside` makes of all runs of a model a block for the first section of a command.
-    """
+def subjects(runs: Sequence[Run], sections: Sequence[Section], order: Sequence[str]) -> list[Subject]:
+    """By model in the order given, within a model in the `order` of commands; `sections[i]` is that of `runs[i]`."""
     names, apart = prefixes(runs), _distinctions(runs)
     chapters = [
         Chapter(place, run, section, names[place], apart[place])
@@ -107,26 +96,10 @@ def subjects(
         Subject(
             name=model if alike[model] == 1 else f"{model}, fingerprint {fingerprint}",
             anchor=f"model-{number}",
-            chapters=_with(beside, sorted(ours, key=lambda c: (order.index(c.run["command"]), c.place))),
+            chapters=sorted(ours, key=lambda c: (order.index(c.run["command"]), c.place)),
         )
         for number, ((model, fingerprint), ours) in enumerate(grouped.items(), 1)
     ]
-
-
-def _with(beside: Mapping[str, Beside], chapters: Sequence[Chapter]) -> list[Chapter]:
-    """With what all runs of the model say, where there are several."""
-    runs = [chapter.run for chapter in chapters]
-    found, seen = [], set()
-    for chapter in chapters:
-        command = chapter.run["command"]
-        build = beside.get(command) if len(runs) > 1 and command not in seen else None
-        seen.add(command)
-        block = None if build is None else build(runs)
-        if block is not None:
-            section = chapter.section
-            chapter = replace(chapter, section=replace(section, wide=[*section.wide, block]))
-        found.append(chapter)
-    return found
 
 
 def _subject(run: Run) -> tuple[str, str]:

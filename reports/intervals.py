@@ -4,7 +4,7 @@
 
 for two losses that are each paired with the dense model's on the same windows: |s_1 - s_2| <= s <= s_1 + s_2 whatever
 their correlation, so the interval is never too narrow, and often far too wide. Where a table has the interval of two
-losses paired with each other, that is taken (`reports.verdict.losses.difference`).
+losses paired with each other, that is taken (`diag.verdict.loss.difference`).
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,11 @@
-"""The verdict says what the runs' tables say: its numbers are theirs, and it turns when they turn."""
+"""Claims across runs hold what the runs' tables hold: their numbers are theirs, and they turn when these turn."""
 
 from __future__ import annotations
 
+import json
 import re
-import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +13,12 @@ import verdict_runs as planted
 from test_figures import HOSTILE
 from verdict_runs import evaluated, step
 
-from diag.pages import render
-from reports.verdict import opening
-from reports.verdict.sentences import sentences
+from diag.cli.running import write_verdict
+from diag.pages import headlines, opening, render, verdict_of
+from reports.sentences import sentences
 
 Run = dict[str, Any]
+Claims = dict[tuple[str, str], dict[str, Any]]
 EVERYTHING = (
     planted.spectra((0.08, 0.12, 0.4), (0.06, 0.1, 0.3)),
     planted.experts(0.82, 0.78, 0.5),
@@ -24,70 +27,103 @@ EVERYTHING = (
     planted.quality(1.0, 0.3, 0.1, evaluated("rtn", None, 0.45, 0.005), evaluated("identity", None, 0.0, 0.0)),
     planted.attribution(attribution_shapley=planted.shapley(), attribution_shares=planted.shares()),
 )
+SCHEMA = Path(__file__).parents[1] / "docs" / "verdict.schema.json"
+RTN4 = "rounding to 4 bits (RTN)"
 
 
-def said(*runs: Run) -> list[str]:
-    return [sentence.replace("\N{NO-BREAK SPACE}", " ") for sentence in sentences(runs)]
+def claims(*runs: Run) -> Claims:
+    """{(quantity, subject): claim} of one model."""
+    return {(claim["quantity"], claim["subject"]): claim for claim in verdict_of(runs)}
+
+
+def of(quantity: str, *runs: Run) -> dict[str, dict[str, Any]]:
+    """{subject: claim} of one quantity, in their order."""
+    return {subject: claim for (name, subject), claim in claims(*runs).items() if name == quantity}
+
+
+def ends(claim: dict[str, Any]) -> list[float | None]:
+    return [None if claim[end] is None else round(claim[end], 4) for end in ("value", "low", "high")]
+
+
+def words(quantity: str, *runs: Run) -> str:
+    return str(next(iter(of(quantity, *runs).values()))["words"])
+
+
+def why(quantity: str, *runs: Run) -> str:
+    """The reason of a claim that is missing."""
+    ((reason, claim),) = of(quantity, *runs).items()
+    assert (claim["strength"], claim["value"]) == ("missing", None)
+    return reason
 
 
 @pytest.mark.parametrize(
-    ("published", "best", "mobe", "headline"),
+    ("published", "best", "mobe", "headline", "standing"),
     [
-        (1.0, 0.3, 0.1, "TD-MoE as published loses to MoBE, and still does at its best: "),
-        (
-            1.0,
-            0.11,
-            0.1,
-            "TD-MoE as published loses to MoBE, but at its best they cannot be told apart: ",
-        ),
-        (1.0, 0.0, 0.1, "TD-MoE as published loses to MoBE, and beats it at its best: "),
-        (0.2, 0.1, 0.5, "TD-MoE beats MoBE, as published and at its best: "),
-        (0.12, 0.11, 0.1, "TD-MoE and MoBE cannot be told apart, as published and at its best: "),
-        (
-            0.12,
-            0.0,
-            0.1,
-            "TD-MoE as published and MoBE cannot be told apart, and at its best TD-MoE beats",
-        ),
-        (1.0, None, 0.1, "TD-MoE as published loses to MoBE: "),
-        (0.1, None, 0.1, "TD-MoE as published and MoBE cannot be told apart: "),
-        (None, 0.3, 0.1, "TD-MoE with default options loses to MoBE: "),
-        (None, 0.1, 0.3, "TD-MoE with default options beats MoBE: "),
-        (None, 0.1, 0.1, "TD-MoE with default options and MoBE cannot be told apart: "),
-        (1.0, 0.3, None, "Whether TD-MoE loses to MoBE: not measured, for want of MoBE. "),
-        (None, None, 0.1, "Whether TD-MoE loses to MoBE: not measured, for want of TD-MoE. MoBE adds +0.100 ± 0.010 "),
-        (None, None, None, "Whether TD-MoE loses to MoBE: not measured; "),
+        (1.0, 0.3, 0.1, "TD-MoE as published loses to MoBE, and still does at its best", "clear clear"),
+        (1.0, 0.11, 0.1, "TD-MoE as published loses to MoBE, but at its best they cannot be told apart",
+         "clear unclear"),
+        (1.0, 0.0, 0.1, "TD-MoE as published loses to MoBE, and beats it at its best", "clear clear"),
+        (0.2, 0.1, 0.5, "TD-MoE beats MoBE, as published and at its best", "clear clear"),
+        (0.12, 0.11, 0.1, "TD-MoE and MoBE cannot be told apart, as published and at its best", "unclear unclear"),
+        (0.12, 0.0, 0.1, "TD-MoE as published and MoBE cannot be told apart, and at its best TD-MoE beats it",
+         "unclear clear"),
+        (1.0, None, 0.1, "TD-MoE as published loses to MoBE", "clear"),
+        (0.1, None, 0.1, "TD-MoE as published and MoBE cannot be told apart", "unclear"),
+        (None, 0.3, 0.1, "TD-MoE with default options loses to MoBE", "clear"),
+        (None, 0.1, 0.3, "TD-MoE with default options beats MoBE", "clear"),
+        (None, 0.1, 0.1, "TD-MoE with default options and MoBE cannot be told apart", "unclear"),
+        (1.0, 0.3, None, "Whether TD-MoE loses to MoBE", "missing"),
+        (None, None, 0.1, "Whether TD-MoE loses to MoBE", "missing"),
+        (None, None, None, "Whether TD-MoE loses to MoBE", "missing"),
     ],
-)
+)  # fmt: skip
 def test_the_headline_follows_the_intervals(
-    published: float | None, best: float | None, mobe: float | None, headline: str
+    published: float | None, best: float | None, mobe: float | None, headline: str, standing: str
 ) -> None:
-    assert said(planted.quality(published, best, mobe))[0].startswith(headline)
+    run = planted.quality(published, best, mobe)
+    assert words("gap", run) == headline
+    assert " ".join(claim["strength"] for claim in of("gap", run).values()) == standing
 
 
-def test_the_gap_is_told_in_nats_with_an_interval_that_holds_for_any_correlation() -> None:
+def test_who_is_missing_is_said_and_what_the_other_adds() -> None:
+    assert why("gap", planted.quality(1.0, 0.3, None)) == "for want of MoBE"
+    alone = planted.quality(None, None, 0.1)
+    assert why("gap", alone) == "for want of TD-MoE"
+    assert ends(of("added_loss", alone)["MoBE"]) == [0.1, 0.0804, 0.1196]
+    assert why("gap", planted.quality(None, None, None)).startswith("neither was evaluated")
+
+
+def test_the_gap_has_an_interval_that_holds_for_any_correlation() -> None:
     """0.9 ± 1.96 (0.01 + 0.01), and the same about 0.2."""
-    assert said(planted.quality())[0].endswith(
-        "at its best: 0.900 (95 % interval 0.861 to 0.939) and 0.200 (0.161 to 0.239) nats a token more on wikitext2, "
-        "40 % of gate and up of layers 0-3 removed, 25.0 % of bits saved."
-    )
-    turned = said(planted.quality(0.1, None, 0.4))[0]
-    assert ": 0.300 (95 % interval 0.261 to 0.339) nats a token less on wikitext2, " in turned
-    both = said(planted.quality(0.3, 0.0, 0.1))[0]
-    assert ": 0.200 (95 % interval 0.161 to 0.239) nats a token more and 0.100 (0.061 to 0.139) less on" in both
+    found = of("gap", planted.quality())
+    assert {who: ends(claim) for who, claim in found.items()} == {
+        "as published": [0.9, 0.8608, 0.9392], "at its best": [0.2, 0.1608, 0.2392],
+    }  # fmt: skip
+    assert [claim["unit"] for claim in found.values()] == ["nats a token"] * 2
+    after = found["as published"]["after"].replace("\N{NO-BREAK SPACE}", " ")
+    assert after == "On wikitext2, 40 % of gate and up of layers 0-3 removed, 25.0 % of bits saved."
+    where = {"method": planted.PUBLISHED, "ratio": 0.4}
+    assert found["as published"]["evidence"] == {
+        "table": "quality", "column": "loss_difference_nats", "rows": 2, "where": where,
+    }  # fmt: skip
+    assert ends(of("gap", planted.quality(0.1, None, 0.4))["as published"]) == [-0.3, -0.3392, -0.2608]
 
 
 def test_unmatched_bits_are_told_and_a_heavier_td_moe_is_not_its_best() -> None:
+    """0.75 of the bits against 0.74: 1.35 % more."""
     heavy = evaluated("tdmoe:refit=expert", 0.4, 0.2, 0.0)
-    (first, *_) = said(planted.quality(1.0, 0.3, None, heavy, evaluated("mobe", 0.4, 0.26, 0.1)))
-    assert first.endswith("(TD-MoE stores 1.4 % more bits as published and 1.4 % more bits at its best).")
-    assert "and 0.200 (" in first
+    found = claims(planted.quality(1.0, 0.3, None, heavy, evaluated("mobe", 0.4, 0.26, 0.1)))
+    for who in ("as published", "at its best"):
+        assert found["stored_more", who]["value"] == pytest.approx(0.75 / 0.74 - 1)
+    assert found["gap", "at its best"]["value"] == pytest.approx(0.2)
+    assert not of("stored_more", planted.quality())
 
 
 def test_a_single_layer_is_one() -> None:
     rows = [row | {"compressed_layers": "2" if row["compressed_layers"] else ""}
             for row in planted.quality()["tables"]["quality"]]  # fmt: skip
-    assert ", 40 % of gate and up of layer 2 removed" in said(planted.run_of("quality", quality=rows))[0]
+    (first, *_) = of("gap", planted.run_of("quality", quality=rows)).values()
+    assert "of gate and up of layer 2 removed" in first["after"]
 
 
 def test_other_comparisons_agree_or_do_not() -> None:
@@ -96,8 +132,8 @@ def test_other_comparisons_agree_or_do_not() -> None:
     for row in other:
         if row["method"] == "mobe":
             row["loss_difference_nats"] = 3.0
-    run = planted.run_of("quality", quality=[*rows, *same, *other])
-    assert said(run)[0].endswith(" Same methods elsewhere: 1 of 2 agree.")
+    found = of("gap_elsewhere", planted.run_of("quality", quality=[*rows, *same, *other]))[""]
+    assert (found["value"], found["of"], found["strength"]) == (1, 2, "count")
 
 
 def test_only_the_same_methods_can_agree() -> None:
@@ -105,65 +141,60 @@ def test_only_the_same_methods_can_agree() -> None:
     first = planted.quality(1.0, 0.3, 0.1, evaluated("rtn", None, 0.45, 0.005))
     other = [evaluated("dense", None, 0.0, 0.0), evaluated("tdmoe", 0.4, 0.25, 0.3), evaluated("mobe", 0.4, 0.25, 0.2)]
     other = [row | {"dataset": "enwik8"} for row in other]
-    found = said(first, planted.run_of("quality", quality=other))
-    assert "elsewhere" not in found[0] and "elsewhere" not in found[4], "published was not measured there, nor was RTN"
-    theirs = [evaluated(method, 0.4, 0.25, added, dataset="enwik8") for method, added in
-              ((planted.PUBLISHED, 0.9), ("mobe:steps=9", 0.1), ("mobe", 1.5), ("svd_llm", 0.05))]  # fmt: skip
-    rtn = evaluated("rtn", None, 0.45, 1.0, dataset="enwik8")
-    found = said(first, planted.run_of("quality", quality=[other[0], *theirs, rtn]))
-    assert found[0].endswith("Same methods elsewhere: 0 of 1 agree."), "against the same MoBE, not the best one"
-    assert found[4].endswith("Same methods elsewhere: 0 of 1 agree."), "as published is better there"
-    apart = [row | {"projections": "gate,up,down"} for row in theirs]
-    assert "elsewhere" not in said(first, planted.run_of("quality", quality=[other[0], *apart]))[0]
+    found = claims(first, planted.run_of("quality", quality=other))
+    assert not [name for name, _ in found if name.endswith("_elsewhere")]
 
 
-def test_what_was_self_inflicted_without_attribution_is_a_quotient() -> None:
-    second = said(planted.quality())[1]
-    assert second.startswith(
-        "How TD-MoE was run accounts for most of that gap: 77.8 % (interval not measured), with default options."
+def test_a_share_without_attribution_is_a_quotient() -> None:
+    run = planted.quality()
+    ((rival, share),) = of("share", run).items()
+    assert (rival, ends(share)) == ("against MoBE as it is", [round(0.7 / 0.9, 4), None, None])
+    assert words("share", run) == "How TD-MoE was run accounts for most of that gap"
+    assert share["after"] == "With default options."
+    assert why("largest_change", run) == "attribution does that"
+    assert ends(of("remainder", run)[""]) == [0.2, 0.1608, 0.2392]
+    assert words("remainder", run) == "What remains bounds the structure's cost against this run of MoBE"
+    assert words("share", planted.quality(1.0, 0.8, 0.1)).endswith("accounts for the lesser part of that gap")
+    assert words("share", planted.quality(1.0, 0.0, 0.1)).endswith("accounts for all of that gap")
+
+
+def test_attribution_gives_share_and_largest_change() -> None:
+    ladder, shapley = (planted.attribution(**tables) for tables in ({}, {"attribution_shapley": planted.shapley()}))
+    share = of("share", ladder)["against MoBE as it is"]
+    assert ends(share) == [0.778, 0.74, 0.81]
+    assert share["after"] == (
+        "With steps up to “core refit”; MoBE was not given the refit; the best run was chosen on the same windows."
     )
-    assert "Which change did it: not measured (attribution does that)." in second
-    assert "What remains, 0.200 (0.161 to 0.239) nats, bounds the structure's cost against this run of MoBE" in second
-    assert said(planted.quality(1.0, 0.8, 0.1))[1].startswith(
-        "How TD-MoE was run accounts for the lesser part of that gap: "
-    )
-
-
-def test_attribution_gives_share_change_and_remainder() -> None:
-    without, with_values = (
-        said(planted.attribution(**tables))[1] for tables in ({}, {"attribution_shapley": planted.shapley()})
-    )
-    assert (
-        "77.8 % (95 % interval 74.0 to 81.0), with steps up to “core refit”; MoBE was not given the refit; the best "
-        "run was chosen on the same windows."
-    ) in without
-    assert "Largest change on the ladder: “exact ranks”, 0.600 ± 0.020 nats." in without
-    assert "Largest change by Shapley value: “exact ranks”, 0.550 (0.500 to 0.600) nats." in with_values
+    assert words("largest_change", ladder) == "Largest change on the ladder"
+    assert ends(of("largest_change", ladder)["“exact ranks”"]) == [0.6, 0.5608, 0.6392]  # 1.96 · 0.02
+    assert words("largest_change", shapley) == "Largest change by Shapley value"
+    assert ends(of("largest_change", shapley)["“exact ranks”"]) == [0.55, 0.5, 0.6]
 
 
 def test_the_share_is_like_for_like_first_and_told_on_other_windows() -> None:
     """The table's numbers, not those of the best step's row: with the same refit MoBE is better."""
-    first, second, *_ = said(planted.attribution(attribution_shares=planted.shares()))
-    assert second == (
-        "How TD-MoE was run accounts for most of that gap: 73.7 % (95 % interval 69.7 to 76.7) against MoBE given the "
-        "same refit, 77.8 % against MoBE as it is, with steps up to “core refit”. Largest change on the "
-        "ladder: “exact ranks”, 0.600 ± 0.020 nats. What remains, 0.250 nats, bounds the structure's cost against this "
-        "run of MoBE."
-    )
-    assert "and 0.200 (0.170 to 0.230) nats a token more on c4-eval" in first
-    lacking = said(planted.attribution(attribution_shares=planted.shares(like=None)))[1]
-    assert ": 77.8 % (95 % interval 73.8 to 80.8), with steps up to “core refit”; MoBE was not given the refit. La" in (
-        lacking
-    )
-    other = said(planted.attribution(attribution_shares=planted.shares("+ exact ranks")))[1]
-    assert "with steps up to “exact ranks”" in other, "the run that the table chose"
+    run = planted.attribution(attribution_shares=planted.shares())
+    found = of("share", run)
+    assert {who: ends(claim) for who, claim in found.items()} == {
+        "against MoBE given the same refit": [0.737, 0.697, 0.767], "against MoBE as it is": [0.778, 0.738, 0.808],
+    }  # fmt: skip
+    assert list(found) == ["against MoBE given the same refit", "against MoBE as it is"]
+    assert ends(of("remainder", run)[""]) == [round(0.95 * 0.263, 4), None, None]
+    assert ends(of("gap", run)["at its best"]) == [0.1998, 0.1698, 0.2298]
+    lacking = of("share", planted.attribution(attribution_shares=planted.shares(like=None)))
+    assert list(lacking) == ["against MoBE as it is"]
+    assert lacking["against MoBE as it is"]["after"].endswith("; MoBE was not given the refit.")
+    other = of("share", planted.attribution(attribution_shares=planted.shares("+ exact ranks")))
+    assert "With steps up to “exact ranks”" in next(iter(other.values()))["after"], "the run that the table chose"
 
 
 def test_attribution_is_told_before_quality_and_against_the_preset_that_the_gap_is_to() -> None:
     better = step("+ bases searched", "mobe:phi=identity", 0.05, "mobe", gap_closed=1.056)
-    first, second, *_ = said(planted.quality(), planted.attribution(better))
-    assert "and 0.200 (0.161 to 0.239) nats a token more on c4-eval, 40 % of gate and up of layers 0-3 rem" in first
-    assert "with steps up to “core refit”" in second
+    runs = planted.quality(), planted.attribution(better)
+    best = of("gap", *runs)["at its best"]
+    assert ends(best) == [0.2, 0.1608, 0.2392] and "On c4-eval" in best["after"]
+    assert best["evidence"]["table"] == "attribution"
+    assert "With steps up to “core refit”" in next(iter(of("share", *runs).values()))["after"]
 
 
 def test_without_a_gap_a_ladders_mobe_is_a_preset_and_no_rung_below_it() -> None:
@@ -175,236 +206,282 @@ def test_without_a_gap_a_ladders_mobe_is_a_preset_and_no_rung_below_it() -> None
         step("+ core refit", "mobe:refit=expert", 0.03, "mobe"),
     ]
     tensor = step("default", "tdmoe", 0.3, "beside")
-    (first, *_) = said(planted.run_of("attribution", attribution=[tensor, *rungs]))
-    assert first.startswith("TD-MoE with step “default” loses to MoBE: 0.190 (")
-    assert "than MoBE steps=9, groups=2 on" in first
+    ((who, claim),) = of("gap", planted.run_of("attribution", attribution=[tensor, *rungs])).items()
+    assert (who, claim["words"]) == ("with step “default”", "TD-MoE with step “default” loses to MoBE")
+    assert claim["value"] == pytest.approx(0.19) and claim["after"].startswith("Against MoBE (steps=9, groups=2), on")
     only_rungs = planted.run_of("attribution", attribution=[tensor, rungs[0], rungs[3]])
-    assert ": 0.280 (" in said(only_rungs)[0], "without any preset another one"
+    assert of("gap", only_rungs)[who]["value"] == pytest.approx(0.28), "without any preset another one"
     no_gap = [row | {"gap_closed": None, "status": "no_gap"} for row in planted.attribution()["tables"]["attribution"]]
     run = planted.run_of("attribution", attribution=[*no_gap, rungs[0]])
-    assert said(run)[0].startswith("TD-MoE as published loses to MoBE, and still does at its best: 0.900 (")
+    assert of("gap", run)["as published"]["value"] == pytest.approx(0.9)
+    assert words("no_gap", run).startswith("There is no gap to divide") and not of("share", run)
 
 
 @pytest.mark.parametrize(
-    ("published", "best", "mobe", "told"),
+    ("published", "best", "mobe", "quantity", "told", "numbers"),
     [
-        (
-            0.11,
-            0.05,
-            0.1,
-            "there is no gap to divide; TD-MoE as published and MoBE differ by +0.010 (−0.029 to +0.049)",
-        ),
-        (0.1, 0.05, 0.5, "there is no gap to divide, as TD-MoE is the better one as published."),
-        (1.0, None, 0.1, "the whole gap of 0.900 (0.861 to 0.939) nats is an upper bound of what the structure costs."),
-        (None, 0.3, 0.1, "not measured, for want of TD-MoE as published (attribution measures both)."),
-        (1.0, 0.3, None, "not measured, for want of MoBE (attribution measures both)."),
-        (
-            1.0,
-            0.0,
-            0.1,
-            "Nothing remains for the structure: at its best TD-MoE loses 0.100 (95 % interval 0.061 to 0.139)",
-        ),
-        (1.0, 0.11, 0.1, "What remains, +0.010 (−0.029 to +0.049) nats, cannot be told from nothing."),
+        (0.11, 0.05, 0.1, "no_gap",
+         "There is no gap to divide, as published TD-MoE and MoBE cannot be told apart", [0.01, -0.0292, 0.0492]),
+        (0.1, 0.05, 0.5, "no_gap",
+         "There is no gap to divide, as TD-MoE as published is the better one", [-0.4, -0.4392, -0.3608]),
+        (1.0, None, 0.1, "remainder",
+         "What remains bounds the structure's cost against this run of MoBE", [0.9, 0.8608, 0.9392]),
+        (1.0, 0.0, 0.1, "remainder",
+         "Nothing remains for the structure, as TD-MoE at its best loses less than MoBE by", [0.1, 0.0608, 0.1392]),
+        (1.0, 0.11, 0.1, "remainder", "What remains cannot be told from nothing", [0.01, -0.0292, 0.0492]),
     ],
-)
-def test_gaps_that_are_none(published: float | None, best: float | None, mobe: float | None, told: str) -> None:
-    assert told in said(planted.quality(published, best, mobe))[1]
+)  # fmt: skip
+def test_gaps_that_are_none(
+    published: float, best: float | None, mobe: float, quantity: str, told: str, numbers: list[float]
+) -> None:
+    run = planted.quality(published, best, mobe)
+    assert words(quantity, run) == told
+    assert ends(of(quantity, run)[""]) == numbers
+    assert not of({"no_gap": "remainder", "remainder": "no_gap"}[quantity], run)
 
 
-def test_no_gap_is_taken_from_the_table() -> None:
-    rows = [row | {"status": "no_gap", "gap_closed": None} for row in planted.attribution()["tables"]["attribution"]]
-    assert "there is no gap to divide" in said(planted.run_of("attribution", attribution=rows))[1]
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [((1.0, None, 0.1), "for want of a TD-MoE that was run otherwise and loses less"),
+     ((None, 0.3, 0.1), "for want of TD-MoE as published (attribution measures both)"),
+     ((1.0, 0.3, None), "for want of MoBE (attribution measures both)")],
+)  # fmt: skip
+def test_a_share_that_was_not_measured_says_what_is_needed(given: tuple[float | None, ...], reason: str) -> None:
+    assert why("share", planted.quality(*given)) == reason
 
 
 def test_spectra_and_the_expert_mode() -> None:
-    third = said(planted.spectra((0.08, 0.12, 0.4), (0.06, 0.1, 0.3)), planted.experts(0.82, 0.78, 0.5))[2]
-    assert third == (
-        "Spectra: exponents, expert mode 0.070 (null 0.050; range 0.060 to 0.080), output 0.110 (0.050; 0.100 to "
-        "0.120), input 0.350 (0.050; 0.300 to 0.400). With 40 % removed the expert mode binds in 2 of 3 stacks "
-        "(undecided in 1): cutting it raises the least error by 14.0 % (range 14.0 to 14.0), independent "
-        "experts' by 10.0 %, not told apart: nothing is claimed of what experts share."
+    found = claims(planted.spectra((0.08, 0.12, 0.4), (0.06, 0.1, 0.3)), planted.experts(0.82, 0.78, 0.5))
+    assert [found["exponent", mode]["value"] for mode in ("expert", "output", "input")] == pytest.approx(
+        [0.07, 0.11, 0.35]
     )
-    saving = planted.experts(0.3, gain=0.05, gain_low=-0.01, gain_high=0.08)
-    turned = said(planted.spectra((0.5, 0.06, 0.4)), saving)[2]
-    assert turned == (
-        "Spectra: exponents, expert mode 0.500 (null 0.050), output 0.060 (0.050), input 0.400 (0.050). With 40 % "
-        "removed the expert mode does not bind: cutting it lowers the least error by 5.0 % (95 % interval −1.0 to "
-        "8.0), independent experts' by −10.0 %, told apart in 1 of 1 stacks (cheaper in 1)."
-    )
-    dearer = planted.experts(0.8, 0.7, gain_null=-0.05)
-    assert said(dearer)[2].endswith("independent experts' by 5.0 %, told apart in 2 of 2 stacks (dearer in 2).")
-    assert said(planted.experts(0.8, gain_null=None))[2].endswith("by 14.0 % (95 % interval 10.0 to 20.0).")
+    assert found["exponent", "expert"]["reference"] == {"baseline": 0.05, "least": 0.06, "most": 0.08}
+    binding, cost = found["binding", ""], found["binding_cost", ""]
+    assert (binding["value"], binding["of"], binding["reference"]) == (2, 3, {"undecided": 1})
+    assert (cost["value"], cost["reference"]["independent experts"]) == pytest.approx((0.14, 0.1))
+    assert "raised" in cost["words"]
+    apart = found["told_from_independent", ""]
+    assert (apart["value"], apart["of"], apart["after"]) == (0, 3, "Nothing is claimed of what experts share.")
+
+
+def test_a_stack_whose_cutting_saves_has_its_interval_and_is_told_from_independent_experts() -> None:
+    found = claims(planted.spectra((0.5, 0.06, 0.4)), planted.experts(0.3, gain=0.05, gain_low=-0.01, gain_high=0.08))
+    assert found["exponent", "expert"]["reference"] == {"baseline": 0.05}
+    assert (found["binding", ""]["value"], found["binding", ""]["reference"]) == (0, {"not": 1})
+    cost = found["binding_cost", ""]
+    assert ends(cost) == [0.05, -0.01, 0.08] and cost["reference"] == {"independent experts": -0.1}
+    assert cost["strength"] == "clear" and "lowered" in cost["words"]
+    assert found["told_from_independent", ""]["reference"] == {"cheaper": 1}
+    dearer = of("told_from_independent", planted.experts(0.8, 0.7, gain_null=-0.05))[""]
+    assert (dearer["value"], dearer["reference"]) == (2, {"dearer": 2})
+    alone = claims(planted.experts(0.8, gain_null=None))
+    assert ends(alone["binding_cost", ""]) == [0.14, 0.1, 0.2] and ("told_from_independent", "") not in alone
 
 
 def test_stacks_whose_published_triple_cuts_nothing_count_all_the_same() -> None:
     """Whether the expert mode binds is of the best ranks, not of the published ones."""
     apart = dict.fromkeys(("published_difference", "due_to_experts", "due_to_ranks"))
-    told = [said(planted.experts(0.82, 0.78, 0.5, **more))[2] for more in ({}, {"status": "nothing_to_cut", **apart})]
-    assert told[0] == told[1] and "the expert mode binds in 2 of 3 stacks" in told[0]
+    plain, cut = (of("binding", planted.experts(0.82, 0.78, 0.5, **more))[""]
+                  for more in ({}, {"status": "nothing_to_cut", **apart}))  # fmt: skip
+    assert plain == cut and cut["value"] == 2
 
 
-def test_the_error_that_predicts_the_damage() -> None:
-    errors = {"weight_error": 0.7, "functional_error": 0.98, "operator_error": 0.3}
-    fourth = said(planted.injection(errors, (0.02, -0.1, 0.14)))[3]
-    assert fourth.startswith(
-        "Of drawn residuals the functional error predicts the damage best: over 12 kinds a power of it explains 98.0 "
-        "% of the variance of the log loss, the weight error 28.0 points less (95 % interval 23.0 to 33.0) and the "
-        "operator error 68.0 less (63.0 to 73.0)."
-    )
-    turned = said(planted.injection(errors | {"operator_error": 0.99}, (1.1, 0.9, 1.3), reach=0.001))[3]
-    assert turned.startswith("Of drawn residuals the operator error predicts the damage best: ")
-    assert turned.endswith(" Of compressed models: not measured (attribution does that).")
+def test_stream_and_routing_of_the_models_that_the_verdict_is_about() -> None:
+    found = claims(*EVERYTHING)
+    assert ends(found["rotation", "TD-MoE as published"]) == [40.0, 39.804, 40.196]
+    assert found["rotation", "MoBE"]["value"] == 10.0
+    assert found["routing", "MoBE"]["value"] == pytest.approx(0.925)
+    assert found["routing", "MoBE"]["evidence"]["where"] == {"method": "mobe", "ratio": 0.4, "layer": 3}
+
+
+ERRORS = {"weight_error": 0.7, "functional_error": 0.98, "operator_error": 0.3}
+
+
+def test_the_error_that_predicts_the_damage_of_injected_residuals() -> None:
+    found = claims(planted.injection(ERRORS, (0.02, -0.1, 0.14)))
+    best = found["predictor_injected", "functional error"]
+    assert best["words"] == "Of injected residuals the functional error predicts the damage best"
+    assert (best["value"], best["evidence"]["where"]["error"]) == (0.98, "functional_error")
+    assert ends(found["predictor_injected_less", "weight error"]) == [0.28, 0.23, 0.33]
+    assert ends(found["predictor_injected_less", "operator error"]) == [0.68, 0.63, 0.73]
+    turned = planted.injection(ERRORS | {"operator_error": 0.99}, (1.1, 0.9, 1.3), reach=0.001)
+    assert words("predictor_injected", turned) == "Of injected residuals the operator error predicts the damage best"
+    assert why("predictor_models", turned) == "attribution does that"
 
 
 def test_no_error_is_the_best_where_the_difference_may_be_none_or_the_kinds_are_few() -> None:
-    close = {"weight_error": 0.97, "functional_error": 0.98, "operator_error": 0.3}
-    fourth = said(planted.injection(close, (0.02, -0.1, 0.14)))[3]
-    assert fourth.startswith(
-        "Which error predicts the damage of drawn residuals best cannot be told: over 12 kinds a power of the "
-        "functional error explains 98.0 %"
-    )
-    assert "the weight error 1.0 points less (95 % interval −4.0 to 6.0)" in fourth
-    assert "the operator error 68.0 less (63.0 to 73.0)" in fourth
-    assert said(planted.injection(close, (0.02, -0.1, 0.14), reach=0.0, count=7))[3].startswith(
-        "Which error predicts the damage of drawn residuals best cannot be told: 7 kinds of residual injected into "
-        "gate and up of all layers clearly increased the loss, 8 are needed."
-    )
+    close = ERRORS | {"weight_error": 0.97}
+    untold = "Which error predicts the damage of injected residuals best cannot be told"
+    open_ = claims(planted.injection(close, (0.02, -0.1, 0.14)))
+    assert open_["predictor_injected", "functional error"]["words"] == untold
+    assert ends(open_["predictor_injected_less", "weight error"]) == [0.01, -0.04, 0.06]
+    assert open_["predictor_injected_less", "weight error"]["strength"] == "unclear"
+    few = of("predictor_injected", planted.injection(close, (0.02, -0.1, 0.14), reach=0.0, count=7))[""]
+    assert (few["words"], few["value"], few["of"]) == (untold, 7, 8)
     run = planted.injection(close, (0.02, -0.1, 0.14), reach=0.001)
-    assert said(run)[3].startswith("Of drawn residuals the functional error predicts")
+    assert words("predictor_injected", run).startswith("Of injected residuals the functional error predicts")
     rows = run["tables"]["injection_contrasts"]
     run["tables"]["injection_contrasts"] = [row for row in rows if row["statistic"] != "r2_difference"]
-    assert "the weight error 97.0 % (interval of the difference not measured)" in said(run)[3]
-    assert said(run)[3].startswith("Which error predicts the damage of drawn residuals best cannot be told: over 12")
+    without = claims(run)
+    assert without["predictor_injected", "functional error"]["words"] == untold
+    assert ends(without["predictor_injected_other", "weight error"]) == [0.97, None, None]
 
 
-def test_predictors_of_attribution_are_added_of_the_run_with_most_models() -> None:
-    rows = [
-        {"error": error, "response": "loss", "rank_correlation": value, "low": low, "high": high, "runs": 14}
-        for error, value, low, high in (
-            ("operator_error", 0.5, 0.2, 0.7), ("functional_error", 0.97, 0.9, 0.99), ("angle_deg", 0.95, 0.85, 1.0),
-        )
-    ]  # fmt: skip
+def correlations(*found: tuple[str, float, float, float], runs: int = 14) -> list[Run]:
+    return [
+        {"error": error, "response": "loss", "rank_correlation": value, "low": low, "high": high, "runs": runs}
+        for error, value, low, high in found
+    ]
+
+
+def test_predictors_of_compressed_models_are_of_the_run_with_most_of_them() -> None:
+    rows = correlations(
+        ("operator_error", 0.5, 0.2, 0.7), ("functional_error", 0.97, 0.9, 0.99), ("angle_deg", 0.95, 0.85, 1.0)
+    )
     ladder = planted.attribution(attribution_predictors=rows)
-    undrawn = " Of drawn residuals: not measured (injection does that)."
-    alone = (
-        "Of 14 compressed models no error is known to order the added loss best: rank correlation 0.970 (95 % interval "
-        "0.900 to 0.990, were they independent) with the functional error; next 0.950 (0.850 to 1.000) with the angle "
-        f"of the residual stream.{undrawn}"
-    )
     small = planted.attribution(attribution_predictors=[row | {"runs": 3, "rank_correlation": 1.0} for row in rows])
-    assert said(ladder)[3] == said(small, ladder)[3] == said(ladder, small)[3] == alone
-    tied = [row | ({"rank_correlation": 0.9698} if row["error"] == "angle_deg" else {}) for row in rows]
-    fourth = said(planted.attribution(attribution_predictors=tied))[3]
-    assert fourth.endswith(
-        "were they independent) with the functional error and the angle of the residual stream; next 0.500 (0.200 to "
-        f"0.700) with the operator error.{undrawn}"
+    found = [of("predictor_models", *runs) for runs in ([ladder], [small, ladder], [ladder, small])]
+    assert found[0] == found[1] == found[2]
+    assert list(found[0]) == ["functional error", "angle of the residual stream", "operator error"]
+    assert ends(found[0]["functional error"]) == [0.97, 0.9, 0.99]
+    assert found[0]["functional error"]["words"] == (
+        "Of 14 compressed models no error is known to order the added loss best, rank correlations"
     )
+    assert "independent models" in found[0]["functional error"]["after"]
 
 
-def test_drawn_residuals_and_compressed_models_are_two_statements() -> None:
+def test_injected_residuals_and_compressed_models_are_two_statements() -> None:
     """The error that explains what is injected may be the last one of models that methods leave."""
-    errors = (("weight_error", 0.87, 0.95), ("functional_error", 0.73, 0.88), ("angle_deg", 0.99, 1.0))
-    rows = [{"error": name, "rank_correlation": value, "low": value - 0.03, "high": high, "runs": 26}
-            for name, value, high in errors]  # fmt: skip
+    rows = correlations(("weight_error", 0.87, 0.84, 0.95), ("functional_error", 0.73, 0.7, 0.88),
+                        ("angle_deg", 0.99, 0.96, 1.0), runs=26)  # fmt: skip
     injected = planted.injection({"weight_error": 0.7, "functional_error": 0.98}, (0.02, -0.1, 0.14))
-    ends = {
-        "last": rows,
-        "number 2": [row | {"rank_correlation": 0.5} if row["error"] == "weight_error" else row for row in rows],
-    }
-    for place, table in ends.items():
-        fourth = said(injected, planted.attribution(attribution_predictors=table))[3]
-        assert fourth.startswith("Of drawn residuals the functional error predicts the damage best: ")
-        assert fourth.endswith(
-            " Of 26 compressed models the angle of the residual stream orders the added loss best: rank correlation "
-            f"0.990 (95 % interval 0.960 to 1.000, were they independent); the functional error is {place} of 3, "
-            "0.730 (0.700 to 0.880)."
-        )
-
-
-FRONT = "of bits saved; nothing else over the same projections saves more and loses less"
-
-
-def test_what_to_do_instead_is_what_nothing_beats_in_loss_and_bits() -> None:
-    rtn, generous = evaluated("rtn", None, 0.45, 0.005), evaluated("svd_llm", 0.4, 0.1, 0.0)
-    fifth = said(planted.quality(1.0, 0.3, 0.1, rtn, generous))[4]
-    assert fifth == (
-        "What to do instead: rounding to 4 bits (RTN). On wikitext2 it adds +0.005 ± 0.010 nats a token at 45.0 % "
-        f"{FRONT}; of decompositions MoBE, +0.100 ± 0.010 at 25.0 %."
+    runs = injected, planted.attribution(attribution_predictors=rows)
+    assert words("predictor_injected", *runs) == "Of injected residuals the functional error predicts the damage best"
+    assert words("predictor_models", *runs).startswith(
+        "Of 26 compressed models the angle of the residual stream orders the added loss best"
     )
-    tied = said(planted.quality(1.0, 0.3, 0.01, rtn, evaluated("svd_llm", 0.4, 0.25, 0.02)))[4]
-    assert "; of decompositions MoBE, +0.010 ± 0.010 at 25.0 %, which cannot be told apart. Not told apart" in tied
-    assert tied.endswith(" Not told apart in loss from rounding to 4 bits (RTN), which saves more bits: SVD-LLM.")
-    matrix = said(planted.quality(1.0, 0.3, 0.1, evaluated("rtn", None, 0.45, 0.9)))[4]
-    assert matrix.startswith("What to do instead: MoBE.") and "of decompositions" not in matrix
-    assert matrix.endswith(f" nats a token at 25.0 % {FRONT}; TD-MoE (default options), +0.300 ± 0.010 at 25.0 %.")
-    tensor = said(planted.quality(1.0, 0.01, 0.1))[4]
-    assert tensor.startswith("What to do instead: nothing that was measured does better than TD-MoE.")
-    assert "TD-MoE (default options) adds +0.010" in tensor and "of the others MoBE, +0.100" in tensor
+    assert list(of("predictor_models", *runs))[-1] == "functional error"
+
+
+def advice(*runs: Run) -> list[str]:
+    return list(of("alternative", *runs))
+
+
+def test_what_to_use_instead_is_what_nothing_beats_in_loss_and_bits() -> None:
+    rtn, generous = evaluated("rtn", None, 0.45, 0.005), evaluated("svd_llm", 0.4, 0.1, 0.0)
+    found = claims(planted.quality(1.0, 0.3, 0.1, rtn, generous))
+    assert ends(found["alternative", RTN4]) == [0.005, -0.0146, 0.0246]
+    assert (found["alternative_bits", RTN4]["value"], found["alternative_bits", "MoBE"]["value"]) == (0.45, 0.25)
+    assert found["next_best", "MoBE"]["words"] == "Best of decompositions"
+    tied = claims(planted.quality(1.0, 0.3, 0.01, rtn, evaluated("svd_llm", 0.4, 0.25, 0.02)))
+    assert tied["next_best", "MoBE"]["words"] == "Best of decompositions, not told apart in loss"
+    assert tied["tied_1", "SVD-LLM"]["words"] == f"Not told apart in loss from {RTN4}, which saves more bits"
+    matrix = claims(planted.quality(1.0, 0.3, 0.1, evaluated("rtn", None, 0.45, 0.9)))
+    assert ("alternative", "MoBE") in matrix
+    assert matrix["next_best", "TD-MoE (default options)"]["words"] == "TD-MoE at its best"
+    tensor = claims(planted.quality(1.0, 0.01, 0.1))
+    assert tensor["alternative", "TD-MoE (default options)"]["words"].endswith("nothing does better than TD-MoE")
+    assert tensor["next_best", "MoBE"]["words"] == "Best of the others"
 
 
 @pytest.mark.parametrize(
-    ("losses", "told"),
+    ("losses", "bits", "tied"),
     [
-        (
-            (0.0, 0.005, 0.1),  # 8 and 4 bits are not told apart, 3 bits are
-            " is a trade-off on wikitext2: rounding to 3 bits (RTN) +0.100 ± 0.010 nats a token at 50.0 % of bits "
-            "saved; rounding to 4 bits (RTN) +0.005 ± 0.010 at 45.0 %; nothing else over the same projections saves "
-            "more and loses less; of decompositions MoBE, +0.150 ± 0.010 at 25.0 %. Not told apart in loss from "
-            "rounding to 4 bits (RTN), which saves more bits: rounding to 8 bits (RTN).",
-        ),
-        ((0.0, 0.005, 0.01), ": rounding to 3 bits (RTN). On wikitext2 it adds +0.010 ± 0.010 nats a token at 50.0 %"),
-        ((0.0, 0.1, 0.9), " is a trade-off on wikitext2: rounding to 4 bits (RTN) +0.100"),  # 3 lose more than TD-MoE
-        ((0.1, 0.0, 0.9), ": rounding to 4 bits (RTN). On wikitext2 it adds 0.000 ±"),
+        ((0.0, 0.005, 0.1), (3, 4), {8}),  # 8 and 4 bits are not told apart, 3 bits are
+        ((0.0, 0.005, 0.01), (3,), {8, 4}),
+        ((0.0, 0.1, 0.9), (4, 8), set()),  # 3 bits lose more than TD-MoE
+        ((0.1, 0.0, 0.9), (4,), set()),
     ],
     ids=["least two tied", "all tied", "three told apart", "dominated"],
 )
-def test_the_advice_is_a_trade_off_where_losses_are_told_apart(losses: tuple[float, ...], told: str) -> None:
+def test_the_advice_is_a_trade_off_where_losses_are_told_apart(
+    losses: tuple[float, ...], bits: tuple[int, ...], tied: set[int]
+) -> None:
     """Whichever roundings were measured: the widest is no answer where a narrower one loses as little."""
     rounded = [evaluated(f"rtn:bits={bits}", None, saved, added)
                for bits, saved, added in zip((8, 4, 3), (0.3, 0.45, 0.5), losses, strict=True)]  # fmt: skip
-    assert f"What to do instead{told}" in said(planted.quality(1.0, 0.3, 0.15, *rounded))[4]
+    run = planted.quality(1.0, 0.3, 0.15, *rounded)
+    assert advice(run) == [f"rounding to {n} bits (RTN)" for n in bits]
+    assert ("is a trade-off" in words("alternative", run)) == (len(bits) > 1)
+    found = {subject for quantity, subject in claims(run) if quantity.startswith("tied_")}
+    assert {f"rounding to {n} bits (RTN)" for n in tied} <= found
+    assert not found & {f"rounding to {n} bits (RTN)" for n in {8, 4, 3} - tied}
 
 
 @pytest.mark.parametrize("runs", [[], [planted.quality(1.0, 0.3, None)], [planted.quality(None, None, 0.1)]])
-def test_what_to_do_instead_needs_td_moe_and_another(runs: list[Run]) -> None:
-    fifth = said(*(runs or [planted.drift()]))[4]
-    assert fifth.startswith("What to do instead: not measured; ")
+def test_what_to_use_instead_needs_td_moe_and_another(runs: list[Run]) -> None:
+    assert why("alternative", *(runs or [planted.drift()])).startswith(("no other method was", "there is no TD-MoE"))
 
 
-def test_sentences_are_short() -> None:
-    told = [sentence.split() for sentence in said(*EVERYTHING)]
-    assert max(len(words) for words in told) <= 67
-    assert max(sum(any(map(str.isalpha, word)) for word in words) for words in told) <= 50, "numbers apart"
+def test_advice_keeps_to_the_projections_of_the_pair() -> None:
+    """A wider TD-MoE beats MoBE, and is told apart from the comparison over the same projections."""
+    wide = {"projections": "gate,up,down"}
+    shared = step("+ budget shared with down", "tdmoe:across=global", 0.05, ratio=0.27, **wide)
+    found = claims(planted.attribution(shared))
+    assert [subject for quantity, subject in found if quantity == "alternative"] == ["MoBE"]
+    assert found["next_best", "TD-MoE, “core refit”"]["value"] == 0.3
+    wider = found["wider", "TD-MoE, “budget shared with down”"]
+    assert (wider["value"], wider["words"]) == (0.05, "Better still, over gate, up and down")
+    rounded = step("RTN, 4 bits", "rtn:bits=3,scale=tensor", 0.06, "beside", ratio=None, bits_saved=0.45)
+    other = step("RTN, 4 bits", "rtn", 0.01, "beside", ratio=None, bits_saved=0.45, **wide)
+    assert advice(planted.attribution(shared, rounded, other)) == ["rounding to 3 bits (RTN, scale=tensor)"]
+    mobe = step("preset corrected", "mobe", 0.02, "beside", **wide)
+    assert list(of("wider", planted.attribution(shared, mobe))) == ["MoBE"]
+    worse = step("+ budget shared with down", "tdmoe:across=global", 0.15, ratio=0.27, **wide)
+    assert not of("wider", planted.attribution(worse))
+
+
+def test_the_best_combination_is_called_that_and_its_switches_are_told() -> None:
+    switches = "full modes store no factor, exact ranks, ranks in smaller steps, HOOI, shared input factor, core refit"
+    name = f"best of 64 combinations: {switches}"
+    best = step(name, "tdmoe:refit=expert,alignment=1", 0.2, "combination", gap_closed=0.889)
+    share = of("share", planted.attribution(best))["against MoBE as it is"]
+    assert ends(share) == [0.889, None, None] and f"the “best of 64 combinations” ({switches});" in share["after"]
+    winning = advice(planted.attribution(best | {"loss_difference_nats": 0.01}))
+    assert winning == [f"TD-MoE, “best of 64 combinations” ({switches})"]
+    alone = planted.run_of("attribution", attribution=[best, step("preset corrected", "mobe", 0.1, "mobe")])
+    assert words("gap", alone) == "TD-MoE with the “best of 64 combinations” loses to MoBE"
+    assert next(iter(of("gap", alone).values()))["after"].endswith(f" TD-MoE's switches: {switches}.")
 
 
 def test_missing_tables_are_not_measured() -> None:
-    only_drift = opening([planted.drift()])
-    assert len(only_drift.sentences) == 5
-    assert all("not measured" in sentence for sentence in only_drift.sentences)
-    assert [block.anchor for block in only_drift.blocks if block.figure] == ["verdict-geometry", "verdict-routing"]
+    found = {quantity for quantity, _ in claims(planted.drift())}
+    missing = {claim["quantity"] for claim in verdict_of([planted.drift()]) if claim["strength"] == "missing"}
+    assert missing == {"gap", "share", "exponent", "binding", "predictor_injected", "predictor_models", "alternative"}
+    assert found - missing == {"rotation", "routing"}
     assert opening([]).sentences == [] == list(opening([]).blocks)
 
 
 def test_failed_jobs_and_losses_that_are_not_finite_are_told() -> None:
     lost = evaluated("mobe", 0.4, 0.25, 0.0, value=None, loss_difference_nats=None, status="not_finite")
-    first, *_, last = said(planted.quality(1.0, 0.3, None, lost, jobs=5, failed=2))
-    assert "not measured, for want of MoBE" in first
-    assert last.startswith("Incomplete: 2 of 5 jobs of quality did not finish; ")
-    infinite = planted.quality(float("inf"), 0.3, 0.1)
-    assert said(infinite)[0].startswith("TD-MoE with default options loses to MoBE: ")
+    run = planted.quality(1.0, 0.3, None, lost, jobs=5, failed=2)
+    assert why("gap", run) == "for want of MoBE"
+    unfinished = of("unfinished", run)["quality"]
+    assert (unfinished["value"], unfinished["of"]) == (2, 5)
+    assert words("gap", planted.quality(float("inf"), 0.3, 0.1)).startswith("TD-MoE with default options loses")
 
 
-def test_sentences_do_not_depend_on_the_order_of_runs_and_nothing_on_chance() -> None:
-    assert said(*EVERYTHING) == said(*reversed(EVERYTHING))
+def test_claims_do_not_depend_on_the_order_of_runs_and_nothing_on_chance() -> None:
+    assert verdict_of(EVERYTHING) == verdict_of(EVERYTHING[::-1])
     assert opening(EVERYTHING[-3:]) == opening(EVERYTHING[-3:])
+
+
+def test_sentences_are_short_and_those_of_the_terminal_the_most_important() -> None:
+    told = sentences(verdict_of(EVERYTHING))
+    assert max(len(sentence.split()) for sentence in told) <= 67
+    few = headlines(EVERYTHING)
+    assert len(few) == 5 and set(few) < set(told) and few[0] == told[0]
 
 
 def test_several_models_have_sentences_anchors_and_figures_of_their_own() -> None:
     few = [EVERYTHING[0], EVERYTHING[4]]
     other, twin = ([run | change for run in few] for change in ({"model": "other"}, {"fingerprint": "ffff0000"}))
-    found = opening([*few, *other, *twin])
-    starts = [sentence.partition(" — ")[0] for sentence in found.sentences]
-    assert starts == ["pico-moe (0123abcd)"] * 5 + ["other"] * 5 + ["pico-moe (ffff0000)"] * 5
+    runs = [*few, *other, *twin]
+    found = opening(runs)
+    starts = list(dict.fromkeys(sentence.partition(" — ")[0] for sentence in found.sentences))
+    assert starts == ["pico-moe (0123abcd)", "other", "pico-moe (ffff0000)"]
+    models = [claim["model"] for claim in verdict_of(runs)]
+    assert list(dict.fromkeys(models)) == starts and sum(a != b for a, b in pairwise(models)) == 2
     anchors = [block.anchor for block in found.blocks]
     assert len(set(anchors)) == len(anchors)
     names = [block.figure.name for block in found.blocks if block.figure]
@@ -419,9 +496,12 @@ LONG = "an-organisation-with-a-long-name/A-Model-Of-Many-Experts-235B-A22B-Instr
 def test_a_claim_is_told_in_bold_whatever_the_models_are_called(names: tuple[str, str]) -> None:
     runs = [planted.quality() | {"model": name} for name in names]
     heads = [re.findall(r"<strong>([^<]*)</strong>", item) for item in answer_of(runs)]
-    claims = ["TD-MoE as published loses to MoBE, and still does at its best:",
-              "How TD-MoE was run accounts for most of that gap:", "What to do instead:"]  # fmt: skip
-    for claim in claims:
+    told = [
+        "TD-MoE as published loses to MoBE, and still does at its best:",
+        "How TD-MoE was run accounts for most of that gap:",
+        "What to do instead, added loss on wikitext2:",
+    ]
+    for claim in told:
         found = [head[0] for head in heads if head and head[0].endswith(claim)]
         assert len(set(found)) == 2, (claim, heads)
         assert not any("  " in head for head in found)
@@ -440,26 +520,124 @@ def test_a_headline_about_options_is_told_in_bold() -> None:
     assert re.search(r"<strong>TD-MoE with option0=value.*… ?.* loses to MoBE:</strong>", first), first
 
 
-def test_hostile_names_stay_text_on_one_line() -> None:
-    rows = [row | {"dataset": HOSTILE, "checkpoint": HOSTILE} for row in planted.quality()["tables"]["quality"][1:]]
-    rows += [evaluated("dense", None, 0.0, 0.0, dataset=HOSTILE), evaluated(HOSTILE, 0.4, 0.25, 0.01, dataset=HOSTILE)]
-    steps = [step(HOSTILE, "tdmoe", 0.2), step(HOSTILE, HOSTILE, 0.5, "beside", text=HOSTILE)]
-    runs = [
-        planted.run_of("quality", model=HOSTILE, quality=rows),
-        planted.attribution(*steps, attribution_shapley=[planted.shapley()[1] | {"text": HOSTILE}], model=HOSTILE),
-        planted.run_of("drift", model=HOSTILE, drift=planted.drifted(HOSTILE, 0.4, 10.0, 0.9)),
-        planted.spectra((0.1, 0.2, 0.3)) | {"model": HOSTILE},
-    ]
-    found = opening(runs)
-    assert len(found.blocks) > 6 and len(found.sentences) == 5
-    told = [*found.sentences]
-    for block in found.blocks:
-        told += [block.title, block.text, block.table.caption, *block.table.headings]
-        told += [text for line in block.table.lines for cell in line for text in (cell.text, cell.note)]
-        if block.figure is not None:
-            ElementTree.fromstring(block.figure.svg)
-            told += [block.figure.alt, block.figure.caption]
-            assert b"<script" not in block.figure.svg
-    assert not set("\u202e\u2066\n") & set("".join(told))
-    assert any("document.title" in text for text in told)
-    assert all(re.fullmatch(r"[a-z0-9-]+", block.anchor) for block in found.blocks)
+NO_ERROR = {"loss_difference_nats_stderr": None, "stderr": None, "samples": 1}
+
+
+def without_errors(run: Run, **changes: Any) -> Run:
+    """As one window leaves it."""
+    (table, rows), *_ = run["tables"].items()
+    return run | {"tables": {table: [row | NO_ERROR | {"windows": 1} | changes for row in rows]}}
+
+
+def test_without_an_error_nothing_is_claimed_and_nothing_agrees() -> None:
+    rtn = evaluated("rtn", None, 0.45, 0.005)
+    run = without_errors(planted.quality(1.0, 0.3, 0.1, rtn))
+    gap = of("gap", run)
+    assert words("gap", run) == "Whether TD-MoE loses to MoBE cannot be told without an error"
+    assert [ends(claim) for claim in gap.values()] == [[0.9, None, None], [0.2, None, None]]
+    assert {claim["strength"] for claim in gap.values()} == {"estimate"}
+    assert "(1 window)" in gap["as published"]["after"]
+    assert words("share", run) == ("How much of it is how TD-MoE was run cannot be told without an error of the gap")
+    assert not of("remainder", run)
+    assert of("alternative", run)[RTN4]["after"].endswith(" No error of these is known.")
+    known = planted.quality(1.0, 0.3, 0.1, rtn)
+    elsewhere = without_errors(planted.quality(1.0, 0.3, 0.1, rtn), dataset="enwik8")
+    for runs in ((known, elsewhere), (elsewhere, run)):
+        assert not any(quantity.endswith("elsewhere") for quantity, _ in claims(*runs))
+
+
+@pytest.mark.parametrize(
+    ("published", "best", "mobe", "quantity"),
+    [(0.1, 0.05, 0.5, "no_gap"), (1.0, None, 0.1, "share"), (0.12, 0.11, 0.1, "share")],
+)
+def test_gaps_without_an_error(published: float, best: float | None, mobe: float, quantity: str) -> None:
+    run = without_errors(planted.quality(published, best, mobe))
+    assert [name for name in ("no_gap", "share", "remainder") if of(name, run)] == [quantity]
+    assert not any(claim["strength"] in ("clear", "unclear") for claim in verdict_of([run]))
+    assert "cannot be told apart" not in " ".join(sentences(verdict_of([run])))
+
+
+def test_too_few_windows_for_an_interval_leave_the_difference_without_one() -> None:
+    run = paired_run(0.09, 0.12)
+    rows = [row | {"mobe_difference_low": None, "mobe_difference_high": None} for row in run["tables"]["attribution"]]
+    found = of("gap", run | {"tables": {"attribution": rows}})
+    assert [ends(claim) for claim in found.values()] == [[0.9, None, None], [0.02, None, None]]
+
+
+def test_what_remains_of_a_chosen_combination_is_told_on_windows_that_it_was_not_chosen_on() -> None:
+    """Its own loss is too low: 0.01 nats above MoBE, where the table of shares has 0.09 of 0.9."""
+    best = step("best of 4 combinations: exact ranks", "tdmoe:alignment=1", 0.11, "combination", gap_closed=0.99)
+    run = paired_run(0.09, 0.12)
+    run["tables"]["attribution"].append(best | planted.paired(0.01))
+    run["tables"]["attribution_shares"] = planted.shares(best["step"], "combination", None, 0.9)
+    share = of("share", run)["against MoBE as it is"]
+    assert ends(share) == [0.9, 0.86, 0.93] and "the “best of 4 combinations” (exact ranks)" in share["after"]
+    assert of("remainder", run)[""]["value"] == pytest.approx(0.09)
+    assert of("gap", run)["at its best"]["value"] == pytest.approx(0.09)
+
+
+def test_a_best_run_without_an_error_is_told() -> None:
+    run = planted.quality()
+    rows = [row | (NO_ERROR if row["method"] == "tdmoe" else {}) for row in run["tables"]["quality"]]
+    found = claims(run | {"tables": {"quality": rows}})
+    assert found["remainder", ""]["words"] == "What remains has no known error"
+    assert found["next_best", "TD-MoE (default options)"]["words"].endswith(", with no known error")
+    gap = found["gap", "as published"]
+    assert gap["words"] == "TD-MoE as published loses to MoBE, at its best without a known error"
+    assert (gap["strength"], found["gap", "at its best"]["strength"]) == ("clear", "estimate")
+
+
+def paired_run(rtn: float, tdmoe: float, reach: float = 0.004, **closed: float) -> Run:
+    """Standard errors of 0.01 beside the dense model, of differences to MoBE much less."""
+    return planted.run_of(
+        "attribution",
+        attribution=[
+            step("as published", planted.PUBLISHED, 1.0, gap_closed=0.0, **planted.paired(0.9)),
+            step("+ core refit", "tdmoe:refit=expert", tdmoe, **planted.paired(tdmoe - 0.1, reach), **closed),
+            step("preset corrected", "mobe", 0.1, "mobe", gap_closed=1.0, **planted.paired(0.0, 0.0)),
+            step("RTN, 4 bits", "rtn", rtn, "beside", ratio=None, bits_saved=0.45, **planted.paired(rtn - 0.1)),
+        ],
+    )
+
+
+def test_differences_to_the_reference_are_those_that_attribution_paired_by_window() -> None:
+    closed = {"gap_closed": 0.978, "gap_low": 0.973, "gap_high": 0.982}
+    run = paired_run(0.09, 0.12, **closed)
+    assert [ends(claim) for claim in of("gap", run).values()] == [[0.9, 0.896, 0.904], [0.02, 0.016, 0.024]]
+    assert ends(of("share", run)["against MoBE as it is"]) == [0.978, 0.973, 0.982]
+    assert ends(of("remainder", run)[""]) == [0.02, None, None], "its interval is that of the share"
+    assert words("next_best", run) == "Best of decompositions"
+    turned = paired_run(0.11, 0.12, **closed)
+    assert advice(turned) == [RTN4, "MoBE"], "told apart, turned for the other order"
+    tied = paired_run(0.102, 0.12)
+    assert advice(tied) == [RTN4] and words("next_best", tied).endswith(", not told apart in loss")
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "rest", "told", "left"),
+    [
+        (0.9944, 0.990, 0.999, 0.005, "What remains bounds the structure's cost against this run of MoBE", 0.005),
+        (0.9944, 0.985, 1.002, 0.005, "What remains cannot be told from nothing", 0.005),
+        (1.02, 1.01, 1.03, -0.02,
+         "Nothing remains for the structure, as TD-MoE at its best loses less than MoBE by", 0.02),
+    ],
+)  # fmt: skip
+def test_a_remainder_has_one_interval_that_of_the_share(
+    value: float, low: float, high: float, rest: float, told: str, left: float
+) -> None:
+    """Whatever the interval of the difference holds."""
+    run = paired_run(0.5, 0.1 + rest, gap_closed=value, gap_low=low, gap_high=high)
+    assert words("remainder", run) == told
+    assert ends(of("remainder", run)[""]) == [left, None, None]
+
+
+def test_verdict_json_follows_its_schema_and_the_csv_has_the_same_claims(tmp_path: Path) -> None:
+    schema = pytest.importorskip("jsonschema")
+    write_verdict(EVERYTHING, tmp_path)
+    found = json.loads((tmp_path / "verdict.json").read_text(encoding="utf-8"))
+    schema.validate(found, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    assert found["claims"] == json.loads(json.dumps(verdict_of(EVERYTHING)))
+    header, *lines = (tmp_path / "tables" / "verdict.csv").read_text(encoding="utf-8").splitlines()
+    assert header == "model,subject,quantity,value,low,high,unit,of,reference,evidence,strength"
+    assert len(lines) == len(found["claims"])
+    assert not list((tmp_path / "alone").glob("*")) and write_verdict(EVERYTHING[:1], tmp_path / "alone") is None

@@ -80,7 +80,7 @@ def run(
         execute(plan, on_part)
         page = pages.together(plan.folder.path, plan.without_run())
     tables = sorted((plan.folder.path / "tables").glob("*.csv"))
-    print_lines([*map(str, tables), *([] if page is None else [str(page)])])
+    print_lines([*pages.headlines, *map(str, tables), *([] if page is None else [str(page)])])
     report_failures(plan.folder.failures())
 
 

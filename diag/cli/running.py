@@ -100,7 +100,17 @@ class Pages:
 
     def together(self, out: Path, missing: Sequence[Job] = ()) -> Path | None:
         """Of all of them, into `out`, and the jobs that left no run; None where there is none."""
-        return _written(out, self._runs, self._figures, missing) if self._runs else None
+        if not self._runs:
+            return None
+        write_verdict(self._runs, out)
+        return _written(out, self._runs, self._figures, missing)
+
+    @property
+    def headlines(self) -> list[str]:
+        """The verdict in at most five sentences; nothing of a single run."""
+        from diag.pages import headlines
+
+        return headlines(self._runs) if len(self._runs) > 1 else []
 
 
 def name_methods(runs: Iterable[Run]) -> None:
@@ -120,24 +130,39 @@ def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
 
 def _written(out: Path, runs: Sequence[Run], figures: Sequence[Sequence[Figure]], missing: Sequence[Job] = ()) -> Path:
     """Figures and page of these runs in a folder."""
-    from diag.pages import named_apart, render
+    from diag.pages import named_apart, opening, render
     from diag.runs.files import write_text
-    from reports.verdict import opening_figures
     from tdmoe.checkpoint.atomic import write_bytes
 
-    drawn = [*named_apart(runs, figures), *(opening_figures(runs) if len(runs) > 1 else [])]
+    opened = opening(runs) if len(runs) > 1 else None
+    blocks = () if opened is None else opened.blocks
+    drawn = [*named_apart(runs, figures), *(block.figure for block in blocks if block.figure is not None)]
     for figure in drawn:
         write_bytes(out / "figures" / f"{figure.name}.svg", figure.svg)
     for path in (out / "figures").glob("*.svg"):
         if path.stem not in {figure.name for figure in drawn}:
             path.unlink()
     page = out / "report.html"
-    write_text(page, render(runs, figures, missing))
+    write_text(page, render(runs, figures, missing, opened))
     return page
 
 
+def write_verdict(runs: Sequence[Run], out: Path) -> None:
+    """verdict.json and tables/verdict.csv of several runs: their claims as data."""
+    if len(runs) < 2:
+        return
+    from diag.pages import verdict_of
+    from diag.runs.files import write_json, write_text
+    from diag.runs.tables import text_of
+    from diag.verdict import SCHEMA, TABLES, tabled
+
+    found = verdict_of(runs)
+    write_json(out / "verdict.json", {"schema": SCHEMA, "claims": found})
+    write_text(out / "tables" / "verdict.csv", text_of(TABLES["verdict"], tabled(found)))
+
+
 def write_report(found: Found, page: Path) -> None:
-    """The page of runs that were read back from disk, and nothing else; InputError where one of them has none.
+    """The page of runs that were read back from disk, of several their verdict too; InputError where one has none.
 
     A result may be damaged in ways that only show when it is drawn: a run that cannot be shown alone is named.
     """
@@ -161,6 +186,7 @@ def write_report(found: Found, page: Path) -> None:
         if not wrong:
             raise
         raise InputError("\n".join(wrong)) from error
+    write_verdict(found.runs, page.parent)
     write_text(page, text)
 
 

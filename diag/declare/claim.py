@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Z = 1.96  # of a normal distribution's central 95 %
@@ -23,6 +23,27 @@ class Estimate:
     def known(self) -> bool:
         """Whether it has an interval."""
         return self.low is not None and self.high is not None
+
+    @property
+    def above(self) -> bool:
+        """Whether its whole interval lies above 0."""
+        return self.low is not None and self.low > 0
+
+    @property
+    def below(self) -> bool:
+        """Whether its whole interval lies below 0."""
+        return self.high is not None and self.high < 0
+
+    @property
+    def open(self) -> bool:
+        """Whether its interval holds 0; one that is not known says nothing."""
+        return self.known and not (self.above or self.below)
+
+    @property
+    def turned(self) -> Estimate:
+        """The same with the other sign."""
+        value, low, high = (None if end is None else -end for end in (self.value, self.high, self.low))
+        return replace(self, value=value, low=low, high=high)
 
 
 def interval(value: float, stderr: float | None, unit: str = "") -> Estimate:
@@ -94,6 +115,11 @@ class Claim:
 def count(quantity: Quantity, evidence: Evidence, found: int, subject: str = "", unit: str = "") -> Claim:
     """So many of the rows of the evidence."""
     return Claim(subject, quantity, Estimate(found, unit=unit, of=evidence.rows), {}, evidence)
+
+
+def between(low: float | None, found: float, high: float | None, unit: str = "") -> Estimate:
+    """A value with its interval; without one where an end is missing."""
+    return Estimate(found, unit=unit) if low is None or high is None else Estimate(found, low, high, unit)
 
 
 def value(

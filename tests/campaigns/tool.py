@@ -100,17 +100,17 @@ def _plain_page() -> None:
     """Figures take seconds: the page is the runs as JSON instead, written where and how the real one is."""
     import json
 
-    import reports.verdict
     from diag import pages
+    from reports.sections import Opening
 
-    def render(runs: Any, figures: Any = None, missing: Any = ()) -> str:
+    def render(runs: Any, figures: Any = None, missing: Any = (), opened: Any = None) -> str:
         shown = [{"tables": run["tables"], "jobs": run["jobs"], "arrays": _plain(run["arrays"])} for run in runs]
         return json.dumps(shown, sort_keys=True, default=str)
 
     pages.render = render
     pages.figures_for = lambda run: []
     pages.figures_of = lambda runs: []
-    reports.verdict.opening_figures = lambda runs: []  # type: ignore[assignment]
+    pages.opening = lambda runs: Opening([], [])
 
 
 def _plain(arrays: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
