@@ -175,7 +175,7 @@ class Matrix:
 
 
 def matrices(tables: Mapping[str, Sequence[Row]]) -> list[Matrix]:
-    """Those that were measured, controls last."""
+    """Matrices that were measured, controls last."""
     keys = ("layer", "projection", "expert", "role")
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for table in ("entries", "recovery"):
@@ -240,7 +240,7 @@ def views(tables: Mapping[str, Sequence[Row]]) -> list[View]:
 
 
 def _placed(rows: Sequence[Row]) -> list[Row]:
-    """With matrix and, of a single weight, its place in words."""
+    """Rows with their matrix and, of a single weight, its place in words."""
     return [row | {"matrix": place(row), "where": spot(row) if row.get("row") is not None else None}
             for row in map(dict, rows)]  # fmt: skip
 

@@ -18,7 +18,7 @@ _SIZE = 0.2  # of the largest weight's marker
 
 
 def figures(tables: Mapping[str, Sequence[Row]], arrays: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
-    """Those that the tables allow."""
+    """Figures that the tables allow."""
     listed, found = matrices(tables), list[Plot]()
     if rows := given(tables.get("spikes", ()), "input_activation", "output_activation"):
         found.append(spikes(rows))
