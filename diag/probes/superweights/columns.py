@@ -202,7 +202,7 @@ def spot(row: Row) -> str:
 
 
 def views(tables: Mapping[str, Sequence[Row]]) -> list[View]:
-    """What was found; spikes; recovery over rank and storage; ablation; positions; every entry."""
+    """Super weights; spikes; recovery over rank and storage; ablation; positions; every entry."""
     spike = ("value", "input_activation", "input_ratio", "output_activation", "output_ratio", "output_share", "source")
     point = [_MATRIX, *TABLES["recovery"].pick("method", "ratio", "rank", "kept_ratio")]
     listed, made = matrices(tables), _placed(given(tables.get("recovery", ()), "method"))

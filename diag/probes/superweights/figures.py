@@ -96,7 +96,7 @@ def _stored(rows: Sequence[Row], name: str, label: str | None = None, mark: str 
 
 
 def positions(listed: Sequence[Matrix]) -> Scatter:
-    """Where the entries of each group lie in the matrix, a panel a matrix."""
+    """Places of the entries of each group in the matrix, a panel a matrix."""
     panels = []
     for matrix in listed:
         largest = max(abs(float(row["value"])) for row in matrix.entries) or 1.0
