@@ -18,7 +18,7 @@ from diag.probes.injection.injecting import Injection
 from diag.probes.injection.injecting import Request as InjectionRequest
 from diag.probes.quality.plan import Plan as Quality
 from diag.probes.quality.plan import Request as QualityRequest
-from diag.probes.superweights import columns as superweights
+from diag.probes.superweights import settings as superweights
 from diag.probes.superweights.run import Request as SuperWeightsRequest
 from diag.probes.superweights.run import SuperWeights
 

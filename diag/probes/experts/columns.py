@@ -143,7 +143,7 @@ def views(tables: Mapping[str, Sequence[Row]]) -> list[View]:
 
 
 def metric_error(points: Sequence[Row]) -> str:
-    """What errors are called in the metric of the run; damped where it is not the functional error of any triple."""
+    """Name of the errors in the metric of the run; damped where they are not functional errors."""
     rows = where(points, metric="inputs")
     if not rows:
         return "weight error"
@@ -152,7 +152,7 @@ def metric_error(points: Sequence[Row]) -> str:
 
 
 def _thinned(points: Sequence[Row]) -> Iterator[Row]:
-    """Of every curve at most so many points, the full expert rank among them."""
+    """At most so many points of every curve, the full expert rank among them."""
     curves = given(where(points, point="curve"), "rank_expert")
     ranks = sorted({row["rank_expert"] for row in curves})
     shown = {*ranks[:: -max(1, -(-len(ranks) // _SHOWN))], *ranks[:1]}

@@ -94,7 +94,7 @@ def _series(
 
 
 def similarity(layer: int, measures: Sequence[tuple[str, Sequence[Entry]]]) -> Forest:
-    """Where the pairs of every projection lie, a group a measure, beside independent experts."""
+    """Quantiles over the pairs of every projection, a group a measure, beside independent experts."""
     return Forest(
         f"similarity-L{layer:03d}", f"Layer {layer}: similarity of experts",
         "Pairs of experts: thin line 5 to 95 % of them, thick line the middle half, dot the median. Grey: every expert "

@@ -90,7 +90,7 @@ def _dense(rows: Sequence[Row]) -> Iterator[Claim]:
 
 
 def _methods(matrix: Matrix) -> Iterator[Claim]:
-    """Of the SVD and of every family of methods what stores most but no more than KEPT."""
+    """The SVD and every family of methods, each where it stores most but no more than KEPT."""
     families = matrix.families
     for group in GROUPS[:-1]:
         for ours in [[], *families.values()] if families else ():

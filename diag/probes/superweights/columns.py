@@ -176,7 +176,7 @@ class Matrix:
 
 
 def matrices(tables: Mapping[str, Sequence[Row]]) -> list[Matrix]:
-    """Those that were measured, controls last."""
+    """Matrices that were measured, controls last."""
     keys = ("layer", "projection", "expert", "role")
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for table in ("entries", "recovery"):
@@ -203,7 +203,7 @@ def spot(row: Row) -> str:
 
 
 def views(tables: Mapping[str, Sequence[Row]]) -> list[View]:
-    """What was found; spikes; recovery over rank and storage; ablation; positions; every entry."""
+    """Super weights; spikes; recovery over rank and storage; ablation; positions; every entry."""
     spike = ("value", "input_activation", "input_ratio", "output_activation", "output_ratio", "output_share", "source")
     point = [_MATRIX, *TABLES["recovery"].pick("method", "ratio", "rank", "kept_ratio")]
     listed, made = matrices(tables), _placed(given(tables.get("recovery", ()), "method"))
@@ -241,7 +241,7 @@ def views(tables: Mapping[str, Sequence[Row]]) -> list[View]:
 
 
 def _placed(rows: Sequence[Row]) -> list[Row]:
-    """With matrix and, of a single weight, its place in words."""
+    """Rows with their matrix and, of a single weight, its place in words."""
     return [row | {"matrix": place(row), "where": spot(row) if row.get("row") is not None else None}
             for row in map(dict, rows)]  # fmt: skip
 

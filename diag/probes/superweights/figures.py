@@ -18,7 +18,7 @@ _SIZE = 0.2  # of the largest weight's marker
 
 
 def figures(tables: Mapping[str, Sequence[Row]], arrays: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
-    """Those that the tables allow."""
+    """Figures that the tables allow."""
     listed, found = matrices(tables), list[Plot]()
     if rows := given(tables.get("spikes", ()), "input_activation", "output_activation"):
         found.append(spikes(rows))
@@ -96,7 +96,7 @@ def _stored(rows: Sequence[Row], name: str, label: str | None = None, mark: str 
 
 
 def positions(listed: Sequence[Matrix]) -> Scatter:
-    """Where the entries of each group lie in the matrix, a panel a matrix."""
+    """Places of the entries of each group in the matrix, a panel a matrix."""
     panels = []
     for matrix in listed:
         largest = max(abs(float(row["value"])) for row in matrix.entries) or 1.0
