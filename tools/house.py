@@ -13,12 +13,12 @@ PACKAGES = ("tdmoe", "diag", "reports")
 MOST_LINES, MOST_ROOMS, MOST_OF_A_FILE, MOST_OF_A_FIGURE = 28_000, 15, 500, 20
 FLOORS = {  # of a package's folders, the lowest first: a module imports none of a higher one
     "tdmoe": (
-        *("problems", "spec", "checkpoint", "stacks", "numerics", "forms", "tucker", "mobe", "methods"),
+        *("problems", "spec", "checkpoint", "stacks", "numerics", "forms", "tucker", "mobe", "method", "methods"),
         *("compression", "runtime", "hub"),
     ),
     "diag": (
         *("declare", "runs", "inputs", "models", "statistics", "lockstep", "jobs", "compression", "probes", "verdict"),
-        *("pages", "experiment", "diagnosis", "cli", "start", "__main__"),
+        *("pages", "experiment", "cli", "start", "__main__"),
     ),
 }
 SAME_NAMES = {"__init__", "settings", "measure", "columns", "claims", "figures", "work", "terminal"}  # of every probe

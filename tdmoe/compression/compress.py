@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tdmoe.checkpoint.layout import shard_name
 from tdmoe.checkpoint.writer import write_tensors
-from tdmoe.compression.method import Allotment, Method, Statistics
 from tdmoe.forms import Factored, stored_bits
+from tdmoe.method.contract import Allotment, Method, Statistics
 from tdmoe.numerics.errors import KINDS, Kind, StackErrors, stack_errors
 from tdmoe.numerics.operator_norm import SMALL, Norms
 from tdmoe.problems import WeightError

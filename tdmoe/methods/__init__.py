@@ -10,7 +10,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 from tdmoe import spec
-from tdmoe.compression.method import Allotment, Method, Needs, Sharing, StackStatistics
+from tdmoe.method.contract import Allotment, Method, Needs, Sharing, StackStatistics
 from tdmoe.problems import InputError
 
 __all__ = [

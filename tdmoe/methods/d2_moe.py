@@ -15,9 +15,9 @@ from typing import Literal
 
 import torch
 
-from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, Statistics, alike
-from tdmoe.compression.truncated_svd import check_rank, decomposed, rank_within
 from tdmoe.forms.low_rank import LowRankWeights
+from tdmoe.method.contract import Allotment, Budgeted, Method, Needs, Statistics, alike
+from tdmoe.method.truncated_svd import check_rank, decomposed, rank_within
 from tdmoe.numerics.products import mode_products
 from tdmoe.numerics.ranks import Shape, check_alignment
 from tdmoe.numerics.whitening import DAMPING, check_damping

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from tdmoe.compression.method import Control
 from tdmoe.forms.tucker import TuckerWeights
+from tdmoe.method.contract import Control
 from tdmoe.stacks.source import WeightSource
 
 

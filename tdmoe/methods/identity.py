@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from tdmoe.compression.method import Control
 from tdmoe.forms.dense import DenseWeights
+from tdmoe.method.contract import Control
 from tdmoe.numerics.products import whole_stack
 from tdmoe.stacks.source import WeightSource
 

@@ -18,8 +18,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, Statistics
 from tdmoe.forms.bases import BasisWeights, Fit, group_of
+from tdmoe.method.contract import Allotment, Budgeted, Method, Needs, Statistics
 from tdmoe.mobe import fit, published, sizes
 from tdmoe.mobe.left_factors import refit_left
 from tdmoe.mobe.sizes import Sizes

@@ -23,8 +23,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, Statistics, alike
 from tdmoe.forms.tucker import TuckerWeights
+from tdmoe.method.contract import Allotment, Budgeted, Method, Needs, Statistics, alike
 from tdmoe.numerics import lapack
 from tdmoe.numerics.eigen import eigenvectors
 from tdmoe.numerics.precision import full_precision

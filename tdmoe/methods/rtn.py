@@ -16,8 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tdmoe.compression.method import Allotment, Method, Statistics
 from tdmoe.forms.integers import IntegerWeights, packed
+from tdmoe.method.contract import Allotment, Method, Statistics
 from tdmoe.numerics.products import expert_blocks
 from tdmoe.stacks.source import WeightSource, stored_dtype
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from tdmoe.compression.method import Allotment, Budgeted, Method, Statistics
-from tdmoe.compression.truncated_svd import MetricOf, check_rank, decomposed, rank_within
 from tdmoe.forms.low_rank import LowRankWeights
+from tdmoe.method.contract import Allotment, Budgeted, Method, Statistics
+from tdmoe.method.truncated_svd import MetricOf, check_rank, decomposed, rank_within
 from tdmoe.numerics.ranks import Shape, check_alignment
 from tdmoe.stacks.source import WeightSource
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tdmoe.compression.method import Needs, Statistics
-from tdmoe.compression.truncated_svd import MetricOf
+from tdmoe.method.contract import Needs, Statistics
+from tdmoe.method.truncated_svd import MetricOf
 from tdmoe.methods import svd
 from tdmoe.numerics.whitening import DAMPING, check_damping
 

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import torch
 
-from tdmoe.compression.method import Allotment, Budgeted, Method, Needs, Sharing, Statistics
 from tdmoe.forms.tucker import TuckerWeights
+from tdmoe.method.contract import Allotment, Budgeted, Method, Needs, Sharing, Statistics
 from tdmoe.numerics.ranks import (
     ALIGNMENT,
     Ranks,

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from tdmoe import forms, methods
-from tdmoe.compression.truncated_svd import rank_within
 from tdmoe.forms import Factored
 from tdmoe.forms.bases import BasisWeights
 from tdmoe.forms.low_rank import LowRankWeights
 from tdmoe.forms.residual import Residual, Vector, residual
 from tdmoe.forms.tucker import TuckerWeights
+from tdmoe.method.truncated_svd import rank_within
 from tdmoe.methods import Allotment, Method
 from tdmoe.numerics.gram import MODES
 from tdmoe.numerics.ranks import Ranks

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from tdmoe.compression.truncated_svd import MetricOf
 from tdmoe.forms import Factored
+from tdmoe.method.truncated_svd import MetricOf
 from tdmoe.numerics.ranks import Ranks, Shape, budget
 from tdmoe.numerics.whitening import metric
 from tdmoe.problems import InputError
