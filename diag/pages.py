@@ -140,7 +140,8 @@ def _with_absent(tables: Mapping[str, Columns], run: Run) -> dict[str, Sequence[
 def _place(row: Row) -> tuple[Any, ...]:
     from reports.theme import order
 
-    return (row["layer"], order(str(row["projection"])))
+    layer = row["layer"]  # None is all of them
+    return (layer is not None, layer or 0, order(str(row["projection"])))
 
 
 def _part(command: str, part: str) -> Any:

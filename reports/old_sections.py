@@ -13,8 +13,6 @@ from reports.drift.figures import drift_figures
 from reports.drift.section import drift_section
 from reports.experts.figures import experts_figures
 from reports.experts.section import experts_section
-from reports.injection.figures import injection_figures
-from reports.injection.section import injection_section
 from reports.page import environment
 from reports.quality.figures import quality_figures
 from reports.quality.section import quality_section
@@ -26,7 +24,6 @@ from reports.superweights.section import superweights_section
 _OLD: dict[str, tuple[Callable[[Run], list[Figure]], Callable[[Run, Sequence[Figure]], Section]]] = {
     "experts": (experts_figures, experts_section),
     "superweights": (superweights_figures, superweights_section),
-    "injection": (injection_figures, injection_section),
     "drift": (drift_figures, drift_section),
     "quality": (quality_figures, quality_section),
 }

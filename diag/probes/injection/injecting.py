@@ -124,8 +124,10 @@ class Injection(OpenModel):
         for site in self.sites:
             if injection.summary(site) in self.folder.pending():
                 injection.summarise(self.folder, site, self.parts, self.request.seed)
-        self.folder.write_table(injection.NAME, injection.COLUMNS, lambda job: job in self.parts)
-        self.folder.write_table(injection.CONTRASTS, injection.CONTRAST_COLUMNS, lambda job: job not in self.parts)
+        self.folder.write_table(injection.NAME, injection.TABLES[injection.NAME], lambda job: job in self.parts)
+        self.folder.write_table(
+            injection.CONTRASTS, injection.TABLES[injection.CONTRASTS], lambda job: job not in self.parts
+        )
 
     def _check_statistics(self) -> None:
         """WeightError where the calibration that was made for this failed."""

@@ -29,6 +29,7 @@ from diag.compression.calibrated import layer_sums
 from diag.jobs.work import said
 from diag.probes.injection import contrasts
 from diag.probes.injection.cells import Run
+from diag.probes.injection.columns import CONTRASTS, NAME, TABLES
 from diag.runs.folder import Part, RunFolder, digest
 from diag.runs.results import Row
 from diag.statistics.evaluation import mean, model_losses
@@ -41,21 +42,10 @@ from tdmoe.runtime.injection import Injector, Norms, Place, directions, draw, er
 from tdmoe.stacks import joint
 from tdmoe.stacks.architecture import Architecture
 
-NAME = "injection"
-CONTRASTS = "injection_contrasts"
+__all__ = ["CONTRASTS", "NAME", "TABLES", "Bench", "Settings", "Site", "Source"]
+
 VERSION = 1
 CONTRASTS_VERSION = 4  # of the statistics alone
-COLUMNS = (
-    *("design", "family", "scope", "layer", "projection", "size", "seed", "weight_error", "functional_error"),
-    *("functional_error_expert", "operator_error", "loss_change", "loss_change_stderr", "tokens", "status"),
-    *("loss_change_odd", "loss_dense"),
-)
-CONTRAST_COLUMNS = (
-    *("statistic", "scope", "layer", "projection", "design", "families", "size", "error", "value", "low", "high"),
-    *("count", "left_out", "r2", "weight_error_ratio", "functional_error_ratio", "operator_error_ratio", "status"),
-    "other_error",
-)
-TABLES = {NAME: COLUMNS, CONTRASTS: CONTRAST_COLUMNS}
 BATCH_TOKENS = 2048  # through the model at once
 
 Vector = NDArray[np.float64]
@@ -177,7 +167,7 @@ class Bench:
                     f"{source.family} of size {row['size']} in design {row['design']}: the loss is not finite; give "
                     "smaller --sizes"
                 )
-        return [{column: row[column] for column in COLUMNS} for row in rows], np.stack(changes)
+        return [{column: row[column] for column in TABLES[NAME]} for row in rows], np.stack(changes)
 
     def _move_to(self, site: Site) -> None:
         """Keep what is the same for all parts of a site."""
@@ -262,5 +252,5 @@ def summarise(folder: RunFolder[Part], site: Site, parts: Mapping[Part, tuple[Si
         for row, change_W in zip(folder.outcomes[job.key].tables[NAME], folder.arrays(job)["change"], strict=True)
     ]
     rows = [site.labels | row for row in contrasts.summarise(runs, seed)] if runs else []
-    ordered = [{column: row[column] for column in CONTRAST_COLUMNS} for row in rows]
+    ordered = [{column: row[column] for column in TABLES[CONTRASTS]} for row in rows]
     folder.finish(summary(site), {CONTRASTS: ordered}, {}, time.perf_counter() - started)
