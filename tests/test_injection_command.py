@@ -73,7 +73,7 @@ def test_rows_page_and_resume(printed: tuple[Path, str], tool: Callable[..., Res
     assert all(row["value"] or row["status"] != "ok" for row in contrasts)
     page = (out / "report.html").read_text(encoding="utf-8")
     assert (
-        "Exponent of each error with the others held fixed" in page
+        "Variance of the log of the added loss that a power of one error explains, up, down of all layers" in page
         and (out / "figures" / "injection-pairs.svg").is_file()
     )
 
