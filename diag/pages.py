@@ -11,7 +11,6 @@ from typing import Any
 from diag.declare.claim import Claim, Estimate, Quantity
 from diag.declare.column import Columns, View
 from diag.verdict import HEADLINES, NOTE, verdicts
-from reports import old_sections
 from reports.chapters import prefixes, subjects
 from reports.drawing import Figure
 from reports.making import Job
@@ -31,8 +30,6 @@ _LINES = 5  # of an answer in the terminal
 def figures_for(run: Run) -> list[Figure]:
     """The figures of a run; none for a command that draws nothing."""
     command = run["command"]
-    if command in old_sections.OLD:
-        return old_sections.figures(run)
     if command not in ORDER:
         return []
     tables = _with_absent(_part(command, "columns").TABLES, run)
@@ -121,8 +118,6 @@ def answer(run: Run) -> tuple[list[str], Table]:
 def _section(run: Run, drawn: Sequence[Figure]) -> Section:
     """Claims, views each with its figure, figures of their own, and how it was measured."""
     command = run["command"]
-    if command in old_sections.OLD:
-        return old_sections.section(run, drawn)
     columns = _part(command, "columns")
     views = columns.views(_with_absent(columns.TABLES, run))
     above = {figure.view: figure for figure in drawn if figure.view}

@@ -145,11 +145,6 @@ def size(count: int | None) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 10**8 else f"{count / 1e6:.0f} MB"
 
 
-def range_of(first: float | None, last: float | None) -> str:
-    """An index range: '1–128'."""
-    return EMPTY if first is None or last is None else f"{integer(first)}–{integer(last)}"
-
-
 def listing(parts: list[str]) -> str:
     """Words joined as in a sentence: 'a, b and c'."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""

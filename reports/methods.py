@@ -18,9 +18,3 @@ def name_methods(described: Mapping[str, tuple[str, str, str]]) -> None:
 def is_control(name: str) -> bool:
     """Whether a method shows what no compression, or one of everything, does."""
     return _FAMILIES.get(name) == "control"
-
-
-def method_name(spec: str) -> str:
-    """`tdmoe:whitening=none` as "TD-MoE whitening=none"; what is no spec (a folder's name) stays as it is."""
-    name, _, options = spec.partition(":")
-    return NAMES[name] + (f" {options.replace(',', ', ')}" if options else "") if name in NAMES else spec

@@ -52,11 +52,6 @@ def stacks(run: Run, table: str) -> list[Stack]:
     return sorted(found.values(), key=lambda stack: (stack.layer, projection_order(stack.projection)))
 
 
-def projections_of(listed: list[Stack]) -> list[str]:
-    """The projections that occur, in the project's order."""
-    return sorted({stack.projection for stack in listed}, key=projection_order)
-
-
 def given(row: Row, *columns: str) -> bool:
     """True when the row holds a value in each of these columns."""
     return all(row.get(column) is not None for column in columns)

@@ -13,9 +13,9 @@ from diag.declare import parse
 from diag.pages import answer, claims_of, figures_for, render
 from diag.probes.quality.columns import views
 from diag.probes.quality.figures import figures
+from diag.verdict.evaluations import count_layers
 from reports.sentences import sentences
 from reports.tables import tabulated
-from reports.verdict.subjects import count_layers
 
 Row = dict[str, Any]
 

@@ -118,8 +118,10 @@ class Injection(OpenModel):
         for site in self.sites:
             if site.summary in self.folder.pending():
                 measure(self.folder, site.summary, partial(self._contrasts, site))
-        self.folder.write_table(injection.NAME, injection.COLUMNS, lambda job: job in self.parts)
-        self.folder.write_table(injection.CONTRASTS, injection.CONTRAST_COLUMNS, lambda job: job not in self.parts)
+        self.folder.write_table(injection.NAME, injection.TABLES[injection.NAME], lambda job: job in self.parts)
+        self.folder.write_table(
+            injection.CONTRASTS, injection.TABLES[injection.CONTRASTS], lambda job: job not in self.parts
+        )
 
     def _measured(self, loaded: LoadedModel, job: Part) -> tuple[Tables, Arrays]:
         seed = int.from_bytes(hashlib.sha256(f"{self.settings.seed} {job.key}".encode()).digest()[:4])

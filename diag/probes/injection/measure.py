@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diag.compression.calibrated import layer_sums, statistics_of
+from diag.probes.injection.columns import CONTRASTS, NAME, TABLES
 from diag.runs.folder import Part, digest
 from diag.runs.results import Row
 from diag.statistics.evaluation import mean, model_losses
@@ -36,21 +37,10 @@ from tdmoe.runtime.injection import Injector, Norms, Place, directions, draw, er
 from tdmoe.stacks import joint
 from tdmoe.stacks.architecture import Architecture
 
-NAME = "injection"
-CONTRASTS = "injection_contrasts"
+__all__ = ["CONTRASTS", "NAME", "TABLES", "Settings", "Site", "Source"]
+
 VERSION = 1
 CONTRASTS_VERSION = 4  # of the statistics alone
-COLUMNS = (
-    *("design", "family", "scope", "layer", "projection", "size", "seed", "weight_error", "functional_error"),
-    *("functional_error_expert", "operator_error", "loss_change", "loss_change_stderr", "tokens", "status"),
-    *("loss_change_odd", "loss_dense"),
-)
-CONTRAST_COLUMNS = (
-    *("statistic", "scope", "layer", "projection", "design", "families", "size", "error", "value", "low", "high"),
-    *("count", "left_out", "r2", "weight_error_ratio", "functional_error_ratio", "operator_error_ratio", "status"),
-    "other_error",
-)
-TABLES = {NAME: COLUMNS, CONTRASTS: CONTRAST_COLUMNS}
 BATCH_TOKENS = 2048  # through the model at once
 
 Vector = NDArray[np.float64]

@@ -37,10 +37,6 @@ class Work(ModelWork, Injection):
             task = shown.bar.add_task(f"{self.name} injection", total=pending)
             self.execute(lambda job: shown.bar.advance(task))
 
-    def show(self) -> None:
-        """Say on stdout what was found."""
-        terminal.show(self)
-
 
 def open(target: Target, settings: Settings, within: Within | None) -> Work:
     """The checked plan."""

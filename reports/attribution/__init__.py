@@ -1,1 +1,0 @@
-"""The page of `attribution`: which change to TD-MoE closes how much of its gap to MoBE, and what is left."""
