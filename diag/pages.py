@@ -73,7 +73,7 @@ def render(
 
 
 def opening(runs: Sequence[Run]) -> Opening:
-    """What a page of several runs begins with: claims in sentences, and tables with their figures."""
+    """The beginning of a page of several runs: claims in sentences, and tables with their figures."""
     blocks, told = [], verdicts(runs)
     for found in told:
         drawn = {plot.view: draw(plot, found.subject.name) for plot in found.figures}

@@ -31,7 +31,7 @@ HEADLINES = ("gap", "no_gap", "share", "binding", "predictor_injected", "alterna
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of one model: claims, and tables and figures below them."""
+    """Everything said of one model: claims, and tables and figures below them."""
 
     subject: Subject
     claims: Sequence[Claim]

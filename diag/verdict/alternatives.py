@@ -76,7 +76,7 @@ def _words(best: Sequence[Loss], pair: Pair) -> str:
 
 
 def _after(best: Sequence[Loss], able: Sequence[Loss]) -> str:
-    """What the front means, and that nothing is known of errors where that is so."""
+    """Meaning of the front, and that nothing is known of errors where that is so."""
     more = f" There are {len(best) - _MOST_CHOICES} more such choices." if len(best) > _MOST_CHOICES else ""
     known = any(difference(loss, able[0]).known for loss in able[1:])
     unknown = "" if known else " No error of these is known."
@@ -98,7 +98,7 @@ def _second(best: Sequence[Loss], able: Sequence[Loss]) -> Loss | None:
 
 
 def _next(second: Loss, best: Sequence[Loss]) -> str:
-    """What it is the best of, and whether it is told apart from the choices."""
+    """Name what it is the best of, and whether it is told apart from the choices."""
     own = "TD-MoE at its best" if second.family == TDMOE else "Best of the others"
     who = "Best of decompositions" if best[0].family == RTN else own
     over = [difference(second, loss) for loss in best]
@@ -108,7 +108,7 @@ def _next(second: Loss, best: Sequence[Loss]) -> str:
 
 
 def _wider(pair: Pair, able: Sequence[Loss]) -> Iterator[Claim]:
-    """What does better than the best decomposition over other projections."""
+    """Models that do better than the best decomposition over other projections."""
     ours = min((x.damage for x in able if x.family != RTN), default=inf)
     better = [loss for loss in pair.wider if loss.bits_saved is not None and loss.damage < ours]
     if better:
@@ -118,7 +118,7 @@ def _wider(pair: Pair, able: Sequence[Loss]) -> Iterator[Claim]:
 
 
 def _tied(best: Sequence[Loss], able: Sequence[Loss], second: Loss | None) -> Iterator[Claim]:
-    """What is not told apart in loss from a choice and is none: the choice stands for it as it saves more bits."""
+    """Models not told apart in loss from a choice that are none: the choice stands for it as it saves more bits."""
     for number, choice in enumerate(best, 1):
         alike = {x.spoken: x for x in able if x not in (*best, second) and difference(x, choice).open}
         if not alike:

@@ -73,7 +73,7 @@ def drift_claims(models: Sequence[Compared]) -> Iterator[Claim]:
 
 
 def _cost(rows: Sequence[Row], evidence: Evidence) -> Iterator[Claim]:
-    """What cutting the expert mode does to the least error, here and with independent experts.
+    """Change of the least error by cutting the expert mode, here and with independent experts.
 
     The two are told apart where the baseline lies outside the interval of the stack's own change.
     """

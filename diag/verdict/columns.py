@@ -227,7 +227,7 @@ def _spot(point: Point) -> dict[str, Any]:
 
 
 def _geometry(subject: Subject, found: Models) -> View:
-    """Where the residual stream ends, by angle."""
+    """Ends of the residual stream, by angle."""
     text = most_read(found)
     on = "" if text is None else f" on {found.names[text]}"
     rows = [

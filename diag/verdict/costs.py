@@ -46,7 +46,7 @@ def cost_views(subject: Subject, found: Models) -> Iterator[View]:
 
 
 def _timed(found: Models, compression: Iterable[Row]) -> list[tuple[Compared, float]]:
-    """Of `attribution`, otherwise the sum over stacks of `compression`."""
+    """Seconds of `attribution`, otherwise the sum over stacks of `compression`."""
     sums: dict[tuple[str, object], float] = {}
     for row in given(compression, "method", "seconds"):
         key = str(row["method"]), row.get("ratio")

@@ -130,7 +130,7 @@ class Pair:
 
 
 def evaluations(subject: Subject) -> list[Evaluation]:
-    """Those of `attribution` first, then those of `quality`, largest sets of layers first."""
+    """Evaluations of `attribution` first, then those of `quality`, largest sets of layers first."""
     found = [*_of_attribution(subject), *_of_quality(subject)]
     return sorted(found, key=lambda one: (not one.attributed, -count_layers(one.layers)))
 

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def undominated(listed: Sequence[tuple[float, float, T]]) -> list[T]:
-    """What nothing beats, of (bits saved, loss, what it is of), the most bits first."""
+    """Entries that nothing beats, of (bits saved, loss, what it is of), the most bits first."""
     found: list[tuple[float, float, T]] = []
     for one in sorted(listed, key=lambda entry: (-entry[0], entry[1])):
         if not found or one[1] < found[-1][1]:

@@ -149,7 +149,7 @@ def _largest(subject: Subject, pair: Pair) -> Iterator[Claim]:
 
 
 def _headline(pair: Pair) -> str:
-    """By the signs of the differences whose intervals leave out 0; nothing is claimed where no error is known."""
+    """Follow the signs of the differences whose intervals leave out 0; nothing is claimed where no error is known."""
     assert pair.over is not None, "complete"
     standing, least = _sign(pair.over), pair.best_over
     if not standing:

@@ -38,7 +38,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells one compressed model from another."""
+    """All that tells one compressed model from another."""
 
     method: str
     ratio: float | None
@@ -66,7 +66,7 @@ class Identity:
         )
 
     def joined(self, other: Identity) -> Identity:
-        """With what the other one knows as well."""
+        """Join what both know."""
         pairs = zip(fields(Facts), self.facts.values, other.facts.values, strict=True)
         facts = Facts(**{field.name: theirs if ours is None else ours for field, ours, theirs in pairs})
         bits = other.bits_saved if self.bits_saved is None else self.bits_saved

@@ -135,7 +135,7 @@ class Loss:
 
     @property
     def stands_for(self) -> tuple[str, str, frozenset[str]]:
-        """What is compared when it is measured elsewhere."""
+        """Key by which it is found when it is measured elsewhere."""
         return self.method, self.checkpoint, self.projections
 
     @property

@@ -43,7 +43,7 @@ class Compared:
 
     @property
     def end(self) -> Row | None:
-        """Where its residual stream ends: of `drift`, otherwise of `attribution`."""
+        """The row after its last compressed layer: of `drift`, otherwise of `attribution`."""
         row = next((row for row in self.drift.values() if row.get("after_last")), None)
         if row is not None and has(row, "angle_deg"):
             return row
@@ -72,7 +72,7 @@ class Compared:
 
     @property
     def name(self) -> str:
-        """With its ratio."""
+        """The title with its ratio."""
         return self.title + ("" if self.loss.ratio is None else f" at {self.loss.ratio:g}")
 
     @property
@@ -100,7 +100,7 @@ class Models:
         return names_of(self.texts)
 
     def at(self, ratio: float | None, layers: str) -> list[Compared]:
-        """Those of a ratio and set of layers, and those whose storage is their own."""
+        """Models of a ratio and set of layers, and those whose storage is their own."""
         return [m for m in self.models if m.ratio in (ratio, None) and m.loss.layers in (layers, "")]
 
     def shown(self, ratio: float | None, layers: str) -> list[Compared]:
@@ -118,7 +118,7 @@ class Models:
             yield None, max((m.loss.layers for m in self.models), key=count_layers)
 
     def main(self, ratio: float | None) -> list[Compared]:
-        """Those of the ratio that the verdict is about, otherwise of the largest."""
+        """Models of the ratio that the verdict is about, otherwise of the largest."""
         listed = list(self.settings)
         chosen = next((one for one in listed if one[0] == ratio), listed[-1] if listed else None)
         return [] if chosen is None else self.shown(*chosen)
@@ -238,7 +238,7 @@ def _add(model: Compared, rows: dict[str, list[Row]]) -> None:
 
 
 def _tell_apart(models: Sequence[Compared]) -> None:
-    """By what differs, otherwise by the bits, otherwise by a number."""
+    """Name models apart by what differs, otherwise by the bits, otherwise by a number."""
     for model, told in zip(models, apart([model.identity for model in models]), strict=True):
         model.apart = told
     for say in (_bits, _numbers):
@@ -249,7 +249,7 @@ def _tell_apart(models: Sequence[Compared]) -> None:
 
 
 def _called_alike(models: Sequence[Compared]) -> list[list[Compared]]:
-    """Those that one table may call the same; a model whose layers are not known stands in every one."""
+    """Models that one table may call the same; one whose layers are not known stands in every table."""
     named: dict[tuple[str, float | None], list[Compared]] = {}
     for model in models:
         named.setdefault((model.title, model.loss.ratio), []).append(model)

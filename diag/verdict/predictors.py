@@ -99,7 +99,7 @@ def _injected(site: Sequence[Row]) -> Iterator[Claim]:
 
 
 def _compressed(subject: Subject) -> Iterator[Claim]:
-    """What the attribution with most models says: rank correlations with the added loss, the strongest first."""
+    """Claims of the attribution with most models: rank correlations with the added loss, the strongest first."""
     tables = [given(rows, "rank_correlation") for _, rows in subject.tables(_MODELS)]
     rows = max(tables, key=_runs, default=[])
     if not rows:

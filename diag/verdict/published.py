@@ -61,7 +61,7 @@ def published_views(subject: Subject, found: Models) -> Iterator[View]:
 
 
 def nearest(saved: float) -> list[dict[str, Any]]:
-    """Of every model and method of Table 4 the line whose savings, in per cent, are nearest."""
+    """The line of every model and method of Table 4 whose savings, in per cent, are nearest."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for line in published("tradeoffs"):
         key = line["model"], line["method"]
@@ -189,6 +189,6 @@ def _measured(subject: Subject, model: Compared) -> str:
 
 
 def _text(found: Models, models: Sequence[Compared], name: str) -> Text | None:
-    """Of the texts whose names begin so, the one that most models were read on by one protocol."""
+    """The text whose name begins so that most models were read on by one protocol."""
     able = [text for text in found.texts if text.name.startswith(name)]
     return max(able, key=lambda text: sum(text in model.losses for model in models), default=None)

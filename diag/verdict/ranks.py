@@ -23,7 +23,7 @@ _METHOD = Column("title", "the method", "method", form="text")
 
 
 def rank_views(subject: Subject, models: Sequence[Compared]) -> Iterator[View]:
-    """What the two keep of each mode and what that costs at the least; what experts share and lose."""
+    """Tables of what the two keep of each mode and what that costs at the least; what experts share and lose."""
     sizes = sizes_of([*subject.rows("spectra"), *subject.rows("binding")])
     ours = [model for model in models if model.loss.family in (TDMOE, MOBE)]
     lines = [_line(model, sizes) for model in ours]
@@ -81,7 +81,7 @@ def kept(model: Compared) -> list[Kept]:
 
 
 def kept_of_modes(model: Compared, sizes: Sizes) -> dict[str, str]:
-    """What is kept of each mode, over its kinds of stacks; nothing where it is not known."""
+    """Directions kept of each mode, over its kinds of stacks; nothing where it is not known."""
     listed = kept(model)
     if not listed:
         return dict.fromkeys(MODES, "")

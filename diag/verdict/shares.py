@@ -75,7 +75,7 @@ class Shares:
 
     @property
     def remarks(self) -> list[str]:
-        """What is not like for like in the share that is told first; nothing where MoBE had all that TD-MoE had."""
+        """All that is not like for like in the share that is told first; nothing where MoBE had all that TD-MoE had."""
         if not self.told:
             return []
         names = list(self.told[0].not_given)
