@@ -174,11 +174,11 @@ def test_blank_lines_join_as_wikitext_through_datasets() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Protocol(8, 9, 0), "--stride 9: a window has 8 tokens"),
-        (lambda: Protocol(8, 0, 0), "--stride 0"),
-        (lambda: Protocol(8, 8, 0, join="commas"), "--join commas: give one of as-is, blank-lines"),
-        (lambda: Protocol(8, 8, 0, bos="maybe"), "--bos maybe"),
-        (lambda: Protocol(9, 9, 0).cut(Letters(), "abcdefgh", "t"), "--texts t: holds 8 tokens, a window takes 9"),
+        (lambda: Protocol(8, 9, 0), "stride 9: a window has 8 tokens"),
+        (lambda: Protocol(8, 0, 0), "stride 0"),
+        (lambda: Protocol(8, 8, 0, join="commas"), "join commas: give one of as-is, blank-lines"),
+        (lambda: Protocol(8, 8, 0, bos="maybe"), "bos maybe"),
+        (lambda: Protocol(9, 9, 0).cut(Letters(), "abcdefgh", "t"), "texts t: holds 8 tokens, a window takes 9"),
     ],
 )
 def test_what_does_not_fit_is_refused(make: Any, message: str) -> None:

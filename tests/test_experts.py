@@ -148,7 +148,7 @@ def test_a_published_triple_that_cuts_no_expert_is_no_point_of_the_ablation(
     [
         (("--ratios", "0.2,1.5"), r"--ratios 0.2,1.5: '1.5' is no fraction"),
         (("--ratios", ""), "--ratios"),
-        (("--ratios", "0.999"), "ratio 0.999"),
+        (("--ratios", "0.999"), "--ratios 0.999: no ranks of a"),
         (("--jackknife", "1"), "--jackknife 1: leaves no other group"),
         (("--directions", "0.6"), r"--directions 0.6: .*at most 0.5"),
         (("--directions", "nan"), "--directions nan"),

@@ -45,15 +45,15 @@ def test_every_method_at_every_ratio_and_those_of_fixed_storage_once() -> None:
 @pytest.mark.parametrize(
     ("methods", "ratios", "message"),
     [
-        ("tdmo", "0.2", "--method tdmo: is no method"),
-        ("tdmoe", "0.2,1.5", "--ratios 0.2,1.5: '1.5' is no fraction between 0 and 1"),
-        ("tdmoe", "", "--ratios : '' is no fraction"),
+        ("tdmo", "0.2", "method tdmo: is no method"),
+        ("tdmoe", "0.2,1.5", "ratios 0.2,1.5: '1.5' is no fraction between 0 and 1"),
+        ("tdmoe", "", "ratios : '' is no fraction"),
         ("tdmoe:nonsense=1", "0.2", "nonsense"),
     ],
 )
 def test_wrong_lists(methods: str, ratios: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        recipes(specs(methods), RATIOS.read("--ratios", ratios))
+        recipes(specs(methods), RATIOS.read("ratios", ratios))
 
 
 @pytest.fixture(scope="module")

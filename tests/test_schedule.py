@@ -34,7 +34,7 @@ def test_layers_are_those_that_have_experts() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("outside-in:3", "--schedule outside-in:3: write middle-out:N"),
+        ("outside-in:3", "schedule outside-in:3: write middle-out:N"),
         ("middle-out", "write middle-out:N"),
         ("middle-out:0", "0 layers; middle-out takes 1 to 24 of 48; give fewer"),
         ("middle-out:25", "25 layers; middle-out takes 1 to 24 of 48"),

@@ -129,7 +129,7 @@ def test_a_plain_file_and_columns_of_another_name(evaluator: zero_shot.Evaluator
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("nonsense", None, "--tasks nonsense: --task-data works for arc_challenge, arc_easy"),
+        ("nonsense", None, "tasks nonsense: --task-data works for arc_challenge, arc_easy"),
         ("piqa", None, "has no file of piqa; looked for piqa_val.jsonl.gz, piqa_val.jsonl"),
         ("piqa", b"", "piqa_val.jsonl is empty"),
         ("piqa", b"{}\n", "piqa_val.jsonl line 1 has no 'goal'; needed are goal, sol1, sol2, label"),
