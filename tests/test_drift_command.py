@@ -92,7 +92,9 @@ def test_variants_checkpoints_and_a_plain_loop_agree(
     options = (*texts, *METHOD, "--layers", "1,3", "--compressed", compressed, "--out", out)
     result = tool("drift", *options)
     assert result.code == 0, result.err
-    assert len(re.findall(r"│ RTN \(bits=3\) +│.* 1,3 +│", result.out)) == 2
+    said = result.out.splitlines()[1]
+    assert said.startswith("Angle to the dense model's stream after the last compressed layer: same 0.0°")
+    assert "RTN (bits=3) (factors)" in said
     rows = rows_of(out)
     assert list(rows[0])[:12] == [
         *("method", "ratio", "scope", "compressed_layers", "layer", "angle_deg", "angle_stderr", "norm_ratio"),
@@ -171,7 +173,7 @@ def test_a_schedule_measures_all_its_sets_with_the_factors_of_one_run(
     assert alone == pytest.approx(angles_of(rows, scope="all", compressed_layers="1-2"), rel=1e-6)
     assert "drift-sets.svg" in {path.name for path in (tmp_path / "nested" / "figures").iterdir()}
     page = (tmp_path / "nested" / "report.html").read_text(encoding="utf-8")
-    assert "Over growing sets of layers: RTN bits=3 from" in words(page)
+    assert "Angle of the largest set of layers, beside the smallest: RTN (bits=3)" in words(page)
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(
