@@ -5,7 +5,7 @@ table does not know takes a colour and a shape by its order of appearance in a f
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494", "#ece133", "#56b4e9")
@@ -26,13 +26,13 @@ class Look:
 
 
 LOOKS = {
-    "tdmoe": Look("TD-MoE", PALETTE[0], "o"),
-    "mobe": Look("MoBE", PALETTE[2], "s"),
-    "svd_llm": Look("SVD-LLM", PALETTE[1], "D"),
-    "svd": Look("SVD", PALETTE[5], "d"),
-    "moe_svd": Look("MoE-SVD", PALETTE[4], "v"),
-    "d2_moe": Look("D2-MoE", PALETTE[9], "P"),
-    "rtn": Look("RTN", INK, "*"),
+    "tdmoe": Look("", PALETTE[0], "o"),  # methods have their names from `name_methods`
+    "mobe": Look("", PALETTE[2], "s"),
+    "svd_llm": Look("", PALETTE[1], "D"),
+    "svd": Look("", PALETTE[5], "d"),
+    "moe_svd": Look("", PALETTE[4], "v"),
+    "d2_moe": Look("", PALETTE[9], "P"),
+    "rtn": Look("", INK, "*"),
     "dense": Look("dense", GREY, "", (4, 2)),
     "cast": Look("dense, rounded", GREY, "", (1, 1)),
     "published": Look("TD-MoE as published", PALETTE[3], "X"),
@@ -72,8 +72,17 @@ OPTIONS = {  # of a method's spec, in a reader's words; others as they are
     "preset=published": "published preset",
     "whitening=none": "unwhitened",
 }
+NAMES: dict[str, str] = {}  # of methods, by themselves
 _REST = re.compile(r"(?= at | \()")  # behind a model's spec
 _SAME = ("gate", "up", "down", "expert", "output", "input")
+
+
+def name_methods(described: Mapping[str, tuple[str, str, str]]) -> None:
+    """Take {name: (display name, family, reference)} of methods; one of the family control looks like a control."""
+    for name, (display, kind, _) in described.items():
+        NAMES[name] = display
+        if kind == "control":
+            LOOKS.setdefault(name, LOOKS[kind])
 
 
 def family(name: str) -> str:
@@ -93,10 +102,10 @@ def title(name: str) -> str:
         return f"{family(spec)} mode truncated{''.join(rest)}"
     if head == "cast":
         return f"dense in {options.removeprefix('dtype=')}"
-    if head not in LOOKS:
+    if head not in LOOKS and head not in NAMES:
         return name
     words = [OPTIONS.get(option, option) for option in options.split(",") if option]
-    return LOOKS[head].title + (f" ({', '.join(words)})" if words else "") + "".join(rest)
+    return (NAMES.get(head) or LOOKS[head].title or head) + (f" ({', '.join(words)})" if words else "") + "".join(rest)
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:

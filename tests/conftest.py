@@ -26,7 +26,7 @@ from tiny import (
 
 from diag.cli import app as cli
 from diag.inputs import windows
-from reports import methods as names
+from reports import theme
 from tdmoe import methods
 
 
@@ -60,7 +60,7 @@ def disk_not_waited_for() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def methods_named() -> None:
     """As by the commands: tests draw pages without them too."""
-    names.name_methods(methods.described())
+    theme.name_methods(methods.described())
 
 
 @pytest.fixture(scope="module")

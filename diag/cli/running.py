@@ -115,12 +115,12 @@ class Pages:
 
 def name_methods(runs: Iterable[Run]) -> None:
     """Tell pages what methods are called, where runs have any: torch comes with their modules."""
-    from reports import methods as names
+    from reports import theme
 
     if any("method" in row for run in runs for rows in run["tables"].values() for row in rows[:1]):
         from tdmoe import methods
 
-        names.name_methods(methods.described())
+        theme.name_methods(methods.described())
 
 
 def write_page(folder: RunFolder[Any], tables: Iterable[str]) -> Path:
