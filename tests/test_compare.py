@@ -146,7 +146,7 @@ def test_a_table_changes_the_run_of_a_preset_and_a_list_takes_its_place() -> Non
     ],
 )
 def test_a_wrong_entry_is_named(text: str, message: str) -> None:
-    with pytest.raises(InputError, match=f"^--config x.toml: {message}"):
+    with pytest.raises(InputError, match=f"^config x.toml: {message}"):
         toml.filled(Experiment(), tomllib.loads(text), Path("x.toml"))
 
 
