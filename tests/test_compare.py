@@ -180,7 +180,7 @@ def test_parts_are_whole_runs_and_tables_are_together(home: Path) -> None:
     both = [rows_of(out / "parts" / name / "tables" / "quality.csv") for name in ("quality", "quality-2")]
     assert rows_of(out / "tables" / "quality.csv") == both[0] + both[1]
     assert [row["dataset"] for row in both[0] + both[1]] == ["b.txt"] * 4 + ["c.txt"] * 3
-    assert {path.stem for path in (out / "tables").iterdir()} == {"spectra", "quality", "drift"}
+    assert {path.stem for path in (out / "tables").iterdir()} == {"spectra", "quality", "drift", "verdict"}
     run = json.loads((out / "run.json").read_text())
     assert (
         run["command"] == "compare"

@@ -57,7 +57,7 @@ def test_it_reads_gate_then_up(name: str, fused: bool, tmp_path: Path, monkeypat
             expected = torch.linalg.svdvals(unfolded) ** 2
             torch.testing.assert_close(bases[mode].energy_N[: len(expected)], expected, rtol=1e-8, atol=1e-10)
         made = finish(source, {}, hosvd(bases, Ranks(4, 2 * family.width - 5, 9)), dtype=DOUBLE)
-        errors = stack_errors(source, made.experts)
+        errors = stack_errors(source, made.members)
         E_EOI = W_EOI - made.members(0, len(W_EOI))
         norms = [
             float(torch.linalg.matrix_norm(e, 2) / torch.linalg.matrix_norm(w, 2))
