@@ -230,7 +230,7 @@ def _metrics(options: Options, statistics: Statistics, device: str) -> Metrics:
 
 
 def _norm(metrics: Metrics, bases: Mapping[str, Basis]) -> DampedNorm | None:
-    """That of the stack, where it was decomposed in the metric of the inputs alone."""
+    """Norm of the stack, where it was decomposed in the metric of the inputs alone."""
     if set(metrics) != {"input"} or metrics["input"].name != "correct":
         return None
     return DampedNorm(float(bases["input"].energy_N.sum()), metrics["input"].damping)
