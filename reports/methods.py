@@ -16,5 +16,5 @@ def name_methods(described: Mapping[str, tuple[str, str, str]]) -> None:
 
 
 def is_control(name: str) -> bool:
-    """Whether a method shows what no compression, or one of everything, does."""
+    """Tell whether a method shows what no compression, or one of everything, does."""
     return _FAMILIES.get(name) == "control"

@@ -10,7 +10,7 @@ from reports.theme import order, title
 
 
 class Described(Protocol):
-    """What is known of a column: how it is headed and written, and which others belong to it.
+    """A column's description: how it is headed and written, and which others belong to it.
 
     `error`, `low`, `high` and `baseline` name the columns of its standard error, interval and baseline, which stand in
     its own cells; `why` are the statuses that say why it is empty, others speak for every column.

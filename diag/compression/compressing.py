@@ -301,7 +301,7 @@ def _about(session: Session) -> dict[str, Any] | None:
 
 
 def _whole(to: Path, session: Session, job: Job) -> bool:
-    """Whether the shard of a finished job is there as it was written."""
+    """Tell whether the shard of a finished job is there as it was written."""
     rows, shard = session.folder.outcomes[job.key].tables.get(TABLE), to / shard_name(job.layer, job.projection)
     if not rows or not shard.is_file():
         return False

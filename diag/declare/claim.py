@@ -21,22 +21,22 @@ class Estimate:
 
     @property
     def known(self) -> bool:
-        """Whether it has an interval."""
+        """Tell whether it has an interval."""
         return self.low is not None and self.high is not None
 
     @property
     def above(self) -> bool:
-        """Whether its whole interval lies above 0."""
+        """Tell whether its whole interval lies above 0."""
         return self.low is not None and self.low > 0
 
     @property
     def below(self) -> bool:
-        """Whether its whole interval lies below 0."""
+        """Tell whether its whole interval lies below 0."""
         return self.high is not None and self.high < 0
 
     @property
     def open(self) -> bool:
-        """Whether its interval holds 0; one that is not known says nothing."""
+        """Tell whether its interval holds 0; one that is not known says nothing."""
         return self.known and not (self.above or self.below)
 
     @property

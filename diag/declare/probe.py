@@ -127,7 +127,7 @@ class Probe:
 
     @property
     def declared(self) -> bool:
-        """Whether claims and columns of it are declared."""
+        """Tell whether claims and columns of it are declared."""
         return find_spec(f"{PACKAGE}.{self.name}.claims") is not None
 
     def open(self, target: Target, settings: Settings, within: Within | None = None) -> Work:

@@ -84,7 +84,7 @@ class Setting:
 
     @property
     def optional(self) -> bool:
-        """Whether it may be left out without having a value then."""
+        """Tell whether it may be left out without having a value then."""
         return self.default is None
 
     def read(self, text: Any) -> Any:

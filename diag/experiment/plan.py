@@ -56,7 +56,7 @@ class Step:
 
     @property
     def reads_statistics(self) -> bool:
-        """Whether it reads those of the calibration itself, so that they have to be there when it runs."""
+        """Tell whether it reads those of the calibration itself, so that they have to be there when it runs."""
         return isinstance(self.settings, StackSettings) and "statistics" in declared(type(self.settings))
 
     @property
@@ -101,11 +101,11 @@ class Comparison(OpenModel):
 
     @property
     def calibrated(self) -> bool:
-        """Whether anything needs the shared calibration."""
+        """Tell whether anything needs the shared calibration."""
         return any(map(self._calibrates, self.steps))
 
     def _calibrates(self, step: Step) -> bool:
-        """Whether the part, or one of its methods, takes part in the shared calibration."""
+        """Tell whether the part, or one of its methods, takes part in the shared calibration."""
         if isinstance(step.settings, Compressed):
             named = step.settings.methods
             texts = self.experiment.methods if named is None else named

@@ -54,7 +54,7 @@ def first(tokenizer: Any, text: str, tokens: int) -> list[int]:
 
 
 def _splits(tokenizer: Any, text: str) -> bool:
-    """Whether the tokenizer splits it into words before anything else."""
+    """Tell whether the tokenizer splits it into words before anything else."""
     splitter = getattr(getattr(tokenizer, "backend_tokenizer", None), "pre_tokenizer", None)
     return splitter is not None and len(splitter.pre_tokenize_str(text)) >= WORDS
 

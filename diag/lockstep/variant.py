@@ -81,13 +81,13 @@ class Variant:
 
 
 def needs_calibration(recipe: Recipe) -> bool:
-    """Whether its factors depend on one."""
+    """Tell whether its factors depend on one."""
     method, options = methods.parse(recipe.method)
     return method.needs(options).statistics
 
 
 def shares_budget(recipe: Recipe) -> bool:
-    """Whether a layer's factors depend on what other layers are compressed."""
+    """Tell whether a layer's factors depend on what other layers are compressed."""
     _, options = methods.parse(recipe.method)
     return getattr(options, "across", "uniform") != "uniform" or getattr(options, "dense_layers", 0) > 0
 

@@ -185,7 +185,7 @@ def _experts(model: nn.Module) -> dict[int, nn.Module]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether calls are alike: windows of a shape mostly have the same masks and positions, which are then shared."""
+    """Tell whether calls are alike: windows of a shape mostly share masks and positions."""
 
     def alike(a: Any, b: Any) -> bool:
         if isinstance(a, Tensor) and isinstance(b, Tensor):

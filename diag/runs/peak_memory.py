@@ -82,7 +82,7 @@ def high_water() -> int:
 
 
 def _ready() -> bool:
-    """Whether torch uses CUDA in this process: asking must not begin it."""
+    """Tell whether torch uses CUDA in this process: asking must not begin it."""
     import torch
 
     return bool(torch.cuda.is_initialized())

@@ -83,7 +83,7 @@ class Gap:
 
     @property
     def clear(self) -> bool:
-        """Whether its interval leaves out 0."""
+        """Tell whether its interval leaves out 0."""
         low, high = self.interval
         return low is not None and high is not None and not low <= 0.0 <= high
 

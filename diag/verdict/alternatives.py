@@ -131,7 +131,7 @@ def _tied(best: Sequence[Loss], able: Sequence[Loss], second: Loss | None) -> It
 
 
 def _elsewhere(found: Sequence[Pair], first: Pair, able: Sequence[Loss]) -> Iterator[Claim]:
-    """Whether the choices are the same elsewhere, among the methods that were measured in both places with errors."""
+    """Tell whether the choices are the same elsewhere, among methods measured in both places with errors."""
     limit = first.best or first.tdmoe
     chosen = {loss.stands_for for loss in worth(able, limit)}
     same, seen = [], {tuple(id(loss) for loss in able)}

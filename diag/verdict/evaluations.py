@@ -108,7 +108,7 @@ class Pair:
 
     @property
     def without_gap(self) -> bool:
-        """Whether attribution's table says that there is no gap."""
+        """Tell whether attribution's table says that there is no gap."""
         return self.evaluation.attributed and any(loss.row.get("status") == NO_GAP for loss in self.others)
 
     @property
@@ -120,7 +120,7 @@ class Pair:
         return f"{what}{where} compressed" if self.ratio is None else f"{removed(self.ratio)} of {what}{where} removed"
 
     def same_as(self, other: Pair) -> bool:
-        """Whether it is the same text, ratio and layers, which a second command has measured again."""
+        """Tell whether it is the same text, ratio and layers, which a second command has measured again."""
         one, two = self.evaluation, other.evaluation
         return (one.text, self.ratio, one.layers) == (two.text, other.ratio, two.layers)
 

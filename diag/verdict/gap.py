@@ -186,7 +186,7 @@ def _circumstances(pair: Pair, loss: Loss) -> str:
 
 
 def _elsewhere(found: Sequence[Pair], first: Pair) -> Iterator[Claim]:
-    """Whether the same two stand alike in other comparisons, as far as errors are known."""
+    """Tell whether the same two stand alike in other comparisons, as far as errors are known."""
     assert first.tdmoe is not None and first.mobe is not None and first.over is not None, "complete"
     if not first.over.known:
         return

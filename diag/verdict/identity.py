@@ -48,7 +48,7 @@ class Identity:
     variant: str = ""
 
     def is_same(self, other: Identity) -> bool:
-        """Whether both can only be one model."""
+        """Tell whether both can only be one model."""
         if self.variant and other.variant:
             return self.variant == other.variant
         if not self.is_made_alike(other):

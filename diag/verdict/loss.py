@@ -55,7 +55,7 @@ class Loss:
 
     @property
     def is_dense(self) -> bool:
-        """Whether it is the model as it is."""
+        """Tell whether it is the model as it is."""
         return self.family == DENSE and not self.checkpoint
 
     @property
@@ -72,12 +72,12 @@ class Loss:
 
     @property
     def is_control(self) -> bool:
-        """Whether it is no method but a yardstick."""
+        """Tell whether it is no method but a yardstick."""
         return self.family in CONTROLS
 
     @property
     def measured(self) -> bool:
-        """Whether its loss is known beside the dense model's."""
+        """Tell whether its loss is known beside the dense model's."""
         return has(self.row, "loss_difference_nats")
 
     @property
@@ -223,7 +223,7 @@ def difference(one: Loss, other: Loss) -> Estimate:
 
 
 def stores_no_more(loss: Loss, limit: Loss | None) -> bool:
-    """Whether it stores no more bits, within the tolerance; true where either is not known."""
+    """Tell whether it stores no more bits, within the tolerance; true where either is not known."""
     if limit is None or loss.stored is None or limit.stored is None:
         return True
     return loss.stored <= limit.stored * (1 + TOLERANCE)

@@ -132,7 +132,7 @@ class Models:
         return len(self.texts), 0.0
 
     def _leads(self, model: Compared) -> bool:
-        """Whether it is no mere step of a ladder: in a table of its own right, or one end of a pair."""
+        """Tell whether it is no mere step of a ladder: in a table of its own right, or one end of a pair."""
         rungs = {id(step) for step in model.steps if step.ladder in _LADDERS}
         mere = bool(model.losses) and all(id(loss) in rungs for loss in model.losses.values())
         return not mere or bool(rungs & self.leading)

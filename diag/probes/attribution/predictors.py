@@ -83,7 +83,7 @@ def _projections(row: Mapping[str, Any]) -> list[str]:
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether all errors, and the projections, agree."""
+    """Tell whether all errors, and the projections, agree."""
     if _projections(one) != _projections(other):
         return False
     pairs = [(one[error], other[error]) for error in ERRORS]

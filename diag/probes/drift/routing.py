@@ -60,7 +60,7 @@ def watching(model: nn.Module) -> Watch:
 
 
 def shows_logits(model: nn.Module) -> bool:
-    """Whether the family's routers show their logits."""
+    """Tell whether the family's routers show their logits."""
     return _router(model) is not None
 
 

@@ -101,7 +101,7 @@ class Drift(VariantsPlan):
 
     @property
     def by_layer(self) -> bool:
-        """Whether experts are read layer by layer, because together with the rest they are more than `memory`."""
+        """Tell whether experts are read layer by layer, because together with the rest they are more than `memory`."""
         return self.held_bytes > self.request.memory
 
     def described(self) -> list[str]:

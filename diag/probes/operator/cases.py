@@ -140,7 +140,7 @@ def _rank_of_svd(shape: tuple[int, int, int], ratio: float) -> int | None:
 
 
 def _fits(method: Method, options: Any, shape: tuple[int, int, int], ratio: float) -> bool:
-    """Whether it has ranks so small."""
+    """Tell whether it has ranks so small."""
     try:
         method.check(shape, options, ratio)
     except InputError:

@@ -110,7 +110,7 @@ class Plan(VariantsPlan):
         return [*super().notes(), *text_notes(*(("--texts", name) for name in self.request.texts)), *short]
 
     def is_due(self, variant: Variant, data: DataSet | None = None) -> bool:
-        """Whether it is not measured yet: on this text or task, or on any."""
+        """Tell whether it is not measured yet: on this text or task, or on any."""
         found = self.data if data is None else [data]
         return any(self.folder.outcomes[self.parts[variant, each].key].state == "pending" for each in found)
 
