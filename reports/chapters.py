@@ -40,7 +40,7 @@ class Chapter:
 
     @property
     def name(self) -> str:
-        """Short: the command and what sets it apart."""
+        """A short name: the command and what sets it apart."""
         return f"{self.run['command']}" + (f", {self.differs}" if self.differs else "")
 
 

@@ -76,7 +76,7 @@ class Table:
 
     @property
     def wordy(self) -> list[bool]:
-        """Which columns hold words, so that they read from the left: most of their cells begin with a letter."""
+        """True for columns that hold words and so read from the left: most of their cells begin with a letter."""
         columns = [[line[place].text for line in self.lines] for place in range(len(self.headings))]
         filled = [[text for text in texts if text not in ("", EMPTY)] for texts in columns]
         return [2 * sum(text[0].isalpha() for text in texts) > len(texts) for texts in filled]

@@ -62,7 +62,7 @@ def print_families() -> None:
 
 
 def print_description(name: str, description: describe.Description) -> None:
-    """What is known of one checkpoint from its headers."""
+    """Print a checkpoint's description, from its headers."""
     from rich.table import Table
 
     from diag.declare import parse

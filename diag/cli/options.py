@@ -19,7 +19,7 @@ Parameters = list[inspect.Parameter]
 
 
 def of_target(names: Sequence[str]) -> Parameters:
-    """Those options of `Target`, after --model, which every command takes."""
+    """Options of `Target` with these names, after --model, which every command takes."""
     known = declared(Target)
     return [option(known[name]) for name in ("model", *names)]
 

@@ -22,7 +22,7 @@ NAME = 80  # characters of the readable part
 
 @dataclass(frozen=True)
 class Recipe:
-    """How experts are compressed: a canonical spec, and the ratio, None where the spec fixes the storage."""
+    """Instructions to compress experts: a canonical spec, and the ratio, None where the spec fixes the storage."""
 
     method: str
     ratio: float | None
@@ -71,7 +71,7 @@ class Variant:
 
     @property
     def recipe(self) -> Recipe | None:
-        """How its factors are made; None for the dense model, in another dtype too, and for checkpoints."""
+        """Recipe of its factors; None for the dense model, in another dtype too, and for checkpoints."""
         return Recipe(self.method, self.ratio) if self.layers and not self.checkpoint else None
 
     @property

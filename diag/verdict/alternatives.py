@@ -1,4 +1,4 @@
-"""What to use instead: a choice or a trade-off among what beats TD-MoE at its best.
+"""Alternatives to TD-MoE: a choice or a trade-off among what beats it at its best.
 
 The only place that gives advice: the front of loss and bits (`diag.verdict.front`) of the models that store no more
 bits than TD-MoE and lose no more than it does at its best. With losses that are not told apart the one that saves most

@@ -1,4 +1,4 @@
-"""What compression adds to the loss: rows of `quality` and of `attribution` in one form.
+"""Losses that compression adds: rows of `quality` and of `attribution` in one form.
 
     d_1 - d_2,  half-width z (s_1 + s_2)
 
@@ -97,7 +97,7 @@ class Loss:
 
     @property
     def beyond_reference(self) -> Estimate | None:
-        """Its loss less that of attribution's reference MoBE, paired by window; None where the table has it not.
+        """Loss less that of attribution's reference MoBE, paired by window; None where the table has it not.
 
         Too few windows leave it without an interval.
         """
@@ -160,7 +160,7 @@ class Loss:
 
     @property
     def how(self) -> str:
-        """How TD-MoE was run, in few words: attribution's step, or the options."""
+        """Description of how TD-MoE was run, in few words: attribution's step, or the options."""
         if self.step:
             lead = {TDMOE: "steps up to", COMBINATION: "the"}.get(self.ladder, "step")
             return f"{lead} “{step_name(self._called)}”"
@@ -194,7 +194,7 @@ class Loss:
 
     @property
     def _called(self) -> str:
-        """Its step; a combination without what it is made of."""
+        """Name of its step; a combination without what it is made of."""
         return plain(self.step.partition(":")[0] if self.ladder == COMBINATION else self.step)
 
 

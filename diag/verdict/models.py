@@ -77,7 +77,7 @@ class Compared:
 
     @property
     def angle_on(self) -> str:
-        """Which windows its angle is a mean over; nothing where there is none."""
+        """Windows that its angle is a mean over; nothing where there is none."""
         row = self.end or {}
         if not has(row, "angle_deg"):
             return ""
@@ -139,7 +139,7 @@ class Models:
 
 
 def models_of(subject: Subject) -> Models:
-    """From every table that names methods."""
+    """Models of every table that names methods."""
     found = Models()
     for one in sorted(evaluations(subject), key=lambda one: one.attributed):  # what names its layers comes first
         text = _text(found, subject, one)

@@ -27,7 +27,7 @@ class Subject:
 
     @property
     def lead(self) -> str:
-        """Its name before a sentence where there are several models, without a colon before the claim's."""
+        """Name of the model before a sentence where there are several, without a colon before the claim's."""
         return f"{clause(self.name, _IN_A_LEAD)} — " if self.among > 1 else ""
 
     def anchor(self, word: str) -> str:

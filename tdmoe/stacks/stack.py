@@ -135,7 +135,7 @@ class WeightStack:
         return W_BRC.transpose(1, 2).contiguous() if self.row_mode == "input" else W_BRC
 
     def view_in(self, whole: Tensor) -> Tensor:
-        """This projection's part of a tensor as stored, with axes (E, O, I), or (O, I) where an expert is a tensor."""
+        """The projection's part of a tensor as stored, with axes (E, O, I), or (O, I) where an expert is a tensor."""
         part = _cut(self.source.part, self.shape[1])
         if self.source.axes == "OI":
             return whole

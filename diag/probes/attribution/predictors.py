@@ -1,4 +1,4 @@
-"""Which error of a compressed model predicts its loss: Spearman's rank correlation over the models of a run.
+"""Errors of a compressed model that predict its loss: Spearman's rank correlation over the models of a run.
 
 The interval is Fisher's z with the standard error of Bonett and Wright (2000, Psychometrika 65, eq. 4),
 
