@@ -58,7 +58,7 @@ def collected(settings: Calibrated, within: Within | None) -> CalibrationSetting
 
 
 def _alone(shown: Shown, make: Make) -> Make:
-    """A maker that shows no other bars while it, which has bars of its own, is at work."""
+    """A maker with bars of its own: while it is at work, no others are shown."""
 
     def made(recipes: Any, source: Any) -> Any:
         if not shown.alone:

@@ -1,4 +1,4 @@
-"""The way from a request to a finished run folder: resolve, check jobs on headers alone, run, write the table.
+"""A request made into a finished run folder: resolve, check jobs on headers alone, run, write the table.
 
 Nothing is read or written before the whole plan has been checked, so bad input costs no time and leaves no trace.
 """

@@ -65,7 +65,7 @@ def gap_claims(found: Sequence[Pair]) -> Iterator[Claim]:
 
 
 def share_claims(subject: Subject, found: Sequence[Pair]) -> Iterator[Claim]:
-    """Claims on TD-MoE, as published to its best, against the gap to MoBE; by which change, and what that leaves."""
+    """Share of the gap to MoBE that TD-MoE, as published to its best, closes; by which change, and what that leaves."""
     pair = found[0] if found else None
     if pair is None or pair.published is None or pair.mobe is None:
         lacking = "MoBE" if pair is not None and pair.published is not None else "TD-MoE as published"
