@@ -14,9 +14,9 @@ from tdmoe.problems import InputError
 if TYPE_CHECKING:
     from diag.models import describe
 
-HELP = "What --model accepts: families and names; or what one checkpoint holds, and whether it can be measured."
+HELP = "Families and names that --model accepts; or what one checkpoint holds, and whether it can be measured."
 MODEL = Annotated[
-    str | None, typer.Option("--model", help="tell of this one: a name, a folder or a hub id (default: list all)")
+    str | None, typer.Option("--model", help="model to tell of: a name, a folder or a hub id (default: list all)")
 ]
 
 

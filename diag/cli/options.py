@@ -14,7 +14,7 @@ from diag.declare.setting import Setting, declared
 from diag.declare.target import Target
 
 DRY_RUN = Annotated[bool, typer.Option("--dry-run", help="print jobs, bytes to read and peak memory, do nothing")]
-QUIET = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
+QUIET = Annotated[bool, typer.Option("--quiet", help="show no progress on stderr")]
 Parameters = list[inspect.Parameter]
 
 
