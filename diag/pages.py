@@ -91,12 +91,12 @@ def verdict_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def headlines(runs: Sequence[Run]) -> list[str]:
-    """At most five sentences of the verdict, for the terminal."""
+    """The verdict in at most five sentences, for the terminal."""
     return sentences([claim for claim in verdict_of(runs) if claim["quantity"] in HEADLINES])[:_LINES]
 
 
 def claims_of(command: str, tables: Mapping[str, Sequence[Row]], jobs: Sequence[Job] = ()) -> list[dict[str, Any]]:
-    """What a run concludes as plain data, and how much of it was measured."""
+    """Conclusions of a run as plain data, and how much of it was measured."""
     found: list[Claim] = list(_part(command, "claims").claims(tables))
     if not found:
         found.append(Claim("nothing of this run has a result yet", Quantity("answer", "Answer"), Estimate(None)))
@@ -109,7 +109,7 @@ def claims_of(command: str, tables: Mapping[str, Sequence[Row]], jobs: Sequence[
 
 
 def answer(run: Run) -> tuple[list[str], Table]:
-    """What the terminal shows of a run: at most five sentences, and the first view."""
+    """The part of a run that the terminal shows: at most five sentences, and the first view."""
     columns = _part(run["command"], "columns")
     view = columns.views(_with_absent(columns.TABLES, run))[0]
     return sentences(claims_of(run["command"], run["tables"]))[:_LINES], _table(view)

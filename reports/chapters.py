@@ -29,18 +29,18 @@ class Chapter:
 
     @property
     def done(self) -> str:
-        """How many of its jobs are."""
+        """Number of its jobs that are done, in words."""
         done, jobs = sum(job["state"] == "done" for job in self.run["jobs"]), len(self.run["jobs"])
         return f"All {counted(jobs, 'job')} done" if done == jobs > 1 else f"{done} of {counted(jobs, 'job')} done"
 
     @property
     def file(self) -> str:
-        """What the names of its files begin with."""
+        """Beginning of the names of its files."""
         return f"{self.run['model']}-{self.prefix or self.run['command']}".rstrip("-")
 
     @property
     def name(self) -> str:
-        """Short: the command and what sets it apart."""
+        """A short name: the command and what sets it apart."""
         return f"{self.run['command']}" + (f", {self.differs}" if self.differs else "")
 
 
@@ -54,7 +54,7 @@ class Subject:
 
 
 def prefixes(runs: Sequence[Run]) -> list[str]:
-    """What anchors and figures of each run begin with: nothing for one run, otherwise its own slug.
+    """Beginnings of anchors and figures of each run: nothing for one run, otherwise its own slug.
 
     The slug is the command, before it the model where there are several, after it a number where that is not enough.
     """
@@ -82,7 +82,7 @@ def setting(value: object) -> str:
 
 
 def subjects(runs: Sequence[Run], sections: Sequence[Section], order: Sequence[str]) -> list[Subject]:
-    """By model in the order given, within a model in the `order` of commands; `sections[i]` is that of `runs[i]`."""
+    """Models in the order given, their runs in the `order` of commands; `sections[i]` is that of `runs[i]`."""
     names, apart = prefixes(runs), _distinctions(runs)
     chapters = [
         Chapter(place, run, section, names[place], apart[place])
@@ -107,7 +107,7 @@ def _subject(run: Run) -> tuple[str, str]:
 
 
 def _distinctions(runs: Sequence[Run]) -> list[str]:
-    """For each run what tells it from others of its command and model: settings, seed or device, else its number."""
+    """Words that tell each run from others of its command and model: settings, seed or device, else its number."""
     alike: dict[tuple[str, ...], list[int]] = {}
     for place, run in enumerate(runs):
         alike.setdefault((*_subject(run), run["command"]), []).append(place)

@@ -19,7 +19,7 @@ class Entry:
 
 
 def contents(subjects: Sequence[Subject], opening: Opening | None, *, incomplete: bool) -> list[Entry]:
-    """What opens the page, then every chapter with its parts, then how it was made."""
+    """Entries for what opens the page, then for every chapter with its parts, then for how it was made."""
     found = [Entry("unfinished", "Incomplete")] if incomplete else []
     chapters = [chapter for subject in subjects for chapter in subject.chapters]
     if len(chapters) == 1:

@@ -61,7 +61,7 @@ def counted(count: int, what: str) -> str:
 
 @dataclass(frozen=True)
 class Form:
-    """How numbers of a kind are written: decimals, or significant digits; times `factor`, with `unit` behind."""
+    """Notation of one kind of number: decimals, or significant digits; times `factor`, with `unit` behind."""
 
     places: int | None = None
     digits: int = 3
@@ -151,7 +151,7 @@ def listing(parts: list[str]) -> str:
 
 
 def lead(sentence: str, limit: int = 100) -> tuple[str, str]:
-    """What comes before a sentence's first colon, with it, if that is short and a clause by itself; and the rest."""
+    """A sentence up to its first colon, with it, if that is short and a clause by itself; and the rest."""
     head, colon, rest = sentence.partition(": ")
     clause = bool(colon) and len(head) <= limit and ". " not in head and head.count("(") == head.count(")")
     return (f"{head}:", f" {rest}") if clause else ("", sentence)
@@ -173,7 +173,7 @@ def visible(text: str) -> str:
 
 
 def display(value: object) -> object:
-    """What a template prints for any value that it was handed: text made harmless, numbers in our style."""
+    """Text that a template prints for any value that it was handed: made harmless, numbers in our style."""
     if value is None:
         return EMPTY
     if hasattr(value, "__html__"):  # made by our own templates, already escaped

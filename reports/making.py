@@ -1,4 +1,4 @@
-"""How the runs of a page were made: versions, seeds, devices, commands, settings, and what did not finish."""
+"""The making of a page's runs: versions, seeds, devices, commands, settings, and what did not finish."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ MEMORY_OF = {False: "of the process", True: "of the GPU, as torch allocated it"}
 
 @dataclass(frozen=True)
 class Method:
-    """What explains how a command measures: HTML, under its title."""
+    """Explanation of how a command measures: HTML, under its title."""
 
     anchor: str
     title: str
@@ -25,14 +25,14 @@ class Method:
 
 @dataclass(frozen=True)
 class Making:
-    """What the page says of the making of its chapters; `missing` are jobs that left none."""
+    """Part of the page on the making of its chapters; `missing` are jobs that left none."""
 
     chapters: Sequence[Chapter]
     missing: Sequence[Job] = ()
 
     @property
     def jobs(self) -> int:
-        """How many there should be."""
+        """Number of jobs that there should be."""
         return sum(len(chapter.run["jobs"]) for chapter in self.chapters) + len(self.missing)
 
     @property
@@ -42,7 +42,7 @@ class Making:
 
     @property
     def shares(self) -> list[tuple[str, int, int]]:
-        """For each run with such jobs its name, how many they are, and of how many."""
+        """Name of each run with unfinished jobs, how many they are, and of how many."""
         found = [
             (c.name, sum(job["state"] != "done" for job in c.run["jobs"]), len(c.run["jobs"])) for c in self.chapters
         ]
@@ -50,7 +50,7 @@ class Making:
 
     @property
     def remarks(self) -> list[tuple[str, Job]]:
-        """What was odd or other than asked of whole runs, and finished jobs that left a word, likewise."""
+        """Oddities of whole runs, what was other than asked of them, and finished jobs that left a word."""
         alone = len(self.chapters) == 1
         notes: list[tuple[str, Job]] = [
             ("" if alone else chapter.name, {"key": WHOLE, "message": note})
@@ -100,11 +100,11 @@ class Making:
         return list(found.values())
 
     def settings(self, chapter: Chapter) -> Table:
-        """What was asked of a run."""
+        """Settings that were asked of a run."""
         return pairs("Settings", ("setting", "value"), _as_text(dict(sorted(chapter.run["config"].items()))))
 
     def circumstances(self, chapter: Chapter) -> Table:
-        """Of which model, where and with what a run was made."""
+        """Model of a run, where it was made and with what."""
         run = chapter.run
         facts = {"model": run["model"], "model fingerprint": run["fingerprint"], "device": run["device"]}
         facts |= {"seed": run["seed"], "started": run["started"], "layout of the run": f"version {run['schema']}"}
@@ -119,7 +119,7 @@ def _on_cuda(run: Run) -> bool:
 
 
 def _peak(run: Run) -> Cell:
-    """Of the device that a run computed on, or of its process."""
+    """Peak memory of the device that a run computed on, or of its process."""
     found = size(run.get("peak_memory_bytes"))
     return Cell(found, "not known" if found == EMPTY else "")
 

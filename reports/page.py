@@ -67,7 +67,7 @@ def _hash(text: str) -> Markup:
 
 
 def environment() -> Environment:
-    """What renders our templates."""
+    """The environment that renders our templates."""
     environment = Environment(
         loader=PackageLoader("reports", "templates"),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""What a command puts on the page: its answer in words, then blocks of text, figure and table."""
+"""Section that a command puts on the page: its answer in words, then blocks of text, figure and table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Opening:
-    """What stands before the sections of several runs: the verdict in sentences, and the comparison in blocks.
+    """Opening before the sections of several runs: the verdict in sentences, and the comparison in blocks.
 
     Its blocks carry their own figures; their anchors are unique among themselves.
     """

@@ -94,7 +94,7 @@ def _unit(claim: Claim) -> str:
 
 
 def _references(claim: Claim) -> str:
-    """What the value is read beside, in brackets."""
+    """Values beside which the claim's is read, in brackets."""
     known = [
         f"{name} {measured(value, claim['form'])}" for name, value in claim["reference"].items() if value is not None
     ]

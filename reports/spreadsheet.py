@@ -10,6 +10,6 @@ _STEP = re.compile(r"\+ [\w .,:-]+")  # as steps of an attribution are called: n
 
 
 def cell(text: str) -> str:
-    """What may begin a formula behind an apostrophe; amounts and steps stay."""
+    """A cell's text, behind an apostrophe if it may begin a formula; amounts and steps stay."""
     harmless = _AMOUNT.fullmatch(text) or _STEP.fullmatch(text)
     return f"'{text}" if _FORMULA.match(text) and not harmless else text

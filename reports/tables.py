@@ -10,7 +10,7 @@ from reports.theme import order, title
 
 
 class Described(Protocol):
-    """What is known of a column: how it is headed and written, and which others belong to it.
+    """A column's description: how it is headed and written, and which others belong to it.
 
     `error`, `low`, `high` and `baseline` name the columns of its standard error, interval and baseline, which stand in
     its own cells; `why` are the statuses that say why it is empty, others speak for every column.
@@ -76,7 +76,7 @@ class Table:
 
     @property
     def wordy(self) -> list[bool]:
-        """Which columns hold words, so that they read from the left: most of their cells begin with a letter."""
+        """True for columns that hold words and so read from the left: most of their cells begin with a letter."""
         columns = [[line[place].text for line in self.lines] for place in range(len(self.headings))]
         filled = [[text for text in texts if text not in ("", EMPTY)] for texts in columns]
         return [2 * sum(text[0].isalpha() for text in texts) > len(texts) for texts in filled]

@@ -16,7 +16,7 @@ DASHES: tuple[tuple[float, ...], ...] = ((), (4, 1.5), (1, 1), (5, 1, 1, 1))  # 
 
 @dataclass(frozen=True)
 class Look:
-    """How something is drawn; `dash` is () for a solid line, `hollow` a marker without a filling."""
+    """Look of something drawn; `dash` is () for a solid line, `hollow` a marker without a filling."""
 
     title: str
     colour: str
@@ -109,7 +109,7 @@ def title(name: str) -> str:
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """How each of a figure's names is drawn: variants of one method differ in dash and filling."""
+    """Look of each of a figure's names: variants of one method differ in dash and filling."""
     found: dict[str, Look] = {}
     seen: dict[str, int] = {}
     for name in names:

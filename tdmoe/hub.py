@@ -24,7 +24,7 @@ from tdmoe.runtime.modules import factorise
 
 
 class TdmoeConfig(QuantizationConfigMixin):  # type: ignore[misc]
-    """Which experts modules are factored, and how."""
+    """Experts modules that are factored, and how."""
 
     def __init__(self, experts: dict[str, dict[str, Spec]], version: int = VERSION, **other: Any) -> None:
         if version != VERSION:

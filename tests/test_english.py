@@ -1,6 +1,6 @@
 """The English of docstrings and help texts: each begins with an imperative or a noun phrase, and sentences are short.
 
-A first word such as Of or With leaves a text that says nothing by itself. A package joins PACKAGES when it is ready.
+A first word such as Of or With leaves a text that says nothing by itself; tools/house.py lists and counts them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tools.house import DANGLING, PACKAGES
+
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("tdmoe",)
-DANGLING = re.compile(
-    r"\W*(of|with|by|those|that|where|what|likewise|as|for|from|in|into|at|on|to|than|once|also|and|or|but)\b", re.I
-)
 NODES = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 TYPER = ("Option", "Argument", "Typer")
 MOST_WORDS = 30  # of a sentence; symbols, numbers and single letters are no words
@@ -31,19 +29,22 @@ def docstrings(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def helps(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """(flag, help text) of every typer option or argument."""
+    """(flag, help text) of every typer option or argument, and (line, help text) of every declared setting."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in TYPER:
             for keyword in node.keywords:
                 if keyword.arg == "help" and isinstance(keyword.value, ast.Constant):
                     flag = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else "argument"
                     yield str(flag), str(keyword.value.value)
+        match node:
+            case ast.Call(func=ast.Name(id="setting"), args=[_, ast.Constant(value=text)]):
+                yield f"setting in line {node.lineno}", str(text)
 
 
 def sentences(text: str) -> Iterator[str]:
-    """Sentences of its prose: no equations (indented), no legend of symbols."""
+    """Sentences of its prose: no equations (indented), no legend of symbols; a line of a list is one."""
     prose = "\n".join(line for line in text.splitlines() if not line.startswith("    "))
-    for paragraph in re.split(r"\n\s*\n|\n(?=- )", prose):
+    for paragraph in re.split(r"\n\s*\n|\n(?=- |\S+ {2,})", prose):
         if not paragraph.lstrip().startswith("Legend:"):
             yield from re.split(r"(?<=[.;:?!])\s+", " ".join(paragraph.split()))
 

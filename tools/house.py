@@ -21,7 +21,11 @@ FLOORS = {  # of a package's folders, the lowest first: a module imports none of
     ),
 }
 SAME_NAMES = {"__init__", "settings", "measure", "columns", "claims", "figures", "work", "terminal"}  # of every probe
-FORBIDDEN = ("Of", "With", "By", "Those", "That", "Where", "Likewise", "What", "Whether", "How", "Here", "In", "On")
+DANGLING = re.compile(  # the first words after which a text says nothing by itself
+    r"\W*(of|with|by|those|that|where|what|whether|how|here|likewise|as|for|from|in|into|at|on|to|than|once|also|and|or|but"
+    r"|after|before|between|over|under|while|without|which|its|so|these|such)\b",
+    re.I,
+)
 Module = tuple[str, ...]
 
 
@@ -138,10 +142,9 @@ def first_words(trees: dict[Module, ast.Module]) -> Counter[str]:
     found: Counter[str] = Counter()
     for name, tree in trees.items():
         for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                words = re.match(r"\w+", ast.get_docstring(node) or "")
-                if words and words[0] in FORBIDDEN:
-                    found[name[0]] += 1
+            is_described = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            if is_described and DANGLING.match(ast.get_docstring(node) or ""):
+                found[name[0]] += 1
     return found
 
 

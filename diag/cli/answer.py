@@ -1,4 +1,4 @@
-"""What a finished run says on stdout: its answer in at most five sentences, then the first of its views."""
+"""The answer of a finished run on stdout: at most five sentences, then the first of its views."""
 
 from __future__ import annotations
 

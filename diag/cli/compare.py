@@ -98,7 +98,7 @@ def _naming(config: Path | None, flags: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _experiment(config: Path | None, named: str | None, flags: dict[str, Any]) -> Experiment:
-    """What preset, file and flags say together: each wins over the one before."""
+    """The experiment that preset, file and flags make together: each wins over the one before."""
     from diag.experiment import presets, toml
     from diag.experiment.about import about
 

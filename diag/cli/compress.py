@@ -47,7 +47,7 @@ def run(*, dry_run: bool, quiet: bool, **given: Any) -> None:
 
 
 def _command(settings: Compress, target: Target) -> Command:
-    """What is to be made; InputError where method, ratio and statistics do not fit together."""
+    """The command to carry out; InputError where method, ratio and statistics do not fit together."""
     from diag.compression import calibrating
     from diag.compression.calibrated import saved_moments
     from diag.compression.compress_run import Command, own_inputs

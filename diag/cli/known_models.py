@@ -14,9 +14,9 @@ from tdmoe.problems import InputError
 if TYPE_CHECKING:
     from diag.models import describe
 
-HELP = "What --model accepts: families and names; or what one checkpoint holds, and whether it can be measured."
+HELP = "Families and names that --model accepts; or what one checkpoint holds, and whether it can be measured."
 MODEL = Annotated[
-    str | None, typer.Option("--model", help="tell of this one: a name, a folder or a hub id (default: list all)")
+    str | None, typer.Option("--model", help="model to tell of: a name, a folder or a hub id (default: list all)")
 ]
 
 
@@ -62,7 +62,7 @@ def print_families() -> None:
 
 
 def print_description(name: str, description: describe.Description) -> None:
-    """What is known of one checkpoint from its headers."""
+    """Print a checkpoint's description, from its headers."""
     from rich.table import Table
 
     from diag.declare import parse

@@ -14,12 +14,12 @@ from diag.declare.setting import Setting, declared
 from diag.declare.target import Target
 
 DRY_RUN = Annotated[bool, typer.Option("--dry-run", help="print jobs, bytes to read and peak memory, do nothing")]
-QUIET = Annotated[bool, typer.Option("--quiet", help="no progress on stderr")]
+QUIET = Annotated[bool, typer.Option("--quiet", help="show no progress on stderr")]
 Parameters = list[inspect.Parameter]
 
 
 def of_target(names: Sequence[str]) -> Parameters:
-    """Those options of `Target`, after --model, which every command takes."""
+    """Options of `Target` with these names, after --model, which every command takes."""
     known = declared(Target)
     return [option(known[name]) for name in ("model", *names)]
 

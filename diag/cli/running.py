@@ -1,4 +1,4 @@
-"""What commands have in common: run a checked plan, say where things are saved, write figures and page, exit codes."""
+"""Common parts of commands: run a checked plan, say where things are saved, write figures and page, exit codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def say_notes(notes: Iterable[str], *, quiet: bool) -> None:
-    """On stderr, for --dry-run: what a run would begin with."""
+    """Say on stderr, for --dry-run, what a run would begin with."""
     from reports.formats import visible
 
     for note in () if quiet else notes:
@@ -29,12 +29,12 @@ def say_notes(notes: Iterable[str], *, quiet: bool) -> None:
 
 
 def table_paths(folder: RunFolder[Any], tables: Iterable[str]) -> list[str]:
-    """Where the tables lie, for stdout."""
+    """Paths of the tables, for stdout."""
     return [str(folder.path / "tables" / f"{table}.csv") for table in tables]
 
 
 def command_line() -> str:
-    """As it was typed."""
+    """The command line as it was typed."""
     return " ".join(["tdmoe-diag", *sys.argv[1:]])
 
 
@@ -50,7 +50,7 @@ def report_failures(failed: list[tuple[str, str]]) -> NoReturn:
 
 
 class Saved:
-    """Where what is finished lies, for the message when a run ends early."""
+    """Place of what is finished, for the message when a run ends early."""
 
     path: Path | None = None
 
@@ -99,7 +99,7 @@ class Pages:
         return page
 
     def together(self, out: Path, missing: Sequence[Job] = ()) -> Path | None:
-        """Of all of them, into `out`, and the jobs that left no run; None where there is none."""
+        """Page of all runs, in `out`, with the jobs that left no run; None where there is none."""
         if not self._runs:
             return None
         write_verdict(self._runs, out)

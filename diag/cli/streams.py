@@ -37,7 +37,7 @@ class Unread:
             self._drop(error)
 
     def _drop(self, error: OSError) -> None:
-        """What is buffered, and all that follows: it must not raise again, at exit either."""
+        """Drop what is buffered, and all that follows: it must not raise again, at exit either."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
         if not isinstance(error, BrokenPipeError) and self._name == "stdout":
             _lost.append(error.strerror or str(error))

@@ -217,7 +217,7 @@ class _Sums:
 
 
 def to_arrays(sums: LayerMoments) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
-    """As a run folder keeps them."""
+    """Arrays as a run folder keeps them."""
     return {name: tensor.cpu().numpy() for name, tensor in vars(sums).items() if tensor is not None}
 
 

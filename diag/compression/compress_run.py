@@ -102,7 +102,7 @@ class Compression:
         self._opened.close()
 
     def notes(self) -> list[str]:
-        """Of the calibration and of the stacks."""
+        """Notes of the calibration and of the stacks."""
         return [*([] if self.calibration is None else self.calibration.notes()), *self.session.notes()]
 
     def points(self) -> dict[str, Frontier]:
@@ -212,7 +212,7 @@ class Compression:
         }
 
     def _harder(self) -> float:
-        """What the layers that are not left dense lose; InputError where that is more than they have."""
+        """Share that the layers not left dense lose; InputError where that is more than they have."""
         assert self.ratio is not None, "it leaves layers dense within a budget"
         layers, dense = len({job.layer for job in self.session.stacks}), self._dense_layers
         if dense >= layers or harder(self.ratio, layers, dense) >= 1:
@@ -248,7 +248,7 @@ class Compression:
 
 
 def own_inputs(method: str, needs: methods.Needs, projections: str, asked: PerExpert = "none") -> PerExpert:
-    """Of which inputs a calibration has to keep every expert's own; InputError where `asked` is too little."""
+    """Projections whose experts' own inputs a calibration has to keep; InputError where `asked` is too little."""
     inputs = {"gate", "up"} & set(projections.split(","))
     if needs.own and asked == "none":
         return "all" if inputs else "down"

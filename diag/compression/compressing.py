@@ -100,13 +100,13 @@ class Settings(ProbeSettings):
         return [JOINT, *(name for name in projections if name not in MEMBERS[JOINT])]
 
     def of(self, key: str) -> dict[str, Any]:
-        """Its share of the budget, and the version of a method of one's own."""
+        """The stack's share of the budget, and the version of a method of one's own."""
         versions = methods.versions([self.method])
         own: dict[str, Any] = {"methods": versions} if versions else {}
         return own if self.allotted is None else own | {"allotted": json.loads(json.dumps(self.allotted[key]))}
 
     def allotment(self, stack: Stack) -> methods.Allotment:
-        """What the stack may keep."""
+        """Allotment of the stack: how much it may keep."""
         if self.allotted is None:
             return methods.Allotment(self.ratio or 0.0)
         ratio, ranks = self.allotted[Job(NAME, stack.layer, stack.projection).key]
@@ -123,7 +123,7 @@ class Saved:
 
     @staticmethod
     def of(original: Checkpoint, compressed: Checkpoint) -> Saved:
-        """What a compressed checkpoint saves of its original, from headers."""
+        """Savings of a compressed checkpoint over its original, from headers."""
         before = bits(original), 16 * parameters(original)
         own, bf16 = ((whole - bits(compressed)) / whole for whole in before)
         return Saved(own, bf16, denominator(original))
@@ -276,7 +276,7 @@ def begin(session: Session) -> None:
 
 
 def is_complete(session: Session, *, dense: bool = False) -> Saved | None:
-    """What is saved, if --to holds all of what is asked for already."""
+    """Savings, if --to holds all of what is asked for already."""
     about = _about(session)
     if about is None or about["identity"] != _identity(session) or about.get("state") != "complete":
         return None
@@ -292,7 +292,7 @@ def _to(session: Session) -> Path:
 
 
 def _about(session: Session) -> dict[str, Any] | None:
-    """What --to says of itself; None where it is not ours."""
+    """Contents of the file about itself in --to; None where it is not ours."""
     try:
         about = read_json(_to(session) / ABOUT)
         return about if isinstance(about["identity"], str) else None
@@ -301,7 +301,7 @@ def _about(session: Session) -> dict[str, Any] | None:
 
 
 def _whole(to: Path, session: Session, job: Job) -> bool:
-    """Whether the shard of a finished job is there as it was written."""
+    """Tell whether the shard of a finished job is there as it was written."""
     rows, shard = session.folder.outcomes[job.key].tables.get(TABLE), to / shard_name(job.layer, job.projection)
     if not rows or not shard.is_file():
         return False
@@ -356,7 +356,7 @@ def size(stack: Stack) -> int:
 
 
 def stored_dense_bits(stack: Stack) -> int:
-    """Of the stack as the checkpoint stores it, scales included."""
+    """Bits of the stack as the checkpoint stores it, scales included."""
     parts = (stack,) if isinstance(stack, WeightStack) else (stack.gate, stack.up)
     return sum(8 * (part.nbytes + part.stored_scale_bytes) for part in parts)
 
@@ -366,6 +366,6 @@ def _identity(session: Session) -> str:
 
 
 def _asked(session: Session) -> str:
-    """Of everything but the stacks' shares of the budget, which follow from it."""
+    """Digest of everything but the stacks' shares of the budget, which follow from it."""
     identities = (session.folder.identities[job] for job in session.stacks)
     return digest([{k: v for k, v in identity.items() if k != "allotted"} for identity in identities])

@@ -144,7 +144,7 @@ def print_calibration_plan(calibration: Calibration) -> None:
 
 
 def print_calibration(calibration: Calibration) -> None:
-    """How many tokens the experts of each layer saw."""
+    """Print how many tokens the experts of each layer saw."""
     table = Table()
     for heading in ("layer", "routed tokens", "experts", "unseen", "least", "most"):
         table.add_column(heading, justify="right")
@@ -156,7 +156,7 @@ def print_calibration(calibration: Calibration) -> None:
 
 
 def print_compression(session: Session, saved: Saved | None) -> None:
-    """What every stack keeps and loses, and what that is of the whole model."""
+    """Print what every stack keeps and loses, and what that is of the whole model."""
     table = Table()
     columns = ("ranks", "kept_ratio", "weight_error", "functional_error", "operator_error")
     table.add_column("layer / projection")
@@ -182,7 +182,7 @@ def print_compression(session: Session, saved: Saved | None) -> None:
 
 
 def print_sensitivities(found: Mapping[int, float]) -> None:
-    """Of layers, where they decided which were left dense."""
+    """Print sensitivities of layers, where they decided which were left dense."""
     if found:
         print("layer sensitivity: " + ", ".join(f"{layer} {value:.1f}" for layer, value in sorted(found.items())))
 

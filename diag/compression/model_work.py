@@ -41,7 +41,7 @@ class ModelWork:
         return found
 
     def make(self, shown: Shown | None = None, *, quiet: bool) -> Make:
-        """What makes factors, whose notes are kept with the results; bars `shown` stop while it has its own."""
+        """A maker of factors, whose notes are kept with the results; bars `shown` stop while it has its own."""
         rerun = Afresh(self.request.fresh) if self.within is None else self.within.rerun
         made: Make = lambda recipes, source: make_factors(  # noqa: E731
             recipes, source, quiet=quiet, afresh=rerun, on_notes=lambda notes: self.folder.note(notes)
@@ -50,7 +50,7 @@ class ModelWork:
 
 
 def collected(settings: Calibrated, within: Within | None) -> CalibrationSettings:
-    """What methods are calibrated on: the experiment's calibration, or one of the command's own."""
+    """Settings that methods are calibrated with: the experiment's calibration, or one of the command's own."""
     if within is not None:
         found: CalibrationSettings = within.collected
         return found
@@ -58,7 +58,7 @@ def collected(settings: Calibrated, within: Within | None) -> CalibrationSetting
 
 
 def _alone(shown: Shown, make: Make) -> Make:
-    """While this one, which has bars of its own, is at work, no others are shown."""
+    """A maker with bars of its own: while it is at work, no others are shown."""
 
     def made(recipes: Any, source: Any) -> Any:
         if not shown.alone:

@@ -13,7 +13,7 @@ class Afresh:
         self._begun: set[Path] = set()
 
     def first(self, folder: Path) -> bool:
-        """Whether earlier results in this run folder are to be discarded: asked for, and not done in this command."""
+        """Tell whether earlier results in this run folder are to be discarded: asked for, not done in this command."""
         if not self._asked or folder.resolve() in self._begun:
             return False
         self._begun.add(folder.resolve())

@@ -1,9 +1,9 @@
-"""What a stack's error does to the loss, measured: each stack compressed alone inside the whole model.
+"""Effect of a stack's error on the loss, measured: each stack compressed alone inside the whole model.
 
     sensitivity = (L_stack - L) / err^2
 
-L is the mean next-token cross-entropy in nats on the first windows of the calibration text, L_stack the same with one
-stack decomposed, with the ranks that its frontier has for the asked ratio, err^2 that point's squared error over
+L is the mean next-token cross-entropy in nats on the first windows of the calibration text. L_stack is the same with
+one stack decomposed, with the ranks that its frontier has for the asked ratio; err^2 is that point's squared error over
 ||T||^2: the HOSVD's (that of HOOI, which is put in where two modes are cut, is at most as large). Gradients at the
 outputs were tried instead (1/2 tr(D dW C dW^T)) and fell short of the measured change by a factor that differs from
 projection to projection.

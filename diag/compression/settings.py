@@ -18,11 +18,11 @@ class Calibrate(Settings):
     """Second moments of what the experts are given, from routed tokens: the metric of activation-aware compression."""
 
     TARGET = ("layers", "device", "out", "revision", "fresh")
-    text: str = setting(CALIBRATION_TEXT, "to calibrate on: built-in text or a UTF-8 file")
-    tokens: int = setting(CALIBRATION_TOKENS, "of the text, in whole windows", least=1)
+    text: str = setting(CALIBRATION_TEXT, "calibration text: a built-in one or a UTF-8 file")
+    tokens: int = setting(CALIBRATION_TOKENS, "tokens of the text, in whole windows", least=1)
     window: int | None = setting(None, WINDOW)
     weighting: Literal["count", "gate_squared"] = setting(
-        "count", "of a routed token: 1, or its routing weight squared", choices=("count", "gate_squared")
+        "count", "weight of a routed token: 1, or its routing weight squared", choices=("count", "gate_squared")
     )
     per_expert: Literal["none", "down", "all"] = setting(
         "none", "a matrix for every expert's own inputs: of down, or of all three", choices=("none", "down", "all")
@@ -46,7 +46,7 @@ class Compress(Settings):
         "tdmoe", "NAME[:key=value,...], as mobe, rtn:bits=4, tdmoe:allocation=published,whitening=none"
     )
     ratio: float | None = setting(None, "fraction of the parameters to remove (default: 0.4, or what the method fixes)")
-    ratio_of: str | None = setting(None, "what --ratio counts: targeted, model (default: targeted)")
+    ratio_of: str | None = setting(None, "parameters that --ratio counts: targeted, model (default: targeted)")
     whitening: str | None = setting(None, "metric: none, input, output, both (default: input)")
     whitening_direction: str | None = setting(None, "correct, or inverse as in public code (default: correct)")
     allocation: str | None = setting(
@@ -62,16 +62,16 @@ class Compress(Settings):
     across: str | None = setting(None, "budget of the stacks: uniform, global, activation (default: uniform)")
     frontier: bool = setting(False, "write every stack's Pareto frontier of ranks, as --across global does")
     errors: str | None = setting(
-        None, "to measure of every stack: weight, functional, operator (default: all, but operator of matrices "
+        None, "errors of every stack: weight, functional, operator (default: all, but operator of matrices "
         "above 256 x 256 only where it adds little to the method's own time: not for tdmoe, rtn and controls)",
     )  # fmt: skip
     dense: bool = setting(False, "write the rebuilt weights too, into TO/dense")
     statistics: Path | None = setting(None, "run folder of calibrate (default: calibrates by itself)")
-    text: str = setting(CALIBRATION_TEXT, "to calibrate on: built-in text or a file")
-    tokens: int = setting(CALIBRATION_TOKENS, "to calibrate on; 0 for no calibration", least=0)
+    text: str = setting(CALIBRATION_TEXT, "calibration text: a built-in one or a file")
+    tokens: int = setting(CALIBRATION_TOKENS, "tokens to calibrate on; 0 for no calibration", least=0)
     window: int | None = setting(None, WINDOW)
     weighting: Literal["count", "gate_squared"] = setting(
-        "count", "of a routed token: 1, or its routing weight squared", choices=("count", "gate_squared")
+        "count", "weight of a routed token: 1, or its routing weight squared", choices=("count", "gate_squared")
     )
     per_expert: Literal["none", "down", "all"] = setting(
         "none", "a matrix for every expert's own inputs: of down, or of all three", choices=("none", "down", "all")

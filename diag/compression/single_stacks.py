@@ -15,6 +15,6 @@ def canonical(text: str) -> str:
 
 
 def by_themselves(specs: Iterable[str]) -> list[str]:
-    """Those of the specs that are such methods, in their canonical form; InputError for what is no method."""
+    """Specs of methods that work on a stack by itself, in canonical form; InputError for what is no method."""
     parsed = map(methods.parse, specs)
     return list(dict.fromkeys(spec.text(method.NAME, options) for method, options in parsed if not method.tie(options)))

@@ -1,4 +1,4 @@
-"""What a probe concludes, as data for page, terminal and verdict.json; `reports.sentences` puts it into words."""
+"""Conclusions of a probe, as data for page, terminal and verdict.json; `reports.sentences` puts them into words."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class Estimate:
 
     @property
     def known(self) -> bool:
-        """Whether it has an interval."""
+        """Tell whether it has an interval."""
         return self.low is not None and self.high is not None
 
     @property
     def above(self) -> bool:
-        """Whether its whole interval lies above 0."""
+        """Tell whether its whole interval lies above 0."""
         return self.low is not None and self.low > 0
 
     @property
     def below(self) -> bool:
-        """Whether its whole interval lies below 0."""
+        """Tell whether its whole interval lies below 0."""
         return self.high is not None and self.high < 0
 
     @property
     def open(self) -> bool:
-        """Whether its interval holds 0; one that is not known says nothing."""
+        """Tell whether its interval holds 0; one that is not known says nothing."""
         return self.known and not (self.above or self.below)
 
     @property
@@ -54,7 +54,7 @@ def interval(value: float, stderr: float | None, unit: str = "") -> Estimate:
 
 @dataclass(frozen=True)
 class Quantity:
-    """What claims are about: `words` begin their sentence, `form` writes their numbers, `pattern` is of `sentences`.
+    """Subject of claims: `words` begin their sentence, `form` writes their numbers, `pattern` is of `sentences`.
 
     `after` ends the sentence: what the number means.
     """
@@ -113,7 +113,7 @@ class Claim:
 
 
 def count(quantity: Quantity, evidence: Evidence, found: int, subject: str = "", unit: str = "") -> Claim:
-    """So many of the rows of the evidence."""
+    """A count of so many of the rows of the evidence."""
     return Claim(subject, quantity, Estimate(found, unit=unit, of=evidence.rows), {}, evidence)
 
 

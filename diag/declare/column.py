@@ -33,7 +33,7 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """What stands above it."""
+        """Heading above the column."""
         label = self.label or self.name.replace("_", " ")
         note = " (baseline)" if self.baseline else ""
         return f"{label}{f', {self.unit}' if self.unit else ''}{note}"
@@ -66,7 +66,7 @@ class Columns(tuple[str, ...]):
         return tuple(self.described.values())
 
     def pick(self, *names: str) -> list[Column]:
-        """These columns in this order; all of them without names."""
+        """Columns of these names in this order; all of them without names."""
         return [self.described[name] for name in names or self]
 
 

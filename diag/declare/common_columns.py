@@ -38,7 +38,7 @@ COMMON = {column.name: column for column in _ALL}
 
 
 def common(*names: str) -> list[Column]:
-    """These columns, in this order."""
+    """Common columns of these names, in this order."""
     return [COMMON[name] for name in names]
 
 

@@ -15,10 +15,10 @@ SCHEDULE = "all nested layer sets from the middle outwards: middle-out:N, or -co
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrated:
-    """What methods are calibrated on."""
+    """Settings of the calibration of methods."""
 
-    calibration_text: str = setting(CALIBRATION_TEXT, "to calibrate methods on: built-in text or a file", shared=True)
-    calibration_tokens: int = setting(CALIBRATION_TOKENS, "to calibrate methods on", least=1, shared=True)
+    calibration_text: str = setting(CALIBRATION_TEXT, "calibration text: a built-in one or a file", shared=True)
+    calibration_tokens: int = setting(CALIBRATION_TOKENS, "tokens to calibrate methods on", least=1, shared=True)
 
 
 @dataclass(frozen=True, kw_only=True)

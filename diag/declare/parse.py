@@ -1,4 +1,4 @@
-"""What users type, turned into values: layer lists, projections, sizes, ranges. InputError names option and value."""
+"""Values of what users type: layer lists, projections, sizes, ranges. InputError names option and value."""
 
 from __future__ import annotations
 

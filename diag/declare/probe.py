@@ -38,20 +38,20 @@ class StackSettings(Settings):
     """Base of the settings of what is done to every stack. Its `memory` bounds the weights that are held at once."""
 
     def stacks(self, projections: list[str]) -> list[str]:
-        """What a layer's jobs are about, of the projections that were asked for."""
+        """Stacks of a layer that its jobs are about, of the projections that were asked for."""
         return projections
 
     def of(self, key: str) -> dict[str, Any]:
-        """What is settled for that job alone; part of its result's identity."""
+        """Settings of that job alone; part of its result's identity."""
         return {}
 
     def settled(self, memory: int) -> Self:
-        """As its jobs get it."""
+        """The settings as its jobs get them."""
         return replace(self, memory=memory)  # type: ignore[call-arg]
 
 
 class StackProbe(Protocol):
-    """What is done to every stack: a module, or a class with static methods. VERSION is raised when results change.
+    """Work on every stack: a module, or a class with static methods. VERSION is raised when results change.
 
     A job may fill several TABLES; its rows have exactly a table's columns, in order.
     """
@@ -87,7 +87,7 @@ class Work(Protocol):
         """Say on stdout what is to be done."""
 
     def notes(self) -> list[str]:
-        """What is odd, but does not stop a run."""
+        """Oddities that do not stop a run."""
 
     def carry_out(self, *, quiet: bool) -> None:
         """Do what is pending, under bars on stderr."""
@@ -102,7 +102,7 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class Within:
-    """What a part is told by the experiment that it belongs to."""
+    """Knowledge that a part has from the experiment that it belongs to."""
 
     collected: Any  # settings of the calibration that all parts share
     rerun: Any  # of all parts together
@@ -127,7 +127,7 @@ class Probe:
 
     @property
     def declared(self) -> bool:
-        """Whether claims and columns of it are declared."""
+        """Tell whether claims and columns of it are declared."""
         return find_spec(f"{PACKAGE}.{self.name}.claims") is not None
 
     def open(self, target: Target, settings: Settings, within: Within | None = None) -> Work:
@@ -176,7 +176,7 @@ def registered() -> tuple[str, ...]:
 
 
 def stack_probe(name: str) -> StackProbe:
-    """What is done to every stack under that name."""
+    """The probe of every stack under that name."""
     if name in _REGISTERED:
         return _REGISTERED[name]
     return cast(StackProbe, import_module(JOBS.get(name, f"{PACKAGE}.{name}.measure")))

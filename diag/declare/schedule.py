@@ -1,4 +1,4 @@
-"""Which layers to compress, and in what order, as Rethinking does it: from the middle outwards.
+"""Layers to compress, and their order, as Rethinking does it: from the middle outwards.
 
 The paper (appendix C.1) says: from the middle to 75 % of the depth, then to 25 %. Its code goes right for a quarter of
 the depth and then left and right in turn, which ends elsewhere: at 18-41 of 48 layers instead of 12-35.

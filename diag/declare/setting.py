@@ -32,7 +32,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Declared:
-    """What `setting` was told."""
+    """Arguments of `setting`."""
 
     help: str
     least: float | None = None
@@ -84,7 +84,7 @@ class Setting:
 
     @property
     def optional(self) -> bool:
-        """Whether it may be left out without having a value then."""
+        """Tell whether it may be left out without having a value then."""
         return self.default is None
 
     def read(self, text: Any) -> Any:
@@ -93,12 +93,12 @@ class Setting:
         return text if form is None or text is None else form.read(self.name, text)
 
     def write(self, value: Any) -> Any:
-        """What would have to stand on the command line."""
+        """The text that would stand on the command line."""
         form = self.declared.form
         return value if form is None or value is None or value is MISSING else form.write(value)
 
     def needed(self, value: Any) -> str | None:
-        """What is needed instead of this value, in words; None where it is within the limits."""
+        """Words for what is needed instead of this value; None where it is within the limits."""
         told = self.declared
         if told.choices:
             return None if value in told.choices else f"one of {', '.join(told.choices)}"
@@ -156,11 +156,11 @@ class Settings:
     LAYERS: ClassVar[str] = "compressed"  # of an experiment that it takes: those that are compressed, asked for, or all
 
     def by_itself(self) -> Self:
-        """As a command that runs by itself means it: what an experiment would say is as declared."""
+        """The settings of a command that runs by itself: what an experiment would say is as declared."""
         return self._filled({each.name: each.declared.alone for each in declared(type(self)).values()})
 
     def within(self, said: dict[str, Any]) -> Self:
-        """As a part of an experiment that says this for all its parts."""
+        """The settings of a part of an experiment that says this for all its parts."""
         shared = {each.name for each in declared(type(self)).values() if each.declared.shared}
         given = replace(self, **{name: value for name, value in said.items() if name in shared})  # type: ignore[type-var]
         return given._filled(said)
@@ -177,7 +177,7 @@ class Settings:
         return []
 
     def _filled(self, values: dict[str, Any]) -> Self:
-        """With these values of inherited settings that were not given."""
+        """The same with these values of inherited settings that were not given."""
         return replace(self, **dict(self._missing(values)))  # type: ignore[type-var]
 
     def _missing(self, values: dict[str, Any]) -> Iterator[tuple[str, Any]]:

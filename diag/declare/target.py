@@ -20,7 +20,7 @@ OF_STACKS = (*OF_MODELS, "engine")
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What a command is run on; not part of what it measures."""
+    """Subject and circumstances of a command; not part of what it measures."""
 
     model: str = setting(..., "mini (built in), a checkpoint folder, a hub id, or a name that `models` lists")
     layers: str | None = setting(None, "layers with experts, as 0,12,24-30 (default: all)")
@@ -28,10 +28,10 @@ class Target:
     device: str = setting("auto", "auto, cpu, cuda or cuda:1")
     memory: str = setting(MEMORY, "most weights to hold in memory, as 4GB; what is larger is read in parts")
     out: Path | None = setting(None, "run folder (default: runs/MODEL-COMMAND-FINGERPRINT)")
-    seed: int = setting(0, "of every random draw", least=0, most=LARGEST_SEED)
+    seed: int = setting(0, "seed of every random draw", least=0, most=LARGEST_SEED)
     revision: str | None = setting(None, "branch, tag or commit on the hub")
     remote: bool = setting(False, "read byte ranges of tensors straight from the hub, store nothing")
-    engine: str = setting("inline", "where jobs run: one by one in this process, or on Ray", choices=ENGINES)
+    engine: str = setting("inline", "place of jobs: one by one in this process, or on Ray", choices=ENGINES)
     fresh: bool = setting(False, "measure all again, instead of using results in the run folder")
     out_given: bool = derived(True)  # by --out, not by the experiment that the command is a part of
     command_line: str = derived("")
@@ -43,6 +43,6 @@ class Target:
 
     @property
     def run(self) -> dict[str, Any]:
-        """What requests of commands that run the whole model take of it."""
+        """Fields that requests of commands that run the whole model take of it."""
         names = ("model", "layers", "device", "out", "out_given", "seed", "fresh", "revision", "command_line")
         return {name: getattr(self, name) for name in names}

@@ -1,4 +1,4 @@
-"""What presets have to know of a model."""
+"""Facts of a model that presets have to know."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tdmoe.stacks.architecture import language_config
 
 
 def about(model: str, revision: str | None = None) -> About:
-    """From its config and tokenizer; InputError where there is no such model."""
+    """The facts, from its config and tokenizer; InputError where there is no such model."""
     with OpenModel(model, "cpu", revision or None) as opened:
         positions = language_config(opened.checkpoint.config).get("max_position_embeddings") or WINDOW
         tokenizer = opened.tokenizer()

@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found. `tables` are pandas data frames where pandas is installed, else lists of rows."""
+    """Findings of an experiment. `tables` are pandas data frames where pandas is installed, else lists of rows."""
 
     folder: Path  # of the run; `tdmoe-diag report` makes a page of it
     tables: Mapping[str, Any]

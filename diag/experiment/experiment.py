@@ -20,10 +20,10 @@ Parts = Mapping[str, tuple[Settings, ...]]
 
 @dataclass(frozen=True)
 class Calibration:
-    """What all methods are calibrated on, so that one calibration and one set of factors serve all parts."""
+    """Calibration of all methods, so that one calibration and one set of factors serve all parts."""
 
-    text: str = setting(CALIBRATION_TEXT, "to calibrate methods on: built-in text or a file")
-    tokens: int = setting(CALIBRATION_TOKENS, "to calibrate methods on", least=1)
+    text: str = setting(CALIBRATION_TEXT, "calibration text: a built-in one or a file")
+    tokens: int = setting(CALIBRATION_TOKENS, "tokens to calibrate methods on", least=1)
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,8 @@ class Experiment:
     task_data: str | None = setting(None, "folder of TASK_val.jsonl.gz files, or hub; without it no tasks")
     device: str = setting("auto", "auto, cpu, cuda or cuda:1")
     memory: str = setting(MEMORY, "most weights to hold in memory, as 4GB")
-    engine: str = setting(
-        "inline", "where jobs of probes of stacks run: one by one in this process, or on Ray", choices=ENGINES
-    )
-    seed: int = setting(0, "of every random draw", least=0, most=LARGEST_SEED)
+    engine: str = setting("inline", "place of stacks' jobs: one by one in this process, or on Ray", choices=ENGINES)
+    seed: int = setting(0, "seed of every random draw", least=0, most=LARGEST_SEED)
     revision: str | None = setting(None, "branch, tag or commit on the hub")
     calibration: Calibration = field(default_factory=Calibration)
     parts: Parts = field(default_factory=dict)

@@ -56,7 +56,7 @@ class Step:
 
     @property
     def reads_statistics(self) -> bool:
-        """Whether it reads those of the calibration itself, so that they have to be there when it runs."""
+        """Tell whether it reads those of the calibration itself, so that they have to be there when it runs."""
         return isinstance(self.settings, StackSettings) and "statistics" in declared(type(self.settings))
 
     @property
@@ -101,11 +101,11 @@ class Comparison(OpenModel):
 
     @property
     def calibrated(self) -> bool:
-        """Whether anything needs the shared calibration."""
+        """Tell whether anything needs the shared calibration."""
         return any(map(self._calibrates, self.steps))
 
     def _calibrates(self, step: Step) -> bool:
-        """Whether the part, or one of its methods, takes part in the shared calibration."""
+        """Tell whether the part, or one of its methods, takes part in the shared calibration."""
         if isinstance(step.settings, Compressed):
             named = step.settings.methods
             texts = self.experiment.methods if named is None else named
@@ -113,16 +113,16 @@ class Comparison(OpenModel):
         return isinstance(step.settings, Calibrated) or step.reads_statistics
 
     def notes(self) -> list[str]:
-        """What is odd about the model, and what is left out of what was asked."""
+        """Oddities of the model, and what is left out of what was asked."""
         found = [note for step in self.steps for note in step.settings.left_out(self._said)]
         return super().notes() + list(dict.fromkeys(found))
 
     def notes_of(self, step: Step) -> list[str]:
-        """What a part is told: that, and what is odd about the calibration that it shares."""
+        """Notes that a part is told: what is left out, and what is odd about the calibration that it shares."""
         return [*step.settings.left_out(self._said), *(self._calibration_notes if self._calibrates(step) else [])]
 
     def take_up(self) -> list[str]:
-        """Its run folder, whose jobs are all to be done: the parts' own folders tell what is done. Notes on it."""
+        """Open the run folder, whose jobs are all to be done: the parts' own folders tell what is done. Notes on it."""
         self.folder.open(fresh=self.request.fresh, notes=[*self.notes(), *self._calibration_notes])
         self.folder.forget(self.folder.jobs)
         self.folder.begin()
@@ -138,7 +138,7 @@ class Comparison(OpenModel):
         ]
 
     def calibration(self) -> Calibration:
-        """Of all parts."""
+        """The calibration that all parts share."""
         given = self.experiment
         request = calibrating.Request(
             given.model or "",
@@ -156,7 +156,7 @@ class Comparison(OpenModel):
 
     @property
     def _said(self) -> dict[str, Any]:
-        """What the experiment says for all its parts."""
+        """Settings of the experiment for all its parts."""
         given = self.experiment
         names = ("methods", "ratios", "schedule", "task_data")
         return {name: getattr(given, name) for name in names}
@@ -197,7 +197,7 @@ class Comparison(OpenModel):
                 pass
 
     def describe(self) -> None:
-        """For --dry-run, on stdout."""
+        """Print the plan for --dry-run, on stdout."""
         print(
             f"{self.name}: {NAME}, run folder {self.folder.path}, parts: {', '.join(step.name for step in self.steps)}"
         )
@@ -218,7 +218,7 @@ class Comparison(OpenModel):
         return parse.spans(parse.layers(given.layers, self.arch.layers))
 
     def _collected(self) -> calibrating.Settings:
-        """What the calibration has to hold so that it serves the neediest method of all parts."""
+        """Settings of a calibration that serves the neediest method of all parts."""
         given = self.experiment
         wanted = [*given.methods, *(spec for step in self.steps for spec in step.settings.specs(given.projections))]
         found = calibrating.Settings(given.calibration.text, given.calibration.tokens)

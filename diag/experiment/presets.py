@@ -2,8 +2,8 @@
 
 quick   the question on a small model in minutes: five methods at one ratio, without down
 paper   the protocol of *Rethinking the Role of Tensor Decompositions in Post-Training LLM Compression* (section 3,
-        appendices B.1 and C.1): gate and up, 0.2 and 0.4, nested sets of layers from the middle outwards to half the
-        depth, WikiText-2 joined by blank lines and C4 in windows of 4096 tokens, the residual stream over 100 windows
+        appendices B.1 and C.1): gate and up, 0.2 and 0.4; nested sets of layers from the middle outwards to half the
+        depth; WikiText-2 joined by blank lines and C4 in windows of 4096 tokens; the residual stream over 100 windows
         of 1024, five zero-shot tasks; its own runs (no whitening, published ranks, published MoBE) beside right ones.
         It draws its C4 windows at random from the validation shard, and reads the stream on WikiText-2's training
         split; here both are of the built-in texts, which no method saw
@@ -26,7 +26,7 @@ QUICK_STEPS = 120  # of MoBE's fit; on mini 80 more gain 2 % of its error
 
 @dataclass(frozen=True)
 class About:
-    """What a preset has to know of a model: MoE layers, tokens that it sees at once, experts of a layer."""
+    """Facts of a model that a preset needs: MoE layers, tokens that it sees at once, experts of a layer."""
 
     layers: int
     positions: int

@@ -123,7 +123,7 @@ def check_texts(*texts: tuple[str, str]) -> None:
 
 
 def text_notes(*texts: tuple[str, str]) -> list[str]:
-    """What is read otherwise than it stands there, of (option, name) of texts."""
+    """Notes on what is read otherwise than it stands there, of (option, name) of texts."""
     return [f"{option} {name}: {note}" for option, name in texts for note in read_text(name).read_as]
 
 

@@ -43,7 +43,7 @@ def token_windows(tokenizer: Any, text: str, tokens: int, window: int) -> Tensor
 
 
 def first(tokenizer: Any, text: str, tokens: int) -> list[int]:
-    """So many tokens of the text or more, or all that it has; nothing is added to them."""
+    """Tokens of the text, so many or more, or all that it has; nothing is added to them."""
     size = max(SHORT, CHARACTERS * tokens)
     while size < len(text) and _splits(tokenizer, end := text[size - END : size]):
         ids = tokenised(tokenizer, text[:size])[: -len(end.encode())]  # a token takes a byte or more
@@ -54,7 +54,7 @@ def first(tokenizer: Any, text: str, tokens: int) -> list[int]:
 
 
 def _splits(tokenizer: Any, text: str) -> bool:
-    """Whether the tokenizer splits it into words before anything else."""
+    """Tell whether the tokenizer splits it into words before anything else."""
     splitter = getattr(getattr(tokenizer, "backend_tokenizer", None), "pre_tokenizer", None)
     return splitter is not None and len(splitter.pre_tokenize_str(text)) >= WORDS
 

@@ -1,4 +1,4 @@
-"""Where jobs run. `inline`: one after the other in this process; `ray`: diag/jobs/on_ray.py."""
+"""Engines that run jobs. `inline`: one after the other in this process; `ray`: diag/jobs/on_ray.py."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Engine(Protocol):
         on_read: Callable[[int], None],
         on_note: Callable[[str], None],
     ) -> Iterator[Result]:
-        """What became of each task, as they end."""
+        """Results of tasks, as they end."""
 
 
 def engine(name: str) -> Engine:

@@ -172,7 +172,7 @@ def _results(tasks: Sequence[Task], threads: int, on_note: Callable[[str], None]
 
 
 def _work(task: Task, threads: int) -> Result:
-    """In a worker."""
+    """Do the work in a worker."""
     torch.set_num_threads(threads)
     try:
         checkpoint = _opened(task.model)
@@ -228,7 +228,7 @@ def _start(folder: str) -> None:
 
 
 def _cpus() -> int:
-    """Of this process: its affinity, and the quota of its container."""
+    """CPUs of this process: its affinity, and the quota of its container."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, _, period = _cgroup("cpu.max").partition(" ")
     return max(1, min(cpus, int(quota) // int(period))) if quota.isdecimal() and period.isdecimal() else cpus

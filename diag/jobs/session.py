@@ -1,4 +1,4 @@
-"""From what a user asked to a finished run folder: resolve, check every job on headers alone, run, write the table.
+"""A request made into a finished run folder: resolve, check jobs on headers alone, run, write the table.
 
 Nothing is read or written before the whole plan has been checked, so bad input costs no time and leaves no trace.
 """
@@ -83,7 +83,7 @@ class Session:
         self.checkpoint.close()
 
     def notes(self) -> list[str]:
-        """What looks odd about the checkpoint but does not stop a run."""
+        """Oddities of the checkpoint that do not stop a run."""
         files = self.checkpoint.files
         notes = [f"{files.unreachable}: the cached copy of {files.name} is used"] if files.unreachable else []
         notes += self.checkpoint.notes

@@ -94,7 +94,7 @@ def _cause(stack: Stack, error: Exception) -> Exception:
 
 @contextmanager
 def failing(folder: RunFolder[Any], jobs: Iterable[Any]) -> Iterator[None]:
-    """What is raised inside fails those of the jobs that are still to be done; a user's mistake ends the run."""
+    """Let what is raised inside fail those of the jobs that are still to be done; a user's mistake ends the run."""
     try:
         yield
     except (InputError, OSError):
@@ -115,7 +115,7 @@ def measure(folder: RunFolder[Any], job: Any, work: Callable[[], tuple[Tables, A
 
 
 def failure(job: Job, error: Exception) -> Failed:
-    """Of a job that raised."""
+    """The failure of a job that raised."""
     return Failed(job, *said(job.key, error))
 
 

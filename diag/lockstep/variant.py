@@ -22,7 +22,7 @@ NAME = 80  # characters of the readable part
 
 @dataclass(frozen=True)
 class Recipe:
-    """How experts are compressed: a canonical spec, and the ratio, None where the spec fixes the storage."""
+    """Instructions to compress experts: a canonical spec, and the ratio, None where the spec fixes the storage."""
 
     method: str
     ratio: float | None
@@ -71,7 +71,7 @@ class Variant:
 
     @property
     def recipe(self) -> Recipe | None:
-        """How its factors are made; None for the dense model, in another dtype too, and for checkpoints."""
+        """Recipe of its factors; None for the dense model, in another dtype too, and for checkpoints."""
         return Recipe(self.method, self.ratio) if self.layers and not self.checkpoint else None
 
     @property
@@ -81,13 +81,13 @@ class Variant:
 
 
 def needs_calibration(recipe: Recipe) -> bool:
-    """Whether its factors depend on one."""
+    """Tell whether its factors depend on one."""
     method, options = methods.parse(recipe.method)
     return method.needs(options).statistics
 
 
 def shares_budget(recipe: Recipe) -> bool:
-    """Whether a layer's factors depend on what other layers are compressed."""
+    """Tell whether a layer's factors depend on what other layers are compressed."""
     _, options = methods.parse(recipe.method)
     return getattr(options, "across", "uniform") != "uniform" or getattr(options, "dense_layers", 0) > 0
 

@@ -1,10 +1,10 @@
 """A dense model and any number of variants of it, walked together over token windows, decoder layer by decoder layer.
 
 A variant is the dense model with the experts module of some layers replaced. Where two of them have been the same so
-far they share one residual stream, so that up to its first replaced layer a variant costs nothing, nested sets of
-layers share all that they have in common, and one dense pass serves all.
+far they share one residual stream. So up to its first replaced layer a variant costs nothing, nested sets of layers
+share all that they have in common, and one dense pass serves all.
 
-Embeddings, masks and positions are the model's own: its forward runs once with stand-ins for its decoder layers, which
+Embeddings, masks and positions are the model's own: its forward runs once with stand-ins for its decoder layers. They
 note what each is called with (that depends on the windows' shape, not on the residual stream) and pass the stream on
 unchanged. The same with the last stand-in returning a given stream gives the model's own final norm, head and logits.
 
@@ -185,7 +185,7 @@ def _experts(model: nn.Module) -> dict[int, nn.Module]:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether calls are alike: windows of a shape mostly have the same masks and positions, which are then shared."""
+    """Tell whether calls are alike: windows of a shape mostly share masks and positions."""
 
     def alike(a: Any, b: Any) -> bool:
         if isinstance(a, Tensor) and isinstance(b, Tensor):

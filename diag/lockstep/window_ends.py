@@ -1,4 +1,4 @@
-"""Where models end, by window: the mean loss, and the last layer's angle and norm ratio to the dense model's stream.
+"""Ends of models, by window: the mean loss, and the last layer's angle and norm ratio to the dense model's stream.
 
 Legend: V models, Q quantities, W windows, B windows of a batch, T tokens, H hidden size.
 """

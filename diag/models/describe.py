@@ -28,7 +28,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a checkpoint's config and headers say; `refusal` is why it cannot be measured, None if it can.
+    """Facts of a checkpoint's config and headers; `refusal` is why it cannot be measured, None if it can.
 
     `total_bytes` counts tied embeddings once, also where they are stored beside the head.
     """
@@ -69,7 +69,7 @@ def family_rows() -> list[tuple[str, str, str]]:
 
 
 def layout_name(layout: Layout) -> str:
-    """How the experts of a layer lie on disk, in words."""
+    """Layout of the experts of a layer on disk, in words."""
     source = layout["gate"]
     if source.mxfp4:
         return "MXFP4 blocks"
@@ -79,7 +79,7 @@ def layout_name(layout: Layout) -> str:
 
 
 def facts(description: Description) -> Iterator[tuple[str, str]]:
-    """(what, value) in the order to show them."""
+    """Pairs (what, value) in the order to show them."""
     arch = description.arch
     yield "family", f"{arch.family.name} ({arch.model_type})"
     yield "MoE layers", f"{parse.spans(arch.layers)} ({len(arch.layers)} of {arch.depth})"

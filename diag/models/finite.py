@@ -21,7 +21,7 @@ EXPERTS_OF = re.compile(r".*layers\.(\d+)\..*\bexperts\b.*")
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Whether every entry is; makes no copy of the tensor."""
+    """Tell whether every entry is; makes no copy of the tensor."""
     return all(bool(end.isfinite()) for end in torch.aminmax(tensor.detach()))
 
 

@@ -1,4 +1,4 @@
-"""Whether transformers loads a checkpoint whole: every tensor that its model has must be there, in its shape.
+"""Check that transformers loads a checkpoint whole: every tensor that its model has must be there, in its shape.
 
 transformers fills what is missing with random numbers and goes on. Here its own loader is run on empty tensors of the
 headers' shapes, so that names are changed, merged and tied as they are when the weights are read. It takes a device for

@@ -45,7 +45,7 @@ class Model:
 
 
 def resolve(text: str, revision: str | None = None, *, remote: bool = False) -> Model:
-    """What `text` means, without opening it; InputError says what was tried. A folder wins over a bare name."""
+    """The model that `text` means, unopened; InputError says what was tried. A folder wins over a bare name."""
     if revision is not None and not revision.strip():
         raise InputError("revision", why="is empty", remedy="give a branch, tag or commit, or leave it out")
     if text in BUILT_IN:

@@ -1,4 +1,4 @@
-"""How transformers is told of a checkpoint: where it lies, its config, its class.
+"""A checkpoint as transformers is told of it: where it lies, its config, its class.
 
 Code of a checkpoint is never run.
 """
@@ -82,8 +82,8 @@ def quiet() -> Iterator[None]:
 def place(model: Model, checkpoint: Checkpoint) -> Iterator[tuple[str, dict[str, Any]]]:
     """Place and options by which transformers finds a checkpoint: a commit in the cache, or a folder.
 
-    A folder with files that we read and transformers does not is given to it as links, with these files put right and
-    without what is no file, as a pipe, which it would wait for.
+    A folder with files that we read and transformers does not is given to it as links, with these files put right.
+    What is no file, as a pipe, is left out: it would wait for it.
     """
     if model.folder is None:
         yield model.repo, {"revision": str(checkpoint.files.commit), **OWN}

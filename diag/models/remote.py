@@ -43,7 +43,7 @@ def retrying(call: Callable[[], Result], unanswered: int = RETRIES, patience: Pa
 
 
 def passes(error: Exception) -> bool:
-    """Whether the same request may succeed later: a lost connection, a busy server."""
+    """Tell whether the same request may succeed later: a lost connection, a busy server."""
     return status(error) in (None, *TRANSIENT)
 
 

@@ -1,4 +1,4 @@
-"""What the hub sends, watched: a transfer that crawls is broken off, and an answer that is held in memory stays small.
+"""Transfers from the hub, watched: one that crawls is broken off, and an answer held in memory stays small.
 
 A crawling transfer is one that brings fewer than SLOWEST bytes a second while it is waited for `timeout()` seconds. It
 is tried again like any broken one, as often as RETRIES says, then given up.
@@ -26,7 +26,7 @@ _http: Any = import_module(HTTPError.__module__.partition(".")[0])
 
 
 class BrokenTransfer(HTTPError):  # type: ignore[misc, valid-type]
-    """What came is not what was asked for, or came too slowly."""
+    """Failure of a transfer: what came is not what was asked for, or came too slowly."""
 
 
 def timeout() -> float:
@@ -64,7 +64,7 @@ def whole(call: Callable[[], Result]) -> Result:
 
 
 class Patience:
-    """With a server that answers nothing, or crawls, however often it is asked; an answer of any status renews it."""
+    """Patience with a hub that answers nothing, or crawls, however often asked; an answer of any status renews it."""
 
     def __init__(self) -> None:
         self.renew()
@@ -73,7 +73,7 @@ class Patience:
         self._began, self._came = time.monotonic(), 0
 
     def came(self, count: int) -> None:
-        """So many bytes. BrokenTransfer where it is over: huggingface_hub itself asks again after every byte."""
+        """Count so many bytes. BrokenTransfer where it is over: huggingface_hub itself asks again after every byte."""
         self._came += count
         if self._came >= SLOWEST * WHOLE * timeout():
             self.renew()

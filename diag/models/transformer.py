@@ -64,7 +64,7 @@ def _added(files: Files) -> Iterator[tuple[str, int]]:
 
 
 def load_model(model: Model, files: Files, device: str, dtype: str = "auto", *, hollow: bool = False) -> Any:
-    """For inference, its weights frozen; in its own dtype or another. InputError where transformers cannot load it.
+    """Load a model for inference, frozen; in its own dtype or another. InputError where transformers cannot load it.
 
     A `hollow` one has no experts: they are never read, and have to be put in (diag/models/hollow.py). WeightError where
     a weight is NaN or infinite.

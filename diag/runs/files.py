@@ -32,7 +32,7 @@ def lock(path: Path) -> BinaryIO | None:
 
 
 def open_file(path: Path) -> BufferedReader:
-    """To read. OSError where something else is in its place: a pipe would be waited for without end."""
+    """Open a file to read. OSError where something else is there: a pipe would be waited for without end."""
     return open(path, "rb", opener=_regular)
 
 

@@ -83,7 +83,7 @@ Unit = TypeVar("Unit", bound=Job | Part)
 
 @dataclass
 class Outcome:
-    """What became of a job: its rows by table, or why it failed."""
+    """Result of a job: its rows by table, or why it failed."""
 
     state: str = "pending"  # pending | done | failed
     tables: Tables = field(default_factory=dict)
@@ -108,7 +108,7 @@ def by_reason(failures: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def overwritten(files: Iterable[str]) -> str:
-    """What to say of files of a model that changed since they were opened: what was made is of two models."""
+    """Message on files of a model that changed since they were opened: what was made is of two models."""
     return f"{', '.join(files)}: changed while the command ran; run it again when it is whole"
 
 
@@ -316,7 +316,7 @@ class RunFolder(Generic[Unit]):
         return [f"{self.path}: tables and page of an earlier command are replaced; {'; '.join(changes)}"]
 
     def _account(self) -> list[str]:
-        """What is there already: results that are used again, and results that are not asked for."""
+        """Notes on what is there already: results that are used again, and results that are not asked for."""
         taken = len(self.jobs) - len(self.pending())
         asked = {results.path(self.path, job.key) for job in self.jobs}
         others = len(set(self.path.glob(f"{results.FOLDER}/*.json")) - asked)

@@ -67,14 +67,14 @@ def check_same(folder: Path, where: str, instead: str, manifest: Mapping[str, An
 
 
 def named(option: str, folder: Path, *, given: bool) -> tuple[str, str]:
-    """What messages call a folder, and what they tell to do: nobody gave the option for one that a command chose."""
+    """Name of a folder in messages, and what they tell to do: nobody gave the option for one that a command chose."""
     if given:
         return f"{option} {folder}", "give another folder"
     return str(folder), "move it away, or run the command in another folder"
 
 
 def earlier(folder: Path) -> Row:
-    """What the run before said; nothing where there was none."""
+    """Manifest of the run before; nothing where there was none."""
     try:
         found = read_json(folder / FILE)
     except (OSError, ValueError):

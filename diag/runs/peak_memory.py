@@ -14,7 +14,7 @@ _on_cuda: list[_Cuda] = []  # runs that are being measured, one inside another
 
 
 class _Host:
-    """Of this process since it began, or since an earlier run of it began to be measured."""
+    """Peak of this process since it began, or since an earlier run of it began to be measured."""
 
     def __init__(self) -> None:
         global _host_begun
@@ -30,7 +30,7 @@ class _Host:
 
 
 class _Cuda:
-    """Of a device: what torch allocated at most."""
+    """Peak of a device: what torch allocated at most."""
 
     def __init__(self, device: str) -> None:
         self._device, self._seen = device, 0
@@ -58,7 +58,7 @@ PeakMemory = _Host | _Cuda
 
 
 def measuring(device: str, engine: str) -> PeakMemory | None:
-    """From now on; None where the work is done in other processes."""
+    """A measurement from now on; None where the work is done in other processes."""
     if engine != "inline":
         return None
     return _Cuda(device) if device.startswith("cuda") else _Host()
@@ -82,7 +82,7 @@ def high_water() -> int:
 
 
 def _ready() -> bool:
-    """Whether torch uses CUDA in this process: asking must not begin it."""
+    """Tell whether torch uses CUDA in this process: asking must not begin it."""
     import torch
 
     return bool(torch.cuda.is_initialized())

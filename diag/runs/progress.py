@@ -34,7 +34,7 @@ COUNTED = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), T
 
 @dataclass(frozen=True)
 class Shown:
-    """Where lines go, and the bars. `alone`: nothing larger is shown, so that a line for every job has its place."""
+    """Lines and bars, and where they go. `alone`: nothing larger is shown, so that every job's line has its place."""
 
     console: Console
     bar: Progress

@@ -1,4 +1,4 @@
-"""What is said on stdout: tables, lines, sizes."""
+"""Output on stdout: tables, lines, sizes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def print_lines(lines: Iterable[str]) -> None:
 
 
 def print_table(table: Table) -> None:
-    """On stdout."""
+    """Print a table on stdout."""
     stdout().print(table)
 
 

@@ -31,7 +31,7 @@ LOGITS = 2**27  # entries that are turned into float32 at once
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """Of independent measurements; `stderr` is None where there is only one."""
+    """Mean of independent measurements; `stderr` is None where there is only one."""
 
     value: float
     stderr: float | None
@@ -40,7 +40,7 @@ class Mean:
 
 @dataclass(frozen=True, slots=True)
 class Perplexity:
-    """With its standard error over windows; `loss` in nats."""
+    """Perplexity with its standard error over windows; `loss` in nats."""
 
     value: float
     stderr: float | None
@@ -54,14 +54,14 @@ def mean(x_N: NDArray[np.float64]) -> Mean:
 
 
 def paired(x_N: NDArray[np.float64], y_N: NDArray[np.float64]) -> Mean:
-    """Of x - y, measured on the same windows or documents in the same order."""
+    """Mean of x - y, measured on the same windows or documents in the same order."""
     if len(x_N) != len(y_N):
         raise ValueError(f"measurements in pairs: {len(x_N)} of one, {len(y_N)} of the other")
     return mean(x_N - y_N)
 
 
 def perplexity(loss_W: NDArray[np.float64]) -> Perplexity:
-    """Of the mean losses of windows, every window with as many scored tokens. inf where exp overflows."""
+    """Perplexity of the mean losses of windows, every window with as many scored tokens. inf where exp overflows."""
     loss = mean(loss_W)
     value = math.exp(loss.value) if loss.value < 709 else math.inf
     return Perplexity(value, None if loss.stderr is None else value * loss.stderr, loss)

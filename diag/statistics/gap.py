@@ -1,4 +1,4 @@
-"""How much of the gap between TD-MoE as published and MoBE a step closes, with an interval by paired bootstrap.
+"""Share of the gap between TD-MoE as published and MoBE that a step closes, with an interval by paired bootstrap.
 
     gap_closed = (L_published - L_step) / (L_published - L_MoBE),    L_MoBE = min over MoBE's presets
 
@@ -70,7 +70,7 @@ class Gap:
 
     @staticmethod
     def of(published_W: Vector, presets_MW: Sequence[Vector], weights_BW: Vector) -> Gap:
-        """Between the published run and the better of the presets."""
+        """The gap between the published run and the better of the presets."""
         mobe_MW = np.stack(presets_MW)
         value = float(published_W.mean() - mobe_MW.mean(1).min())
         value_B = weights_BW @ published_W - (mobe_MW @ weights_BW.T).min(0)
@@ -83,18 +83,18 @@ class Gap:
 
     @property
     def clear(self) -> bool:
-        """Whether its interval leaves out 0."""
+        """Tell whether its interval leaves out 0."""
         low, high = self.interval
         return low is not None and high is not None and not low <= 0.0 <= high
 
     def share(self, gained: float, gained_B: Vector) -> tuple[float, Interval]:
-        """Of the gap, that so many nats make up, in each sample too (positive is gained); ask `clear` first."""
+        """Share of the gap that so many nats make up, in each sample too (positive is gained); ask `clear` first."""
         with np.errstate(divide="ignore", invalid="ignore"):
             share_B = gained_B / self.value_B
         return gained / self.value, self._interval(share_B)
 
     def closed(self, step_W: Vector) -> tuple[float, Interval]:
-        """By a model with these losses. The better preset itself is at 1 by definition, the published run at 0."""
+        """Share closed by a model with these losses. The better preset is 1 by definition, the published run 0."""
         gained_W = self.published_W - step_W
         return self.share(float(gained_W.mean()), self.weights_BW @ gained_W)
 

@@ -10,7 +10,7 @@ Row = Mapping[str, Any]
 
 
 def given(rows: Iterable[Row], *columns: str) -> list[Row]:
-    """Those that hold a value in each of these columns."""
+    """Rows that hold a value in each of these columns."""
     return [row for row in rows if all(row.get(column) is not None for column in columns)]
 
 

@@ -1,4 +1,4 @@
-"""What a spectrum looks like when there is no structure: an i.i.d. Gaussian stack of the same shape.
+"""Spectra without structure: those of an i.i.d. Gaussian stack of the same shape.
 
 The unfolding of mode N of such a stack is an N x M Gaussian matrix, whose squared singular values, divided by M,
 follow the Marchenko-Pastur law with ratio c = N / M <= 1:

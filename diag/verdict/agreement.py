@@ -1,4 +1,4 @@
-"""Whether a claim holds for the same methods on other texts, at other ratios or of other layers."""
+"""Agreement of a claim for the same methods on other texts, at other ratios or of other layers."""
 
 from __future__ import annotations
 

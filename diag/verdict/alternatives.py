@@ -1,4 +1,4 @@
-"""What to use instead: a choice or a trade-off among what beats TD-MoE at its best.
+"""Alternatives to TD-MoE: a choice or a trade-off among what beats it at its best.
 
 The only place that gives advice: the front of loss and bits (`diag.verdict.front`) of the models that store no more
 bits than TD-MoE and lose no more than it does at its best. With losses that are not told apart the one that saves most
@@ -131,7 +131,7 @@ def _tied(best: Sequence[Loss], able: Sequence[Loss], second: Loss | None) -> It
 
 
 def _elsewhere(found: Sequence[Pair], first: Pair, able: Sequence[Loss]) -> Iterator[Claim]:
-    """Whether the choices are the same elsewhere, among the methods that were measured in both places with errors."""
+    """Tell whether the choices are the same elsewhere, among methods measured in both places with errors."""
     limit = first.best or first.tdmoe
     chosen = {loss.stands_for for loss in worth(able, limit)}
     same, seen = [], {tuple(id(loss) for loss in able)}

@@ -33,7 +33,7 @@ def spectra_claims(subject: Subject) -> Iterator[Claim]:
 
 
 def expert_claims(subject: Subject, ratio: float | None) -> Iterator[Claim]:
-    """Whether the expert mode binds, at the verdict's ratio where it was measured there, otherwise at the largest."""
+    """Tell whether the expert mode binds, at the verdict's ratio if measured there, otherwise at the largest."""
     stacks: dict[tuple[Any, ...], Row] = {}
     for run, listed in subject.tables("binding"):
         for row in given(listed, "ratio"):

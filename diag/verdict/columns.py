@@ -100,7 +100,7 @@ def views(subject: Subject, found: Models) -> list[View]:
 
 
 def filled(view: View) -> View:
-    """Without columns that only the dense model fills, which the caption names."""
+    """A view without columns that only the dense model fills, which the caption names."""
     rows = [row for row in view.rows if row.get("title") != _DENSE["title"]]
     empty = [c for c in view.columns if all(row.get(c.name) in (None, "") for row in rows)]
     lacking = [c.label or c.name.replace("_", " ") for c in empty if not _spoken(c, view.columns) and not _quiet(c)]

@@ -1,4 +1,4 @@
-"""What compressing costs and what its result takes, of every method whose seconds a table has."""
+"""Costs of compressing and of its result, of every method whose seconds a table has."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class Pair:
 
     @property
     def without_gap(self) -> bool:
-        """Whether attribution's table says that there is no gap."""
+        """Tell whether attribution's table says that there is no gap."""
         return self.evaluation.attributed and any(loss.row.get("status") == NO_GAP for loss in self.others)
 
     @property
@@ -120,7 +120,7 @@ class Pair:
         return f"{what}{where} compressed" if self.ratio is None else f"{removed(self.ratio)} of {what}{where} removed"
 
     def same_as(self, other: Pair) -> bool:
-        """Whether it is the same text, ratio and layers, which a second command has measured again."""
+        """Tell whether it is the same text, ratio and layers, which a second command has measured again."""
         one, two = self.evaluation, other.evaluation
         return (one.text, self.ratio, one.layers) == (two.text, other.ratio, two.layers)
 
@@ -152,7 +152,7 @@ def pairs_of(one: Evaluation) -> list[Pair]:
 
 
 def count_layers(layers: str) -> int:
-    """How many layers "0-2,5" names."""
+    """Number of layers that "0-2,5" names."""
     total = 0
     for part in layers.split(",") if layers else ():
         first, _, last = part.partition("-")
@@ -166,7 +166,7 @@ def removed(ratio: float) -> str:
 
 
 def layers_in_words(layers: str) -> str:
-    """` of layers 0-3`, ` of layer 1`; nothing where they are not known."""
+    """The words ` of layers 0-3` or ` of layer 1`; nothing where they are not known."""
     word = "layers" if count_layers(layers) > 1 else "layer"
     return f" of {word} {plain(layers)}" if layers else ""
 
@@ -192,7 +192,7 @@ def _of_quality(subject: Subject) -> Iterator[Evaluation]:
 
 
 def _of_attribution(subject: Subject) -> Iterator[Evaluation]:
-    """Its table names no layers, its settings do."""
+    """Evaluations of attribution: its table names no layers, its settings do."""
     shares = dict(subject.tables("attribution_shares"))
     for run, rows in subject.tables("attribution"):
         layers, told = subject.layers(run), Shares.of(shares.get(run, []))

@@ -20,7 +20,7 @@ _TOLD = 8  # names in a caption
 
 
 def figures(subject: Subject, found: Models) -> list[Plot]:
-    """As far as anything was measured."""
+    """Figures of everything that was measured."""
     made = (pareto(subject, found), geometry(subject, found), routing(subject, found))
     return [plot for plot in made if plot is not None]
 

@@ -1,4 +1,4 @@
-"""What is worth choosing of several models: the front of loss against stored bits, without what chance may explain.
+"""Models worth choosing of several: the front of loss against stored bits, without what chance may explain.
 
 A model is on the front when no other saves at least as many bits with at most its loss, and one of the two less. Of two
 neighbours on it whose losses are not told apart the one that saves more bits is kept; where both store the same, within

@@ -65,7 +65,7 @@ def gap_claims(found: Sequence[Pair]) -> Iterator[Claim]:
 
 
 def share_claims(subject: Subject, found: Sequence[Pair]) -> Iterator[Claim]:
-    """From TD-MoE as published to its best, against the whole gap to MoBE; by which change, and what that leaves."""
+    """Share of the gap to MoBE that TD-MoE, as published to its best, closes; by which change, and what that leaves."""
     pair = found[0] if found else None
     if pair is None or pair.published is None or pair.mobe is None:
         lacking = "MoBE" if pair is not None and pair.published is not None else "TD-MoE as published"
@@ -164,19 +164,19 @@ def _headline(pair: Pair) -> str:
 
 
 def _sign(one: Estimate) -> str:
-    """How it lies to 0; nothing where it has no interval."""
+    """Position of its interval to 0; nothing where it has none."""
     return "above" if one.above else "below" if one.below else "open" if one.open else ""
 
 
 def _who(pair: Pair) -> str:
-    """Which run of TD-MoE the first number is of."""
+    """Name of the run of TD-MoE that the first number is of."""
     if pair.published is not None or pair.tdmoe is None:
         return "as published"
     return clause(f"with {pair.tdmoe.how}", _MOST_SAID)
 
 
 def _circumstances(pair: Pair, loss: Loss) -> str:
-    """`On wikitext2, 40 % of gate and up of layers 0-3 removed, 25.0 % of bits saved.`"""
+    """A sentence as `On wikitext2, 40 % of gate and up of layers 0-3 removed, 25.0 % of bits saved.`"""
     alone = " (1 window)" if pair.evaluation.windows == 1 else ""
     than = "" if loss.family != "mobe" or loss.title == "MoBE" else f"Against {loss.title}, o"
     saved = "an unknown share" if loss.bits_saved is None else percent(loss.bits_saved)
@@ -186,7 +186,7 @@ def _circumstances(pair: Pair, loss: Loss) -> str:
 
 
 def _elsewhere(found: Sequence[Pair], first: Pair) -> Iterator[Claim]:
-    """Whether the same two stand alike in other comparisons, as far as errors are known."""
+    """Tell whether the same two stand alike in other comparisons, as far as errors are known."""
     assert first.tdmoe is not None and first.mobe is not None and first.over is not None, "complete"
     if not first.over.known:
         return

@@ -1,4 +1,4 @@
-"""Which compressed model a row is about, whichever command wrote it.
+"""Identity of the compressed model that a row is about, whichever command wrote it.
 
 Where both of two rows have an id (column `variant`), that alone decides. Otherwise they are of the same model when
 method, ratio and checkpoint are the same and nothing that both say differs: layers, projections, calibration, seed,
@@ -23,7 +23,7 @@ _USUAL = {"window": None, "weighting": "count"}  # of a calibration
 
 @dataclass(frozen=True)
 class Facts:
-    """How a model was made; None where that is not known."""
+    """Facts of how a model was made; None where that is not known."""
 
     layers: str | None = None
     projections: str | None = None
@@ -48,7 +48,7 @@ class Identity:
     variant: str = ""
 
     def is_same(self, other: Identity) -> bool:
-        """Whether both can only be one model."""
+        """Tell whether both can only be one model."""
         if self.variant and other.variant:
             return self.variant == other.variant
         if not self.is_made_alike(other):
@@ -58,7 +58,7 @@ class Identity:
         return abs(self.bits_saved - other.bits_saved) <= _SAME_BITS
 
     def is_made_alike(self, other: Identity) -> bool:
-        """Nothing that both say of how they were made differs."""
+        """Tell whether nothing that both say of how they were made differs."""
         if (self.method, self.ratio, self.checkpoint) != (other.method, other.ratio, other.checkpoint):
             return False
         return all(
@@ -74,7 +74,7 @@ class Identity:
 
 
 def identity_of(loss: Loss, run: Run) -> Identity:
-    """From a row and the settings of its run."""
+    """Identity from a row and the settings of its run."""
     projections = ",".join(sorted(loss.projections))
     made = loss.row.get("calibration")
     calibration = None if made is None or (loss.checkpoint and not made) else str(made)
@@ -87,13 +87,13 @@ def identity_of(loss: Loss, run: Run) -> Identity:
 
 
 def apart(listed: Sequence[Identity]) -> list[str]:
-    """For each in what it differs from most: projections, calibration, seed; nothing for most."""
+    """Differences of each from most: projections, calibration, seed; nothing for most."""
     usual = Facts(**{name: _most([getattr(one.facts, name) for one in listed]) for name in _TOLD})
     return [", ".join(_told(one.facts, usual)) for one in listed]
 
 
 def _collected(run: Run) -> list[str]:
-    """How statistics were collected, beyond text and tokens, where not as usual."""
+    """Ways in which statistics were collected, beyond text and tokens, where not as usual."""
     config = run["config"]
     held = config.get("calibration")
     found = held if isinstance(held, dict) else {name: config.get(f"calibration {name}") for name in _USUAL}

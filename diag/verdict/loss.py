@@ -1,4 +1,4 @@
-"""What compression adds to the loss: rows of `quality` and of `attribution` in one form.
+"""Losses that compression adds: rows of `quality` and of `attribution` in one form.
 
     d_1 - d_2,  half-width z (s_1 + s_2)
 
@@ -55,7 +55,7 @@ class Loss:
 
     @property
     def is_dense(self) -> bool:
-        """Whether it is the model as it is."""
+        """Tell whether it is the model as it is."""
         return self.family == DENSE and not self.checkpoint
 
     @property
@@ -72,12 +72,12 @@ class Loss:
 
     @property
     def is_control(self) -> bool:
-        """Whether it is no method but a yardstick."""
+        """Tell whether it is no method but a yardstick."""
         return self.family in CONTROLS
 
     @property
     def measured(self) -> bool:
-        """Whether its loss is known beside the dense model's."""
+        """Tell whether its loss is known beside the dense model's."""
         return has(self.row, "loss_difference_nats")
 
     @property
@@ -97,7 +97,7 @@ class Loss:
 
     @property
     def beyond_reference(self) -> Estimate | None:
-        """Its loss less that of attribution's reference MoBE, paired by window; None where the table has it not.
+        """Loss less that of attribution's reference MoBE, paired by window; None where the table has it not.
 
         Too few windows leave it without an interval.
         """
@@ -160,7 +160,7 @@ class Loss:
 
     @property
     def how(self) -> str:
-        """How TD-MoE was run, in few words: attribution's step, or the options."""
+        """Description of how TD-MoE was run, in few words: attribution's step, or the options."""
         if self.step:
             lead = {TDMOE: "steps up to", COMBINATION: "the"}.get(self.ladder, "step")
             return f"{lead} “{step_name(self._called)}”"
@@ -194,7 +194,7 @@ class Loss:
 
     @property
     def _called(self) -> str:
-        """Its step; a combination without what it is made of."""
+        """Name of its step; a combination without what it is made of."""
         return plain(self.step.partition(":")[0] if self.ladder == COMBINATION else self.step)
 
 
@@ -223,7 +223,7 @@ def difference(one: Loss, other: Loss) -> Estimate:
 
 
 def stores_no_more(loss: Loss, limit: Loss | None) -> bool:
-    """Whether it stores no more bits, within the tolerance; true where either is not known."""
+    """Tell whether it stores no more bits, within the tolerance; true where either is not known."""
     if limit is None or loss.stored is None or limit.stored is None:
         return True
     return loss.stored <= limit.stored * (1 + TOLERANCE)

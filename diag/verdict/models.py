@@ -77,7 +77,7 @@ class Compared:
 
     @property
     def angle_on(self) -> str:
-        """Which windows its angle is a mean over; nothing where there is none."""
+        """Windows that its angle is a mean over; nothing where there is none."""
         row = self.end or {}
         if not has(row, "angle_deg"):
             return ""
@@ -132,14 +132,14 @@ class Models:
         return len(self.texts), 0.0
 
     def _leads(self, model: Compared) -> bool:
-        """Whether it is no mere step of a ladder: in a table of its own right, or one end of a pair."""
+        """Tell whether it is no mere step of a ladder: in a table of its own right, or one end of a pair."""
         rungs = {id(step) for step in model.steps if step.ladder in _LADDERS}
         mere = bool(model.losses) and all(id(loss) in rungs for loss in model.losses.values())
         return not mere or bool(rungs & self.leading)
 
 
 def models_of(subject: Subject) -> Models:
-    """From every table that names methods."""
+    """Models of every table that names methods."""
     found = Models()
     for one in sorted(evaluations(subject), key=lambda one: one.attributed):  # what names its layers comes first
         text = _text(found, subject, one)

@@ -1,4 +1,4 @@
-"""Which error predicts the damage: of injected residuals, and of compressed models. The two may differ."""
+"""Errors that predict the damage: of injected residuals, and of compressed models. The two may differ."""
 
 from __future__ import annotations
 

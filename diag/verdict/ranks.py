@@ -1,4 +1,4 @@
-"""What TD-MoE and MoBE keep of a stack, from the ranks that runs state.
+"""Ranks that TD-MoE and MoBE keep of a stack, as runs state them.
 
     TD-MoE   r_E x r_O x r_I: so many directions of each mode, in one basis for all experts
     MoBE     J x K: every expert has K directions of its own, on the input side a mixture of J bases of rank K
@@ -57,7 +57,7 @@ def rank_views(subject: Subject, models: Sequence[Compared]) -> Iterator[View]:
 
 
 def sizes_of(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
-    """From rows of `spectra`, and of `binding` as to experts: {projection: {mode: n}}."""
+    """Sizes from rows of `spectra`, and of `binding` as to experts: {projection: {mode: n}}."""
     found: dict[str, dict[str, int]] = {}
     for row in rows:
         ours = found.setdefault(str(row["projection"]), {})

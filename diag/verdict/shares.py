@@ -1,4 +1,4 @@
-"""How much of the gap to MoBE is how TD-MoE was run: rows of attribution_shares.csv.
+"""Share of the gap to MoBE that is how TD-MoE was run: rows of attribution_shares.csv.
 
 The first one is like for like: against MoBE with the changes that TD-MoE's best run has.
 """
@@ -46,7 +46,7 @@ class Shares:
 
     @staticmethod
     def of(rows: Sequence[Row]) -> Shares:
-        """From attribution's table."""
+        """Shares from attribution's table."""
         first = rows[0] if rows else {}
         found: dict[str, Share] = {}
         for row in rows:
@@ -68,7 +68,7 @@ class Shares:
 
     @property
     def told(self) -> list[Share]:
-        """Like for like first; the other one too where it says something else."""
+        """Shares to tell, like for like first; the other one too where it says something else."""
         found = [share for which in (SAME_CHANGES, PRESETS) if (share := self.against(which)) is not None]
         alike = len(found) == 2 and abs((found[0].closed.value or 0) - (found[1].closed.value or 0)) < _SAME
         return found[:1] if alike else found
@@ -84,7 +84,7 @@ class Shares:
 
 
 def share_of(share: Estimate, rest: Estimate, *, refitted: bool, crossed: bool) -> Shares:
-    """From a run's own row, where there is no table of shares; `refitted`: it has the refit and MoBE has not."""
+    """Shares from a run's own row, where there is no table of them; `refitted`: it has the refit and MoBE has not."""
     return Shares({PRESETS: Share(share, rest, (), ("refit",) if refitted else ())}, crossed=crossed)
 
 

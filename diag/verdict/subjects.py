@@ -27,7 +27,7 @@ class Subject:
 
     @property
     def lead(self) -> str:
-        """Its name before a sentence where there are several models, without a colon before the claim's."""
+        """Name of the model before a sentence where there are several, without a colon before the claim's."""
         return f"{clause(self.name, _IN_A_LEAD)} — " if self.among > 1 else ""
 
     def anchor(self, word: str) -> str:
@@ -39,7 +39,7 @@ class Subject:
         return f"{text}: {self.name}" if self.among > 1 else text
 
     def is_called(self, name: str) -> bool:
-        """Whether its name (a bare one, a hub id, a folder) is that one."""
+        """Tell whether its name (a bare one, a hub id, a folder) is that one."""
         own = str(self.runs[0]["model"]).replace("\\", "/").rstrip("/").rpartition("/")[2]
         return own.casefold() == name.casefold()
 
@@ -91,7 +91,7 @@ def finite(row: Row) -> dict[str, Any]:
 
 
 def has(row: Row, *columns: str) -> bool:
-    """Whether the row holds a value in each of these columns."""
+    """Tell whether the row holds a value in each of these columns."""
     return all(row.get(column) is not None for column in columns)
 
 

@@ -1,4 +1,4 @@
-"""How a text became losses: only losses of one protocol are comparable.
+"""Protocols from a text to losses: only losses of one protocol are comparable.
 
 A text is its name, the number of its windows, and how they were read: joined, cut, scored, begun, in which type of
 weights. Runs that say the same share it; a run that does not say all of it has one of its own.
@@ -38,13 +38,13 @@ def names_of(texts: Sequence[Text]) -> dict[Text, str]:
 
 
 def _quality(one: Evaluation) -> tuple[str, ...]:
-    """As its table states it."""
+    """Protocol as the table of `quality` states it."""
     stated = next((str(loss.row["protocol"]) for loss in one.losses if loss.row.get("protocol")), "")
     return tuple(part for part in stated.removeprefix(f"{one.text}: ").split(", ") if part)
 
 
 def _attribution(subject: Subject, one: Evaluation) -> tuple[str, ...]:
-    """In the words of `quality`: texts are taken as they are, without overlap and without added tokens."""
+    """Protocol in the words of `quality`: texts are taken as they are, without overlap and without added tokens."""
     config = subject.runs[one.run]["config"]
     window, dtype = config.get("window"), config.get("dtype")
     if not isinstance(window, int) or not isinstance(dtype, str):

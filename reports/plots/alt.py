@@ -1,4 +1,4 @@
-"""What a figure shows, in words and numbers, for readers who cannot see it: made from its data."""
+"""Figures in words and numbers, for readers who cannot see them: made from their data."""
 
 from collections.abc import Sequence
 from functools import singledispatch

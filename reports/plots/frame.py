@@ -1,4 +1,4 @@
-"""What all kinds of figures share: canvas and panels in inches, legend, model, axes that suit their values."""
+"""Parts that all kinds of figures share: canvas and panels in inches, legend, model, axes that suit their values."""
 
 import math
 from collections.abc import Iterable, Sequence

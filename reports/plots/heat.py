@@ -14,7 +14,7 @@ _COLOURS = seaborn.diverging_palette(250, 20, s=80, l=62, as_cmap=True)  # no da
 
 
 def few(rows: int) -> bool:
-    """Whether cells hold their text."""
+    """Tell whether cells hold their text."""
     return rows <= _FEW
 
 

@@ -45,7 +45,7 @@ def _write(path: Path, pieces: Iterable[bytes | bytearray | memoryview]) -> None
 
 
 def is_leftover(path: Path, name: str | None = None) -> bool:
-    """Whether a process that was killed while it wrote (of file `name`) left this behind."""
+    """Tell whether a process that was killed while it wrote (of file `name`) left this behind."""
     found = TEMPORARY.fullmatch(path.name)
     return found is not None and name in (None, found["name"]) and path.is_file() and not path.is_symlink()
 

@@ -1,4 +1,4 @@
-"""How weights are stored, and what they are: bf16, fp16, fp32; FP8 with a scale per block; MXFP4.
+"""Encodings of stored weights, and the weights they mean: bf16, fp16, fp32; FP8 with a scale per block; MXFP4.
 
     FP8     w[r, c] = float(e4m3 byte) * scale[r // 128, c // 128]   (DeepSeek-V3, sec. 3.3; tensor NAME_scale_inv)
     MXFP4   w[r, c] = e2m1 nibble * 2^(scale[r, c // 32] - 127)      (OCP Microscaling 1.0; NAME_blocks, NAME_scales)

@@ -41,7 +41,7 @@ class Files(Protocol):
 
     @property
     def parallel(self) -> int:
-        """How many reads at once are worth having."""
+        """Number of reads at once that are worth having."""
 
     def names(self) -> list[str]:
         """All files of the checkpoint."""

@@ -78,7 +78,7 @@ def as_stored(
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Look at the extremes, which NaN spreads to: an order of magnitude sooner than entry by entry."""
+    """Test the extremes, which NaN spreads to: an order of magnitude sooner than entry by entry."""
     return not tensor.numel() or bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 

@@ -36,7 +36,7 @@ def denominator(checkpoint: Checkpoint) -> str:
 
 
 def is_tied(checkpoint: Checkpoint) -> bool:
-    """Whether the embedding matrix is the output head too: no other is stored, and config.json does not object."""
+    """Tell whether the embedding matrix is the output head too: no other is stored, and config.json does not object."""
     return not any(HEAD in name for name in checkpoint.names()) and _says_tied(checkpoint) is not False
 
 
@@ -62,5 +62,5 @@ def _counts(checkpoint: Checkpoint) -> Callable[[str], bool]:
 
 
 def _is_embedding(name: str) -> bool:
-    """Whether it is the model's own embedding matrix, and not a copy in a layer that predicts further tokens."""
+    """Tell whether it is the model's own embedding matrix, and not a copy in a layer that predicts further tokens."""
     return any(part in name for part in EMBEDDINGS) and LAYERS not in name

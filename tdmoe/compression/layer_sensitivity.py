@@ -1,4 +1,4 @@
-"""How sensitive a layer's experts are, as MoE-SVD ranks layers (Li et al. 2025):
+"""Sensitivity of a layer's experts, as MoE-SVD ranks layers (Li et al. 2025):
 
     S = sum_e f_e r_e a_e
 

@@ -69,7 +69,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Sharing:
-    """How a budget is shared among stacks, and what it counts.
+    """Rule by which a budget is shared among stacks, and what it counts.
 
     `across` uniform gives every stack the same ratio, global shares by the stacks' frontiers, activation by routing.
     `by_loss`: errors of a global budget count by the loss that they cost. `of_model`: the ratio counts the whole model.
@@ -122,11 +122,11 @@ class Method(ABC):
         return Needs()
 
     def joins(self, options: Any) -> bool:
-        """Whether gate and up are compressed as one stack."""
+        """Tell whether gate and up are compressed as one stack."""
         return False
 
     def shares_budget(self, options: Any) -> Sharing:
-        """How the budget is shared among stacks."""
+        """Rule by which the budget is shared among stacks."""
         return Sharing(of_model=getattr(options, "ratio_of", "targeted") == "model")
 
     def leaves_dense(self, options: Any) -> int:
@@ -145,7 +145,7 @@ class Method(ABC):
             raise self.wrong(why, f"give it without {tie.partition('=')[0]}")
 
     def is_orthogonal(self, options: Any) -> bool:
-        """Whether the change it makes is an orthogonal truncation in the metric of the weights."""
+        """Tell whether the change it makes is an orthogonal truncation in the metric of the weights."""
         return False
 
     def simpler(self, options: Any, shapes: Iterable[Shape], ratio: float) -> Iterator[tuple[Any, int]]:
@@ -153,7 +153,7 @@ class Method(ABC):
         return iter(())
 
     def fixes_storage(self, options: Any) -> bool:
-        """Whether the options alone say how much is stored, so that a ratio would say nothing."""
+        """Tell whether the options alone say how much is stored, so that a ratio would say nothing."""
         return False
 
     def wrong(self, why: str, remedy: str = "give one of them") -> InputError:
@@ -179,7 +179,7 @@ class Method(ABC):
         return 2 * 4 * shape[0] * shape[1] * shape[2]  # float32: the stack once or twice
 
     def has_table(self, options: Any) -> bool:
-        """Whether a point of the frontier says which ranks are best, and not only how much storage."""
+        """Tell whether a point of the frontier says which ranks are best, and not only how much storage."""
         return False
 
     def frontier_options(self, options: Any) -> Any:

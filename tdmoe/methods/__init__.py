@@ -1,4 +1,4 @@
-"""How a stack is compressed: a file a method, found by its name; it is imported when the method is used."""
+"""Methods that compress a stack: a file each, found by its name; it is imported when the method is used."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class D2MoE(Method):
         return Needs(options.whitening != "none" or options.mean != "alike" or own, fisher, own)
 
     def fixes_storage(self, options: Options) -> bool:
-        """Whether the rank is given."""
+        """Tell whether the rank is given."""
         return options.rank != 0
 
     def check_options(self, options: Options) -> None:

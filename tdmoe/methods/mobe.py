@@ -68,7 +68,7 @@ class MoBE(Method):
         return Needs(_metric(options) or own, own=own)
 
     def fixes_storage(self, options: Options) -> bool:
-        """Whether both sizes are given."""
+        """Tell whether both sizes are given."""
         return bool(options.bases and options.rank)
 
     def check_options(self, options: Options) -> None:

@@ -32,7 +32,7 @@ class SVD(Method):
     OPTIONS: ClassVar[type[Options]] = Options
 
     def fixes_storage(self, options: Any) -> bool:
-        """Whether the rank is given."""
+        """Tell whether the rank is given."""
         return bool(options.rank)
 
     def check_options(self, options: Any) -> None:

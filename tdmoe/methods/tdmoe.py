@@ -84,15 +84,15 @@ class TDMoE(Method):
         return Needs(options.whitening != "none" or own or run, outputs, own)
 
     def joins(self, options: Options) -> bool:
-        """Whether gate and up are compressed as one stack."""
+        """Tell whether gate and up are compressed as one stack."""
         return options.gate_up == "joint"
 
     def shares_budget(self, options: Options) -> Sharing:
-        """How the budget is shared among stacks."""
+        """Rule by which the budget is shared among stacks."""
         return Sharing(options.across, options.weigh == "sensitivity", options.ratio_of == "model")
 
     def is_orthogonal(self, options: Options) -> bool:
-        """Whether the factors truncate in the metric of the weights."""
+        """Tell whether the factors truncate in the metric of the weights."""
         return options.whitening == "none" and options.refit == "none"
 
     def simpler(self, options: Options, shapes: Iterable[Shape], ratio: float) -> Iterator[tuple[Options, int]]:
@@ -198,7 +198,7 @@ class TDMoE(Method):
         return found.thinned(step)
 
     def has_table(self, options: Options) -> bool:
-        """Whether the error that the ranks minimise is that of the metric in which the stack is decomposed.
+        """Tell whether the error that the ranks minimise is that of the metric in which the stack is decomposed.
 
         With gradients in the metric the functional error is meant in it.
         """
@@ -230,7 +230,7 @@ def _metrics(options: Options, statistics: Statistics, device: str) -> Metrics:
 
 
 def _norm(metrics: Metrics, bases: Mapping[str, Basis]) -> DampedNorm | None:
-    """Norm of the stack, where it was decomposed in the metric of the inputs alone."""
+    """Damped norm of the stack, where it was decomposed in the metric of the inputs alone."""
     if set(metrics) != {"input"} or metrics["input"].name != "correct":
         return None
     return DampedNorm(float(bases["input"].energy_N.sum()), metrics["input"].damping)

@@ -86,7 +86,7 @@ class Curvature(NamedTuple):
         return Point(self.solve_bases(gradient.basis_MKI), step_EM)
 
     def solve_bases(self, gradient_MKI: Tensor) -> Tensor:
-        """Its part of the bases, or of any number of them with the block of a single one."""
+        """Solve for its part of the bases, or of any number of them with the block of a single one."""
         step_MKI = self.basis_MKK @ gradient_MKI
         return step_MKI if self.inputs_II is None else step_MKI @ self.inputs_II
 

@@ -1,4 +1,4 @@
-"""How many bases of which rank: storage of a mixture of basis experts, and what a budget allows.
+"""Number and rank of bases: storage of a mixture of basis experts, and what a budget allows.
 
     parameters = E O K + G M K I + E M
 

@@ -50,7 +50,7 @@ def leading_eigenvectors(G_NN: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def is_positive_definite(G_NN: Tensor) -> bool:
-    """Whether a Cholesky factorisation of it succeeds; a matrix on the CPU is overwritten."""
+    """Tell whether a Cholesky factorisation of it succeeds; a matrix on the CPU is overwritten."""
     if G_NN.device.type != "cpu":
         return int(torch.linalg.cholesky_ex(G_NN).info) == 0
     with lapack_threads(*G_NN.shape):

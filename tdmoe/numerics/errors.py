@@ -1,4 +1,4 @@
-"""How far a rebuilt expert stack is from the original: in weights, on the layer's inputs, and as an operator.
+"""Distance of a rebuilt expert stack from the original: in weights, on the layer's inputs, and as an operator.
 
     weight_error            ||W - W^||_F / ||W||_F
     functional_error        sqrt(sum_e ||(W_e - W^_e) C^(1/2)||_F^2 / sum_e ||W_e C^(1/2)||_F^2)

@@ -119,7 +119,7 @@ def _largest_of_tridiagonal(diagonal_M: Vector, beside_M: Vector) -> float:
 
 
 def _none_above(G_NN: Tensor, limit: float) -> bool:
-    """Whether limit - G is positive definite."""
+    """Tell whether limit - G is positive definite."""
     shifted_NN = -G_NN
     shifted_NN.diagonal().add_(limit)
     return is_positive_definite(shifted_NN)

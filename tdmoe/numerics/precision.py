@@ -42,5 +42,5 @@ def full_product(X: Tensor, Y: Tensor) -> Tensor:
 
 
 def _is_of_bf16(X: Tensor) -> bool:
-    """Whether the lower halves of all float32 numbers are zero."""
+    """Tell whether the lower halves of all float32 numbers are zero."""
     return X.dtype == torch.float32 and not int((X.view(torch.int32) << 16).count_nonzero())

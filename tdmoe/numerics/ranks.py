@@ -1,4 +1,4 @@
-"""How many directions of each mode a Tucker decomposition keeps: storage, and the published search.
+"""Ranks that a Tucker decomposition keeps of each mode: storage, and the published search.
 
 A triple of ranks is (expert, output, input). Storage counts the core and one factor for every mode that is cut; a mode
 at full rank stores none, since its orthogonal factor goes into the core. The published codes charge it all the same,

@@ -1,4 +1,4 @@
-"""How alike the experts of a stack are, pair by pair, and what independent experts with the same spectra would show.
+"""Likeness of the experts of a stack, pair by pair, and that of independent experts with the same spectra.
 
     cosine           <W_e, W_f> / (||W_e|| ||W_f||)
     aligned_cosine   the same after the hidden units of f are permuted to fit e best (linear assignment)

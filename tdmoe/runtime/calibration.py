@@ -74,7 +74,7 @@ class LayerMoments:
         return (sums if sums.ndim == 2 else sums.sum(0)) / _positive(self.weight_E.sum())
 
     def has_own(self, projection: str) -> bool:
-        """Whether sums of each expert's own inputs were collected."""
+        """Tell whether sums of each expert's own inputs were collected."""
         return self._sums(projection).ndim == 3
 
     def own_moments(self, projection: str, prior: float = PRIOR) -> Callable[[int], Tensor]:

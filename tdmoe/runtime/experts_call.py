@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def input_major(module: Any) -> bool:
-    """Whether its weights lie transposed: (E, I, O)."""
+    """Tell whether its weights lie transposed: (E, I, O)."""
     return bool(getattr(module, "is_transposed", type(module).__name__ == "Llama4TextExperts"))
 
 

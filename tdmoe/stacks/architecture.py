@@ -207,7 +207,7 @@ def _agreed(config: Config, names: tuple[str, ...]) -> Any:
 
 
 def _first_count(config: Config, names: tuple[str, ...]) -> int:
-    """Under the first name that is present: a later one may mean the dense layers' width."""
+    """Count under the first name that is present: a later one may mean the dense layers' width."""
     present = [name for name in names if config.get(name) is not None]
     return _count(config, tuple(present[:1]) or names, most=WIDEST)
 

@@ -27,7 +27,7 @@ STRIP_WEIGHTS = 4096  # of each expert in one product of the expert mode
 
 @dataclass(frozen=True, slots=True)
 class BlockPlan:
-    """How a stack is read within `memory` bytes. `reads` counts passes over the file for the three mode Grams."""
+    """A plan to read a stack within `memory` bytes. `reads` counts passes over the file for the three mode Grams."""
 
     resident: bool
     block_experts: int

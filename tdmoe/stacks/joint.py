@@ -128,7 +128,7 @@ def open_named(checkpoint: Checkpoint, arch: Architecture, layer: int, projectio
 
 
 def plan(stack: Stack, memory: int) -> BlockPlan:
-    """How a stack is read within `memory` bytes."""
+    """A plan to read the stack within `memory` bytes."""
     return stack.plan(memory) if isinstance(stack, JointStack) else plan_blocks(stack, memory)
 
 

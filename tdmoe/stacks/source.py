@@ -30,7 +30,7 @@ class Shaped(Protocol):
 
     @property
     def matrices(self) -> int:
-        """How many projections lie side by side along the outputs."""
+        """Number of projections that lie side by side along the outputs."""
 
 
 class WeightSource(Protocol):

@@ -135,7 +135,7 @@ class WeightStack:
         return W_BRC.transpose(1, 2).contiguous() if self.row_mode == "input" else W_BRC
 
     def view_in(self, whole: Tensor) -> Tensor:
-        """This projection's part of a tensor as stored, with axes (E, O, I), or (O, I) where an expert is a tensor."""
+        """The projection's part of a tensor as stored, with axes (E, O, I), or (O, I) where an expert is a tensor."""
         part = _cut(self.source.part, self.shape[1])
         if self.source.axes == "OI":
             return whole
@@ -154,7 +154,7 @@ class WeightStack:
 
     @property
     def _contiguous(self) -> bool:
-        """Whether rows of this projection follow each other on disk, with nothing in between."""
+        """Tell whether rows of this projection follow each other on disk, with nothing in between."""
         return len(self._columns) == self._disk_columns and self._rows(0, 1).step == 1
 
     def _rows(self, start: int, stop: int) -> range:
@@ -178,7 +178,7 @@ class WeightStack:
 
 
 def parts(source: Source) -> int:
-    """How many projections share the O axis of the tensor."""
+    """Number of projections that share the O axis of the tensor."""
     return 1 if source.part == "whole" else 2
 
 

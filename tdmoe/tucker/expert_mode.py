@@ -1,4 +1,4 @@
-"""Whether a Tucker decomposition should cut the expert mode: exact answers from the errors of all rank triples.
+"""Choice of cutting the expert mode of a Tucker decomposition or not, exact: from the errors of all rank triples.
 
 With e(r) the relative error of ranks r (tdmoe/tucker/rank_search.py) and only triples of at most B stored parameters,
 

@@ -1,4 +1,4 @@
-"""How one budget of parameters is shared among the stacks of a model.
+"""One budget of parameters, shared among the stacks of a model.
 
     global      min sum_s w_s err_s^2(r_s)  subject to  sum_s parameters_s(r_s) <= budget
     activation  parameters of a layer proportional to how evenly and how surely its experts are used (published)

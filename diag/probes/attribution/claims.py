@@ -1,4 +1,4 @@
-"""What attribution concludes: the gap to MoBE, how much of it is how TD-MoE was run, by which change, what remains."""
+"""Conclusions of attribution: the gap to MoBE, how much of it is how TD-MoE was run, by which change, what remains."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def claims(tables: Mapping[str, Sequence[Row]]) -> list[Claim]:
 
 
 def _gap(rows: Sequence[Row], shares: Sequence[Row]) -> Iterator[Claim]:
-    """Its size, the share that was closed, what remains: against MoBE with the same changes, then as it is."""
+    """Size of the gap, the share that was closed, what remains: against MoBE with the same changes, then as it is."""
     start = published(rows)
     if start is None or not known([start], OVER_MOBE):
         lacking = MOBE if start is not None and known([start], "loss_nats") else TDMOE

@@ -7,8 +7,8 @@ model: losses, and where the residual stream ends. Of every step
     gap_closed = (L_published - L_step) / (L_published - L_MoBE)
 
 L the mean cross-entropy, MoBE the better of its presets, in each bootstrap sample of the windows too. How much of the
-gap is how TD-MoE was run (`shares`) is told of the step that loses least, chosen on other windows than it is told on,
-and first of all against MoBE with the changes that this step has. Since changes may depend on their order, Shapley
+gap is how TD-MoE was run (`shares`) is told of the step that loses least, chosen on other windows than it is told on.
+It is told first of all against MoBE with the changes that this step has. Since changes may depend on order, Shapley
 values share the same difference among TD-MoE's switches without one; and rank correlations say which error would have
 predicted the losses.
 
@@ -191,13 +191,13 @@ def error_name(row: Row) -> str:
 
 
 def _few(ranks: str) -> str:
-    """Those of the first stacks, and how many others there are."""
+    """Names of the first stacks, and how many others there are."""
     parts = ranks.split()
     return " ".join(parts[:_MOST]) + (f" and {len(parts) - _MOST} more" if len(parts) > _MOST else "")
 
 
 def _more_stored(row: Row, rows: Sequence[Row]) -> float | None:
-    """Nothing where the method fixes its storage, or nothing is known of it."""
+    """Share of bits stored beyond the first row; nothing where the method fixes its storage, or it is unknown."""
     first: Any = rows[0].get("bits_saved")
     known = None not in (first, row.get("bits_saved"), row.get("ratio")) and first < 1
     return (1 - row["bits_saved"]) / (1 - first) - 1 if known else None

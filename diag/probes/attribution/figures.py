@@ -40,14 +40,14 @@ _LEAST = 3  # points that a panel needs
 
 
 def figures(tables: Mapping[str, Sequence[Row]], arrays: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
-    """Those that the tables allow."""
+    """Figures that the tables allow."""
     rows, predictors = tables.get(NAME, ()), tables.get(PREDICTORS, ())
     drawn = (ladder(rows), origin(rows), shapley(tables.get(SHAPLEY, ())), floor(rows), correlations(predictors))
     return [plot for plot in (*drawn, errors(rows, predictors)) if plot is not None]
 
 
 def ladder(rows: Sequence[Row]) -> Waterfall | None:
-    """How much each change takes away, between TD-MoE as published and MoBE."""
+    """Waterfall of what each change takes away, between TD-MoE as published and MoBE."""
     ours, mobe, start = where(rows, ladder=TDMOE), reference(rows), published(rows)
     if not known(ours, DAMAGE):
         return None

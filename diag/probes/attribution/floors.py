@@ -1,9 +1,9 @@
-"""What cutting a mode costs at the least: the functional error of truncating that mode alone, at a step's ranks.
+"""Least cost of cutting a mode: the functional error of truncating that mode alone, at a step's ranks.
 
     mode_error_n = sqrt(t_n(r_n) / ||T||^2),   T_e = W_e S,   S S^T = C
 
 t_n the energy of the unfolding T_(n) beyond its first r_n singular directions (Eckart-Young), C the undamped second
-moment of the stack's inputs. A tensor of multilinear rank r has unfoldings of rank r_n at most, in the metric too, so
+moment of the stack's inputs. A tensor of multilinear rank r has unfoldings of rank r_n at most, in the metric too: so
 no Tucker decomposition at these ranks has a smaller functional error than the largest of the three.
 """
 

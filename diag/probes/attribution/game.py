@@ -1,4 +1,4 @@
-"""What Shapley values are computed from: all coalitions of the switches, or those that some orders go through."""
+"""Coalitions that Shapley values are computed from: all sets of the switches, or those that some orders go through."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Game:
 
     @property
     def orders_said(self) -> str | int:
-        """How many, for the table."""
+        """Number of orders, for the table."""
         return ALL if self.orders is None else len(self.orders)
 
     @property

@@ -173,5 +173,5 @@ def check_kind(kind: str) -> str:
 
 
 def is_tucker(recipe: Recipe) -> bool:
-    """Whether its factors have a rank of each mode."""
+    """Tell whether its factors have a rank of each mode."""
     return methods.parse(recipe.method)[0].NAME == TDMOE

@@ -1,4 +1,4 @@
-"""What an `attribution` command asks for, checked: steps, coalitions of switches, windows, and a part for each model.
+"""A checked request of `attribution`: steps, coalitions of switches, windows, and a part for each model.
 
 Everything that headers and texts can tell is found here, before the first weight is read.
 """
@@ -154,7 +154,7 @@ class Plan(OpenModel):
         return self.request.ratio * self.frame.share
 
     def described(self) -> list[str]:
-        """For --dry-run: steps, specs and bits, and what Shapley values take."""
+        """Lines for --dry-run: steps, specs and bits, and what Shapley values take."""
         lines = [f"{self.name}: {NAME}, run folder {self.folder.path}"]
         for step in self.steps:
             recipe, bits = step.recipe, f"{self.bits_removed:.1%} of the bits saved"

@@ -1,4 +1,4 @@
-"""Which error of a compressed model predicts its loss: Spearman's rank correlation over the models of a run.
+"""Errors of a compressed model that predict its loss: Spearman's rank correlation over the models of a run.
 
 The interval is Fisher's z with the standard error of Bonett and Wright (2000, Psychometrika 65, eq. 4),
 
@@ -83,7 +83,7 @@ def _projections(row: Mapping[str, Any]) -> list[str]:
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether all errors, and the projections, agree."""
+    """Tell whether all errors, and the projections, agree."""
     if _projections(one) != _projections(other):
         return False
     pairs = [(one[error], other[error]) for error in ERRORS]

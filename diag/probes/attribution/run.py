@@ -58,7 +58,7 @@ class Run:
 
     @cached_property
     def by_layer(self) -> bool:
-        """Whether experts are read layer by layer, because together with the rest they are more than `memory`."""
+        """Tell whether experts are read layer by layer, because together with the rest they are more than `memory`."""
         return weight_bytes(self.plan.checkpoint, self.dtype) > self.plan.request.memory
 
     @cached_property

@@ -1,4 +1,4 @@
-"""How much of the gap to MoBE is how TD-MoE was run: two rows, against MoBE with the same changes and as it is.
+"""Share of the gap to MoBE that is how TD-MoE was run: two rows, against MoBE with the same changes and as it is.
 
     gap_closed = (L_published - L_best) / (L_published - L_MoBE),    left_nats = L_best - L_MoBE
 

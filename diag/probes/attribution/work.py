@@ -15,7 +15,7 @@ class Work(ModelWork, Plan):
     """A checked plan."""
 
     def carry_out(self, *, quiet: bool) -> None:
-        """Under a bar of layers of windows, which all models share."""
+        """Do what is pending, under a bar of layers of windows, which all models share."""
         told = self.taken_up()
         with bars(*COUNTED, quiet=quiet) as shown:
             for note in told:

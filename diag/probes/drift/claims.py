@@ -1,4 +1,4 @@
-"""What drift concludes: how far each compressed model turns the residual stream, and whether layers' errors add up."""
+"""Conclusions of drift: how far each compressed model turns the residual stream, and whether layers' errors add up."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ _ACCUMULATED = [
 
 
 def views(tables: Mapping[str, Sequence[Row]]) -> list[View]:
-    """After the last compressed layer; over depth; together against alone; routing; every set and layer alone."""
+    """Views after the last compressed layer; over depth; together against alone; routing; every set and layer alone."""
     rows = named(tables["drift"])
     shown = largest(rows)
     folders = ("checkpoint",) if any(row["checkpoint"] not in ("", row["method"]) for row in rows) else ()
@@ -85,12 +85,12 @@ def named(rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 def ends(rows: Iterable[Row]) -> list[Row]:
-    """After the last compressed layer; after the last of all where it is not known which are."""
+    """Rows after the last compressed layer; after the last of all where it is not known which are."""
     return [row for row in rows if row.get("after_last")]
 
 
 def largest(rows: Sequence[Row]) -> list[Row]:
-    """Of every model the largest set of layers compressed together; the largest angle at its end first, rounding last.
+    """Rows of each model's largest set of layers compressed together; largest angle at its end first, rounding last.
 
     `rows` are those of `named`.
     """
@@ -104,7 +104,7 @@ def largest(rows: Sequence[Row]) -> list[Row]:
 
 
 def accumulated(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Where every layer of a set was compressed alone too: the angle of all together beside those of each alone.
+    """Angles of sets whose layers were all compressed alone too: of all together beside those of each alone.
 
     `alone` are angles by layer after the last one, `local` those after the layer itself, `independent` is the root sum
     square of `alone` and `aligned` its sum. `rows` are those of `named`.

@@ -14,7 +14,7 @@ from reports.theme import title
 
 
 def figures(tables: Mapping[str, Sequence[Row]], arrays: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
-    """Those that the table allows."""
+    """Figures that the table allows."""
     rows = named(tables["drift"])
     shown = largest(rows)
     drawn = (depth(shown), routing(shown), together(accumulated(rows)), sets(growing(rows)))

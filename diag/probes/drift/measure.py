@@ -33,7 +33,7 @@ class Case:
 
     @property
     def is_cast(self) -> bool:
-        """Whether it is the dense model in another dtype."""
+        """Tell whether it is the dense model in another dtype."""
         return self.variant.method.startswith(CAST) and not self.variant.layers
 
     @property

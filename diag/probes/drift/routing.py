@@ -1,4 +1,4 @@
-"""What the router of a decoder layer decides while the layer runs: the chosen experts, and its logits before that.
+"""Decisions of the router of a decoder layer while the layer runs: the chosen experts, and its logits before that.
 
 The chosen experts are what the experts module is called with, whatever the family's way of choosing (groups, biases
 that only correct the choice). The logits are what transformers itself records as `router_logits`.
@@ -60,7 +60,7 @@ def watching(model: nn.Module) -> Watch:
 
 
 def shows_logits(model: nn.Module) -> bool:
-    """Whether the family's routers show their logits."""
+    """Tell whether the family's routers show their logits."""
     return _router(model) is not None
 
 

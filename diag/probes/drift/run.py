@@ -101,11 +101,11 @@ class Drift(VariantsPlan):
 
     @property
     def by_layer(self) -> bool:
-        """Whether experts are read layer by layer, because together with the rest they are more than `memory`."""
+        """Tell whether experts are read layer by layer, because together with the rest they are more than `memory`."""
         return self.held_bytes > self.request.memory
 
     def described(self) -> list[str]:
-        """For --dry-run: variants, windows, and how the models are held."""
+        """Lines for --dry-run: variants, windows, and how the models are held."""
         windows, window = self.windows_WT.shape
         lines = [f"{self.name}: {NAME}, run folder {self.folder.path}", *(case.part.key for case in self.cases)]
         text, how = Path(self.request.text).name, "layer by layer" if self.by_layer else "whole"

@@ -81,7 +81,7 @@ class Sums:
 
     @staticmethod
     def empty(variants: int, layers: int) -> Sums:
-        """Before the first window."""
+        """Sums before the first window."""
         shape = variants, layers
         return Sums(np.zeros(shape), np.zeros((*shape, len(QUANTITIES))), np.zeros((*shape, len(QUANTITIES))))
 

@@ -1,4 +1,4 @@
-"""What the ablation concludes: whether the expert mode binds, beside independent experts, and how alike they are."""
+"""Conclusions of the ablation: whether the expert mode binds, beside independent experts, and how alike they are."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def metric_error(points: Sequence[Row]) -> str:
 
 
 def _thinned(points: Sequence[Row]) -> Iterator[Row]:
-    """At most so many points of every curve, the full expert rank among them."""
+    """Points of every curve, at most so many, the full expert rank among them."""
     curves = given(where(points, point="curve"), "rank_expert")
     ranks = sorted({row["rank_expert"] for row in curves})
     shown = {*ranks[:: -max(1, -(-len(ranks) // _SHOWN))], *ranks[:1]}

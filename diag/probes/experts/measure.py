@@ -46,7 +46,7 @@ Vector = NDArray[np.float64]
 
 
 def plan(stack: WeightStack, settings: Settings) -> BlockPlan:
-    """What the job will take; InputError where ratios, statistics or settings do not fit the stack."""
+    """Plan of the job's reads; InputError where ratios, statistics or settings do not fit the stack."""
     if settings.jackknife == 1:
         raise InputError(
             "jackknife", "1", "leaves no other group to compare with", "give 2 or more, or 0 for no intervals"
@@ -81,7 +81,7 @@ def plan(stack: WeightStack, settings: Settings) -> BlockPlan:
 
 
 def _passes(settings: Settings, left_out: int) -> int:
-    """Over a streamed stack: Grams, tables of four products, factors and errors of triples, norms, similarity, null."""
+    """Passes over a streamed stack: Grams, tables of products, factors, errors of triples, norms, similarity, null."""
     grams = 2 if settings.whitening == "none" else 3
     headlines = len(ALLOCATIONS) * len(EXPERT_MODES) * len(settings.ratios)
     return grams + 4 * (1 + left_out) + 2 * headlines + 2 + NULL_DRAWS

@@ -70,7 +70,7 @@ class Cells:
         return students_interval(estimate, left_out_J, self.groups_J)
 
     def clear(self, *key: Any) -> bool:
-        """Whether the cell's response is clearly positive."""
+        """Tell whether the cell's response is clearly positive."""
         return bool(self.clear_C[self.keys.index(key)])
 
     def column(self, error: str) -> Vector | None:

@@ -1,4 +1,4 @@
-"""What injections conclude: which error predicts the loss that drawn residuals add, and which says nothing more."""
+"""Conclusions of injections: which error predicts the loss that drawn residuals add, and which says nothing more."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def claims(tables: Mapping[str, Sequence[Row]]) -> list[Claim]:
 
 
 def _laws(rows: Sequence[Row]) -> list[Row]:
-    """Of the three errors, the one that explains most first."""
+    """Laws of the three errors, the one that explains most first."""
     found = [row for row in given(where(rows, statistic="exponent"), "r2") if row["error"] in ERRORS]
     return sorted(found, key=lambda row: -float(row["r2"]))
 

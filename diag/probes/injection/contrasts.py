@@ -1,4 +1,4 @@
-"""Which error predicts the response: rank correlations, exponents, and designed contrasts, with bootstrap intervals.
+"""Predictors of the response among errors: rank correlations, exponents, designed contrasts, bootstrap intervals.
 
 A cell is a (design, family, size); its response R is the mean change of the loss over windows and seeds. Within one
 scope (the same stacks injected), over cells:
@@ -15,7 +15,7 @@ scope (the same stacks injected), over cells:
 
 Windows are the same ones for all runs (responses are paired by window); the seeds of a family are the same ones for
 all its designs and sizes, which share their draws. With few of either, percentiles of resamples would be too narrow;
-so the intervals of all but spearman and r2_difference are Student's, around the estimate t (of its logarithm for ratio
+so the intervals of all but spearman and r2_difference are Student's: around the estimate t (of its logarithm for ratio
 and excess), from what leaving out one window, or one seed of one family, changes:
 
     v_g = (n_g - 1) / n_g sum_j (t_-j - mean t_-j)^2      g: the windows, or the n_g seeds of one family

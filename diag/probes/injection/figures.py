@@ -28,7 +28,7 @@ def figures(tables: Mapping[str, Sequence[Row]], arrays: Mapping[str, Mapping[st
 
 
 def ratio_forest(rows: Sequence[Row]) -> Forest:
-    """What was measured, and what the square of each error would say."""
+    """Ratios as measured, and as the square of each error would say."""
     entries: dict[str, list[Entry]] = {}
     for row in rows:
         squares = [(error, row.get(f"{error}_ratio")) for error in ("operator_error", "functional_error")]

@@ -1,7 +1,7 @@
 """`tdmoe-diag injection`: which error of the experts predicts the damage, by intervention.
 
-Residuals of prescribed norms (tdmoe/runtime/injection.py) are added to the dense experts of all layers, or of one, and
-the response is the change of the mean held-out cross-entropy in nats, window by window against the unchanged model:
+Residuals of prescribed norms (tdmoe/runtime/injection.py) are added to the dense experts of all layers, or of one.
+The response is the change of the mean held-out cross-entropy in nats, window by window against the unchanged model:
 
     response = (L(W + s E) + L(W - s E)) / 2 - L(W)      drawn families: E and -E are equally likely, so this has the
                                                          same mean as L(W + s E) - L(W), without the first-order term
@@ -60,7 +60,7 @@ class Site:
 
     @property
     def labels(self) -> Row:
-        """Its columns; `layer` is empty where it is all of them."""
+        """Columns of the scope; `layer` is empty where it is all of them."""
         layer = self.layers[0] if self.scope == "one" else None
         return {"scope": self.scope, "layer": layer, "projection": ",".join(self.projections)}
 

@@ -15,7 +15,7 @@ from diag.declare.target import OF_MODELS
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Calibrated, Base):
-    """Which error predicts the damage: residuals of prescribed norms put into the model, and what the loss does."""
+    """Errors that predict the damage: residuals of prescribed norms put into the model, and what the loss does."""
 
     TARGET = OF_MODELS
     ORDER = 80
@@ -25,13 +25,13 @@ class Settings(Calibrated, Base):
         ("tdmoe", "svd_llm", "rtn"), "specs whose residuals are injected too, rescaled; empty for none", form=SPECS
     )
     ratio: float = setting(0.4, "fraction of the parameters that methods remove")
-    sizes: tuple[float, ...] = setting((0.1, 0.3), "residual over weights, in the design's norm", form=SIZES)
+    sizes: tuple[float, ...] = setting((0.1, 0.3), "sizes of residuals over weights, in the design's norm", form=SIZES)
     seeds: int = setting(3, "draws of every family", least=1)
     scopes: str = setting("all,one", "all layers together, one layer, or both")
     alone: str | None = setting(None, "layers that scope one takes, one by one (default: the middle one)")
-    apart: bool = setting(False, "every projection by itself too")
-    text: str = setting("c4-eval", "held out: a built-in text or a UTF-8 file")
-    tokens: int = setting(2048, "of the text, in whole windows", least=1)
+    apart: bool = setting(False, "inject every projection by itself too")
+    text: str = setting("c4-eval", "held-out text: a built-in one or a UTF-8 file")
+    tokens: int = setting(2048, "tokens of the text, in whole windows", least=1)
     window: int = setting(256, "tokens the model sees at once")
     statistics: Path | None = setting(None, "run folder of calibrate (default: calibrates by itself)", shared=True)
     per_expert: str = setting(

@@ -1,4 +1,4 @@
-"""What `injection` says at --dry-run."""
+"""Lines that `injection` prints at --dry-run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What theory says of the operator error of a Tucker truncation over sigma_(k+1), the least that rank k can leave.
+"""Bounds on the operator error of a Tucker truncation over sigma_(k+1), the least that rank k can leave.
 
 Corollary 1 of Rethinking, for an unfolding n cut to rank k and a tensor of d modes:
 
@@ -72,7 +72,7 @@ class Growth:
 
 
 def growth(gram: ModeGram, axis: int, shape: tuple[int, int, int], generator: torch.Generator) -> Growth:
-    """Of a mode: nested random parts of its indices, whose Grams are blocks of the whole one."""
+    """Growth of the bound with a mode: nested random parts of its indices, whose Grams are blocks of the whole one."""
     size = shape[axis]
     order = torch.randperm(size, generator=generator)
     sizes = sorted({width for part in WIDTHS if (width := round(part * size)) >= LEAST_WIDTH})

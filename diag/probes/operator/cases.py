@@ -1,4 +1,4 @@
-"""What `operator` measures of a stack: truncations over a grid of ranks, and methods at equal storage.
+"""Cases that `operator` measures of a stack: truncations over a grid of ranks, and methods at equal storage.
 
     truncate:mode=expert|output|input   the mode's unfolding, truncated         ranks: fractions of the mode
     svd                                 every expert's matrix, truncated        fractions, and the storage of the others
@@ -73,7 +73,7 @@ class Work:
 
     @property
     def C_II(self) -> Tensor | None:
-        """Of the layer's routed inputs, where calibrated."""
+        """Second moment of the layer's routed inputs, where calibrated."""
         return None if self.statistics is None else self.statistics.C_II
 
     @property
@@ -83,7 +83,7 @@ class Work:
 
     @property
     def dense_bits(self) -> int:
-        """Of the stack."""
+        """Bits of the dense stack."""
         return self.item * math.prod(self.stack.shape)
 
 
@@ -140,7 +140,7 @@ def _rank_of_svd(shape: tuple[int, int, int], ratio: float) -> int | None:
 
 
 def _fits(method: Method, options: Any, shape: tuple[int, int, int], ratio: float) -> bool:
-    """Whether it has ranks so small."""
+    """Tell whether it has ranks so small."""
     try:
         method.check(shape, options, ratio)
     except InputError:
@@ -149,7 +149,7 @@ def _fits(method: Method, options: Any, shape: tuple[int, int, int], ratio: floa
 
 
 def form_case(work: Work, text: str, ratio: float | None, made: Factored, *, orthogonal: bool) -> Case:
-    """Of factors: what they store in the checkpoint's dtype, and what they lose as they are."""
+    """The case of factors: what they store in the checkpoint's dtype, and what they lose as they are."""
     bits = forms.stored_bits(made.to(stored_dtype(work.stack)))
     lost = residual(work.reader, made.to(work.how["dtype"]), work.C_II, **work.how, seed=work.seed)
     ranks = made.ranks if isinstance(made, TuckerWeights) else None
@@ -164,7 +164,7 @@ def svd_case(work: Work, rank: int, ratio: float | None) -> Case:
 
 
 def ranks_at(shape: tuple[int, int, int], part: float) -> Ranks:
-    """That fraction of every mode, at least 1."""
+    """Ranks that are that fraction of every mode, at least 1."""
     return Ranks(*(max(1, round(part * size)) for size in shape))
 
 
@@ -179,5 +179,5 @@ def rank_of_experts(made: Factored) -> int | None:
 
 
 def products(stack: WeightStack, small: int) -> torch.dtype:
-    """Of a stack of at most `small` weights float64, else float32."""
+    """Precision of products: float64 for a stack of at most `small` weights, else float32."""
     return torch.float64 if math.prod(stack.shape) <= small else torch.float32

@@ -1,4 +1,4 @@
-"""What the operator errors conclude: methods at equal storage, distance to the optimum, the paper's bound."""
+"""Conclusions from operator errors: methods at equal storage, distance to the optimum, the paper's bound."""
 
 from __future__ import annotations
 

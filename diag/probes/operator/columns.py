@@ -108,7 +108,7 @@ def views(tables: Mapping[str, Sequence[Row]]) -> list[View]:
 
 
 def at_storage(row: Row) -> bool:
-    """Whether the row is of a method at a storage, and not of the grid of ranks."""
+    """Tell whether the row is of a method at a storage, and not of the grid of ranks."""
     method = str(row["method"])
     return row.get("ratio") is not None or not (method == "svd" or method.startswith(("truncate:", "tdmoe")))
 

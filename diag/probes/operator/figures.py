@@ -16,7 +16,7 @@ _STYLES = ("solid", "dotted", "dashed")  # methods at equal storage, equal fract
 
 
 def figures(tables: Mapping[str, Sequence[Row]], arrays: Mapping[str, Mapping[str, Any]]) -> list[Plot]:
-    """Those that the tables allow."""
+    """Figures that the tables allow."""
     rows = tables.get("operator", ())
     drawn = (storage(points(rows)), bounds(bounded(rows)), growth(tables.get("growth", ())))
     return [plot for plot in drawn if plot is not None]

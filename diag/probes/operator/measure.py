@@ -45,7 +45,7 @@ Row = dict[str, Any]
 
 
 def plan(stack: WeightStack, settings: Settings) -> BlockPlan:
-    """What the job will take; InputError where a method, a ratio, the statistics and the stack do not fit."""
+    """Plan of the job's reads; InputError where a method, a ratio, the statistics and the stack do not fit."""
     blocks = plan_blocks(stack, settings.memory)
     peak = 0
     if settings.statistics is not None:
@@ -118,7 +118,7 @@ def _variant(stack: WeightStack, settings: Settings, case: Case) -> str:
 
 
 def _grams(reader: BlockReader, device: str, seed: int) -> tuple[dict[str, ModeGram], dict[str, Any]]:
-    """Of the three modes, and how products are taken: in float64 also where squares leave float32's range."""
+    """Grams of the three modes, and how products are taken: in float64 also where squares leave float32's range."""
     for dtype in dict.fromkeys((_dtype(reader.stack), torch.float64)):
         grams = mode_grams(reader, dtype=dtype, device=device, seed=seed)
         if all(torch.isfinite(g.gram).all() and math.isfinite(g.product_error) for g in grams.values()):

@@ -30,7 +30,7 @@ EXPERT_FLOOR = 1e-7  # of an expert's largest singular value: below, its Gram in
 
 @dataclass(frozen=True)
 class Dense:
-    """Of the stack itself: spectra of the unfoldings, singular values of every expert, and its norms."""
+    """Values of the stack itself: spectra of the unfoldings, singular values of every expert, and its norms."""
 
     work: Work
     spectra: dict[str, Spectrum]
@@ -152,7 +152,7 @@ def _unfoldings(case: Case, dense: Dense) -> Iterator[Row]:
 
 
 def _rank_of_unfolding(case: Case, mode: str) -> int | None:
-    """That of W^ by its form: at most the mode's own, and the product of the others."""
+    """Rank of W^'s unfolding by its form: at most the mode's own, and the product of the others."""
     if case.ranks is None:
         return None
     own = case.ranks[MODES.index(mode)]

@@ -26,14 +26,14 @@ class Settings(StackSettings):
     TARGET = OF_STACKS
     ORDER = 20
     ranks: tuple[float, ...] = setting(
-        (0.125, 0.25, 0.5, 0.75), "of truncations, as fractions of each mode", form=RATIOS
+        (0.125, 0.25, 0.5, 0.75), "ranks of truncations, as fractions of each mode", form=RATIOS
     )
     methods: tuple[str, ...] = setting(
-        None, "compared at equal storage: specs as `compress --method` takes them", form=SPECS, inherited=True,
+        None, "methods at equal storage: specs as `compress --method` takes them", form=SPECS, inherited=True,
         alone=METHODS,
     )  # fmt: skip
     ratios: tuple[float, ...] = setting(
-        None, "fractions of the parameters that these remove", form=RATIOS, inherited=True, alone=(0.2, 0.4, 0.6)
+        None, "fractions of the parameters that methods remove", form=RATIOS, inherited=True, alone=(0.2, 0.4, 0.6)
     )
     statistics: Path | None = setting(
         None, "run folder of calibrate, for functional errors and whitening", identity=False, shared=True

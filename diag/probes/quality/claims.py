@@ -1,4 +1,4 @@
-"""What quality concludes: how much each compressed model adds to the loss, and what it takes from the accuracy."""
+"""Conclusions of quality: how much each compressed model adds to the loss, and what it takes from the accuracy."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def claims(tables: Mapping[str, Sequence[Row]]) -> list[Claim]:
 
 
 def _perplexity(row: Row) -> Estimate:
-    """With the interval of its loss, so that it stays above 0."""
+    """Perplexity with the interval of its loss, so that it stays above 0."""
     if row.get("loss_nats_stderr") is None:
         return Estimate(row["value"])
     loss = interval(row["loss_nats"], row["loss_nats_stderr"])
@@ -70,7 +70,7 @@ def _accuracy(row: Row) -> Estimate:
 
 
 def _changes(rows: Sequence[Row], dataset: str, quantity: Quantity, column: str) -> Iterator[Claim]:
-    """Of the models with the largest set of layers, and of those whose layers are not known; by ratio, then size."""
+    """Changes of models with the largest set of layers, or with unknown layers; by ratio, then size."""
     known = given(where(rows, dataset=dataset), column)
     largest = max((row["compressed_layers"] for row in known), key=lambda layers: len(numbers(layers)), default="")
     sign = -1 if column == ACCURACY_CHANGE else 1

@@ -74,7 +74,7 @@ def ordered(rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 def is_dense(row: Row) -> bool:
-    """Whether it is of the model as it is."""
+    """Tell whether it is of the model as it is."""
     return bool(row["method"] == DENSE and not row.get("checkpoint"))
 
 

@@ -61,7 +61,7 @@ def _line(name: str, rows: Sequence[Row]) -> Series:
 
 
 def _ends(row: Row) -> Iterator[float]:
-    """Of its bar: one standard error of the paired difference."""
+    """Ends of a row's bar: one standard error of the paired difference."""
     for sign in (-1, 1):
         if row["metric"] == PERPLEXITY:
             yield row["value"] * exp(sign * (row.get(f"{LOSS_CHANGE}_stderr") or 0.0))

@@ -1,4 +1,4 @@
-"""What a `quality` command asks for, checked: models, texts in windows, tasks, and a part for each model on each.
+"""A checked request of `quality`: models, texts in windows, tasks, and a part for each model on each.
 
 Everything that headers, texts and tasks can tell is found here, before the first weight is read.
 """
@@ -94,7 +94,7 @@ class Plan(VariantsPlan):
         return sum(sizes.get(data, 0) for variant, data in self.parts if self.is_due(variant, data))
 
     def described(self) -> list[str]:
-        """For --dry-run: models, data sets, and what is to be done."""
+        """Lines for --dry-run: models, data sets, and what is to be done."""
         lines = [f"{self.name}: {NAME}, run folder {self.folder.path}", *(part.key for part in self.parts.values())]
         lines += [data.protocol for data in self.data]
         return [*lines, f"{counted(len(self.parts), 'part')}, {self.steps:,} windows and documents; nothing was run"]
@@ -110,7 +110,7 @@ class Plan(VariantsPlan):
         return [*super().notes(), *text_notes(*(("--texts", name) for name in self.request.texts)), *short]
 
     def is_due(self, variant: Variant, data: DataSet | None = None) -> bool:
-        """Whether it is not measured yet: on this text or task, or on any."""
+        """Tell whether it is not measured yet: on this text or task, or on any."""
         found = self.data if data is None else [data]
         return any(self.folder.outcomes[self.parts[variant, each].key].state == "pending" for each in found)
 

@@ -1,4 +1,4 @@
-"""How a text becomes windows whose losses are a perplexity: everything that changes the figure, stated.
+"""Protocol from a text to windows whose losses are a perplexity: everything that changes the figure, stated.
 
 A text is one string, tokenised once, and cut into windows of T tokens that start every S tokens (the stride), the
 remainder dropped. Every window scores its last min(S, T - 1) tokens: with S = T windows do not overlap, and all tokens
@@ -74,7 +74,7 @@ class Protocol:
         return ids_WT
 
     def stated(self) -> str:
-        """In words, for a table."""
+        """The protocol in words, for a table."""
         stride = "" if self.stride == self.window else f", stride {self.stride}"
         bos = {"none": "no BOS", "text": "one BOS before the text", "window": "BOS at the head of every window"}
         join = "text as it is" if self.join == "as-is" else "lines joined by blank lines"

@@ -18,9 +18,9 @@ class Settings(Compressed):
     ORDER = 50
     ALONE = ()
     texts: tuple[str, ...] = setting(
-        ("wikitext2",), "for perplexity: built-in texts or files, comma-separated; empty for none", form=NAMES
+        ("wikitext2",), "texts for perplexity: built-in ones or files, comma-separated; empty for none", form=NAMES
     )
-    windows: int = setting(64, "the first of each text; 0 for the whole", least=0)
+    windows: int = setting(64, "first windows of each text; 0 for the whole", least=0)
     window: int | None = setting(None, "tokens the model sees at once (default: 2048, or its positions)")
     stride: int | None = setting(None, "tokens from window to window (default: no overlap)")
     join: str = setting(
@@ -31,14 +31,14 @@ class Settings(Compressed):
         choices=("none", "text", "window"),
     )  # fmt: skip
     tasks: tuple[str, ...] | None = setting(
-        None, "zero-shot, of lm-eval, as arc_challenge,hellaswag,openbookqa,piqa,winogrande "
+        None, "zero-shot tasks of lm-eval, as arc_challenge,hellaswag,openbookqa,piqa,winogrande "
         "(default: these with --task-data, otherwise none)", form=NAMES,
     )  # fmt: skip
     task_data: str | None = setting(
         None, "folder of TASK_val.jsonl.gz files, or hub (default: from the hub)", shared=True
     )
     limit: int | None = setting(None, "documents of a task (default: all)", least=1)
-    dtype: str = setting("auto", "what the models run in (auto: their own)", choices=DTYPES)
+    dtype: str = setting("auto", "dtype that the models run in (auto: their own)", choices=DTYPES)
 
     def check(self) -> None:
         """InputError where a task is unknown."""
@@ -47,7 +47,7 @@ class Settings(Compressed):
         check_known(self.tasks or ())
 
     def within(self, said: dict[str, Any]) -> Self:
-        """Without tasks where there is no data of them."""
+        """The settings of a part, without tasks where there is no data of them."""
         return replace(super().within(said), tasks=(self.tasks or ()) if said["task_data"] else ())
 
     def left_out(self, said: dict[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ class Work(ModelWork, Plan):
     """A checked plan."""
 
     def carry_out(self, *, quiet: bool) -> None:
-        """Under a bar of windows and documents, of all models together."""
+        """Do what is pending, under a bar of windows and documents, of all models together."""
         told, make, unmade = self.taken_up(), self.make(quiet=quiet), {}
         try:
             made = make(self.request.recipes, self.source) if self.due_variants else []

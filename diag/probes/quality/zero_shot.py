@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Local:
-    """How a task is found in a folder: where lm-eval defines it, names of files, the first that is there is taken,
+    """Files of a task in a folder: where lm-eval defines it, names of files, the first that is there is taken,
     columns that are read, and what brings a row into lm-eval's columns where they differ."""
 
     folder: str
@@ -83,7 +83,7 @@ class Task:
     task: Any
 
     def stated(self) -> str:
-        """In words, for a table."""
+        """The task in words, for a table."""
         return f"lm-eval {version('lm_eval')} {self.name}, 0-shot, {METRIC}, from {self.source}"
 
 
@@ -127,7 +127,7 @@ class Evaluator:
         from lm_eval.models.huggingface import HFLM
 
         class Quiet(HFLM):  # type: ignore[misc]
-            """Without progress bars of its own."""
+            """A model of lm-eval without progress bars of its own."""
 
             def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
                 return super().loglikelihood(requests, disable_tqdm=True)
@@ -265,7 +265,7 @@ def _offline(why: str | None) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the log and the bars of lm-eval and datasets: progress is told by whoever calls."""
+    """Silence the log and the bars of lm-eval and datasets: progress is told by whoever calls."""
     import datasets
     import lm_eval.api.task
 

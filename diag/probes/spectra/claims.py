@@ -1,4 +1,4 @@
-"""What spectra conclude: how far exponents lie above their baseline, and what a quarter of the rank keeps."""
+"""Conclusions of spectra: how far exponents lie above their baseline, and what a quarter of the rank keeps."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Probe `spectra`: power-law exponents of the three mode unfoldings of every expert stack (Rethinking, Table 1).
 
-For each mode: the singular values, the rank exponent alpha with its Gaussian null, the density exponent of the
+For each mode: the singular values, the rank exponent alpha with its Gaussian null; the density exponent of the
 eigenvalues, and how much energy the leading directions carry beside what they would carry without structure.
 """
 
@@ -48,7 +48,7 @@ Row = dict[str, Any]
 
 
 def plan(stack: WeightStack, settings: Settings) -> BlockPlan:
-    """What the job will take; InputError if the stack cannot be split into `jackknife` groups or is too large."""
+    """Plan of the job's reads; InputError if the stack cannot be split into `jackknife` groups or is too large."""
     if settings.jackknife and not 2 <= settings.jackknife <= stack.shape[0]:
         raise InputError(
             "jackknife",

@@ -1,4 +1,4 @@
-"""What was found: super weights or the strongest spike, what a low rank keeps of entries, the loss without them."""
+"""Findings: super weights or the strongest spike, what a low rank keeps of entries, the loss without them."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def interval_of(row: Row, column: str) -> Estimate:
 
 
 def zeroed(row: Row) -> str:
-    """How many weights of what group were set to zero."""
+    """Number of weights, and of what group, that were set to zero."""
     name = title(str(row["group"]))
     if row["group"] == "random_mean":
         return name

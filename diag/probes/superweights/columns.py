@@ -128,7 +128,7 @@ class Matrix:
 
     @property
     def name(self) -> str:
-        """Its place in words."""
+        """Place of the row in words."""
         return place(vars(self))
 
     @property

@@ -79,7 +79,7 @@ def mean_square(arrays: Mapping[str, NDArray[np.float64]], site: Site) -> Tensor
 
 
 def tokens_of(arrays: Mapping[str, NDArray[np.float64]], layer: int, projection: str = "down") -> NDArray[np.float64]:
-    """How many tokens each of a layer's down projections got; of length 0 where the layer has none."""
+    """Number of tokens that each of a layer's down projections got; of length 0 where the layer has none."""
     return arrays.get(f"{_name(layer, projection)}-tokens", np.zeros(0))
 
 

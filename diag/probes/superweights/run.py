@@ -117,7 +117,7 @@ class SuperWeights:
             raise InputError("prompt", why="has no tokens", remedy="give a sentence")
 
     def described(self) -> list[str]:
-        """For --dry-run: what is looked for, followed and taken out."""
+        """Lines for --dry-run: what is looked for, followed and taken out."""
         searched, evaluated = self.windows_WT, self.evaluation_WT
         return [
             f"{self.opened.name}: superweights, run folder {self.folder.path}",

@@ -20,19 +20,19 @@ class Settings(Base):
     TARGET = ("layers", "device", "memory", "out", "seed", "revision", "fresh")
     ORDER = 30
     LAYERS = "all"
-    prompt: str = setting("Apple Inc. is a worldwide tech company.", "searched for spikes first")
-    text: str = setting(CALIBRATION_TEXT, "searched for spikes too; gives the inputs' second moments")
-    tokens: int = setting(8192, "of that text, in whole windows", least=1)
+    prompt: str = setting("Apple Inc. is a worldwide tech company.", "prompt to search for spikes first")
+    text: str = setting(CALIBRATION_TEXT, "text to search for spikes too; gives the inputs' second moments")
+    tokens: int = setting(8192, "tokens of that text, in whole windows", least=1)
     window: int | None = setting(None, "tokens the model sees at once (default: 2048, or its positions)")
-    threshold: float = setting(50.0, "that input and output of a spike have to exceed", least=0.0)
+    threshold: float = setting(50.0, "value that input and output of a spike have to exceed", least=0.0)
     most: int = setting(20, "super weights to look for", least=1)
-    entries: int = setting(128, "followed in each group", least=1)
-    ranks: int = setting(128, "in the table; every rank is computed", least=2)
-    control_layer: int | None = setting(None, "without super weight (default: the middle one)")
+    entries: int = setting(128, "entries to follow in each group", least=1)
+    ranks: int = setting(128, "ranks in the table; every rank is computed", least=2)
+    control_layer: int | None = setting(None, "layer without super weight (default: the middle one)")
     methods: tuple[str, ...] = setting(METHODS, "specs, separated by commas; empty for none", form=SPECS)
     ratios: tuple[float, ...] = setting(
         (0.2, 0.4, 0.6), "fractions to remove by methods that have a choice", form=RATIOS
     )
     eval_text: str = setting("wikitext2", "built-in text or a UTF-8 file, for the ablation")
-    eval_windows: int = setting(16, "of that text", least=1)
-    draws: int = setting(5, "of random weights to zero instead", least=0)
+    eval_windows: int = setting(16, "windows of that text", least=1)
+    draws: int = setting(5, "draws of random weights to zero instead", least=0)
