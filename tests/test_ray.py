@@ -191,7 +191,10 @@ def test_a_worker_does_the_job_that_it_is_sent(task: object, tmp_path: Path) -> 
     [
         (lambda t: replace(t, weights="0"), r"on \S+: the weights of spectra-L002-up are not those .*copied with"),
         (lambda t: replace(t, versions={**t.versions, "torch": "1.0"}), r"on \S+: has torch .* \(not 1.0\); install"),
-        (lambda t: replace(t, model=replace(t.model, folder=Path("/nowhere"))), r"on \S+: /nowhere: no such folder"),
+        (
+            lambda t: replace(t, model=replace(t.model, folder=Path("/nowhere"))),
+            r"on \S+: checkpoint /nowhere: no such folder",
+        ),
     ],
 )
 def test_a_worker_on_a_machine_that_differs_says_how(

@@ -142,9 +142,8 @@ def first_words(trees: dict[Module, ast.Module]) -> Counter[str]:
     found: Counter[str] = Counter()
     for name, tree in trees.items():
         for node in ast.walk(tree):
-            is_described = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            if is_described and DANGLING.match(ast.get_docstring(node) or ""):
-                found[name[0]] += 1
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                found[name[0]] += bool(DANGLING.match(ast.get_docstring(node) or ""))
     return found
 
 
