@@ -94,8 +94,7 @@ class VariantsPlan(OpenModel):
     def _open_compressed(self, path: Path) -> None:
         found = open_compressed(path, self.checkpoint, self.same)
         self._opened.callback(found.checkpoint.close)
-        if found.name in {other.name for other in self.on_disk.values()}:
-            raise InputError(
-                "compressed", path, f"there is another {found.name}", "give each folder once, by its own name"
-            )
-        self.on_disk[self.variant_on(found)] = found
+        variant = self.variant_on(found)
+        if variant in self.on_disk:
+            raise InputError("compressed", path, f"there is another {found.name}", "give each folder once")
+        self.on_disk[variant] = found
