@@ -29,6 +29,8 @@ from diag.inputs import windows
 from reports import theme
 from tdmoe import methods
 
+theme.name_methods(methods.described())  # as commands do: tests draw pages without them, some when they are collected
+
 
 @pytest.fixture(scope="session", autouse=True)
 def tokenised_once() -> Iterator[None]:
@@ -55,12 +57,6 @@ def disk_not_waited_for() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def methods_named() -> None:
-    """As by the commands: tests draw pages without them too."""
-    theme.name_methods(methods.described())
 
 
 @pytest.fixture(scope="module")
