@@ -57,7 +57,8 @@ class Folders:
         else:
             wrong = written.differences(written.tables(expected), written.tables(home))
             faults += [Fault(f"silent {kind}", text) for kind, text in wrong]
-            faults += [Fault("left behind", path) for path in written.leftovers(home) if path not in _inside(mine)]
+            theirs = {Path(path).name for path in _inside(mine)}  # also where a folder was moved behind a link
+            faults += [Fault("left behind", path) for path in written.leftovers(home) if Path(path).name not in theirs]
             faults += self._other_weights(expected, home)
         return Verdict(done, RIGHT, faults, command=line)
 

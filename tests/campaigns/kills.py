@@ -136,7 +136,7 @@ class Kills:
             ended = self._attempt(name, home, prepare=lambda: Changes(home, fatal, torn=torn))
             return f"killed at change {fatal}{', torn' if torn else ''}", ended
         number = draw.choice(list(SIGNALS))
-        after = draw.random() * self._seconds(name)
+        after = 0.02 + draw.random() * self._seconds(name)  # before that the child is not yet the command
         return f"{SIGNALS[number]} after {after:.2f} s", self._attempt(name, home, send=(number, after))
 
     def _judged(self, whole: Undisturbed, home: Path, kept: dict[str, tuple[int, int]]) -> list[Fault]:
