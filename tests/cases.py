@@ -166,7 +166,7 @@ HEADS = (
 )
 TWICE = r"holds the experts of one layer twice, as 'model\.layers\.2\.mlp\.experts\.0\.\w+_proj\.weight' and as 'model"
 ADAPTER = r"pico: holds a LoRA adapter \(adapter_config\.json\); merge it, or give the folder without it"
-NAN = rf"{re.escape(EXPERT.format(3, 'up'))}: 1 weight of expert 3 is NaN or infinite; download.*leave.* out"
+NAN = rf"{re.escape(EXPERT.format(3, 'up'))}: 1 weight of expert 3 is NaN or infinite; download.*--layers"
 STALE = (
     r"experts\.5\.\w+_proj\.weight' is missing from the checkpoint: 5 of 7 experts found, config\.json says \w+ 7; c"
 )

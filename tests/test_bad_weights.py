@@ -55,7 +55,7 @@ def test_one_bad_weight_fails_its_job_and_no_other(
     out = tmp_path / "out"
     result = run("--model", model, "--out", out, "--layers", "2", "--memory", memory, *FAST)
     assert result.code == 1
-    pattern = rf"failed: spectra-L002-up: {re.escape(bad)}: 6 weights of expert 1 are NaN or inf.*leave out the layer"
+    pattern = rf"failed: spectra-L002-up: {re.escape(bad)}: 6 weights of expert 1 are NaN or inf.*; download .*--layers"
     assert re.search(pattern, result.err), result.err
     with (out / "tables" / "spectra.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

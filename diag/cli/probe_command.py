@@ -34,10 +34,7 @@ def command(probe: Probe) -> Callable[..., None]:
                 raise typer.Exit(0)
             work.carry_out(quiet=quiet)
             page = write_page(work.folder, probe.tables)
-        if probe.declared:
-            answer.show(work.folder.data(probe.tables))
-        else:
-            work.show()
+        answer.show(work.folder.data(probe.tables))
         print_lines([*table_paths(work.folder, probe.tables), str(page)])
         report_failures(work.folder.failures())
 

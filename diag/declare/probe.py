@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
@@ -92,9 +91,6 @@ class Work(Protocol):
     def carry_out(self, *, quiet: bool) -> None:
         """Do what is pending, under bars on stderr."""
 
-    def show(self) -> None:
-        """Say on stdout what was found."""
-
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
@@ -122,13 +118,7 @@ class Probe:
 
     @property
     def tables(self) -> Mapping[str, Any]:
-        name = "columns" if find_spec(f"{PACKAGE}.{self.name}.columns") else "measure"
-        return cast(Mapping[str, Any], self._module(name).TABLES)
-
-    @property
-    def declared(self) -> bool:
-        """Tell whether claims and columns of it are declared."""
-        return find_spec(f"{PACKAGE}.{self.name}.claims") is not None
+        return cast(Mapping[str, Any], self._module("columns").TABLES)
 
     def open(self, target: Target, settings: Settings, within: Within | None = None) -> Work:
         """Check everything that can be before weights are read; InputError where something does not fit."""

@@ -54,12 +54,7 @@ def diagnose(
         execute(plan, lambda folder, tables: runs.append(dict(folder.data(tables))))
         folder, failures = plan.folder.path, plan.folder.failures()
     tables = {name: _frame(rows) for run in runs for name, rows in run["tables"].items()}
-    claims = [
-        claim
-        for run in runs
-        if known()[run["command"]].declared
-        for claim in pages.claims_of(run["command"], run["tables"], run["jobs"])
-    ]
+    claims = [claim for run in runs for claim in pages.claims_of(run["command"], run["tables"], run["jobs"])]
     return Diagnosis(folder, tables, claims, failures)
 
 

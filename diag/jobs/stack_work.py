@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -26,10 +26,9 @@ class StackWork(Session):
         target: Target,
         settings: StackSettings,
         within: Within | None,
-        show: Callable[[Session], None] = lambda session: None,
     ) -> None:
         """InputError where model, layers, settings and stacks do not fit."""
-        self._within, self._show = within, show
+        self._within = within
         names = ("layers", "projections", "device", "out", "out_given", "seed", "engine", "fresh", "revision", "remote")
         where = {each: getattr(target, each) for each in (*names, "command_line")}
         super().__init__(Request(name, target.model, settings.settled(target.memory_bytes), **where))
@@ -42,10 +41,6 @@ class StackWork(Session):
         """Run what is pending."""
         before = () if self._within is None else self._within.notes
         execute(self, self.folder.open(fresh=self.request.fresh, notes=[*before, *self.notes()]), quiet=quiet)
-
-    def show(self) -> None:
-        """Say on stdout what was found."""
-        self._show(self)
 
 
 def execute(session: Session, notes: Iterable[str], *, quiet: bool) -> None:

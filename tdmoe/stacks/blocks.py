@@ -21,7 +21,7 @@ from tdmoe.stacks.source import Device
 from tdmoe.stacks.stack import WeightStack
 
 BLOCK_WEIGHTS = 8 << 20  # weights of a block: 32 MiB in float32, enough to keep two cores busy, small beside a stack
-LEAVE_OUT = "download the checkpoint again, or leave out the layer"
+LEAVE_OUT = "download the checkpoint again, or leave out the layer (--layers)"
 STRIP_WEIGHTS = 4096  # of each expert in one product of the expert mode
 
 
